@@ -1,0 +1,245 @@
+"""The run as data: every option that a YAML file or a command line may set, with its default and unit.
+
+Polymorphic slots (a task, an adapter part, a method) are dataclasses with a ``kind``; the kinds are closed sets
+(`TASKS`, `PARTS`, `METHODS`, `FEDERATIONS`), because a step crosses the network and must never name code to import.
+Classes are not frozen: OmegaConf would make them read-only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+# --------------------------------------------------------------------------------------------------- what is seen
+
+
+@dataclass
+class View:
+    """How a case becomes tensors, identical at every center. Axes are ordered (depth z, height y, width x)."""
+
+    spacing_mm: list[float] = field(default_factory=lambda: [3.0, 3.0, 3.0])
+    size: list[int] | None = field(default_factory=lambda: [48, 48, 48])  # voxels of the crop; null: whole volume
+    window: list[int] = field(default_factory=lambda: [48, 48, 48])  # what the network sees at once
+    crop: str = "head_neck"  # head_neck (label-free rule), center, none
+    ct_hu: list[float] = field(default_factory=lambda: [-1024.0, 1024.0])  # clipped to this, scaled to [-1, 1]
+    pet: str = "zscore"  # zscore over the crop, or suv (clipped to [0, 25], divided by 25)
+
+
+# ---------------------------------------------------------------------------------------------------------- tasks
+
+
+@dataclass
+class ClassificationTask:
+    kind: str = "classification"
+    classes: list[str] = field(default_factory=list)
+    target: str = "findings"
+    zero_shot: bool = False  # score by text prompts instead of a trained head
+
+
+@dataclass
+class PrognosisTask:
+    kind: str = "prognosis"
+    loss: str = "deephit"
+    bins: int = 12
+    horizon_days: float = 1825.0  # configured, never a patient's own maximum
+    alpha: float = 0.2
+    sigma: float = 0.1
+
+
+@dataclass
+class SegmentationTask:
+    kind: str = "segmentation"
+    structures: list[str] = field(default_factory=lambda: ["GTVp", "GTVn"])
+
+
+# ---------------------------------------------------------------------------------------------------- adapter parts
+
+
+@dataclass
+class LoraPart:
+    """Low-rank updates inside the frozen backbone (UNICON's within-model adaptation)."""
+
+    kind: str = "lora"
+    sites: list[str] = field(default_factory=lambda: ["image_attention", "text_attention"])  # names in backbone.sites
+    rank: int = 8  # 16 doubles what travels each round
+    alpha: float = 16.0
+    dropout: float = 0.1
+    depth: int | None = None  # only the last k blocks of each stack; null: all
+    dora: bool = False
+
+
+@dataclass
+class MlpPart:
+    """One modality's embedding, adapted after the model (UNICON's post-model adaptation)."""
+
+    kind: str = "mlp"
+    input: str = "image"  # image or text
+    width: int = 64
+    dropout: float = 0.1
+
+
+@dataclass
+class FusionPart:
+    """Joins the adapted embeddings of the modalities that are present."""
+
+    kind: str = "fusion"
+    width: int = 64
+    dropout: float = 0.1
+
+
+@dataclass
+class DecoderPart:
+    """UNETR-style decoder over four hidden states plus a skip from the CT volume."""
+
+    kind: str = "decoder"
+    features: int = 8
+
+
+@dataclass
+class PatchEmbedPart:
+    """A patch embedding for a modality that the backbone has never seen; its tokens are added to the CT tokens."""
+
+    kind: str = "patch_embed"
+    modality: str = "PET"
+    init: str = "zero"  # zero: attaching changes no output bit; copy: starts from the CT embedding
+
+
+@dataclass
+class SkipPart:
+    """A full-resolution skip from a new modality, added to the CT skip (PEMMA's PET skip connection)."""
+
+    kind: str = "skip"
+    modality: str = "PET"
+    features: int = 8  # must equal the decoder's
+
+
+@dataclass
+class Adapter:
+    """Named parts. Everything that a step trains, and everything that travels."""
+
+    parts: dict[str, Any] = field(default_factory=dict)
+
+
+# ------------------------------------------------------------------------------------------- training, federation
+
+
+@dataclass
+class Training:
+    """The local loop's settings, per round."""
+
+    epochs: int = 1  # passes over the local training cases in one round
+    batch: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    clip_norm: float = 1.0  # of the gradient; 0 switches it off
+    augment: bool = True  # mirror and shift intensities; off lets frozen features be cached
+
+
+@dataclass
+class MeanFederation:
+    """Weighted mean of the centers' parameters, part by part over the centers that trained the part."""
+
+    kind: str = "mean"
+    weighting: str = "sqrt"  # n, sqrt (of n: MDA alone holds 38 % of HECKTOR) or uniform
+    quorum: float = 0.7  # share of the step's centers that must reply, else the round is void
+    deadline_s: float = 3600.0
+
+
+@dataclass
+class Selection:
+    """The validation rule: which round's state is kept. Test cases are never looked at."""
+
+    metric: str = ""  # empty: the task's primary metric
+    every: int = 1  # rounds between validations
+
+
+@dataclass
+class Step:
+    """One entry of the curriculum: pure data, sent as JSON with every message."""
+
+    name: str = ""
+    task: Any = None
+    modalities: list[str] = field(default_factory=lambda: ["CT"])
+    adapter: Adapter = field(default_factory=Adapter)
+    methods: list[Any] = field(default_factory=list)
+    federation: Any = field(default_factory=MeanFederation)
+    view: View = field(default_factory=View)
+    training: Training = field(default_factory=Training)
+    selection: Selection = field(default_factory=Selection)
+    centers: list[str] = field(default_factory=lambda: ["*"])  # who trains; "*": every center that can
+    evaluate_at: list[str] = field(default_factory=lambda: ["*"])
+    rounds: int = 0  # 0: evaluated, never trained
+    starts_from: str | None = None  # an earlier step whose parts are the start
+    writes: str | None = None  # lineage; null: the step's own name, so nothing can overwrite it
+    train_parts: list[str] = field(default_factory=lambda: ["*"])  # the others stay at their start
+    region: str = "head_neck"
+
+
+# -------------------------------------------------------------------------------------------------------- the run
+
+
+@dataclass
+class BackboneSpec:
+    kind: str = "ct_clip"
+    config: str = "mini"  # mini or released
+    weights: str | None = None  # path; null: the shipped mini weights
+    text_folder: str | None = None  # a local CXR-BERT folder for the released text side
+    random_seed: int | None = None  # the control: the same architecture frozen at random weights
+
+
+@dataclass
+class Split:
+    """By patient, stratified by center and event, from a keyed hash; no list of IDs is ever exchanged."""
+
+    seed: int = 0
+    folds: int = 5  # test = fold number `fold`
+    fold: int = 0
+    validation: float = 0.2  # share of the remaining cases
+
+
+@dataclass
+class Data:
+    kind: str = "phantom"  # phantom, or folder for any HECKTOR edition or sts7
+    root: str = "data/phantom"
+    chest_root: str | None = None
+    scale: float = 0.2  # of the phantom cohort: 1.0 is HECKTOR's 524
+    seed: int = 11
+    split: Split = field(default_factory=Split)
+    skip_unreadable: bool = True  # one unreadable case does not stop a center; it is counted
+    minimum_cell: int = 1  # results of fewer test cases than this are suppressed; hospitals default to 5
+
+
+@dataclass
+class Runtime:
+    device: str = "cpu"  # cpu or cuda
+    workers: int = 0  # centers at a time; 0: one per core
+    threads: int = 1  # per worker; results depend on it, so it is fixed, not guessed
+    mixed_precision: bool = False
+    deterministic: bool = True
+    gpu_memory_gb: float | None = None  # per center
+
+
+@dataclass
+class Run:
+    """One run: everything needed to repeat it."""
+
+    name: str = "run"
+    seed: int = 1
+    curriculum: str = ""
+    backbone: BackboneSpec = field(default_factory=BackboneSpec)
+    data: Data = field(default_factory=Data)
+    runtime: Runtime = field(default_factory=Runtime)
+    steps: dict[str, Step] = field(default_factory=dict)
+
+
+TASKS = {"classification": ClassificationTask, "prognosis": PrognosisTask, "segmentation": SegmentationTask}
+PARTS = {
+    "decoder": DecoderPart,
+    "fusion": FusionPart,
+    "lora": LoraPart,
+    "mlp": MlpPart,
+    "patch_embed": PatchEmbedPart,
+    "skip": SkipPart,
+}
+METHODS: dict[str, type] = {}
+FEDERATIONS = {"mean": MeanFederation}
