@@ -1,0 +1,1 @@
+"""Configuration: `schema` says what may be set, `load` composes it, `rules` says what cannot work together."""

@@ -220,6 +220,17 @@ class Runtime:
 
 
 @dataclass
+class Compare:
+    """What `python -m simulations compare` runs beside the federation, on the same splits, seeds and samples."""
+
+    seeds: list[int] = field(default_factory=lambda: [1])
+    folds: list[int] = field(default_factory=lambda: [0])
+    random_backbone: bool = True
+    pairs: list[list[str]] = field(default_factory=list)  # [step, control step]: paired differences to report
+    draws: int = 1000  # of the patient-level bootstrap
+
+
+@dataclass
 class Run:
     """One run: everything needed to repeat it."""
 
@@ -230,6 +241,9 @@ class Run:
     data: Data = field(default_factory=Data)
     runtime: Runtime = field(default_factory=Runtime)
     steps: dict[str, Step] = field(default_factory=dict)
+    controls: dict[str, Step] = field(default_factory=dict)  # steps that only a comparison runs, after the others
+    with_controls: bool = False
+    compare: Compare = field(default_factory=Compare)
 
 
 TASKS = {"classification": ClassificationTask, "prognosis": PrognosisTask, "segmentation": SegmentationTask}

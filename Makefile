@@ -1,0 +1,45 @@
+# Everyday commands; `make help` lists them. PYTHON chooses the interpreter for .venv (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NAME ?= quickstart
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup simulate test test-all check compare bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: $(READY) ## create .venv and install the pinned packages
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("fedgraft needs Python 3.11 or newer; set PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt ".[dev]"
+	touch $(READY)
+
+simulate: $(READY) ## seven centers, one frozen model, five steps: the quickstart and its report
+	$(BIN)/python -m simulations run curriculum=quickstart name=$(NAME)
+
+compare: $(READY) ## the quickstart federated, centralized and local, with controls, in one report
+	$(BIN)/python -m simulations compare curriculum=quickstart
+
+bench: $(READY) ## round overhead and federated / centralized process time
+	$(BIN)/python -m simulations bench
+
+test: $(READY) ## the fast tests
+	$(BIN)/python -m pytest -q
+
+test-all: $(READY) ## the slow tests too (processes, Ray)
+	$(BIN)/python -m pytest -q -m "slow"
+
+check: $(READY) ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean: ## remove caches and runs, keep .venv
+	rm -rf runs .cache .pytest_cache .mypy_cache .ruff_cache

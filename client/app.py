@@ -1,0 +1,75 @@
+"""The client's Flower app: it translates messages to orders and replies to messages, and nothing else.
+
+Every exception ends here: Flower would send its text to the server, so only a code leaves and the sentence stays in
+the center's own log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from common.errors import FedgraftError, WireError
+from common.orders import Order, Reply
+from common.wire import pack_reply, unpack_order
+
+log = logging.getLogger("fedgraft.center")
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train one round."""
+    return _answer(message, context, lambda center, order: center.train(order))
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Score a state on one split."""
+    return _answer(message, context, lambda center, order: center.evaluate(order))
+
+
+@app.query("describe")
+def describe(message: Message, context: Context) -> Message:
+    """Counts of usable cases for a step."""
+    return _answer(message, context, lambda center, order: center.describe(order))
+
+
+def _answer(message: Message, context: Context, work: Callable[..., Reply]) -> Message:
+    code = "unknown"
+    try:
+        path = _center_file(context)
+        code = path.stem
+        order: Order = unpack_order(message.content)
+        from client.center import Center  # heavy imports only once there is work
+
+        center = Center.open(path)
+        code = center.code
+        reply = work(center, order)
+    except FedgraftError as error:
+        log.error("center=%s code=%s %s", code, error.code, error)
+        reply = Reply(code, code=error.code)
+    except Exception:
+        log.exception("center=%s code=internal", code)
+        reply = Reply(code, code="internal")
+    return Message(pack_reply(reply), reply_to=message)
+
+
+def _center_file(context: Context) -> Path:
+    """``center`` from the node's configuration; in simulation, the partition's file under FEDGRAFT_CENTERS."""
+    if "center" in context.node_config:
+        return Path(str(context.node_config["center"]))
+    folder = os.environ.get("FEDGRAFT_CENTERS")
+    if folder is None or "partition-id" not in context.node_config:
+        raise WireError(
+            "This node has no center: start it with --node-config 'center=\"/path/to/center.yaml\"', or set "
+            "FEDGRAFT_CENTERS to a folder of center files in a simulation."
+        )
+    files = sorted(Path(folder).glob("*.yaml"))
+    return files[int(context.node_config["partition-id"]) % len(files)]

@@ -1,0 +1,235 @@
+"""Center: one hospital's data, device, vault and policy; it trains, evaluates and describes itself on request.
+
+A center is opened anew for every message, because a client process may live for only one. Process-wide caches make
+that cheap where a process lives longer; what must survive is on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from client.data.cache import VolumeCache
+from client.data.dataset import CaseSet, usable
+from client.data.hecktor import Case, find_cases
+from client.data.splits import split_cases
+from client.data.transforms import augment
+from client.loop import FitLog, Item, fit, optimizer_for
+from client.policy import Policy, check_cases, check_order
+from client.predict import features_of, predict
+from common.backbones import backbone_digest, load_backbone
+from common.backbones.base import Backbone
+from common.batch import EHR, Batch
+from common.config.load import from_json, to_json
+from common.config.schema import BackboneSpec, Step
+from common.errors import ConfigError, PolicyRefusal
+from common.model import AdaptedModel
+from common.orders import Order, Reply, State, Sums
+from common.seeding import generator_for, seed_everything, seed_for
+from common.tasks import Task, build_task
+
+log = logging.getLogger("fedgraft.center")
+
+
+@dataclass
+class CenterConfig:
+    """``center.yaml``: what only this hospital knows."""
+
+    code: str = "???"
+    root: str = "???"  # folder in a HECKTOR layout
+    cache: str = ".cache"  # prepared volumes; can be deleted at any time
+    vault: str = ".vault"  # what must survive between rounds and steps
+    device: str = "cpu"
+    threads: int = 1
+    mixed_precision: bool = False
+    deterministic: bool = True
+    policy: Policy = field(default_factory=Policy)
+
+
+class Center:
+    """One hospital, for the length of one message."""
+
+    def __init__(self, config: CenterConfig):
+        self.config = config
+        self.code = config.code
+        self.cache = VolumeCache(Path(config.cache))
+        torch.set_num_threads(config.threads)
+        torch.use_deterministic_algorithms(config.deterministic and config.device == "cpu")
+
+    @classmethod
+    def open(cls, path: Path | str) -> Center:
+        """The center that a YAML file describes."""
+        try:
+            merged = OmegaConf.merge(OmegaConf.structured(CenterConfig), OmegaConf.load(path))
+            config = OmegaConf.to_object(merged)
+        except Exception as error:
+            raise ConfigError(f"{path} is not a center's configuration: {error}") from error
+        assert isinstance(config, CenterConfig)
+        return cls(config)
+
+    @cached_property
+    def cases(self) -> list[Case]:
+        """The center's own patients."""
+        return _find(self.config.root, self.code)
+
+    def describe(self, order: Order) -> Reply:
+        """Counts of usable cases per split: what the server may know before the step starts."""
+        check_order(self.config.policy, order)
+        self._backbone(order)
+        subsets = {name: len(self._subset(order, name)) for name in ("train", "validation", "test")}
+        return Reply(self.code, counts=subsets)
+
+    def train(self, order: Order) -> Reply:
+        """Train the step's adapter on the local training cases, starting from the order's state."""
+        started = time.perf_counter()
+        check_order(self.config.policy, order)
+        model, task = self.model(order)
+        cases = self.case_set(order, "train", model)
+        check_cases(self.config.policy, len(cases))
+        fitted = self.fit(order, model, task, optimizer=optimizer_for(model, order.step.training))
+        sums = {"fit.loss": fitted.loss, "fit.cases": fitted.cases, "fit.batches": fitted.batches}
+        log.info("step=%s round=%s center=%s loss=%.4f", order.step.name, order.round, self.code, fitted.loss)
+        return Reply(
+            self.code,
+            state=self._trained_parts(model, cases),
+            sums={name: np.array(value, np.float64) for name, value in sums.items()},
+            counts={"cases": len(cases), "batches": fitted.batches, "skipped": cases.skipped},
+            seconds=time.perf_counter() - started,
+        )
+
+    def fit(self, order: Order, model: AdaptedModel, task: Task, *, optimizer: torch.optim.Optimizer) -> FitLog:
+        """One round of the local loop; all its randomness comes from the run's seed, step, center and round."""
+        seed_everything(seed_for(order.seed, order.step.name, self.code, order.round))
+        return fit(
+            model,
+            task,
+            batches=self._training_batches(order, self.case_set(order, "train", model), model),
+            training=order.step.training,
+            optimizer=optimizer,
+            autocast=self.config.mixed_precision,
+        )
+
+    def evaluate(self, order: Order) -> Reply:
+        """Score the order's state on one local split; only sums over at least the minimum number of cases leave."""
+        started = time.perf_counter()
+        check_order(self.config.policy, order)
+        model, task = self.model(order)
+        cases = self.case_set(order, order.subset, model)
+        counts = {"cases": len(cases), "skipped": cases.skipped}
+        if len(cases) < max(order.minimum_cell, self.config.policy.minimum_cell, 1):
+            return Reply(self.code, counts={**counts, "suppressed": 1}, seconds=time.perf_counter() - started)
+        observations = self.observe(order, model, task, cases)
+        sums: Sums = dict(task.sums([o for o, _ in observations]))
+        sums["fit.loss"] = np.array(sum(loss for _, loss in observations), np.float64)
+        sums["fit.cases"] = np.array(len(cases), np.float64)
+        if order.threshold is not None:
+            sums.update(task.curve_sums([o for o, _ in observations], order.threshold))
+        return Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
+
+    def observe(self, order: Order, model: AdaptedModel, task: Task, cases: CaseSet) -> list[tuple[dict, float]]:
+        """Per-case observations and losses: they stay on site (or in a simulation's own process)."""
+        found = []
+        for indices in cases.in_order(order.step.training.batch):
+            batch, features = self._item(order.step, cases, indices, model)
+            with torch.no_grad():
+                output = predict(model, batch, features=features, window=order.step.view.window)
+                for row, observation in enumerate(task.observe(output, batch)):
+                    found.append((observation, float(task.loss(output[row : row + 1], _row(batch, row)))))
+        return found
+
+    def model(self, order: Order) -> tuple[AdaptedModel, Task]:
+        """The step's model with the order's state, on this center's device, and its task."""
+        model = AdaptedModel(self._backbone(order), order.step, seed=order.seed)
+        if order.state:
+            model.load(order.state)
+        return model.to(self.config.device).eval(), build_task(order.step.task)
+
+    def _trained_parts(self, model: AdaptedModel, cases: CaseSet) -> State:
+        """Parts that this center's data could train: a part for a modality that no case has stays at home."""
+        seen = cases.modalities
+        absent = {
+            name
+            for name, spec in model.specs.items()
+            if getattr(spec, "modality", None) is not None and spec.modality not in seen
+        }
+        return {name: tensor for name, tensor in model.state().items() if name.split("/", 1)[0] not in absent}
+
+    def _backbone(self, order: Order) -> Backbone:
+        backbone, digest = _load_backbone(to_json(order.backbone))
+        if digest != order.base:
+            raise PolicyRefusal(
+                "declined.base_mismatch",
+                f"This center's frozen model is {digest[:12]}, the server's is {order.base[:12]}: "
+                "install the same weights on both sides.",
+            )
+        return backbone
+
+    def _subset(self, order: Order, name: str) -> list[Case]:
+        wanted = [case for case in self.cases if usable(case, order.step)]
+        return split_cases(wanted, split=order.split)[name]
+
+    def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:
+        """The prepared cases of one split, kept in this process."""
+        key = (self.config.root, self.code, self.config.cache, _data_key(order.step), to_json(order.split), name)
+        if key not in _CASE_SETS:
+            _CASE_SETS[key] = CaseSet(
+                self._subset(order, name),
+                order.step,
+                tokenizer=model.backbone.tokenizer,
+                cache=self.cache,
+                skip_unreadable=order.skip_unreadable,
+            )
+        return _CASE_SETS[key]
+
+    def _training_batches(self, order: Order, cases: CaseSet, model: AdaptedModel) -> Iterator[Item]:
+        step = order.step
+        for epoch in range(step.training.epochs):
+            generator = generator_for(order.seed, step.name, self.code, order.round, epoch)
+            for indices in cases.shuffled(step.training.batch, generator=generator):
+                if not step.training.augment and step.view.size == step.view.window:
+                    yield self._item(step, cases, indices, model)
+                    continue
+                batch = cases.collate(indices, generator=generator)
+                if step.training.augment:
+                    batch = augment(batch, generator=generator)
+                yield batch.to(self.config.device), None
+
+    def _item(self, step: Step, cases: CaseSet, indices: list[int], model: AdaptedModel) -> Item:
+        """A batch with its frozen features where they can be computed once and kept."""
+        batch = cases.collate(indices).to(self.config.device)
+        whole = all(list(x.shape[2:]) == step.view.window for m, x in batch.inputs.items() if m != EHR)
+        if not (model.encoder_is_frozen and whole):
+            return batch, None
+        return batch, features_of(model, batch, kept=cases.kept_features, indices=indices)
+
+
+def _row(batch: Batch, row: int) -> Batch:
+    pick = slice(row, row + 1)
+    return Batch(*({k: v[pick] for k, v in d.items()} for d in (batch.inputs, batch.present, batch.target)))
+
+
+_CASE_SETS: dict[tuple, CaseSet] = {}
+
+
+def _data_key(step: Step) -> str:
+    """What decides a step's prepared cases, so that steps that see the same data share them."""
+    return "|".join([to_json(step.view), ",".join(step.modalities), to_json(step.task)])
+
+
+@lru_cache(maxsize=2)
+def _load_backbone(spec: str) -> tuple[Backbone, str]:
+    backbone = load_backbone(from_json(BackboneSpec, spec))
+    return backbone, backbone_digest(backbone)
+
+
+@lru_cache(maxsize=64)
+def _find(root: str, code: str) -> list[Case]:
+    return find_cases(Path(root), center=code)

@@ -1,0 +1,74 @@
+"""The one local training loop: every task, adapter and method runs through `fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.backbones.base import Features
+from common.batch import Batch
+from common.config.schema import Training
+from common.model import AdaptedModel
+from common.tasks import Task
+
+
+@dataclass
+class FitLog:
+    """What a round of local training did, as sums."""
+
+    loss: float = 0.0
+    batches: int = 0
+    cases: int = 0
+
+
+Item = tuple[Batch, Features | None]
+
+
+def optimizer_for(model: AdaptedModel, training: Training) -> torch.optim.Optimizer:
+    """AdamW over the step's own trainable parameters (UNICON's optimiser)."""
+    return torch.optim.AdamW(
+        model.trainable_parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+
+
+def fit(
+    model: AdaptedModel,
+    task: Task,
+    *,
+    batches: Iterable[Item],
+    training: Training,
+    optimizer: torch.optim.Optimizer,
+    autocast: bool = False,
+) -> FitLog:
+    """Train on the given batches once.
+
+    Args:
+        batches: pairs of a batch and, where the encoder is frozen, its precomputed features.
+        optimizer: fresh each round in a federation; kept across epochs by the centralized baseline.
+    """
+    model.train()
+    log = FitLog()
+    for batch, features in batches:
+        optimizer.zero_grad(set_to_none=True)
+        loss = _loss(model, task, batch, features, autocast)
+        loss.backward()
+        if training.clip_norm > 0:
+            torch.nn.utils.clip_grad_norm_(model.trainable_parameters(), training.clip_norm)
+        optimizer.step()
+        log.loss += float(loss.detach()) * len(batch)
+        log.batches += 1
+        log.cases += len(batch)
+    model.eval()
+    return log
+
+
+def _loss(model: AdaptedModel, task: Task, batch: Batch, features: Features | None, autocast: bool) -> Tensor:
+    device = next(iter(batch.inputs.values())).device.type
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=autocast):
+        if features is None:
+            features = model.encode(batch.inputs, batch.present)
+        output = model.decode(features, batch.inputs, batch.present)
+    return task.loss(output.float(), batch)

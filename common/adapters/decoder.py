@@ -1,0 +1,170 @@
+"""Decoder: UNETR-style segmentation on four hidden states of a frozen encoder and a full-resolution CT skip.
+
+The deepest hidden states meet on the token grid; each level doubles the resolution and adds a shallower state; the
+last level reaches the voxels, where the skip joins. Instance norm throughout: batch statistics would mix centers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from monai.networks.blocks import UnetResBlock, UnetrPrUpBlock, UnetrUpBlock
+from monai.networks.blocks.dynunet_block import get_conv_layer
+from torch import Tensor, nn
+
+STATES = 4
+NORM = "instance"
+ACT = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
+WIDEST = 4  # levels are at most this many times as wide as full resolution: low grids hold most of the weights
+
+Scale = tuple[int, ...]
+Voxels = Sequence[int]
+
+
+class Decoder(nn.Module):
+    """Hidden states and a CT volume to logits.
+
+    Args:
+        dim: channels of a hidden state.
+        patch: (depth, height, width) voxels of a token. Powers of two use transposed convolutions; any other patch
+            (CT-CLIP's 10 x 20 x 20) resizes feature maps trilinearly.
+        features: channels at full resolution.
+        outputs: channels of the logits, background included.
+    """
+
+    def __init__(self, dim: int, patch: tuple[int, int, int], *, features: int, outputs: int):
+        super().__init__()
+        self.features = features
+        self.patch = patch
+        scales = level_scales(patch)
+        levels = len(patch_levels := scales or [(1, 1, 1)] * _doublings(patch))
+        widths = [features * min(2 ** (levels - level), WIDEST) for level in range(levels + 1)]
+        skipped = min(STATES - 1, levels - 1)
+        self.bottleneck = nn.Conv3d(dim * (STATES - skipped), widths[0], kernel_size=1)
+        make_lift, make_up = (_Lift, _Up) if scales else (_ResizeLift, _ResizeUp)
+        self.lifts = nn.ModuleList(
+            make_lift(dim, widths[level], patch_levels[:level]) for level in range(1, skipped + 1)
+        )
+        steps = list(zip(pairwise(widths), patch_levels, strict=True))[:-1]
+        self.ups = nn.ModuleList(
+            make_up(*width, scale) if level <= skipped else make_lift(*width, [scale])
+            for level, (width, scale) in enumerate(steps, start=1)
+        )
+        self.last = make_lift(widths[-2], features, patch_levels[-1:])
+        self.ct_skip = full_resolution(1, features)
+        self.join = full_resolution(2 * features, features)
+        self.out = nn.Conv3d(features, outputs, kernel_size=1)
+
+    def forward(self, pyramid: Sequence[Tensor], skip: Tensor | None) -> Tensor:
+        """Logits (B, outputs, D, H, W).
+
+        Args:
+            pyramid: four hidden states from shallow to deep, each (B, dim, d, h, w).
+            skip: (B, features, D, H, W), from `skip_from` and, where there is one, the new modality's skip;
+                None where a batch has no volume with a skip.
+        """
+        if skip is None:
+            size = [n * side for n, side in zip(pyramid[0].shape[2:], self.patch, strict=True)]
+            skip = pyramid[0].new_zeros(len(pyramid[0]), self.features, *size)
+        skipped, levels = len(self.lifts), len(self.ups) + 1
+        deep, shallow = pyramid[skipped:], pyramid[:skipped][::-1]
+        *sizes, full = level_sizes(deep[0].shape[2:], skip.shape[2:], levels)
+        x = self.bottleneck(torch.cat(list(deep), dim=1))
+        for level, (up, size) in enumerate(zip(self.ups, sizes, strict=True)):
+            x = up(x, self.lifts[level](shallow[level], size), size) if level < skipped else up(x, size)
+        return self.out(self.join(torch.cat((self.last(x, full), skip), dim=1)))
+
+    def skip_from(self, ct: Tensor) -> Tensor:
+        """The full-resolution CT skip (B, features, D, H, W) of a volume (B, 1, D, H, W)."""
+        return self.ct_skip(ct)
+
+
+def full_resolution(inputs: int, outputs: int) -> nn.Module:
+    """One convolution, instance norm and leaky ReLU. One, not two: most of a step's time goes here."""
+    return get_conv_layer(3, inputs, outputs, kernel_size=3, act=ACT, norm=NORM, conv_only=False)
+
+
+def level_scales(patch: Sequence[int]) -> list[Scale]:
+    """Upsampling factors per level, coarse to fine, each 1 or 2 per axis; empty where a side is no power of two.
+
+    Levels follow the largest side; a shorter axis waits, so that feature maps become isotropic first:
+    ``(4, 8, 8) -> [(1, 2, 2), (2, 2, 2), (2, 2, 2)]``.
+    """
+    if any(side < 1 or side & (side - 1) for side in patch):
+        return []
+    exponents = [side.bit_length() - 1 for side in patch]
+    levels = max(exponents)
+    if levels == 0:
+        return [(1, 1, 1)]
+    return [tuple(2 if level >= levels - e else 1 for e in exponents) for level in range(levels)]
+
+
+def _doublings(patch: Sequence[int]) -> int:
+    return max(1, round(math.log2(max(patch))))
+
+
+def level_sizes(grid: Voxels, full: Voxels, levels: int) -> list[list[int]]:
+    """Sizes after each level: halves of the full size, never below the token grid, ending at the full size."""
+    return [
+        [max(g, round(f / 2 ** (levels - level))) for g, f in zip(grid, full, strict=True)]
+        for level in range(1, levels + 1)
+    ]
+
+
+class _Lift(nn.Module):
+    """A hidden state from the token grid to its level, by transposed convolutions."""
+
+    def __init__(self, inputs: int, outputs: int, scales: Sequence[Scale]):
+        super().__init__()
+        widths = [inputs] + [outputs] * len(scales)
+        self.blocks = nn.Sequential(
+            *(
+                UnetrPrUpBlock(3, before, after, 0, kernel_size=3, stride=1, upsample_kernel_size=scale, norm_name=NORM)
+                for (before, after), scale in zip(pairwise(widths), scales, strict=True)
+            )
+        )
+
+    def forward(self, x: Tensor, size: Voxels) -> Tensor:
+        return self.blocks(x)
+
+
+class _Up(nn.Module):
+    """One level up, joined with what it finds there."""
+
+    def __init__(self, before: int, after: int, scale: Scale):
+        super().__init__()
+        self.block = UnetrUpBlock(3, before, after, kernel_size=3, upsample_kernel_size=scale, norm_name=NORM)
+
+    def forward(self, x: Tensor, skip: Tensor, size: Voxels) -> Tensor:
+        return self.block(x, skip)
+
+
+class _ResizeLift(nn.Module):
+    """A hidden state to its level by a 1 x 1 x 1 convolution on the token grid and a trilinear resize."""
+
+    def __init__(self, inputs: int, outputs: int, scales: Sequence[Scale]):
+        super().__init__()
+        self.project = nn.Conv3d(inputs, outputs, kernel_size=1)
+
+    def forward(self, x: Tensor, size: Voxels) -> Tensor:
+        return _resize(self.project(x), size)
+
+
+class _ResizeUp(nn.Module):
+    """As `_Up`, for a level that is no whole multiple of the one below."""
+
+    def __init__(self, before: int, after: int, scale: Scale):
+        super().__init__()
+        self.project = nn.Conv3d(before, after, kernel_size=1)
+        self.block = UnetResBlock(3, 2 * after, after, kernel_size=3, stride=1, norm_name=NORM)
+
+    def forward(self, x: Tensor, skip: Tensor, size: Voxels) -> Tensor:
+        return self.block(torch.cat((_resize(self.project(x), size), skip), dim=1))
+
+
+def _resize(x: Tensor, size: Voxels) -> Tensor:
+    return F.interpolate(x, size=list(size), mode="trilinear", align_corners=False)

@@ -1,0 +1,169 @@
+"""AdapterBank: every adapter we ever learned, addressed by the hash of its content.
+
+A folder per entry: ``state.safetensors`` (the tensors), ``probe.safetensors`` (its outputs on a synthetic input, to
+prove later that nothing drifted) and ``entry.json``. An entry is never overwritten; lineages point at their head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.backbones.base import tensors_digest
+from common.config.load import step_from_json, step_to_json
+from common.config.schema import Step
+from common.errors import BankError
+from common.files import write_json, write_tensors
+
+FORMAT = 1
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a committed adapter beside its tensors."""
+
+    key: str
+    lineage: str
+    base: str
+    state_hash: str
+    step_json: str
+    parents: list[str] = field(default_factory=list)
+    centers: list[str] = field(default_factory=list)
+    format: int = FORMAT
+
+    @property
+    def step(self) -> Step:
+        """The step that made it."""
+        return step_from_json(self.step_json)
+
+
+class AdapterBank:
+    """Adapter states on disk."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def commit(
+        self,
+        step: Step,
+        state: Mapping[str, Tensor],
+        *,
+        base: str,
+        parents: Sequence[str] = (),
+        centers: Sequence[str] = (),
+        probe: Tensor | None = None,
+    ) -> Entry:
+        """Store a step's final state and make it its lineage's head. The same content has the same key."""
+        digest = tensors_digest(state)
+        described = json.dumps([step_to_json(step), digest, base, list(parents)])
+        entry = Entry(
+            key=hashlib.sha256(described.encode()).hexdigest(),
+            lineage=step.writes or step.name,
+            base=base,
+            state_hash=digest,
+            step_json=step_to_json(step),
+            parents=list(parents),
+            centers=list(centers),
+        )
+        place = self.folder / entry.key
+        if not (place / "entry.json").exists():
+            write_tensors(place / "state.safetensors", state)
+            if probe is not None:
+                write_tensors(place / "probe.safetensors", {"output": probe})
+            write_json(place / "entry.json", asdict(entry))
+        self._set_head(entry.lineage, entry.key)
+        return entry
+
+    def entry(self, key: str) -> Entry:
+        """What is known of one adapter."""
+        path = self.folder / key / "entry.json"
+        if not path.exists():
+            raise BankError(f"The bank at {self.folder} has no adapter {key[:12]}; it has {self._known()}.")
+        stored = json.loads(path.read_text())
+        if stored.get("format") != FORMAT:
+            raise BankError(f"Adapter {key[:12]} has bank format {stored.get('format')}; this release reads {FORMAT}.")
+        return Entry(**stored)
+
+    def get(self, key: str) -> State:
+        """The tensors of one adapter, checked against their hash."""
+        entry = self.entry(key)
+        path = self.folder / key / "state.safetensors"
+        try:
+            state = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise BankError(f"{path} cannot be read ({error}); restore it from a backup.") from error
+        if tensors_digest(state) != entry.state_hash:
+            raise BankError(f"{path} does not have the hash it was committed with; restore it from a backup.")
+        return state
+
+    def probe(self, key: str) -> Tensor:
+        """The outputs that the adapter gave on the synthetic probe when it was committed."""
+        return load_file(self.folder / key / "probe.safetensors")["output"]
+
+    def head(self, lineage: str) -> str:
+        """The key that a lineage points at."""
+        heads = self.heads()
+        if lineage not in heads:
+            raise BankError(
+                f"Nothing was ever learned for '{lineage}'. Learned: {', '.join(sorted(heads)) or 'nothing'}."
+            )
+        return heads[lineage]
+
+    def heads(self) -> dict[str, str]:
+        """Every lineage's head."""
+        path = self.folder / "heads.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def route(self, *, task: str, modalities: Sequence[str], region: str, center: str | None = None) -> str:
+        """The head to use for a request, the most specific first: one that the center itself trained, then one that
+        uses the most of the modalities that are present. Refuses what was never learned and says what was.
+        """
+        candidates = [
+            (entry, key)
+            for entry, key in ((self.entry(key), key) for key in self.heads().values())
+            if entry.step.task.kind == task
+            and entry.step.region == region
+            and set(entry.step.modalities) <= set(modalities)
+        ]
+        if not candidates:
+            raise BankError(
+                f"No adapter for {task} on {region} from {'+'.join(modalities)}. Learned: {self._learned()}."
+            )
+
+        def fitness(item: tuple[Entry, str]) -> tuple[bool, int, int]:
+            entry, _ = item
+            own = center is not None and entry.centers == [center]
+            shared = len(entry.centers)
+            return own, len(entry.step.modalities), shared
+
+        return max(candidates, key=fitness)[1]
+
+    def _set_head(self, lineage: str, key: str) -> None:
+        write_json(self.folder / "heads.json", {**self.heads(), lineage: key})
+
+    def promote(self, lineage: str, key: str) -> None:
+        """Point a lineage at another entry of the bank (also how a rollback is done)."""
+        self.entry(key)
+        self._set_head(lineage, key)
+
+    def _known(self) -> str:
+        names = sorted(path.parent.name[:12] for path in self.folder.glob("*/entry.json"))
+        return ", ".join(names) or "nothing"
+
+    def _learned(self) -> str:
+        entries = [self.entry(key) for key in self.heads().values()]
+        return (
+            "; ".join(
+                f"{e.step.task.kind} on {e.step.region} from {'+'.join(e.step.modalities)} ({e.lineage})"
+                for e in entries
+            )
+            or "nothing"
+        )

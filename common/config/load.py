@@ -1,0 +1,141 @@
+"""Configs from YAML to dataclasses, and steps to JSON and back.
+
+The server composes once; a step then crosses the network as JSON and is rebuilt here from closed sets of kinds, with
+every key and type checked: it never names code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from common.config.schema import (
+    FEDERATIONS,
+    METHODS,
+    PARTS,
+    TASKS,
+    Adapter,
+    BackboneSpec,
+    Data,
+    Run,
+    Runtime,
+    Selection,
+    Split,
+    Step,
+    Training,
+    View,
+)
+from common.errors import ConfigError, UnknownName
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def compose_run(overrides: Sequence[str] = (), *, name: str | None = None) -> Run:
+    """The run that ``configs/`` and the overrides describe. Raises ConfigError with Hydra's reason."""
+    _register()
+    if GlobalHydra.instance().is_initialized():
+        GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = compose("config", overrides=list(overrides))
+        run: Any = OmegaConf.to_object(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error, overrides)) from error
+    if run.with_controls:
+        run.steps |= run.controls
+    for key, step in run.steps.items():
+        step.name = step.name or key
+    run.name = name or (run.curriculum if run.name == "run" else run.name)
+    return run
+
+
+def run_to_yaml(run: Run) -> str:
+    """The resolved run, as a person reads it."""
+    return OmegaConf.to_yaml(OmegaConf.create(asdict(run)))
+
+
+def step_to_json(step: Step) -> str:
+    """A step as one canonical JSON string (ConfigRecord cannot nest)."""
+    return json.dumps(asdict(step), sort_keys=True, separators=(",", ":"))
+
+
+def step_from_json(text: str) -> Step:
+    """The step that a message carries; refuses unknown kinds, keys and types."""
+    try:
+        data = json.loads(text)
+        return _step(data)
+    except (TypeError, KeyError, AttributeError, json.JSONDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"A step could not be read from its message: {error}") from error
+
+
+def from_json(cls: type, text: str) -> Any:
+    """A plain (not polymorphic) dataclass from JSON, every key and type checked."""
+    try:
+        return _plain(cls, json.loads(text))
+    except (TypeError, json.JSONDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"A {cls.__name__} could not be read from its message: {error}") from error
+
+
+def to_json(value: Any) -> str:
+    """A plain dataclass as canonical JSON."""
+    return json.dumps(asdict(value), sort_keys=True, separators=(",", ":"))
+
+
+def _step(data: dict[str, Any]) -> Step:
+    rest = dict(data)
+    polymorphic = {
+        "task": _kind("task", TASKS, rest.pop("task")) if rest.get("task") else rest.pop("task", None),
+        "federation": _kind("federation", FEDERATIONS, rest.pop("federation")),
+        "methods": [_kind("method", METHODS, method) for method in rest.pop("methods")],
+        "adapter": Adapter({k: _kind("adapter part", PARTS, v) for k, v in rest.pop("adapter")["parts"].items()}),
+        "view": _plain(View, rest.pop("view")),
+        "training": _plain(Training, rest.pop("training")),
+        "selection": _plain(Selection, rest.pop("selection")),
+    }
+    step = _plain(Step, rest)
+    for name, value in polymorphic.items():
+        setattr(step, name, value)
+    return step
+
+
+def _kind(what: str, registry: dict[str, type], data: dict[str, Any]) -> Any:
+    kind = data.get("kind")
+    if kind not in registry:
+        raise UnknownName(what, str(kind), registry)
+    return _plain(registry[kind], data)
+
+
+def _plain(cls: type, data: dict[str, Any]) -> Any:
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise UnknownName(f"{cls.__name__} option", unknown[0], known)
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), data))
+
+
+def _register() -> None:
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Run)
+    for name, node in (("backbone", BackboneSpec), ("data", Data), ("runtime", Runtime), ("split", Split)):
+        store.store(group="schema", name=name, node=node)
+    store.store(group="schema", name="step", node=Step)
+    store.store(group="schema", name="adapter", node=Adapter)
+    for group, registry in (("task", TASKS), ("part", PARTS), ("method", METHODS), ("federation", FEDERATIONS)):
+        for kind, node in registry.items():
+            store.store(group=f"schema/{group}", name=kind, node=node)
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    given = " ".join(overrides) or "no overrides"
+    reasons = [line.strip() for line in str(error).splitlines() if line.strip() and "object_type" not in line]
+    return f"The configuration cannot be composed from {given}: {' '.join(reasons)[:600]}"

@@ -1,0 +1,137 @@
+"""Rules between fields, each a function that returns finished sentences; all broken rules are reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import prod
+
+from common.batch import EHR, MODALITIES
+from common.config.schema import PARTS, DecoderPart, LoraPart, MlpPart, PatchEmbedPart, Run, SkipPart, Step
+from common.errors import ConfigError
+
+CROPS = ("center", "head_neck", "none")
+PET_SCALES = ("suv", "zscore")
+WEIGHTINGS = ("n", "sqrt", "uniform")
+
+
+def check_run(run: Run) -> None:
+    """Raise one ConfigError that lists every broken rule."""
+    problems = broken_rules(run)
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def broken_rules(run: Run) -> list[str]:
+    """Every broken rule of a run, one sentence each, in the order of its steps."""
+    problems = list(_run_rules(run))
+    for step in run.steps.values():
+        problems += [f"Step '{step.name}': {problem}" for rule in STEP_RULES for problem in rule(step, run)]
+    return problems
+
+
+def _run_rules(run: Run) -> Iterator[str]:
+    if not run.steps:
+        yield "The run has no steps; choose a curriculum: curriculum=quickstart."
+    if run.runtime.device not in ("cpu", "cuda"):
+        yield f"runtime.device is '{run.runtime.device}'; it can be cpu or cuda."
+    if run.runtime.threads < 1 or run.runtime.workers < 0:
+        yield "runtime.threads must be at least 1 and runtime.workers at least 0 (0: one per core)."
+    split = run.data.split
+    if split.folds < 2 or not 0 <= split.fold < split.folds or not 0 < split.validation < 1:
+        yield f"data.split has fold {split.fold} of {split.folds}, validation {split.validation}; use 2 or more folds."
+    written = [step.writes or name for name, step in run.steps.items()]
+    for name in sorted({name for name in written if written.count(name) > 1}):
+        yield f"Several steps write lineage '{name}'; that needs a continual method, and none is in this release."
+
+
+def _task(step: Step, run: Run) -> Iterator[str]:
+    if step.task is None:
+        yield "it has no task; set task@steps.NAME.task=deephit, findings or tumour."
+    elif step.task.kind == "classification" and not step.task.classes:
+        yield "its classification task has no classes."
+
+
+def _modalities(step: Step, run: Run) -> Iterator[str]:
+    unknown = sorted(set(step.modalities) - set(MODALITIES))
+    if unknown:
+        yield f"unknown modalities {unknown}; known: {', '.join(MODALITIES)}."
+    for name, part in step.adapter.parts.items():
+        wanted = getattr(part, "modality", None)
+        if wanted and wanted not in step.modalities:
+            yield f"part '{name}' is for {wanted}, which is not among its modalities {step.modalities}."
+        if isinstance(part, MlpPart) and part.input == "text" and EHR not in step.modalities:
+            yield f"part '{name}' reads the report, but EHR is not among its modalities {step.modalities}."
+        if isinstance(part, MlpPart) and part.input not in ("image", "text"):
+            yield f"part '{name}' has input '{part.input}'; it can be image or text."
+
+
+def _parts(step: Step, run: Run) -> Iterator[str]:
+    parts = step.adapter.parts
+    decoders = [part for part in parts.values() if isinstance(part, DecoderPart)]
+    segments = step.task is not None and step.task.kind == "segmentation"
+    if segments and len(decoders) != 1:
+        yield "segmentation needs exactly one decoder part: adapter@steps.NAME.adapter=decoder."
+    for name, part in parts.items():
+        if getattr(part, "kind", None) not in PARTS:
+            yield f"part '{name}' has kind '{getattr(part, 'kind', None)}'; known: {', '.join(sorted(PARTS))}."
+        if "/" in name or "." in name:
+            yield f"part name '{name}' may not hold '/' or '.'."
+        if isinstance(part, LoraPart) and (part.rank < 1 or not 0 <= part.dropout < 1):
+            yield f"part '{name}' has rank {part.rank} and dropout {part.dropout}; rank is 1 or more, dropout in [0, 1)."
+        if isinstance(part, SkipPart) and decoders and part.features != decoders[0].features:
+            yield f"part '{name}' has {part.features} features, the decoder {decoders[0].features}; make them equal."
+        if isinstance(part, PatchEmbedPart) and part.init not in ("zero", "copy"):
+            yield f"part '{name}' has init '{part.init}'; it can be zero or copy."
+    if step.rounds > 0 and not parts:
+        yield "it has rounds but nothing to train; give it an adapter or set rounds to 0."
+
+
+def _view(step: Step, run: Run) -> Iterator[str]:
+    view = step.view
+    if len(view.spacing_mm) != 3 or len(view.window) != 3 or (view.size is not None and len(view.size) != 3):
+        yield "view.spacing_mm, view.size and view.window take three numbers each (depth, height, width)."
+        return
+    if min(view.spacing_mm) <= 0 or min(view.window) <= 0:
+        yield "view.spacing_mm and view.window must be positive."
+    if view.crop not in CROPS:
+        yield f"view.crop is '{view.crop}'; it can be {', '.join(CROPS)}."
+    if view.pet not in PET_SCALES:
+        yield f"view.pet is '{view.pet}'; it can be {', '.join(PET_SCALES)}."
+    if view.size is not None and prod(view.size) < prod(view.window):
+        yield f"view.size {view.size} is smaller than view.window {view.window}."
+    if step.task is not None and step.task.kind != "segmentation" and view.size != view.window:
+        yield "only segmentation works by windows; make view.size equal to view.window."
+    if view.ct_hu[0] >= view.ct_hu[1]:
+        yield f"view.ct_hu {view.ct_hu} must rise."
+
+
+def _order(step: Step, run: Run) -> Iterator[str]:
+    names = list(run.steps)
+    if step.starts_from is not None and step.starts_from not in names[: names.index(step.name)]:
+        earlier = names[: names.index(step.name)]
+        yield f"it starts from '{step.starts_from}', which is not an earlier step; earlier: {earlier or 'none'}."
+    if step.rounds < 0:
+        yield f"rounds is {step.rounds}; it must be 0 or more."
+    if step.selection.every < 1:
+        yield f"selection.every is {step.selection.every}; it must be 1 or more."
+
+
+def _federation(step: Step, run: Run) -> Iterator[str]:
+    spec = step.federation
+    if spec.weighting not in WEIGHTINGS:
+        yield f"federation.weighting is '{spec.weighting}'; it can be {', '.join(WEIGHTINGS)}."
+    if not 0 < spec.quorum <= 1:
+        yield f"federation.quorum is {spec.quorum}; it is a share in (0, 1]."
+    if spec.deadline_s <= 0:
+        yield f"federation.deadline_s is {spec.deadline_s}; it must be positive."
+
+
+def _training(step: Step, run: Run) -> Iterator[str]:
+    training = step.training
+    if training.batch < 1 or training.epochs < 1 or training.learning_rate <= 0:
+        yield "training.batch and training.epochs must be 1 or more and training.learning_rate positive."
+
+
+STEP_RULES: list[Callable[[Step, Run], Iterator[str]]] = [
+    _task, _modalities, _parts, _view, _order, _federation, _training,
+]  # fmt: skip

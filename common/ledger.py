@@ -1,0 +1,110 @@
+"""Ledger: what happened, one JSON line each, every line carrying the hash of the line before it.
+
+The ledger is the run's memory: a killed run replays it and skips what is finished; the report reads nothing else
+but it and the bank. Times are for people; nothing is computed from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from common.errors import LedgerError
+
+FORMAT = 1
+GENESIS = "0" * 64
+
+
+class Ledger:
+    """An append-only, hash-chained event log in one file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._events, self._last = _read(path)
+
+    def append(self, kind: str, event: dict[str, Any]) -> dict[str, Any]:
+        """Add an event durably and return it as stored."""
+        body = {"format": FORMAT, "kind": kind, "time": _now(), "previous": self._last, **event}
+        digest = _hash(body)
+        line = _encode({**body, "hash": digest})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            file.write(line + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._events.append({**json.loads(line)})
+        self._last = digest
+        return self._events[-1]
+
+    def events(self, kind: str | None = None, **fields: Any) -> list[dict[str, Any]]:
+        """Events of one kind whose fields equal the given ones, in order."""
+        return [
+            event
+            for event in self._events
+            if (kind is None or event["kind"] == kind) and all(event.get(k) == v for k, v in fields.items())
+        ]
+
+    def finished(self, step: str) -> bool:
+        """Whether a step has been committed."""
+        return bool(self.events("step_finished", step=step))
+
+    def verify(self) -> int:
+        """Re-read the file and check the whole chain; the number of events. Raises LedgerError."""
+        events, _ = _read(self.path)
+        return len(events)
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
+    events: list[dict[str, Any]] = []
+    last = GENESIS
+    for number, line, complete in _lines(path):
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError as error:
+            if not complete:  # the process died while writing this line: drop it, the work is repeated
+                _truncate(path, number)
+                break
+            raise LedgerError(f"{path} line {number} is not JSON; restore the file from a backup.") from error
+        body = {key: value for key, value in event.items() if key != "hash"}
+        if event.get("previous") != last or event.get("hash") != _hash(body):
+            raise LedgerError(
+                f"{path} line {number} breaks the hash chain: the ledger was changed after it was written. "
+                "Restore it from a backup, or start a new run folder."
+            )
+        if event.get("format") != FORMAT:
+            raise LedgerError(f"{path} line {number} has format {event.get('format')}; this release reads {FORMAT}.")
+        events.append(event)
+        last = event["hash"]
+    return events, last
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if line:
+            yield number, line, number < len(lines)
+
+
+def _truncate(path: Path, line: int) -> None:
+    kept = path.read_bytes().split(b"\n")[: line - 1]
+    path.write_bytes(b"".join(part + b"\n" for part in kept))
+
+
+def _encode(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _hash(body: dict[str, Any]) -> str:
+    return hashlib.sha256(_encode(body)).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,352 @@
+"""AdaptedModel: one frozen backbone, a step's adapter parts and its task's head, with one forward.
+
+The backbone is shared by every model of a process. A model works on a *twin* of it: its own modules around the same
+frozen tensors, so that LoRA can be injected without anyone else noticing and without a second copy in memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.adapters import INJECTED, Surroundings, build_part
+from common.backbones.base import Backbone, Features
+from common.batch import CT, EHR, PET
+from common.config.schema import Step
+from common.errors import AdapterError
+from common.orders import State
+from common.seeding import seed_for
+from common.tasks import build_task
+
+HEAD = "head"
+RESERVED = {HEAD, *dir(nn.ModuleDict)}
+IMAGE, TEXT = "image", "text"
+SOURCES = {IMAGE: (CT, PET), TEXT: (EHR,)}  # which modalities an embedding is made of
+
+
+class AdaptedModel(nn.Module):
+    """The model of one step.
+
+    Args:
+        backbone: frozen and shared; put it on its device first, the parts follow it there.
+        step: its task, modalities, adapter parts and ``train_parts``. Modalities that a batch holds beyond the step's
+            are not looked at.
+        seed: the run's. Each part starts from its own (seed, part name), so that the server and every center start
+            alike and one part more does not change another's start.
+
+    Raises:
+        AdapterError, UnknownName: when the parts do not fit the backbone, the task or each other.
+    """
+
+    def __init__(self, backbone: Backbone, step: Step, *, seed: int):
+        super().__init__()
+        self.step = step
+        self.task = build_task(step.task)
+        self.modalities = tuple(step.modalities)
+        self.specs = {name: step.adapter.parts[name] for name in sorted(step.adapter.parts)}
+        _check_parts(self.specs, step)
+        self.backbone = frozen_twin(backbone)
+        self._lora = self._inject_lora(backbone, seed)
+        self.parts = nn.ModuleDict()
+        self._build_parts(backbone, seed)
+        self._check_joints()
+        device = next(backbone.parameters()).device
+        self.parts.to(device)
+        self._train_only(step.train_parts)
+        self.eval()
+
+    # ---------------------------------------------------------------------------------------------------- forward
+
+    def forward(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+        """The task's output for a batch: segmentation (B, 1 + S, D, H, W), prognosis (B, K), classification (B, C).
+
+        Args:
+            inputs, present: as in `common.batch.Batch`; any subset of the step's modalities may be present per case.
+        """
+        return self.decode(self.encode(inputs, present), inputs, present)
+
+    def encode(self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Features:
+        """The (adapted) backbone's features. They depend on the inputs alone where `encoder_is_frozen`."""
+        if self.task.zero_shot:
+            return Features([], {})  # the backbone compares image and prompts by itself, in `decode`
+        inputs, present = self._seen(inputs, present)
+        stems = {spec.modality: self._part(name) for name, spec in self._of_kind("patch_embed")}
+        return self.backbone(inputs, present, stems)
+
+    def decode(self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+        """The output from features and, for skips, the volumes."""
+        inputs, present = self._seen(inputs, present)
+        if self.task.zero_shot:
+            return self.backbone.zero_shot(inputs, self.task.classes)  # type: ignore[operator, attr-defined]
+        if self._of_kind("decoder"):
+            return self._segment(features, inputs, present)
+        joined = torch.cat(self._embeddings(features, inputs, present), dim=1)
+        for name, _ in self._of_kind("fusion"):
+            joined = self._part(name)(joined)
+        return self._part(HEAD)(joined)
+
+    @property
+    def encoder_is_frozen(self) -> bool:
+        """Whether training leaves `encode` as it is, so that its features may be computed once and kept."""
+        inside = {name for kind in ("lora", "patch_embed") for name, _ in self._of_kind(kind)}
+        return not inside & self._trained
+
+    def _segment(self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+        if not features.pyramid:
+            raise AdapterError("Segmentation needs CT, or a modality with a patch_embed part, in every batch.")
+        [(name, _)] = self._of_kind("decoder")
+        decoder = self._part(name)
+        paths = {CT: decoder.skip_from} | {spec.modality: self._part(skip) for skip, spec in self._of_kind("skip")}
+        skips = [_where(present[m], path(inputs[m])) for m, path in paths.items() if m in inputs]
+        return decoder(features.pyramid, sum(skips[1:], skips[0]) if skips else None)
+
+    def _embeddings(
+        self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> list[Tensor]:
+        """Embeddings of the step's sources, (B, width) each, zero where a case lacks the source."""
+        some = next(iter(inputs.values()))
+        embeddings = []
+        for source, mlp in self._sources():
+            there = _any_present(present, SOURCES[source], like=some)
+            pooled = features.pooled.get(source)
+            if pooled is None:
+                pooled = torch.zeros(len(some), _width(self.backbone, source), device=some.device)
+            embeddings.append(_where(there, self._part(mlp)(pooled) if mlp else pooled))
+        return embeddings
+
+    def _seen(
+        self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What this step may look at."""
+        names = [m for m in self.modalities if m in inputs and m in present]
+        if not names:
+            raise AdapterError(
+                f"A batch holds {', '.join(sorted(inputs)) or 'nothing'}, but step '{self.step.name}' looks at "
+                f"{', '.join(self.modalities)}."
+            )
+        return {m: inputs[m] for m in names}, {m: present[m] for m in names}
+
+    # ------------------------------------------------------------------------------------------------------ state
+
+    @property
+    def part_names(self) -> list[str]:
+        """Names of the parts that have tensors, sorted; ``head`` is the task's."""
+        return sorted({*self._lora, *self.parts})
+
+    def state(self) -> State:
+        """Everything that travels: ``<part>/<path>`` -> tensor on the CPU, detached copies, never the backbone's."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._tensors().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a state of the same parts. Raises AdapterError with everything that does not fit; then nothing
+        is changed."""
+        own = self._tensors()
+        _check_fits(own, state)
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """What an optimiser may change, in the order of names, the same at every center."""
+        return list(self.named_trainable_parameters().values())
+
+    def named_trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """State name -> parameter, for penalties that compare with another state."""
+        return {n: t for n, t in self._tensors().items() if isinstance(t, nn.Parameter) and t.requires_grad}
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Part -> number of parameters, trained or not; the backbone's are not among them."""
+        tensors = self._tensors()
+        return {part: sum(tensors[n].numel() for n in names) for part, names in _names_by_part(tensors).items()}
+
+    def train(self, mode: bool = True) -> AdaptedModel:
+        """Training mode for the trained parts only: the backbone and parts at rest never drop anything out."""
+        super().train(False)
+        self.training = mode
+        for name in self._trained:
+            (self._lora[name] if name in self._lora else self._part(name)).train(mode)
+        return self
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Live tensors by state name, sorted."""
+        tensors: dict[str, Tensor] = {}
+        for name in self.part_names:
+            inside = self._lora[name].parameters() if name in self._lora else _own_tensors(self._part(name))
+            tensors |= {f"{name}/{path}": tensor for path, tensor in inside.items()}
+        return dict(sorted(tensors.items()))
+
+    # --------------------------------------------------------------------------------------------------- building
+
+    def _inject_lora(self, backbone: Backbone, seed: int) -> dict[str, Any]:
+        specs = self._of_kind("lora")
+        if not specs:
+            return {}
+        from common.adapters.lora import inject  # peft takes seconds to import
+
+        injected = {}
+        for name, spec in specs:
+            with _seeded(seed, name):
+                injected[name] = inject(self.backbone, backbone, name=name, spec=spec)
+        return injected
+
+    def _build_parts(self, backbone: Backbone, seed: int) -> None:
+        """Modules in the order in which widths become known: mlp parts, everything else, the head."""
+        own = {name: spec for name, spec in self.specs.items() if spec.kind not in INJECTED}
+        for name in sorted(own, key=lambda name: (own[name].kind != "mlp", name)):
+            joined = 0 if own[name].kind == "mlp" else self._joined_width()
+            with _seeded(seed, name):
+                part = build_part(own[name], Surroundings(backbone, self.task.outputs, joined))
+            self.parts[name] = part
+        fusions = self._of_kind("fusion")
+        with _seeded(seed, HEAD):
+            head = self.task.head(self._part(fusions[0][0]).width if fusions else self._joined_width())
+        if head is not None:
+            self.parts[HEAD] = head
+
+    def _check_joints(self) -> None:
+        """Parts that meet must have the same width."""
+        for name, spec in self._of_kind("skip"):
+            [(decoder, beside)] = self._of_kind("decoder")
+            if spec.features != beside.features:
+                raise AdapterError(
+                    f"Part '{name}' has {spec.features} features and is added to the skip of part '{decoder}', which "
+                    f"has {beside.features}; set both to the same number."
+                )
+
+    def _train_only(self, patterns: Iterable[str]) -> None:
+        names, patterns = self.part_names, list(patterns)
+        idle = [p for p in patterns if p != "*" and not any(fnmatchcase(name, p) for name in names)]
+        if idle:
+            raise AdapterError(
+                f"train_parts names {', '.join(map(repr, idle))}, which match no part; parts: {', '.join(names)}."
+            )
+        self._trained = {name for name in names if any(fnmatchcase(name, p) for p in patterns)}
+        for name, tensor in self._tensors().items():
+            if isinstance(tensor, nn.Parameter):
+                tensor.requires_grad_(name.partition("/")[0] in self._trained)
+
+    def _joined_width(self) -> int:
+        return sum(self._part(mlp).width if mlp else _width(self.backbone, source) for source, mlp in self._sources())
+
+    def _sources(self) -> list[tuple[str, str | None]]:
+        """(source, mlp part or None) for each embedding that the head sees, in a fixed order."""
+        sources: list[tuple[str, str | None]] = []
+        for source, modalities in SOURCES.items():
+            if any(m in self.modalities for m in modalities):
+                mlps = [name for name, spec in self._of_kind("mlp") if spec.input == source]
+                sources += [(source, mlp) for mlp in mlps] or [(source, None)]
+        return sources
+
+    def _of_kind(self, kind: str) -> list[tuple[str, Any]]:
+        return [(name, spec) for name, spec in self.specs.items() if spec.kind == kind]
+
+    def _part(self, name: str) -> Any:
+        return self.parts[name]
+
+
+def frozen_twin(backbone: Backbone) -> Backbone:
+    """The same modules anew around the same tensors, frozen and in evaluation mode.
+
+    Parameters of the twin are new objects on the old storage: switching their gradients, or replacing a layer of the
+    twin, does not reach the original. Buffers and the tokenizer are shared as they are.
+    """
+    memo: dict[int, object] = {id(buffer): buffer for buffer in backbone.buffers()}
+    memo |= {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in backbone.parameters()}
+    if hasattr(backbone, "tokenizer"):
+        memo[id(backbone.tokenizer)] = backbone.tokenizer
+    return copy.deepcopy(backbone, memo).eval()
+
+
+def parts_of(state: Mapping[str, Tensor]) -> dict[str, State]:
+    """A state by part, names unchanged: what a center took part in, and what each part weighs."""
+    return {part: {name: state[name] for name in names} for part, names in _names_by_part(state).items()}
+
+
+def _names_by_part(names: Iterable[str]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for name in sorted(names):
+        grouped.setdefault(name.partition("/")[0], []).append(name)
+    return grouped
+
+
+def _check_parts(specs: Mapping[str, Any], step: Step) -> None:
+    """Which parts a step may combine; everything wrong at once."""
+    kinds = [spec.kind for spec in specs.values()]
+    wrong = [f"a part cannot be called '{name}'" for name in specs if {"/", "."} & {*name} or name in RESERVED]
+    wrong += [f"{kinds.count(k)} {k} parts, at most one fits" for k in ("decoder", "fusion") if kinds.count(k) > 1]
+    segmenting = step.task.kind == "segmentation"
+    if segmenting != ("decoder" in kinds):
+        wrong.append("segmentation needs a decoder part" if segmenting else "a decoder part needs a segmentation task")
+    if segmenting and set(step.modalities) <= {EHR}:
+        wrong.append("segmentation needs CT or PET among the modalities")
+    for kind in ("patch_embed", "skip"):
+        seen = [spec.modality for spec in specs.values() if spec.kind == kind]
+        wrong += [f"a {kind} part for {m}, which is not among the modalities" for m in seen if m not in step.modalities]
+        wrong += [f"{seen.count(m)} {kind} parts for {m}" for m in sorted(set(seen)) if seen.count(m) > 1]
+    if "skip" in kinds and "decoder" not in kinds:
+        wrong.append("a skip part needs a decoder part to be added to")
+    for name, spec in specs.items():
+        source = SOURCES.get(getattr(spec, "input", ""), ())
+        if source and not any(m in step.modalities for m in source):
+            wrong.append(f"part '{name}' reads {' or '.join(source)}, not among the modalities")
+    if wrong:
+        raise AdapterError(f"The adapter of step '{step.name}' does not hold together: {'; '.join(wrong)}.")
+
+
+def _check_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    misshapen = [
+        f"{name} is {_form(state[name])}, expected {_form(own[name])}"
+        for name in sorted(set(own) & set(state))
+        if _form(own[name]) != _form(state[name])
+    ]
+    problems = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
+    if any(problems.values()):
+        said = "; ".join(f"{len(names)} {what}: {_few(names)}" for what, names in problems.items() if names)
+        raise AdapterError(f"An adapter state does not belong to this step: {said}. Use a state of the same step.")
+
+
+def _few(names: list[str], limit: int = 8) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _own_tensors(part: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers, live."""
+    live = dict(part.named_parameters()) | dict(part.named_buffers())
+    return {name: live[name] for name in part.state_dict()}
+
+
+@contextmanager
+def _seeded(seed: int, part: str) -> Iterator[None]:
+    """A block in which torch's global generator belongs to one part, and after which it is as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(seed, "part", part))
+        yield
+
+
+def _width(backbone: Backbone, source: str) -> int:
+    return backbone.image_dim if source == IMAGE else backbone.text_dim
+
+
+def _any_present(present: Mapping[str, Tensor], modalities: Iterable[str], *, like: Tensor) -> Tensor:
+    """bool (B,): cases that have at least one of the modalities."""
+    there = torch.zeros(len(like), dtype=torch.bool, device=like.device)
+    for modality in modalities:
+        if modality in present:
+            there = there | present[modality]
+    return there
+
+
+def _where(present: Tensor, values: Tensor) -> Tensor:
+    """Values (B, ...) of the cases where something is present, zero elsewhere."""
+    return torch.where(present.view(-1, *[1] * (values.dim() - 1)), values, torch.zeros_like(values))

@@ -1,0 +1,49 @@
+"""What the server asks of a center and what a center answers, before Flower turns either into bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from common.config.schema import BackboneSpec, Split, Step
+
+State = dict[str, Tensor]
+Sums = dict[str, np.ndarray]
+
+OK = "ok"
+
+
+@dataclass
+class Order:
+    """One request to one center. Everything but the tensors comes from the run's config."""
+
+    step: Step
+    seed: int  # the run's; a center mixes in the step, its own code and the round
+    round: int
+    backbone: BackboneSpec
+    base: str  # digest the center's frozen model must have
+    split: Split
+    skip_unreadable: bool = True
+    minimum_cell: int = 1
+    state: State = field(default_factory=dict)
+    subset: str = ""  # evaluate: which split, validation or test
+    threshold: float | None = None  # evaluate: predicted risk above it counts as the high-risk group
+
+
+@dataclass
+class Reply:
+    """One center's answer: declared arrays, declared sums, and a status of codes and counts. Nothing else leaves."""
+
+    center: str
+    code: str = OK
+    state: State = field(default_factory=dict)
+    sums: Sums = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the center did what was asked."""
+        return self.code == OK

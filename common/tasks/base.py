@@ -1,0 +1,96 @@
+"""Task: the protocol of every task, and how scores of cases become scores of centers.
+
+``observe`` turns a batch into one small record per case; these stay on site (a simulation may pool them).
+``sums`` adds records up; only sums leave a center, and they merge by addition. ``metrics`` divides once, at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from common.batch import Batch
+from common.orders import Sums
+
+Observation = dict[str, np.ndarray]
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Task(Protocol):
+    """What a batch means.
+
+    Attributes:
+        kind: the spec's kind.
+        outputs: channels (segmentation, background included) or columns of the model's output.
+        primary: name of the metric that selects rounds and fills the score matrix.
+        sum_shapes: name -> shape of every sum of `sums`; () is a single number. What is not declared may not leave.
+        curve_shapes: the same for `curve_sums`; empty where the task draws no curves.
+        zero_shot: whether the frozen model answers by itself, without a trained head.
+    """
+
+    kind: str
+    outputs: int
+    primary: str
+    zero_shot: bool
+
+    @property
+    def sum_shapes(self) -> Shapes: ...
+
+    @property
+    def curve_shapes(self) -> Shapes: ...
+
+    def head(self, dim: int) -> nn.Module | None:
+        """The last layer on an embedding of ``dim``; None where the output is made elsewhere."""
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """Mean loss of a batch; zero with a gradient where nothing can be learned from it, never NaN."""
+
+    def observe(self, output: Tensor, batch: Batch) -> list[Observation]:
+        """One record per case, of what scoring needs."""
+
+    def sums(self, observations: Sequence[Observation]) -> Sums:
+        """Sums over cases of one center; also of none."""
+
+    def curve_sums(self, observations: Sequence[Observation], threshold: float) -> Sums:
+        """Further sums for curves by predicted risk, below and above a threshold; empty where there are none."""
+
+    def metrics(self, sums: Sums) -> dict[str, float | None]:
+        """Metrics of merged sums; None where they do not define a value."""
+
+
+def merge_sums(parts: Iterable[Sums]) -> Sums:
+    """Add sums name by name; a name that only some have is added over those."""
+    total: Sums = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total[name] + value if name in total else np.array(value, np.float64)
+    return total
+
+
+def pooled_metrics(
+    task: Task, observations: Sequence[Observation], centers: Sequence[object] | None = None
+) -> dict[str, float | None]:
+    """Metrics of records, in a simulation.
+
+    Args:
+        centers: one label per record; pairs of cases are then formed within centers only, as a federation does.
+    """
+    labels = centers if centers is not None else [""] * len(observations)
+    groups: dict[object, list[Observation]] = {}
+    for label, observation in zip(labels, observations, strict=True):
+        groups.setdefault(label, []).append(observation)
+    return task.metrics(merge_sums([task.sums([]), *(task.sums(group) for group in groups.values())]))
+
+
+def column(observations: Sequence[Observation], name: str, *, width: int | None = None) -> np.ndarray:
+    """One entry of every record: (n,), or (n, width), also for no records."""
+    shape = (0,) if width is None else (0, width)
+    return np.array([o[name] for o in observations], np.float64) if observations else np.zeros(shape)
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """Float64 on the CPU."""
+    return tensor.detach().cpu().double().numpy()

@@ -1,0 +1,101 @@
+"""Segmentation of named structures: Dice with cross-entropy to train, HECKTOR's aggregated Dice to score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+
+from common.batch import Batch
+from common.config.schema import SegmentationTask
+from common.metrics import dsc_agg, mean_defined
+from common.orders import Sums
+from common.tasks.base import Observation, Shapes, column, to_numpy
+
+MASK, VOXEL_MM3, OUTSIDE_MM3 = "mask", "voxel_mm3", "outside_mm3"
+
+
+class Segmentation:
+    """Logits (B, 1 + S, D, H, W), background first, against a label map.
+
+    Targets: ``mask`` int (B, 1, D, H, W) or (B, D, H, W), 0 background, i for structure i; ``voxel_mm3`` (B,) volume of
+    a voxel, 1 where absent; ``outside_mm3`` (B, S or another width) true volume per structure that the crop cut off, 0
+    where absent: it counts as missed.
+    """
+
+    kind = "segmentation"
+    primary = "dsc_agg"
+    zero_shot = False
+
+    def __init__(self, spec: SegmentationTask):
+        self.structures = list(spec.structures)
+        self.outputs = 1 + len(self.structures)
+        self._loss = DiceCELoss(to_onehot_y=True, softmax=True)
+
+    @property
+    def sum_shapes(self) -> Shapes:
+        per_structure = ("intersection", "volumes", "dice_sum", "dice_cases", "false_positive_mm3")
+        shapes: Shapes = dict.fromkeys(per_structure, (len(self.structures),))
+        return shapes | {"cases": ()}
+
+    @property
+    def curve_shapes(self) -> Shapes:
+        return {}
+
+    def head(self, dim: int) -> nn.Module | None:
+        return None  # the decoder part ends in logits
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        return self._loss(output.float(), _label_map(batch).unsqueeze(1))
+
+    def observe(self, output: Tensor, batch: Batch) -> list[Observation]:
+        """Volumes in mm3 per case: ``intersection``, ``predicted`` and ``truth``, each (S,)."""
+        labels, predicted = _label_map(batch), output.argmax(dim=1)
+        voxel = batch.target.get(VOXEL_MM3, torch.ones(len(labels)))
+        is_true, is_predicted = (
+            torch.stack([x == i for i in range(1, self.outputs)], dim=1).flatten(2) for x in (labels, predicted)
+        )  # (B, S, N)
+        counts = {"intersection": is_true & is_predicted, "predicted": is_predicted, "truth": is_true}
+        volumes = {name: to_numpy(hit.sum(dim=2)) * to_numpy(voxel)[:, None] for name, hit in counts.items()}
+        if OUTSIDE_MM3 in batch.target:
+            outside = to_numpy(batch.target[OUTSIDE_MM3])[:, : len(self.structures)]
+            volumes["truth"][:, : outside.shape[1]] += outside
+        return [{name: volume[i] for name, volume in volumes.items()} for i in range(len(labels))]
+
+    def sums(self, observations: Sequence[Observation]) -> Sums:
+        """Sums over cases. A structure absent from truth and prediction alike has no Dice and is skipped there."""
+        width = len(self.structures)
+        both, predicted, truth = (
+            column(observations, name, width=width) for name in ("intersection", "predicted", "truth")
+        )
+        volumes = predicted + truth
+        scored = volumes > 0
+        dice = np.divide(2 * both, volumes, out=np.zeros_like(volumes), where=scored)
+        return {
+            "cases": np.array(float(len(observations))),
+            "intersection": both.sum(axis=0),
+            "volumes": volumes.sum(axis=0),
+            "dice_sum": dice.sum(axis=0),
+            "dice_cases": scored.sum(axis=0).astype(np.float64),
+            "false_positive_mm3": np.where(truth == 0, predicted, 0.0).sum(axis=0),
+        }
+
+    def curve_sums(self, observations: Sequence[Observation], threshold: float) -> Sums:
+        return {}
+
+    def metrics(self, sums: Sums) -> dict[str, float | None]:
+        """``dsc_agg`` and ``dice`` (mean over cases), each also per structure and averaged over structures."""
+        aggregated = dsc_agg(sums["intersection"], sums["volumes"])
+        dice = dsc_agg(sums["dice_sum"] / 2, sums["dice_cases"])  # a mean over cases is the same ratio
+        named = {f"dsc_agg_{s}": value for s, value in zip(self.structures, aggregated, strict=True)}
+        named |= {f"dice_{s}": value for s, value in zip(self.structures, dice, strict=True)}
+        return {"dsc_agg": mean_defined(aggregated), "dice": mean_defined(dice), **named}
+
+
+def _label_map(batch: Batch) -> Tensor:
+    """(B, D, H, W) labels."""
+    mask = batch.target[MASK]
+    return (mask[:, 0] if mask.dim() == 5 else mask).long()

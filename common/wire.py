@@ -1,0 +1,147 @@
+"""Domain objects <-> Flower records, and the allowlist of what may travel.
+
+An order carries ``arrays`` (the adapter state) and ``config`` (strings and numbers); a reply carries ``arrays``,
+``sums`` and ``status``. What a reply holds is checked against the step's declaration on both sides: before it leaves
+the center, and before the server looks at it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
+
+from common.config.load import from_json, step_from_json, step_to_json, to_json
+from common.config.schema import BackboneSpec, Split
+from common.errors import WireError
+from common.orders import Order, Reply, State
+
+STATUS_COUNTS = ("cases", "batches", "skipped", "train", "validation", "test", "suppressed")
+CODE = re.compile(r"[a-z0-9_.:-]{1,60}")
+CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
+MAX_ARRAY_BYTES = 2 << 30
+
+
+def pack_state(state: Mapping[str, Tensor]) -> ArrayRecord:
+    """Tensors as a record, in name order."""
+    return ArrayRecord({name: Array(np.asarray(_numpy(state[name]), order="C")) for name in sorted(state)})
+
+
+def unpack_state(record: ArrayRecord) -> State:
+    """A record as tensors."""
+    return {name: torch.from_numpy(_checked(name, array).copy()) for name, array in record.items()}
+
+
+def pack_order(order: Order) -> RecordDict:
+    """An order as Flower content."""
+    config = {
+        "step": step_to_json(order.step),
+        "backbone": to_json(order.backbone),
+        "split": to_json(order.split),
+        "seed": order.seed,
+        "round": order.round,
+        "base": order.base,
+        "skip_unreadable": order.skip_unreadable,
+        "minimum_cell": order.minimum_cell,
+        "subset": order.subset,
+    }
+    if order.threshold is not None:
+        config["threshold"] = float(order.threshold)
+    return RecordDict({"arrays": pack_state(order.state), "config": ConfigRecord(config)})
+
+
+def unpack_order(content: RecordDict) -> Order:
+    """Flower content as an order. Raises WireError or ConfigError when it is not one."""
+    try:
+        config = content.config_records["config"]
+        return Order(
+            step=step_from_json(str(config["step"])),
+            backbone=from_json(BackboneSpec, str(config["backbone"])),
+            split=from_json(Split, str(config["split"])),
+            seed=int(config["seed"]),  # type: ignore[arg-type]
+            round=int(config["round"]),  # type: ignore[arg-type]
+            base=str(config["base"]),
+            skip_unreadable=bool(config["skip_unreadable"]),
+            minimum_cell=int(config["minimum_cell"]),  # type: ignore[arg-type]
+            state=unpack_state(content.array_records["arrays"]),
+            subset=str(config["subset"]),
+            threshold=float(config["threshold"]) if "threshold" in config else None,  # type: ignore[arg-type]
+        )
+    except KeyError as error:
+        raise WireError(f"An order lacks {error}; server and client must run the same release.") from error
+
+
+def pack_reply(reply: Reply) -> RecordDict:
+    """A reply as Flower content."""
+    sums = ArrayRecord({name: Array(np.asarray(reply.sums[name], np.float64)) for name in sorted(reply.sums)})
+    status = {"center": reply.center, "code": reply.code, "seconds": float(reply.seconds), **reply.counts}
+    return RecordDict({"arrays": pack_state(reply.state), "sums": sums, "status": ConfigRecord(status)})
+
+
+def unpack_reply(content: RecordDict) -> Reply:
+    """Flower content as a reply. Raises WireError when it carries anything but arrays, sums and a status."""
+    extra = sorted(set(content) - {"arrays", "sums", "status"})
+    missing = sorted({"arrays", "sums", "status"} - set(content))
+    if extra or missing:
+        raise WireError(f"A reply must hold arrays, sums and status; extra: {extra}, missing: {missing}.")
+    status = dict(content.config_records["status"])
+    center, code, seconds = str(status.pop("center", "")), str(status.pop("code", "")), status.pop("seconds", 0.0)
+    if not CENTER.fullmatch(center) or not CODE.fullmatch(code) or not isinstance(seconds, float):
+        raise WireError("A reply's status has no well-formed center, code and seconds.")
+    unknown = sorted(set(status) - set(STATUS_COUNTS))
+    if unknown or not all(isinstance(v, int) and v >= 0 for v in status.values()):
+        raise WireError(
+            f"A reply's status may hold the counts {', '.join(STATUS_COUNTS)} only; it also holds {unknown}."
+        )
+    sums = {name: _checked(name, array) for name, array in content.array_records["sums"].items()}
+    state = unpack_state(content.array_records["arrays"])
+    return Reply(center, code, state, sums, counts=status, seconds=seconds)  # type: ignore[arg-type]
+
+
+def check_declared(reply: Reply, *, state_like: State, sum_shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a reply with arrays or sums that the step did not declare. Parts may be absent (a center without PET)."""
+    problems = _undeclared(
+        "array", {k: tuple(v.shape) for k, v in reply.state.items()}, {k: tuple(v.shape) for k, v in state_like.items()}
+    )
+    problems += _undeclared("sum", {k: np.shape(v) for k, v in reply.sums.items()}, sum_shapes)
+    problems += [
+        f"array '{name}' is {tensor.dtype}, declared {state_like[name].dtype}"
+        for name, tensor in reply.state.items()
+        if name in state_like and tensor.dtype != state_like[name].dtype
+    ]
+    if problems:
+        raise WireError(f"A reply carries what the step does not declare: {'; '.join(sorted(problems))}.")
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Payload bytes of a message: every array with its header, every string and number; no transport framing."""
+    arrays = sum(len(a.data) + len(n) for r in content.array_records.values() for n, a in r.items())
+    configs = sum(len(str(k)) + len(str(v)) for r in content.config_records.values() for k, v in r.items())
+    return arrays + configs
+
+
+def _undeclared(what: str, got: Mapping[str, tuple], declared: Mapping[str, tuple]) -> list[str]:
+    return [
+        f"{what} '{name}' of shape {shape}"
+        for name, shape in got.items()
+        if name not in declared or tuple(declared[name]) != tuple(shape)
+    ]
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:
+        raise WireError("bfloat16 tensors cannot travel; keep adapter parameters in float32.")
+    return tensor.detach().cpu().numpy()
+
+
+def _checked(name: str, array: Array) -> np.ndarray:
+    if array.stype != "numpy.ndarray" or len(array.data) > MAX_ARRAY_BYTES:
+        raise WireError(f"Array '{name}' is not a plain numpy array of at most 2 GiB.")
+    try:
+        return array.numpy()
+    except (ValueError, EOFError, OSError) as error:
+        raise WireError(f"Array '{name}' cannot be decoded.") from error

@@ -1,0 +1,28 @@
+"""The server's Flower app: it composes the run that its configuration names and runs the curriculum."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run or resume the curriculum in ``run-dir``; ``overrides`` is the command line that composes it."""
+    from common.config.load import compose_run
+    from common.config.rules import check_run
+    from server.curriculum import Coordinator, run_curriculum
+    from server.federation import Federation
+    from server.folder import RunFolder
+    from server.narration import Narrator
+
+    run = compose_run(shlex.split(str(context.run_config.get("overrides", ""))))
+    check_run(run)
+    folder = RunFolder(Path(str(context.run_config.get("run-dir") or Path("runs") / run.name)))
+    narrator = Narrator(folder.tensorboard)
+    run_curriculum(Coordinator(Federation(grid), run, folder, narrator))

@@ -1,0 +1,284 @@
+"""The curriculum loop: enrol, start, rounds, commit, evaluate, ledger; step after step, skipping what is finished."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from common.backbones import backbone_digest, load_backbone
+from common.backbones.base import Backbone
+from common.bank import AdapterBank, Entry
+from common.config.load import run_to_yaml
+from common.config.schema import Run, Step
+from common.errors import ConfigError
+from common.files import write_bytes
+from common.ledger import Ledger
+from common.model import AdaptedModel
+from common.orders import Order, State
+from common.tasks import build_task, merge_sums
+from server.enrolment import Enrolment, enrol
+from server.federation import Federation
+from server.folder import RunFolder
+from server.narration import Narrator
+from server.probe import probe_output
+from server.rounds import run_rounds
+from server.scoring import Scorer
+from server.strategy import AdapterStrategy
+
+
+class Coordinator:
+    """One run's shared things: the frozen model, the bank, the ledger and the federation."""
+
+    def __init__(self, federation: Federation, run: Run, folder: RunFolder, narrator: Narrator):
+        self.federation, self.run, self.folder, self.narrator = federation, run, folder, narrator
+        torch.set_num_threads(run.runtime.threads)
+        self.bank = AdapterBank(folder.bank)
+        self.ledger = Ledger(folder.ledger)
+        self.backbone: Backbone = load_backbone(run.backbone)
+        self.base = backbone_digest(self.backbone)
+        self.scorer = Scorer(federation, folder)
+
+    def order(self, step: Step) -> Order:
+        """An order for a step, without a state."""
+        run = self.run
+        return Order(
+            step=step,
+            seed=run.seed,
+            round=0,
+            backbone=run.backbone,
+            base=self.base,
+            split=run.data.split,
+            skip_unreadable=run.data.skip_unreadable,
+            minimum_cell=run.data.minimum_cell,
+        )
+
+
+def run_curriculum(coordinator: Coordinator) -> None:
+    """Run every step that the ledger does not already hold."""
+    _begin(coordinator)
+    for name, step in coordinator.run.steps.items():
+        if coordinator.ledger.finished(name):
+            coordinator.narrator.say(f"{name}: finished before, skipped")
+            continue
+        run_step(coordinator, step)
+
+
+def run_step(coordinator: Coordinator, step: Step) -> None:
+    """One step, from enrolment to its row in the ledger."""
+    order = coordinator.order(step)
+    task = build_task(step.task)
+    enrolment = enrol(coordinator.federation, order)
+    start = starting_state(coordinator, step)
+    _step_started(coordinator, step, enrolment, start)
+    order.state = start
+    scores = coordinator.scorer.score(order, task, enrolment.evaluating, label="start")
+    coordinator.ledger.append("start_scores", {"step": "start", "task": step.name, "scores": scores})
+
+    state, kept = start, 0
+    if step.rounds > 0:
+        strategy = AdapterStrategy(
+            order,
+            nodes={center: coordinator.federation.nodes[center] for center in enrolment.training},
+            cases={center: enrolment.counts[center]["train"] for center in enrolment.training},
+            sum_shapes=task.sum_shapes,
+        )
+        strategy.summary()
+        state, kept = run_rounds(
+            coordinator.federation,
+            strategy,
+            task,
+            folder=coordinator.folder,
+            ledger=coordinator.ledger,
+            narrator=coordinator.narrator,
+        )
+    entry = _commit(coordinator, step, state, enrolment)
+    _step_finished(coordinator, step, entry, kept, enrolment)
+
+
+def starting_state(coordinator: Coordinator, step: Step) -> State:
+    """Parts of the step named in ``starts_from`` where they exist there, seeded initial values for the others."""
+    state = AdaptedModel(coordinator.backbone, step, seed=coordinator.run.seed).state()
+    lineage = step.starts_from or (step.writes if step.writes in coordinator.bank.heads() else None)
+    if lineage is None:
+        return state
+    earlier = coordinator.bank.get(coordinator.bank.head(_lineage(coordinator.run, lineage)))
+    shared = {
+        name: tensor
+        for name, tensor in earlier.items()
+        if name in state and tensor.shape == state[name].shape and tensor.dtype == state[name].dtype
+    }
+    return {**state, **shared}
+
+
+def _lineage(run: Run, name: str) -> str:
+    return (run.steps[name].writes or name) if name in run.steps else name
+
+
+def _begin(coordinator: Coordinator) -> None:
+    resolved = run_to_yaml(coordinator.run).encode()
+    path = coordinator.folder.config
+    if not path.exists():
+        write_bytes(path, resolved)
+    elif path.read_bytes() != resolved:
+        raise ConfigError(
+            f"{coordinator.folder.path} holds a run with another configuration (see config.yaml there): "
+            "give this run another name=…, or delete the folder."
+        )
+    if coordinator.ledger.events("run_started"):
+        started = coordinator.ledger.events("run_started")[0]
+        if started["base"] != coordinator.base:
+            raise ConfigError(
+                f"The run began with frozen model {started['base'][:12]}, now it is {coordinator.base[:12]}: "
+                "use the weights that it began with."
+            )
+        coordinator.ledger.append("run_resumed", {"base": coordinator.base})
+        return
+    coordinator.ledger.append("run_started", _run_started(coordinator))
+
+
+def _run_started(coordinator: Coordinator) -> dict[str, Any]:
+    run, backbone = coordinator.run, coordinator.backbone
+    parameters = sum(p.numel() for p in backbone.parameters())
+    size = sum(t.numel() * t.element_size() for t in backbone.state_dict().values())
+    synthetic = run.data.kind == "phantom"
+    return {
+        "run": run.name,
+        "curriculum": run.curriculum,
+        "seed": run.seed,
+        "arm": "federated",
+        "backbone": {
+            **asdict(run.backbone),
+            "digest": coordinator.base,
+            "parameters": parameters,
+            "bytes": size,
+        },
+        "base": coordinator.base,
+        "environment": environment(run.runtime.device, run.runtime.threads),
+        "data": {
+            "kind": run.data.kind,
+            "root": run.data.root,
+            "synthetic": synthetic,
+            "note": "synthetic phantom cohort" if synthetic else "real input",
+        },
+        "steps": {name: _step_card(step) for name, step in run.steps.items()},
+    }
+
+
+def _step_card(step: Step) -> dict[str, Any]:
+    return {
+        "task": step.task.kind,
+        "modalities": step.modalities,
+        "rounds": step.rounds,
+        "parts": list(step.adapter.parts),
+        "metric": step.selection.metric or build_task(step.task).primary,
+        "starts_from": step.starts_from,
+    }
+
+
+def environment(device: str, threads: int) -> dict[str, Any]:
+    """What a figure depends on beside the code."""
+    import flwr
+
+    return {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "flwr": flwr.__version__,
+        "platform": platform.platform(),
+        "cores": _cores(),
+        "threads": threads,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+    }
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, start: State) -> None:
+    event = coordinator.ledger.append(
+        "step_started",
+        {
+            "step": step.name,
+            "centers": enrolment.training,
+            "evaluated_at": enrolment.evaluating,
+            "refused": enrolment.refused,
+            "parts": _part_sizes(start),
+            "adapter_bytes": sum(t.numel() * t.element_size() for t in start.values()),
+            "counts": enrolment.counts,
+        },
+    )
+    coordinator.narrator.step_started(event)
+
+
+def _part_sizes(state: State) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for name, tensor in state.items():
+        part = name.split("/", 1)[0]
+        sizes[part] = sizes.get(part, 0) + tensor.numel()
+    return sizes
+
+
+def _commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrolment) -> Entry:
+    probe = probe_output(coordinator.backbone, step, state, seed=coordinator.run.seed)
+    heads = coordinator.bank.heads()
+    parent = heads.get(_lineage(coordinator.run, step.starts_from)) if step.starts_from else None
+    return coordinator.bank.commit(
+        step, state, base=coordinator.base, parents=[parent] if parent else [], centers=enrolment.training, probe=probe
+    )
+
+
+def _step_finished(coordinator: Coordinator, step: Step, entry: Entry, kept: int, enrolment: Enrolment) -> None:
+    event: dict[str, Any] = {
+        "step": step.name,
+        "task": step.name,
+        "region": step.region,
+        "lineage": entry.lineage,
+        "key": entry.key,
+        "kept_round": kept,
+        "evaluated_at": enrolment.evaluating,
+        "threshold": _risk_threshold(coordinator, step, enrolment),
+    }
+    event |= evaluate_all(coordinator, [*coordinator.ledger.events("step_finished"), event], label=step.name)
+    coordinator.narrator.step_finished(coordinator.ledger.append("step_finished", event))
+
+
+def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label: str) -> dict[str, Any]:
+    """Rows for every task seen so far, each with its lineage's head, at every center seen so far in its region.
+
+    Scores of a state that did not change are not computed again. A task's pooled row stays over the centers it was
+    first evaluated at, so that a center that joins later cannot look like forgetting.
+    """
+    rows: list[dict[str, Any]] = []
+    curves: dict[str, Any] = {}
+    primary: dict[str, str] = {}
+    for event in seen:
+        name = event["task"]
+        step = coordinator.run.steps[name]
+        task = build_task(step.task)
+        order = coordinator.order(step)
+        order.state = coordinator.bank.get(coordinator.bank.head(event["lineage"]))
+        order.threshold = event["threshold"]
+        centers = sorted({c for e in seen if e["region"] == event["region"] for c in e["evaluated_at"]})
+        rows += coordinator.scorer.score(order, task, centers, label=label, pooled_over=event["evaluated_at"])
+        primary[name] = task.primary
+        if order.threshold is not None:
+            curves[name] = coordinator.scorer.curves(order, task, event["evaluated_at"])
+    return {"scores": rows, "curves": curves, "primary": primary}
+
+
+def _risk_threshold(coordinator: Coordinator, step: Step, enrolment: Enrolment) -> float | None:
+    """The mean predicted risk of the validation cases: splits low from high risk without touching a test case."""
+    task = build_task(step.task)
+    if "risk_sum" not in task.sum_shapes:
+        return None
+    order = coordinator.order(step)
+    order.state = coordinator.bank.get(coordinator.bank.head(step.writes or step.name))
+    order.subset = "validation"
+    pooled = merge_sums(list(coordinator.scorer.sums(order, task, enrolment.training).values()))
+    return float(pooled["risk_sum"].sum() / pooled["cases"].sum()) if pooled and pooled["cases"].sum() > 0 else None

@@ -1,0 +1,56 @@
+"""RunFolder: where a run keeps what it knows, and the names of its files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``runs/<name>/``."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def ledger(self) -> Path:
+        """The hash-chained event log."""
+        return self.path / "ledger.jsonl"
+
+    @property
+    def bank(self) -> Path:
+        """The adapter bank."""
+        return self.path / "bank"
+
+    @property
+    def centers(self) -> Path:
+        """In simulation, one configuration file per center."""
+        return self.path / "centers"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Scalars for TensorBoard."""
+        return self.path / "tensorboard"
+
+    @property
+    def results(self) -> Path:
+        """The machine-readable results."""
+        return self.path / "results.json"
+
+    @property
+    def report(self) -> Path:
+        """The report for people."""
+        return self.path / "report.html"
+
+    def checkpoint(self, step: str, number: int) -> Path:
+        """The aggregated state after a round."""
+        return self.path / "checkpoints" / step / f"round-{number:04d}.safetensors"
+
+    def evaluation(self, key: str) -> Path:
+        """One center's sums for one state."""
+        return self.path / "evaluations" / f"{key}.safetensors"

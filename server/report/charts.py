@@ -1,0 +1,233 @@
+"""Charts as inline SVG: they take their colours from the page, so light and dark need no second drawing.
+
+Every function returns markup with escaped text, no ids and no references, and the same bytes for the same input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from server.report.survival import Curve
+from server.report.words import number
+
+COLOURS = 8  # --c0 ... --c7 in the style sheet
+MONTH = 30.4375  # days
+_MARKS = ("circle", "square", "up", "diamond", "down", "cross", "bar", "plus")
+
+
+@dataclass
+class Line:
+    """One series: values per round, None where there is none. ``slot`` picks colour and mark; None: the pooled line."""
+
+    label: str
+    values: list[float | None]
+    slot: int | None
+
+
+@dataclass
+class Frame:
+    """A plotting area inside a viewBox, and the map from data to it."""
+
+    width: float
+    height: float
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    left: float = 40
+    right: float = 10
+    top: float = 10
+    bottom: float = 32
+
+    def x(self, value: float) -> float:
+        low, high = self.x_range
+        return self.left + (value - low) / (high - low or 1) * (self.width - self.left - self.right)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_range
+        return self.height - self.bottom - (value - low) / (high - low or 1) * (self.height - self.top - self.bottom)
+
+
+def ticks(low: float, high: float, *, about: int = 4) -> list[float]:
+    """Round numbers that enclose [low, high], about that many."""
+    span = high - low or abs(high) or 1.0
+    raw = span / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
+
+
+def learning_curve(lines: Sequence[Line], *, label: str, kept: int | None = None) -> Markup:
+    """Values per round, one line per center and a heavy one for the pooled value; the kept round is marked."""
+    known = [v for line in lines for v in line.values if v is not None]
+    rounds = max((len(line.values) for line in lines), default=0)
+    if not known:
+        return Markup("")
+    marks = ticks(min(known), max(known))
+    frame = Frame(280, 190, (0.85, max(rounds, 2) + 0.15), (marks[0], marks[-1]), left=38, top=14, right=8)
+    parts = [*_y_axis(frame, marks), *_round_axis(frame, rounds)]
+    if kept:
+        parts.append(_kept(frame, kept))
+    parts += [_series(frame, line) for line in sorted(lines, key=lambda line: line.slot is None)]
+    return _svg(frame, f"{label} per round", parts)
+
+
+def survival_chart(low: Curve, high: Curve) -> Markup:
+    """Two Kaplan-Meier curves with 95 % bands, and the number at risk below the axis."""
+    horizon = max(low.days[-1], high.days[-1], 1.0)
+    months = _month_ticks(horizon)
+    frame = Frame(440, 320, (0, horizon), (0, 1), left=76, top=14, right=16, bottom=98)
+    parts = [*_y_axis(frame, [0, 0.25, 0.5, 0.75, 1.0], digits=2), *_month_axis(frame, months)]
+    bottom = frame.height - frame.bottom
+    parts.append(_text(frame.left - 26, bottom + 52, "At risk", anchor="end", cls="axis-title"))
+    for row, (name, curve) in enumerate((("low", low), ("high", high))):
+        parts += [_band(frame, curve, name), _steps(frame, curve, name)]
+        y = bottom + 68 + 16 * row
+        parts.append(_text(frame.left - 26, y, name, anchor="end", cls=f"risk-{name}-text"))
+        parts += [_text(frame.x(m * MONTH), y, str(_entering(curve, m * MONTH)), cls="num") for m in months]
+    return _svg(frame, "Relapse-free survival by predicted risk", parts, cls="chart km")
+
+
+def interval_strip(difference: float, low: float, high: float, *, limit: float) -> Markup:
+    """A point with its interval on an axis from -limit to +limit, zero in the middle."""
+    frame = Frame(220, 26, (-limit, limit), (0, 1), left=8, right=8, top=0, bottom=0)
+    zero, a, b, x = (frame.x(v) for v in (0.0, max(low, -limit), min(high, limit), difference))
+    parts = [
+        Markup('<line class="grid" x1="{0}" x2="{1}" y1="13" y2="13"/>').format(
+            _n(frame.x(-limit)), _n(frame.x(limit))
+        ),
+        Markup('<line class="zero" x1="{0}" x2="{0}" y1="1" y2="25"/>').format(_n(zero)),
+        Markup('<line class="whisker" x1="{0}" x2="{1}" y1="13" y2="13"/>').format(_n(a), _n(b)),
+        Markup('<path class="whisker" d="M{0} 8V18M{1} 8V18"/>').format(_n(a), _n(b)),
+        Markup('<rect class="point" x="{0}" y="8.5" width="9" height="9" rx="1.5"/>').format(_n(x - 4.5)),
+    ]
+    return _svg(frame, f"{number(difference)}, interval {number(low)} to {number(high)}", parts, cls="chart strip")
+
+
+def key(slot: int | None) -> Markup:
+    """A legend's little line with its mark."""
+    frame = Frame(26, 12, (0, 1), (0, 1))
+    line = Markup('<line class="line {0}" x1="1" x2="25" y1="6" y2="6"/>').format(_class(slot))
+    return _svg(frame, "", [line, _mark(13, 6, slot)], cls="key")
+
+
+def _svg(frame: Frame, label: str, parts: Sequence[Markup], *, cls: str = "chart") -> Markup:
+    body = Markup("").join(parts)
+    role = Markup(' role="img" aria-label="{}"').format(label) if label else Markup(' aria-hidden="true"')
+    size = Markup('viewBox="0 0 {0} {1}"').format(_n(frame.width), _n(frame.height))
+    return Markup('<svg class="{0}" {1}{2}>{3}</svg>').format(cls, size, role, body)
+
+
+def _y_axis(frame: Frame, marks: Sequence[float], *, digits: int | None = None) -> list[Markup]:
+    places = _digits(marks) if digits is None else digits
+    out = []
+    for value in marks:
+        y = frame.y(value)
+        grid = Markup('<line class="grid" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>')
+        out.append(grid.format(_n(frame.left), _n(frame.width - frame.right), _n(y)))
+        out.append(_text(frame.left - 6, y + 3.5, number(value, places), anchor="end", cls="num"))
+    return out
+
+
+def _round_axis(frame: Frame, rounds: int) -> list[Markup]:
+    every = max(1, math.ceil(rounds / 8))
+    y = frame.height - frame.bottom
+    labels = [_text(frame.x(r), y + 14, str(r), cls="num") for r in range(1, rounds + 1, every)]
+    middle = (frame.left + frame.width - frame.right) / 2
+    return [*labels, _text(middle, y + 28, "round", cls="axis-title")]
+
+
+def _month_ticks(horizon_days: float) -> list[int]:
+    months = horizon_days / MONTH
+    every = next((m for m in (3, 6, 12, 24, 36, 60) if months / m <= 6), 120)
+    return list(range(0, int(months + 0.01) + 1, every))
+
+
+def _month_axis(frame: Frame, months: Sequence[int]) -> list[Markup]:
+    y = frame.height - frame.bottom
+    marks = [Markup('<line class="axis" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
+        _n(frame.x(m * MONTH)), _n(y), _n(y + 4)) for m in months]  # fmt: skip
+    labels = [_text(frame.x(m * MONTH), y + 17, str(m), cls="num") for m in months]
+    middle = (frame.left + frame.width - frame.right) / 2
+    return [*marks, *labels, _text(middle, y + 34, "months", cls="axis-title")]
+
+
+def _kept(frame: Frame, kept: int) -> Markup:
+    line = Markup('<line class="kept" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>')
+    x = frame.x(kept)
+    return line.format(_n(x), _n(frame.top - 6), _n(frame.height - frame.bottom))
+
+
+def _series(frame: Frame, line: Line) -> Markup:
+    """A polyline that breaks where a value is missing, with a mark at every value."""
+    points = [(frame.x(i), frame.y(v)) if v is not None else None for i, v in enumerate(line.values, start=1)]
+    path, pen = [], "M"
+    for point in points:
+        path += [f"{pen}{_n(point[0])} {_n(point[1])}"] if point else []
+        pen = "L" if point else "M"
+    drawn = Markup('<path class="line {0}" d="{1}"/>').format(_class(line.slot), "".join(path))
+    marks = Markup("").join(_mark(*point, line.slot) for point in points if point)
+    return Markup("<g><title>{0}</title>{1}{2}</g>").format(line.label, drawn, marks)
+
+
+def _steps(frame: Frame, curve: Curve, name: str) -> Markup:
+    d = f"M{_n(frame.x(0))} {_n(frame.y(1))}"
+    for day, value in zip(curve.days, curve.survival, strict=True):
+        d += f"H{_n(frame.x(day))}V{_n(frame.y(value))}"
+    return Markup('<path class="risk-{0}" d="{1}"><title>{0} risk</title></path>').format(name, d)
+
+
+def _band(frame: Frame, curve: Curve, name: str) -> Markup:
+    upper = [(frame.x(curve.days[0]), frame.y(curve.high[0]))]
+    lower = [(frame.x(curve.days[0]), frame.y(curve.low[0]))]
+    for i, day in enumerate(curve.days[1:], start=1):
+        upper += [(frame.x(day), frame.y(curve.high[i - 1])), (frame.x(day), frame.y(curve.high[i]))]
+        lower += [(frame.x(day), frame.y(curve.low[i - 1])), (frame.x(day), frame.y(curve.low[i]))]
+    d = "L".join(f"{_n(x)} {_n(y)}" for x, y in upper + lower[::-1])
+    return Markup('<path class="band-{0}" d="M{1}Z"/>').format(name, d)
+
+
+def _entering(curve: Curve, day: float) -> int:
+    return next((n for d, n in zip(curve.days, curve.at_risk, strict=True) if d >= day - 0.5), 0)
+
+
+def _mark(x: float, y: float, slot: int | None) -> Markup:
+    """A mark per slot, so that colour is never the only cue."""
+    if slot is None:
+        return Markup('<circle class="mark pooled" cx="{0}" cy="{1}" r="3.4"/>').format(_n(x), _n(y))
+    r = 2.9
+    shapes = {
+        "circle": f"M{_n(x - r)} {_n(y)}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0Z",
+        "square": f"M{_n(x - r)} {_n(y - r)}h{2 * r}v{2 * r}h{-2 * r}Z",
+        "up": f"M{_n(x)} {_n(y - 3.6)}l3.6 6.2h-7.2Z",
+        "diamond": f"M{_n(x)} {_n(y - 4)}l4 4l-4 4l-4 -4Z",
+        "down": f"M{_n(x)} {_n(y + 3.6)}l3.6 -6.2h-7.2Z",
+        "cross": f"M{_n(x - 3)} {_n(y - 3)}l6 6m0 -6l-6 6",
+        "bar": f"M{_n(x)} {_n(y - 4)}v8",
+        "plus": f"M{_n(x - 3.6)} {_n(y)}h7.2m-3.6 -3.6v7.2",
+    }
+    shape = _MARKS[slot % len(_MARKS)]
+    kind = "stroke" if shape in ("cross", "bar", "plus") else "mark"
+    return Markup('<path class="{0} {1}" d="{2}"/>').format(kind, _class(slot), shapes[shape])
+
+
+def _text(x: float, y: float, text: str, *, anchor: str = "middle", cls: str = "") -> Markup:
+    tag = Markup('<text x="{0}" y="{1}" text-anchor="{2}" class="{3}">{4}</text>')
+    return tag.format(_n(x), _n(y), anchor, cls, escape(text))
+
+
+def _class(slot: int | None) -> str:
+    if slot is None:
+        return "pooled"
+    return f"c{slot % COLOURS}" + (" again" if slot >= COLOURS else "")
+
+
+def _digits(marks: Sequence[float]) -> int:
+    return next((d for d in range(5) if all(abs(m - round(m, d)) < 1e-9 for m in marks)), 5)
+
+
+def _n(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")

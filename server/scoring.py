@@ -1,0 +1,120 @@
+"""Scorer: sums from the centers, each asked for once per state, and the rows of the score matrix made from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save
+
+from common.backbones.base import tensors_digest
+from common.config.load import step_to_json
+from common.files import write_bytes
+from common.orders import Order, Sums
+from common.tasks import Task, merge_sums
+from server.federation import Federation
+from server.folder import RunFolder
+from server.screening import reason_to_reject
+from server.strategy import FIT_SUMS
+
+
+class Scorer:
+    """Asks centers to score a state and remembers what they said, by state and center."""
+
+    def __init__(self, federation: Federation, folder: RunFolder):
+        self.federation, self.folder = federation, folder
+
+    def sums(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Sums]:
+        """Sums by center; a center whose result is suppressed or failed has no entry."""
+        keys = {center: _key(order, center) for center in sorted(centers)}
+        missing = [center for center, key in keys.items() if not self.folder.evaluation(key).exists()]
+        reachable = [center for center in missing if center in self.federation.nodes]
+        if reachable:
+            shapes = {**FIT_SUMS, **task.sum_shapes}
+            for center, reply in self.federation.ask(reachable, order, "evaluate").usable.items():
+                if reason_to_reject(reply, state_like={}, sum_shapes=shapes) is None:
+                    write_bytes(self.folder.evaluation(keys[center]), save(reply.sums or {"suppressed": np.ones(1)}))
+        found = {
+            c: load_arrays(self.folder.evaluation(k)) for c, k in keys.items() if self.folder.evaluation(k).exists()
+        }
+        return {center: sums for center, sums in found.items() if "suppressed" not in sums}
+
+    def score(
+        self,
+        order: Order,
+        task: Task,
+        centers: Sequence[str],
+        *,
+        label: str,
+        pooled_over: Sequence[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Rows for one task: every metric at every center, and pooled over ``pooled_over`` (default: all)."""
+        order.subset = "test"
+        by_center = self.sums(order, task, centers)
+        pooled = [by_center[c] for c in (centers if pooled_over is None else pooled_over) if c in by_center]
+        step = order.step
+        rows: list[dict[str, Any]] = []
+        for center, sums in [*by_center.items(), ("pooled", merge_sums(pooled))]:
+            cases = int(sums["fit.cases"]) if "fit.cases" in sums else 0
+            metrics = task.metrics(_own(sums)) if sums else {task.primary: None}
+            rows += [
+                {
+                    "step": label,
+                    "task": step.name,
+                    "metric": metric,
+                    "center": center,
+                    "mode": "+".join(step.modalities),
+                    "value": value,
+                    "n": cases,
+                }
+                for metric, value in metrics.items()
+            ]
+        rows += [
+            {
+                "step": label,
+                "task": step.name,
+                "metric": task.primary,
+                "center": center,
+                "mode": "+".join(step.modalities),
+                "value": None,
+                "n": None,
+            }
+            for center in sorted(set(centers) - set(by_center))
+        ]
+        return rows
+
+    def curves(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Any]:
+        """Kaplan-Meier counts by predicted-risk group, summed over centers."""
+        order.subset = "test"
+        pooled = merge_sums(list(self.sums(order, task, centers).values()))
+        if "km_at_risk" not in pooled:
+            return {}
+        return {
+            "grid_days": [float(day) for day in task.cuts],
+            "at_risk": pooled["km_at_risk"].tolist(),
+            "events": pooled["km_events"].tolist(),
+            "threshold": order.threshold,
+        }
+
+
+def _own(sums: Sums) -> Sums:
+    return {name: value for name, value in sums.items() if not name.startswith(("fit.", "km_"))}
+
+
+def _key(order: Order, center: str) -> str:
+    parts = [
+        step_to_json(order.step),
+        tensors_digest(order.state),
+        order.base,
+        json.dumps(asdict(order.split)),
+        order.subset,
+        repr(order.threshold),
+        str(order.minimum_cell),
+        center,
+    ]
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

@@ -1,0 +1,197 @@
+"""LocalGrid: Flower's Grid on one machine, without a network: real Messages, really serialised, to worker processes.
+
+Every center has its own worker, so that what a worker caches stays with its centers; ``workers`` of them run at a
+time. A worker that dies costs its center's reply and is started again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+RUN_ID = 1
+SERVER_NODE = 1
+FIRST_NODE = 100
+ERROR_CLIENT = 3
+
+
+class LocalGrid(Grid):
+    """Centers as worker processes of this machine, or in this very process with ``workers=0``."""
+
+    def __init__(self, centers: Mapping[str, Path], *, workers: int, sizes: Mapping[str, int] | None = None):
+        """Args:
+        centers: code -> ``center.yaml``.
+        workers: processes; 0 answers in this process (tests, debugging).
+        sizes: cases by center, to spread the work; results do not depend on it.
+        """
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, SERVER_NODE
+        self.centers = {FIRST_NODE + i: centers[code] for i, code in enumerate(sorted(centers))}
+        self._codes = {FIRST_NODE + i: code for i, code in enumerate(sorted(centers))}
+        self._pools: list[ProcessPoolExecutor | None] = [None] * min(workers, len(centers))
+        self._worker_of = _spread(self._codes, len(self._pools), sizes or {})
+        self._waiting: dict[str, Message] = {}
+        self._count = 0
+        atexit.register(self.close)
+
+    def set_run(self, run: Run) -> None:
+        """Not needed: there is one run."""
+
+    @property
+    def run(self) -> Run:
+        """The one run of this grid."""
+        return Run.create_empty(RUN_ID)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message as Flower makes it."""
+        return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """One node per center."""
+        return list(self.centers)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Answer the messages now; the replies wait to be pulled."""
+        keys = []
+        for message, reply in self._work(list(messages), timeout=None):
+            self._waiting[message.metadata.message_id] = reply
+            keys.append(message.metadata.message_id)
+        return keys
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies to pushed messages."""
+        return [self._waiting.pop(key) for key in message_ids if key in self._waiting]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Replies of the centers that answered within ``timeout`` seconds."""
+        return [reply for _, reply in self._work(list(messages), timeout=timeout)]
+
+    def close(self) -> None:
+        """Stop every worker."""
+        for index in range(len(self._pools)):
+            self._stop(index)
+        atexit.unregister(self.close)
+
+    def _work(self, messages: list[Message], *, timeout: float | None) -> list[tuple[Message, Message]]:
+        for message in messages:
+            self._count += 1
+            message.metadata.__dict__["_message_id"] = f"local-{self._count}"
+        if not self._pools:
+            return [(m, _decoded(_answer(*self._task(m)))) for m in messages]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        futures = {id(message): self._submit(message) for message in messages}
+        answers: list[tuple[Message, Message]] = []
+        for position, message in enumerate(messages):
+            reply, worker_lost = self._collect(message, futures[id(message)], deadline)
+            if worker_lost:  # it died or overran on this message: the others that it had queued start again
+                for other in messages[position + 1 :]:
+                    if self._worker(other) == self._worker(message) and not _succeeded(futures[id(other)]):
+                        futures[id(other)] = self._submit(other)
+            if reply is not None:
+                answers.append((message, reply))
+        return answers
+
+    def _worker(self, message: Message) -> int:
+        return self._worker_of[message.metadata.dst_node_id]
+
+    def _task(self, message: Message) -> tuple[bytes, str, int]:
+        node = message.metadata.dst_node_id
+        return message_to_proto(message).SerializeToString(), str(self.centers[node]), node
+
+    def _submit(self, message: Message) -> Future[bytes]:
+        try:
+            return self._pool(self._worker(message)).submit(_answer, *self._task(message))
+        except BrokenProcessPool:
+            self._stop(self._worker(message))
+            return self._pool(self._worker(message)).submit(_answer, *self._task(message))
+
+    def _collect(self, message: Message, future: Future[bytes], deadline: float | None) -> tuple[Message | None, bool]:
+        """The reply if there is one, and whether the worker was lost over it."""
+        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not wait([future], timeout=remaining).done:
+            self._stop(self._worker(message))
+            return None, True
+        try:
+            return _decoded(future.result()), False
+        except (BrokenProcessPool, CancelledError):
+            self._stop(self._worker(message))
+            return Message(Error(code=ERROR_CLIENT, reason="worker died"), reply_to=message), True
+
+    def _pool(self, index: int) -> ProcessPoolExecutor:
+        pool = self._pools[index]
+        if pool is None:
+            context = multiprocessing.get_context("spawn")
+            pool = self._pools[index] = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker)
+        return pool
+
+    def _stop(self, index: int) -> None:
+        pool = self._pools[index]
+        self._pools[index] = None
+        if pool is None:
+            return
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _spread(codes: Mapping[int, str], workers: int, sizes: Mapping[str, int]) -> dict[int, int]:
+    """The largest center first, each to the worker with the least to do."""
+    loads = [0] * max(workers, 1)
+    place = {}
+    for node in sorted(codes, key=lambda node: (-sizes.get(codes[node], 1), codes[node])):
+        index = loads.index(min(loads))
+        place[node] = index
+        loads[index] += sizes.get(codes[node], 1)
+    return place
+
+
+def _succeeded(future: Future[bytes]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+def _start_worker() -> None:
+    """A worker is single-threaded unless its center asks otherwise, offline, and ends with its parent."""
+    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", FLWR_TELEMETRY_ENABLED="0")
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _answer(serialised: bytes, center: str, node: int) -> bytes:
+    """Run the client app on one message, in whichever process this is."""
+    from client.app import app
+
+    identity = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 2, RUN_ID, node
+    try:
+        message = message_from_proto(ProtoMessage.FromString(serialised))
+        context = Context(
+            run_id=RUN_ID, node_id=node, node_config={"center": center}, state=RecordDict(), run_config={}
+        )
+        return message_to_proto(app(message, context)).SerializeToString()
+    finally:
+        TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = identity
+
+
+def _decoded(serialised: bytes) -> Message:
+    return message_from_proto(ProtoMessage.FromString(serialised))

@@ -1,0 +1,69 @@
+"""One federation on this machine, from a command line to a report: the same two Flower apps over LocalGrid."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from flwr.app import Context, RecordDict
+
+from common.config.load import compose_run
+from common.config.rules import check_run
+from common.config.schema import Run, Runtime
+from common.ledger import Ledger
+from server.finish import verify_in_fresh_process, write_outputs
+from server.folder import RunFolder
+from simulations.centers import data_roots, write_centers
+from simulations.local_grid import LocalGrid
+
+RUNS = Path("runs")
+
+
+def simulate(overrides: Sequence[str], *, folder: Path | None = None) -> RunFolder:
+    """Run or resume a curriculum; the run folder with ledger, bank, results and report."""
+    run = compose_run(overrides)
+    check_run(run)
+    place = RunFolder(folder or RUNS / run.name)
+    federate(run, place, overrides)
+    if not Ledger(place.ledger).events("verified"):
+        verify_in_fresh_process(place.path)
+    from simulations.overlays import overlays_of
+
+    write_outputs(place.path, overlays=overlays_of(run, place))
+    return place
+
+
+def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Sequence[str] | None = None) -> None:
+    """The curriculum over LocalGrid with the run's workers; ``only`` limits the centers that exist."""
+    from server.app import app
+
+    files, sizes = write_centers(run, folder, data_roots(run, progress=_progress))
+    if only is not None:
+        files = {code: path for code, path in files.items() if code in only}
+    grid = LocalGrid(files, workers=worker_count(run.runtime), sizes=sizes)
+    context = Context(
+        run_id=1,
+        node_id=1,
+        node_config={},
+        state=RecordDict(),
+        run_config={"overrides": shlex.join(overrides), "run-dir": str(folder.path)},
+    )
+    try:
+        app(grid, context)
+    finally:
+        grid.close()
+
+
+def worker_count(runtime: Runtime) -> int:
+    """Configured workers, or one per core divided by the threads of each."""
+    if runtime.workers > 0:
+        return runtime.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // runtime.threads)
+
+
+def _progress(done: int, of: int) -> None:
+    if done == of or done % 20 == 0:
+        print(f"  phantom cohort: {done}/{of} cases", flush=True)

@@ -1,0 +1,184 @@
+"""Prognosis: pycox's golden values, and the rules that keep a federation's losses and sums finite and exact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.batch import Batch
+from common.config.schema import PrognosisTask
+from common.errors import UnknownName
+from common.metrics import kaplan_meier
+from common.tasks import build_task, merge_sums, pooled_metrics
+from common.tasks.prognosis import (
+    LOSSES,
+    deephit_scores,
+    discretise,
+    log_mass,
+    mtlr_scores,
+    nll_each,
+    rank_loss,
+    rank_matrix,
+)
+
+GOLDEN = Path(__file__).parents[3].parent / "shared" / "golden" / "surv.json"
+FLOAT32 = 5e-7  # the golden numbers were computed in float32, with 1e-7 inside the logarithms
+
+
+@pytest.fixture(scope="module")
+def golden():
+    if not GOLDEN.is_file():
+        pytest.skip(f"golden values are not at {GOLDEN}")
+    return json.loads(GOLDEN.read_text())
+
+
+@pytest.fixture(scope="module")
+def b(golden):
+    inputs = golden["inputs"]["B"]
+    logits = torch.tensor(inputs["logits"], dtype=torch.float64)
+    return logits, torch.tensor(inputs["idx"]), torch.tensor(inputs["event"], dtype=torch.float64)
+
+
+def batch_of(days, event):
+    return Batch({}, {}, {"days": torch.tensor(days, dtype=torch.float32), "event": torch.tensor(event).float()})
+
+
+def test_deephit_likelihood_and_distribution_match_pycox(golden, b):
+    logits, index, event = b
+    each = nll_each(deephit_scores(logits), index, event)
+    assert each.tolist() == pytest.approx(golden["B_nll_pmf_each"], abs=FLOAT32)
+    assert each.mean().item() == pytest.approx(golden["B_nll_pmf"], abs=FLOAT32)
+    pmf = deephit_scores(logits).softmax(dim=1)
+    assert pmf.flatten().tolist() == pytest.approx(np.ravel(golden["B_deephit_pmf_with_tail"]).tolist(), abs=FLOAT32)
+
+
+def test_ranking_loss_matches_pycox(golden, b):
+    logits, index, event = b
+    assert rank_matrix(index, event).tolist() == golden["B_rank_mat"]
+    for sigma in (0.1, 1.0):
+        value = rank_loss(logits, index, event, sigma=sigma).item()
+        assert value == pytest.approx(golden[f"B_rank_sigma{sigma}"], abs=FLOAT32)
+
+
+@pytest.mark.parametrize(("alpha", "sigma"), [(0.2, 0.1), (0.5, 0.1), (1.0, 0.1), (0.2, 1.0)])
+def test_deephit_loss_matches_pycox(golden, b, alpha, sigma):
+    spec = PrognosisTask(alpha=alpha, sigma=sigma)
+    value = LOSSES["deephit"](*b, spec).item()
+    assert value == pytest.approx(golden[f"B_deephit_alpha{alpha}_sigma{sigma}"], abs=FLOAT32)
+
+
+def test_mtlr_matches_pycox(golden, b):
+    logits, index, event = b
+    each = nll_each(mtlr_scores(logits), index, event)
+    assert each.tolist() == pytest.approx(golden["B_mtlr_nll_pycox_each"], abs=FLOAT32)
+    assert LOSSES["mtlr"](*b, PrognosisTask()).item() == pytest.approx(golden["B_mtlr_nll_pycox"], abs=FLOAT32)
+    pmf = mtlr_scores(logits).softmax(dim=1)
+    assert pmf.flatten().tolist() == pytest.approx(np.ravel(golden["B_mtlr_pmf_with_tail"]).tolist(), abs=FLOAT32)
+
+
+@pytest.mark.parametrize(
+    ("targets", "value"),
+    [([[0, 1, 0], [1, 0, 0]], 2.3039), ([[0, 1, 1], [1, 1, 1]], 0.3575), ([[0, 1, 0], [1, 1, 1]], 1.1019)],
+)
+def test_mass_over_bins_matches_torchmtlr(targets, value):
+    scores = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+    assert -log_mass(scores, torch.tensor(targets).bool()).sum().item() == pytest.approx(value, abs=1e-4)
+
+
+def test_hazard_loss_is_the_likelihood_of_its_own_survival_curve():
+    task = build_task(PrognosisTask(loss="hazard", bins=4, horizon_days=30))
+    logits = torch.randn(3, 4, dtype=torch.float64)
+    batch = batch_of([20.0, 20.0, 0.0], [1, 0, 1])
+    survival = task.survival_curve(logits)
+    likelihood = torch.stack([survival[0, 1] - survival[0, 2], survival[1, 2], 1 - survival[2, 0]])
+    assert task.loss(logits, batch).item() == pytest.approx(-likelihood.log().mean().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["equidistant", "quantiles"])
+def test_discretisation_matches_pycox(golden, kind):
+    c = golden["inputs"]["C"]
+    durations, events = torch.tensor(c["durations"]), torch.tensor(c["events"])
+    cuts = torch.tensor(golden[f"C_deephit_{kind}_cuts"], dtype=torch.float64)
+    index, event = discretise(durations, events, cuts)
+    assert index.tolist() == golden[f"C_deephit_{kind}_idx"]
+    assert event.tolist() == golden[f"C_deephit_{kind}_event"]
+
+
+def test_an_event_beyond_the_horizon_is_censored_there():
+    cuts = torch.linspace(0, 100, 5, dtype=torch.float64)
+    index, event = discretise(torch.tensor([100.0, 101.0, 500.0]), torch.tensor([1, 1, 0]), cuts)
+    assert index.tolist() == [4, 4, 4]
+    assert event.tolist() == [1, 0, 0]
+
+
+def test_survival_curves_match_pycox(golden, b):
+    task = build_task(PrognosisTask(bins=4))
+    wanted = np.ravel(golden["B_deephit_surv"]).tolist()
+    assert task.survival_curve(b[0]).flatten().tolist() == pytest.approx(wanted, abs=FLOAT32)
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_risk_is_the_share_of_the_horizon_lost(loss):
+    task = build_task(PrognosisTask(loss=loss, bins=6))
+    risk = task.risk(torch.cat([torch.full((1, 6), -30.0), torch.full((1, 6), 30.0), torch.randn(4, 6)]))
+    assert risk[0].item() == pytest.approx(0, abs=1e-9)
+    assert risk[1].item() == pytest.approx(1, abs=0.2 if loss == "deephit" else 1e-9) or loss == "deephit"
+    assert (0 <= risk).all() and (risk <= 1).all()
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+@pytest.mark.parametrize("event", [[0, 0, 0], [1, 0, 1]])
+def test_loss_and_gradient_are_finite_even_for_extreme_logits(loss, event):
+    task = build_task(PrognosisTask(loss=loss, bins=5, horizon_days=100))
+    logits = torch.tensor([[60.0, -60, 60, -60, 60], [-60, 60, -60, 60, -60], [0, 0, 0, 0, 0]], requires_grad=True)
+    value = task.loss(logits, batch_of([10.0, 50.0, 100.0], event))
+    value.backward()
+    assert torch.isfinite(value) and torch.isfinite(logits.grad).all()
+
+
+def test_ranking_without_a_comparable_pair_is_zero_with_a_gradient():
+    logits = torch.randn(3, 4, requires_grad=True)
+    value = rank_loss(logits, torch.tensor([1, 2, 3]), torch.zeros(3), sigma=0.1)
+    value.backward()
+    assert value.item() == 0.0
+    assert logits.grad.abs().sum() == 0
+
+
+def test_sums_of_two_centers_form_no_pairs_across_them():
+    task = build_task(PrognosisTask(bins=4, horizon_days=40))
+    first = task.observe(torch.randn(5, 4), batch_of([3.0, 9, 17, 25, 31], [1, 0, 1, 1, 0]))
+    second = task.observe(torch.randn(4, 4), batch_of([5.0, 6, 20, 22], [0, 1, 1, 0]))
+    merged = merge_sums([task.sums(first), task.sums(second)])
+    pairs = float(task.sums(first)["comparable"] + task.sums(second)["comparable"])
+    assert merged["comparable"] == pairs < task.sums(first + second)["comparable"]
+    assert task.metrics(merged) == pooled_metrics(task, first + second, ["a"] * 5 + ["b"] * 4)
+    assert {name: np.shape(value) for name, value in merged.items()} == task.sum_shapes
+
+
+def test_an_empty_center_adds_nothing():
+    task = build_task(PrognosisTask(bins=4))
+    assert all(float(value) == 0 for value in task.sums([]).values())
+    assert task.metrics(task.sums([])) == {"c_index": None}
+    assert all((value == 0).all() for value in task.curve_sums([], 0.5).values())
+
+
+def test_curve_sums_are_kaplan_meier_on_the_grid():
+    task = build_task(PrognosisTask(bins=4, horizon_days=30))  # grid 0, 10, 20, 30
+    observations = [
+        {"time": np.array(t), "event": np.array(e), "risk": np.array(r)}
+        for t, e, r in [(4.0, 1, 0.9), (15, 0, 0.9), (18, 1, 0.9), (99, 1, 0.9), (5, 0, 0.1), (30, 1, 0.1)]
+    ]
+    sums = task.curve_sums(observations, threshold=0.5)
+    assert sums["km_at_risk"].tolist() == [[2, 1, 1, 1], [4, 4, 2, 1]]
+    assert sums["km_events"].tolist() == [[0, 0, 0, 1], [0, 1, 1, 0]]
+    assert kaplan_meier(sums["km_at_risk"], sums["km_events"])[1].tolist() == [1, 0.75, 0.375, 0.375]
+    assert {name: value.shape for name, value in sums.items()} == task.curve_shapes
+
+
+def test_an_unknown_loss_is_refused_with_the_options():
+    with pytest.raises(UnknownName, match=r"Unknown prognosis loss 'deephitt'. Known: deephit, hazard, mtlr. Did you"):
+        build_task(PrognosisTask(loss="deephitt"))

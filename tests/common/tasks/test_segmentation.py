@@ -1,0 +1,109 @@
+"""Segmentation: HECKTOR's scores from volumes that centers can add."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common.batch import Batch
+from common.config.schema import SegmentationTask
+from common.tasks import build_task, merge_sums
+
+GOLDEN = Path(__file__).parents[3].parent / "shared" / "golden" / "misc.json"
+
+
+@pytest.fixture
+def task():
+    return build_task(SegmentationTask())
+
+
+def maps(rows):
+    return torch.tensor(rows).reshape(-1, 2, 2, 2)
+
+
+def logits_of(labels):
+    return 9.0 * F.one_hot(labels.long(), 3).movedim(-1, 1).float()
+
+
+def batch_of(labels, **more):
+    return Batch({}, {}, {"mask": labels.to(torch.uint8).unsqueeze(1), **more})
+
+
+@pytest.fixture(scope="module")
+def golden():
+    if not GOLDEN.is_file():
+        pytest.skip(f"golden values are not at {GOLDEN}")
+    return json.loads(GOLDEN.read_text())
+
+
+def test_aggregated_and_per_case_dice_match_the_golden_values(task, golden):
+    inputs = golden["inputs"]["dscagg"]
+    truth, predicted = maps(inputs["gt"]), maps(inputs["pred"])
+    observations = task.observe(logits_of(predicted), batch_of(truth))
+    metrics = task.metrics(task.sums(observations))
+    assert metrics["dsc_agg_GTVp"] == pytest.approx(golden["dscagg"]["1"], abs=1e-12)
+    assert metrics["dsc_agg_GTVn"] == pytest.approx(golden["dscagg"]["2"], abs=1e-12)
+    assert metrics["dsc_agg"] == pytest.approx(golden["dscagg"]["mean"], abs=1e-12)
+    for structure, name in enumerate(("GTVp", "GTVn"), start=1):
+        each = [task.metrics(task.sums([one]))[f"dice_{name}"] for one in observations]
+        assert each == pytest.approx(golden["per_case_dice"][str(structure)], abs=1e-12)
+        assert metrics[f"dice_{name}"] == pytest.approx(np.mean(each), abs=1e-12)
+
+
+def test_sums_of_centers_merge_exactly(task, golden):
+    inputs = golden["inputs"]["dscagg"]
+    observations = task.observe(logits_of(maps(inputs["pred"])), batch_of(maps(inputs["gt"])))
+    apart = merge_sums([task.sums(observations[:1]), task.sums(observations[1:])])
+    together = task.sums(observations)
+    assert all((apart[name] == together[name]).all() for name in together)
+    assert {name: np.shape(value) for name, value in together.items()} == task.sum_shapes
+
+
+def test_volumes_are_in_mm3_and_what_the_crop_cut_off_counts_as_missed(task):
+    truth = maps([[1, 1, 0, 0, 0, 0, 0, 0]])
+    batch = batch_of(truth, voxel_mm3=torch.tensor([27.0]), outside_mm3=torch.tensor([[54.0, 10.0]]))
+    [one] = task.observe(logits_of(truth), batch)
+    assert one["truth"].tolist() == [108, 10]
+    assert one["predicted"].tolist() == one["intersection"].tolist() == [54, 0]
+    assert task.metrics(task.sums([one]))["dsc_agg_GTVp"] == pytest.approx(2 * 54 / (54 + 108))
+
+
+def test_one_structure_ignores_the_second_outside_volume():
+    task = build_task(SegmentationTask(structures=["GTV"]))
+    truth = maps([[1, 0, 0, 0, 0, 0, 0, 0]])
+    [one] = task.observe(logits_of(truth)[:, :2], batch_of(truth, outside_mm3=torch.tensor([[1.0, 7.0]])))
+    assert one["truth"].tolist() == [2]
+
+
+def test_an_absent_structure_is_skipped_unless_it_is_predicted(task):
+    truth, nothing, false = maps([[1] + [0] * 7]), maps([[1] + [0] * 7]), maps([[1, 2, 2] + [0] * 5])
+    quiet = task.sums(task.observe(logits_of(nothing), batch_of(truth)))
+    assert quiet["dice_cases"].tolist() == [1, 0]
+    assert task.metrics(quiet) == {
+        "dsc_agg": 1.0, "dice": 1.0, "dsc_agg_GTVp": 1.0, "dsc_agg_GTVn": None, "dice_GTVp": 1.0, "dice_GTVn": None,
+    }  # fmt: skip
+    loud = task.sums(task.observe(logits_of(false), batch_of(truth)))
+    assert loud["false_positive_mm3"].tolist() == [0, 2]
+    assert task.metrics(loud)["dice_GTVn"] == 0.0
+
+
+def test_loss_falls_towards_the_truth_and_is_finite_without_foreground(task):
+    truth = maps([[0, 1, 1, 2, 2, 0, 0, 0]])
+    right = task.loss(logits_of(truth), batch_of(truth))
+    wrong = task.loss(logits_of(truth.flip(-1)), batch_of(truth))
+    assert right < wrong
+    output = torch.zeros(1, 3, 2, 2, 2, requires_grad=True)
+    empty = task.loss(output, batch_of(torch.zeros(1, 2, 2, 2)))
+    empty.backward()
+    assert torch.isfinite(empty) and torch.isfinite(output.grad).all()
+
+
+def test_no_cases_make_zero_sums_and_no_value(task):
+    sums = task.sums([])
+    assert {name: np.shape(value) for name, value in sums.items()} == task.sum_shapes
+    assert set(task.metrics(sums).values()) == {None}

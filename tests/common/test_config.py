@@ -1,0 +1,68 @@
+"""A run is data: it composes, travels as JSON, and everything that is wrong is said at once."""
+
+import json
+
+import pytest
+
+from common.config.load import CONFIGS, compose_run, step_from_json, step_to_json
+from common.config.rules import broken_rules
+from common.errors import ConfigError, UnknownName
+
+CURRICULA = sorted(path.stem for path in (CONFIGS / "curriculum").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("curriculum", CURRICULA)
+def test_every_curriculum_composes_and_breaks_no_rule(curriculum):
+    overrides = [f"curriculum={curriculum}", *(["data.root=somewhere"] if curriculum == "sts7" else [])]
+    assert broken_rules(compose_run(overrides)) == []
+
+
+@pytest.mark.parametrize("curriculum", CURRICULA)
+def test_a_step_survives_the_wire_unchanged(curriculum):
+    run = compose_run([f"curriculum={curriculum}", *(["data.root=somewhere"] if curriculum == "sts7" else [])])
+    for step in run.steps.values():
+        assert step_from_json(step_to_json(step)) == step
+
+
+def test_a_group_is_swapped_in_one_step_and_a_value_set_in_another():
+    run = compose_run(["adapter@steps.relapse.adapter=image_prognosis", "steps.tumour_ct.rounds=5"])
+    assert sorted(run.steps["relapse"].adapter.parts) == ["fusion", "image", "within"]
+    assert run.steps["tumour_ct"].rounds == 5 and run.steps["tumour_ctpet"].rounds != 5
+
+
+def test_a_misspelt_key_is_refused_by_name():
+    with pytest.raises(ConfigError, match="steps.relapse.round"):
+        compose_run(["steps.relapse.round=3"])
+
+
+def test_an_unknown_curriculum_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="quickstart"):
+        compose_run(["curriculum=quickstat"])
+
+
+def test_all_broken_rules_are_reported_at_once():
+    run = compose_run(["steps.tumour_ct.rounds=-1", "runtime.device=tpu", "steps.relapse.federation.quorum=2"])
+    problems = "\n".join(broken_rules(run))
+    for expected in ("rounds is -1", "runtime.device is 'tpu'", "federation.quorum is 2"):
+        assert expected in problems
+
+
+def test_a_pet_part_without_pet_is_a_broken_rule():
+    run = compose_run(["steps.tumour_ctpet.modalities=[CT]"])
+    assert any("'stem_pet' is for PET" in problem for problem in broken_rules(run))
+
+
+def test_a_step_from_the_network_cannot_name_code():
+    data = json.loads(step_to_json(compose_run([]).steps["relapse"]))
+    data["task"]["kind"] = "os.system"
+    with pytest.raises(UnknownName, match="Unknown task 'os.system'"):
+        step_from_json(json.dumps(data))
+    data["task"] = {"kind": "prognosis", "_target_": "os.system"}
+    with pytest.raises(UnknownName, match="_target_"):
+        step_from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_each_yaml_begins_with_what_it_is_for(path):
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+    assert lines[0].startswith("# ") and len(lines[0]) > 20

@@ -1,0 +1,255 @@
+"""report.html: complete, self-contained, escaped, and honest about what is missing."""
+
+from __future__ import annotations
+
+import copy
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from common.errors import LedgerError
+from server.report.report import Comparison, Overlay, write_report
+from server.report.results import results
+from server.report.tables import verdict
+
+PNG = b"\x89PNG\r\n\x1a\nnot really"
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask about: text, references, tags, and the cells of every table row."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.references += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"unbalanced </{tag}>"
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            return
+        self.words.append(data)
+        if ("td" in self.open or "th" in self.open) and data.strip():
+            self.rows[-1][-1] = f"{self.rows[-1][-1]} {data.strip()}".strip()
+
+
+@pytest.fixture
+def render(tmp_path):
+    def write(source, **options) -> str:
+        return write_report(tmp_path / "out" / "report.html", source, **options).read_text(encoding="utf-8")
+
+    return write
+
+
+def test_the_page_loads_nothing_from_anywhere(render, events):
+    html = render(events, overlays=[Overlay("Case", "CT", PNG)])
+    page = Page(html)
+    assert page.open == []
+    assert all(ref.startswith(("#", "data:")) for ref in page.references)
+    assert "http" not in html and "url(" not in html and "@import" not in html
+    assert not {"script", "iframe", "object", "embed"} & set(page.tags)
+    assert all(f'id="{ref[1:]}"' in html for ref in page.references if ref.startswith("#"))
+
+
+def test_the_same_events_give_the_same_bytes(render, events):
+    assert render(events) == render(copy.deepcopy(events))
+
+
+def test_the_heat_map_has_every_score_and_a_dash_before_a_task_is_learned(render, events):
+    rows = Page(render(events)).rows
+    assert ["Before training", "0.811", "—", "—", "—", "—"] in rows
+    assert ["Tumour CT", "0.811", "0.664", "0.507", "—", "—"] in rows
+    assert ["HMR", "0.811", "0.664", "0.507", "0.681", "0.655"] in rows
+    assert ["Forgetting", "0", "0", "0", "0", "—"] in rows
+
+
+def test_the_three_sentences_say_who_what_and_on_which_data(render, events):
+    text = Page(render(events)).text
+    assert (
+        "Seven centers (CHUM, CHUP, CHUS, CHUV, MDA, HGJ, HMR) adapted one frozen CT-CLIP (mini, 1.87 million" in text
+    )
+    assert "C-index 0.664 on relapse" in text and "found 0 changed bits" in text
+    assert "All data are synthetic (phantom): Phantom cohort" in text
+
+
+def test_real_data_are_called_real(render, events):
+    events[0]["data"] |= {"synthetic": False, "kind": "folder", "note": "sts7"}
+    page = Page(render(events)).text
+    assert "real data" in page and "The data are real (folder): sts7." in page and "synthetic" not in page
+
+
+def test_the_worst_center_is_marked_and_missing_scores_say_why(render, events):
+    rows = {row[0]: row for row in Page(render(events)).rows if len(row) == 6}
+    assert rows["CHUP"] == ["CHUP", "—", "0.726 n = 3", "worst 0.420 n = 3", "0.600 n = 3", "—"]
+    assert rows["HGJ"][2] == "— no comparable pair n = 3"
+    centers = [row for row in Page(render(events)).rows if row[:1] == ["HMR"]]
+    assert any("— suppressed: too few cases" in row for row in centers)
+
+
+def test_intervals_are_printed_where_rows_carry_them(render, events):
+    last = next(e for e in reversed(events) if e["kind"] == "step_finished")
+    row = next(r for r in last["scores"] if r["task"] == "relapse" and r["center"] == "MDA")
+    row |= {"low": 0.6104, "high": 0.8796}
+    assert "0.753 0.610 to 0.880 n = 9" in [cell for row in Page(render(events)).rows for cell in row]
+
+
+def test_warnings_name_refusals_failures_and_gaps(render, events):
+    text = Page(render(events)).text
+    assert "HGJ took no part in tumour CT + PET: no PET at this center." in text
+    assert "CHUV gave no usable reply in round 2 of tumour CT (code 'data')." in text
+    assert "Relapse: no score for HMR (suppressed: too few cases)." in text
+
+
+def test_a_drift_is_shown_as_one(render, events):
+    events[-1] |= {"changed_bits": {"relapse": 12}, "base_after": "0000" * 16}
+    text = Page(render(events)).text
+    assert "Outputs of relapse changed in 12 bits when rebuilt" in text
+    assert "the frozen model was changed" in text and "Frozen base changed" in text
+
+
+def test_bytes_stand_beside_the_model_they_are_compared_with(render, events):
+    page = Page(render(events))
+    assert ["Relapse", "160 kB", "162 kB", "164 kB", "30", "9.8 MB", "1/46", "2.12 MB", "1/541"] in page.rows
+    assert "would have sent 1.32 GB" in page.text  # 7.5 MB, both ways, 88 replies
+
+
+def test_survival_shows_curves_numbers_at_risk_and_the_test(render, events):
+    page = Page(render(events))
+    assert "p = 0.020" in page.text and "At risk low 14 13 11 7 4 1" in page.text
+    assert ["low", "14", "2", "0.83"] in page.rows and ["high", "13", "7", "0.25"] in page.rows
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"curves": {}}, "— No step of this run reported survival counts"),
+        (
+            {"curves": {"relapse": {"grid_days": [9], "at_risk": [[None], [3]], "events": [[0], [1]]}}},
+            "suppressed cells",
+        ),
+    ],
+)
+def test_missing_survival_says_why(render, events, fields, reason):
+    for event in events:
+        if event["kind"] == "step_finished":
+            event |= fields
+    assert reason in Page(render(events)).text
+
+
+def test_a_run_that_has_only_begun_renders_with_reasons(render, events):
+    page = Page(render(events[:1]))
+    for reason in ("No step has been finished", "No step was trained", "nothing has travelled yet", "No pictures"):
+        assert f"— {reason}" in page.text or reason in page.text
+    assert "no trained step yet" in page.text and "has not been verified" in page.text
+
+
+def test_every_prefix_of_the_ledger_renders(render, events):
+    for length in range(1, len(events) + 1, 3):
+        assert Page(render(events[:length])).open == []
+
+
+def test_missing_optional_fields_do_not_stop_the_page(render, events):
+    bare = [
+        {
+            k: v
+            for k, v in e.items()
+            if k not in ("curves", "seconds", "failed", "counts", "released_bytes", "adapter_bytes")
+        }
+        for e in events
+    ]
+    bare[0] = {k: v for k, v in bare[0].items() if k not in ("environment", "data", "backbone")}
+    page = Page(render(bare))
+    assert "The run does not say whether its data are real" in page.text and page.open == []
+
+
+def test_names_are_escaped_everywhere(render, events):
+    evil = '<script>alert("x")</script>'
+    text = repr(events).replace("'CHUM'", repr(evil)).replace("'quickstart'", repr(evil))
+    html = render(
+        eval(text),  # noqa: S307
+        overlays=[Overlay(evil, evil, PNG)],
+        comparisons=[Comparison(evil, "dice", evil, evil, 0.1, 0.0, 0.2, 3, evil)],
+        notes=[evil],
+        command=evil,
+    )
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") > 20
+
+
+def test_comparisons_are_put_into_words():
+    def say(low: float, high: float, metric: str = "dice") -> str:
+        return verdict(Comparison("t", metric, "federated", "local", (low + high) / 2, low, high, 20))
+
+    assert say(0.01, 0.05) == "Federated is better: the interval excludes 0."
+    assert say(-0.05, -0.01) == "Federated is worse: the interval excludes 0."
+    assert say(-0.05, -0.01, "hd95") == "Federated is better: the interval excludes 0."
+    assert say(-0.005, 0.02).endswith("A loss beyond the margin of 0.01 is ruled out.")
+    assert say(-0.02, 0.02).endswith("A loss beyond the margin of 0.01 is not ruled out.")
+    assert say(-0.015, 0.02, "c_index").endswith("A loss beyond the margin of 0.02 is ruled out.")
+    assert say(-0.2, 0.2, "auroc") == "Interval includes 0: no difference shown."
+
+
+def test_comparisons_are_drawn_and_a_missing_one_gives_its_reason(render, events):
+    items = [
+        Comparison("relapse", "c_index", "CT + text", "CT", 0.041, -0.012, 0.093, 25),
+        Comparison("relapse", "c_index", "federated", "local", None, None, None, 25, "no comparable pair"),
+    ]
+    page = Page(render(events, comparisons=items))
+    assert any(row[:2] == ["CT + text minus CT", "+0.041 −0.012 to +0.093"] for row in page.rows)
+    assert "Not computed: no comparable pair." in page.text
+    assert "No paired comparison" not in page.text
+
+
+def test_arms_stand_beside_the_run(render, events):
+    other = copy.deepcopy(events)
+    other[0]["arm"] = "centralized"
+    source = {"federated": events, "centralized": results(other, kind="centralized")}
+    rows = Page(render(source)).rows
+    assert ["centralized", "0.811", "0.664 worst 0.591 (CHUS)"] in [row[:3] for row in rows]
+
+
+def test_folds_are_averaged_in_scores_and_summed_in_survival_counts(render, events):
+    second = copy.deepcopy(events)
+    for event in second:
+        for row in event.get("scores", []):
+            row["value"] = None if row["value"] is None else row["value"] + 0.02
+    page = Page(render({"federated": [events, second]}))
+    assert ["HMR", "0.821", "0.674", "0.517", "0.691", "0.665"] in page.rows
+    assert ["low", "28", "4", "0.83"] in page.rows and "averaged over 2 folds" in page.text
+
+
+def test_pictures_travel_inside_the_page(render, events):
+    html = render(events, overlays=[Overlay("Case 1", "CT and PET", PNG)])
+    assert "data:image/png;base64,iVBORw0KGgpub3QgcmVhbGx5" in html and "Case 1" in html
+
+
+def test_colours_follow_the_reader_light_or_dark(render, events):
+    html = render(events)
+    assert "prefers-color-scheme: dark" in html and re.search(r'name="viewport"', html)
+
+
+def test_a_report_needs_at_least_one_run_of_events(render, events):
+    with pytest.raises(LedgerError, match="at least one arm"):
+        render({"federated": results(events)})

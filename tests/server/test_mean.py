@@ -1,0 +1,60 @@
+"""The mean is exact for one center, blind to reply order, and leaves untrained parts alone."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.aggregation.mean import Update, mean
+
+
+def updates_of(seed, count):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        Update(
+            f"C{i}",
+            {"a/w": torch.randn(3, 5, generator=generator), "b/w": torch.randn(2, generator=generator)},
+            i + 0.5,
+        )
+        for i in range(count)
+    ]
+
+
+START = {"a/w": torch.zeros(3, 5), "b/w": torch.ones(2)}
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(2, 8), order=st.randoms())
+@settings(max_examples=40, deadline=None)
+def test_reply_order_does_not_change_a_bit(seed, count, order):
+    updates = updates_of(seed, count)
+    shuffled = list(updates)
+    order.shuffle(shuffled)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(mean(updates, start=START).values(), mean(shuffled, start=START).values(), strict=True)
+    )
+
+
+@given(seed=st.integers(0, 10_000), weight=st.floats(1e-3, 1e6))
+@settings(max_examples=40, deadline=None)
+def test_one_center_alone_is_returned_exactly(seed, weight):
+    [update] = updates_of(seed, 1)
+    update.weight = weight
+    assert all(torch.equal(value, update.state[name]) for name, value in mean([update], start=START).items())
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 8))
+@settings(max_examples=40, deadline=None)
+def test_it_is_the_weighted_mean(seed, count):
+    updates = updates_of(seed, count)
+    total = sum(u.weight for u in updates)
+    expected = sum(u.weight / total * u.state["a/w"].double() for u in updates)
+    assert torch.allclose(mean(updates, start=START)["a/w"].double(), expected, atol=1e-6)
+
+
+def test_a_part_is_averaged_over_the_centers_that_trained_it_and_kept_where_none_did():
+    ct_only = [Update(f"C{i}", {"a/w": torch.full((3, 5), float(i))}, 1.0) for i in range(4)]
+    with_pet = Update("MDA", {"a/w": torch.full((3, 5), 9.0), "b/w": torch.full((2,), 7.0)}, 1.0)
+    assert torch.equal(mean(ct_only, start=START)["b/w"], START["b/w"])
+    both = mean([*ct_only, with_pet], start=START)
+    assert torch.equal(both["b/w"], torch.full((2,), 7.0))
+    assert torch.allclose(both["a/w"], torch.full((3, 5), 3.0))

@@ -1,0 +1,99 @@
+"""DESIGN's decisions 1-4 hold: plain packages, imports one way, patient files behind client/, Flower confined."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ALLOWED = {
+    "common": {"common"},
+    "client": {"client", "common"},
+    "server": {"server", "common"},
+    "simulations": {"simulations", "client", "server", "common"},
+}
+FLOWER = {
+    "server/app.py", "server/federation.py", "server/rounds.py", "server/strategy.py", "server/secagg.py",
+    "client/app.py", "client/secagg.py", "common/wire.py", "common/secure_sum.py", "simulations/local_grid.py",
+}  # fmt: skip
+# Runs start the two apps: these build a Context or read Flower's version, and speak to no Grid.
+FLOWER_EDGE = {"simulations/run.py": {"flwr.app"}, "simulations/flower.py": set(), "server/curriculum.py": set()}
+OPENS_FILES = {"nibabel", "pydicom", "SimpleITK"}
+SOURCES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+    return found
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_point_one_way(path):
+    package = path.relative_to(ROOT).parts[0]
+    ours = {module.split(".")[0] for module in imports_of(path)} & set(ALLOWED)
+    assert ours <= ALLOWED[package], f"{name_of(path)} imports {sorted(ours - ALLOWED[package])}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_flower_stays_in_its_files(path):
+    name = name_of(path)
+    flower = {module for module in imports_of(path, top_level_only=True) if module.split(".")[0] == "flwr"}
+    if name not in FLOWER:
+        assert flower <= FLOWER_EDGE.get(name, set()), f"{name} imports {sorted(flower)}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_only_the_client_and_the_phantom_know_image_files(path):
+    package = path.relative_to(ROOT).parts[0]
+    if package in ("common", "server"):
+        assert not {module.split(".")[0] for module in imports_of(path)} & OPENS_FILES
+
+
+def test_no_source_is_a_toy_or_a_god():
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                length = (node.end_lineno or 0) - node.lineno
+                assert length < 320, f"class {node.name} in {name_of(path)} has {length} lines"
+
+
+def test_every_module_says_what_it_is():
+    silent = [name_of(path) for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
+
+
+def test_installing_installs_dependencies_only():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["packages"] == []
+    for name in ALLOWED:
+        with pytest.raises(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.distribution(name)
+
+
+def test_component_references_name_plain_assignments():
+    components = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["components"]
+    for reference in components.values():
+        module, name = reference.split(":")
+        tree = ast.parse((ROOT / Path(*module.split("."))).with_suffix(".py").read_text())
+        assigned = {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+        assert name in assigned, f"{reference}: flwr build looks for a plain '{name} = ...'"
+
+
+def test_no_config_names_code():
+    assert not [path for path in (ROOT / "configs").rglob("*.yaml") if "_target_" in path.read_text()]
