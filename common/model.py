@@ -99,12 +99,14 @@ class AdaptedModel(nn.Module):
 
     def _segment(self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         if not features.pyramid:
-            raise AdapterError("Segmentation needs CT, or a modality with a patch_embed part, in every batch.")
+            raise AdapterError(f"Step '{self.step.name}' segments volumes, but a batch holds {', '.join(inputs)} only.")
         [(name, _)] = self._of_kind("decoder")
         decoder = self._part(name)
-        paths = {CT: decoder.skip_from} | {spec.modality: self._part(skip) for skip, spec in self._of_kind("skip")}
-        skips = [_where(present[m], path(inputs[m])) for m, path in paths.items() if m in inputs]
-        return decoder(features.pyramid, sum(skips[1:], skips[0]) if skips else None)
+        skip = _where(present[CT], decoder.skip_from(inputs[CT]))
+        for name, spec in self._of_kind("skip"):
+            if spec.modality in inputs:
+                skip = skip + _where(present[spec.modality], self._part(name)(inputs[spec.modality]))
+        return decoder(features.pyramid, skip)
 
     def _embeddings(
         self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
@@ -123,14 +125,17 @@ class AdaptedModel(nn.Module):
     def _seen(
         self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What this step may look at."""
+        """What this step may look at; with a CT, be it an absent one, wherever there is a volume."""
         names = [m for m in self.modalities if m in inputs and m in present]
         if not names:
             raise AdapterError(
                 f"A batch holds {', '.join(sorted(inputs)) or 'nothing'}, but step '{self.step.name}' looks at "
                 f"{', '.join(self.modalities)}."
             )
-        return {m: inputs[m] for m in names}, {m: present[m] for m in names}
+        seen, there = {m: inputs[m] for m in names}, {m: present[m] for m in names}
+        if CT not in seen and PET in seen:  # no case has CT: the same as a CT that is absent in every case
+            seen[CT], there[CT] = torch.zeros_like(seen[PET]), torch.zeros_like(there[PET])
+        return seen, there
 
     # ------------------------------------------------------------------------------------------------------ state
 

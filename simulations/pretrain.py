@@ -203,6 +203,7 @@ def _fit(
         model = CtClip(config)
     model.temperature.data.fill_(recipe.start_temperature)
     rng = np.random.default_rng([seed, 2])
+    _center_projections(model, train)
     batches = max(1, len(train) // recipe.batch)
     optimizer = _optimizer(model, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(recipe.warmup_steps, epochs * batches))
@@ -225,6 +226,26 @@ def _fit(
             f"temperature={model.temperature.item():.2f} seconds={time.perf_counter() - began:.0f}"
         )
     return model.freeze()  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def _center_projections(model: CtClip, train: Cohort) -> None:
+    """Takes the mean direction of images and of texts out of the projections.
+
+    Untrained encoders say nearly the same of every case (cosine 0.9 and 0.99), and a contrast of near-equal vectors
+    has nearly no gradient: without this, hundreds of steps pass before anything is learned.
+    """
+    few = slice(0, 128)
+    tokens = model.visual_transformer(scaled(train.hu[few], model.native.ct_hu)).hidden[-1]
+    ids = model.tokenizer([*train.reports[few], *prompts()])
+    words = model.text_transformer(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state[:, 0]
+    assert model.to_visual_latent is not None
+    for projection, features in (
+        (model.to_visual_latent, F.normalize(tokens, dim=-1).mean(dim=(1, 2, 3))),
+        (model.to_text_latent, words),
+    ):
+        mean = F.normalize(features.mean(dim=0), dim=0)
+        projection.weight -= (projection.weight @ mean)[:, None] * mean
 
 
 def _optimizer(model: CtClip, recipe: Recipe) -> torch.optim.Optimizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,20 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from common.errors import DataError
+
+BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+    WrapStructError,
+    np.linalg.LinAlgError,
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +57,9 @@ def read_volume(path: Path, *, role: str) -> Volume:
         DataError: the file is missing, corrupt, truncated, not three-dimensional, or has no usable affine.
     """
     try:
-        image = nib.as_closest_canonical(nib.load(path))
+        image = nib.as_closest_canonical(_decode(path))
         data = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, np.linalg.LinAlgError) as error:
+    except BROKEN as error:
         raise DataError(
             f"The {role} file is missing, corrupt or truncated ({type(error).__name__}); copy it again from its source "
             "or remove the case."
@@ -59,3 +72,14 @@ def read_volume(path: Path, *, role: str) -> Volume:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise DataError(f"The {role} file's affine does not place its voxels in space; export it with its geometry.")
     return Volume(data, affine)
+
+
+def _decode(path: Path) -> nib.Nifti1Image:
+    """The image of a .nii or .nii.gz file, decompressed to its end.
+
+    ``nib.load`` stops at the last voxel, before gzip's checksum, so that a damaged file passes unnoticed.
+    """
+    content = path.read_bytes()
+    content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    second_version = b"\x1c\x02" in (content[:2], content[3:1:-1])  # the header's length, 540, in either byte order
+    return (nib.Nifti2Image if second_version else nib.Nifti1Image).from_bytes(content)

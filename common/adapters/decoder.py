@@ -59,17 +59,13 @@ class Decoder(nn.Module):
         self.join = full_resolution(2 * features, features)
         self.out = nn.Conv3d(features, outputs, kernel_size=1)
 
-    def forward(self, pyramid: Sequence[Tensor], skip: Tensor | None) -> Tensor:
+    def forward(self, pyramid: Sequence[Tensor], skip: Tensor) -> Tensor:
         """Logits (B, outputs, D, H, W).
 
         Args:
             pyramid: four hidden states from shallow to deep, each (B, dim, d, h, w).
-            skip: (B, features, D, H, W), from `skip_from` and, where there is one, the new modality's skip;
-                None where a batch has no volume with a skip.
+            skip: (B, features, D, H, W), from `skip_from` and, where there is one, the new modality's skip.
         """
-        if skip is None:
-            size = [n * side for n, side in zip(pyramid[0].shape[2:], self.patch, strict=True)]
-            skip = pyramid[0].new_zeros(len(pyramid[0]), self.features, *size)
         skipped, levels = len(self.lifts), len(self.ups) + 1
         deep, shallow = pyramid[skipped:], pyramid[:skipped][::-1]
         *sizes, full = level_sizes(deep[0].shape[2:], skip.shape[2:], levels)

@@ -45,6 +45,7 @@ def build_bert(config: TextConfig) -> BertModel:
         max_position_embeddings=config.positions,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
+        initializer_range=config.hidden**-0.5,  # BERT's 0.02 at a width of 64 reads every text as the same vector
         attn_implementation="eager",  # type: ignore[call-arg]  # transformers takes it through **kwargs
     )
     return BertModel(sizes)

@@ -141,9 +141,9 @@ def _write(folder: Path, *, scale: float, seed: int, chest: int, progress: Progr
     total = len(patients) + chest
     write_records(folder, patients)
     for done, patient in enumerate(patients, start=1):
-        _write_case(folder / "hecktor", patient.name, draw_case(patient))
+        write_case(folder / "hecktor", patient.name, draw_case(patient))
         progress(done, total)
-    _write_chests(folder / "chest", count=chest, seed=seed, tick=lambda done: progress(len(patients) + done, total))
+    write_chests(folder / "chest", count=chest, seed=seed, tick=lambda done: progress(len(patients) + done, total))
     card = _card(patients, scale=scale, seed=seed, chest=chest)
     (folder / "README.md").write_text(_readme(card))
     card.write(folder / "card.json")
@@ -159,7 +159,8 @@ def write_records(folder: Path, patients: list[Patient]) -> None:
     truth_table(patients).to_csv(folder / "truth.csv", index=False)
 
 
-def _write_case(folder: Path, name: str, case: HeadNeckCase) -> None:
+def write_case(folder: Path, name: str, case: HeadNeckCase) -> None:
+    """CT, PET and mask of one case in the 2022 layout."""
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     save_nifti(folder / "imagesTr" / f"{name}__CT.nii.gz", case.ct, case.ct_grid)
@@ -185,7 +186,8 @@ def draw_chest(seed: int, number: int) -> ChestCase:
     return chest_case(np.random.default_rng(np.random.SeedSequence((seed, CHEST_STREAM, number))))
 
 
-def _write_chests(folder: Path, *, count: int, seed: int, tick: Callable[[int], None]) -> None:
+def write_chests(folder: Path, *, count: int, seed: int, tick: Callable[[int], None]) -> None:
+    """Chest volumes 1 to `count`, their labels and reports; `tick` is called with the number done."""
     (folder / "imagesTr").mkdir(parents=True)
     labels, texts = [], []
     for number in range(1, count + 1):

@@ -57,11 +57,18 @@ PHRASES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 NEGATED = ("No {}.", "{} is not present.", "There is no {}.")
 NORMAL = ("The chest is normal.", "No finding.")
-HISTORY = (  # one of each pair; performance status 0 to 4
-    ("No tobacco.", "Tobacco use."), ("No alcohol.", "Alcohol use."), ("HPV positive.", "HPV negative."),
-    ("Chemotherapy was given.", "No chemotherapy."), ("Surgery was done.", "No surgery."),
-    tuple(f"Performance status {grade}." for grade in range(5)), ("Head and neck cancer.",),
-)  # fmt: skip
+# The same words as `client.data.reports` writes for a clinical record; one of each pair.
+HISTORY = (
+    ("No tobacco use.", "Tobacco use."),
+    ("No alcohol use.", "Alcohol use."),
+    ("HPV negative.", "HPV positive."),
+    ("No chemotherapy.", "With chemotherapy."),
+    ("No surgery.", "With surgery."),
+    tuple(f"Performance status {grade}." for grade in range(5)),
+    ("Head and neck cancer.",),
+)
+DECADES = {30: "thirties", 40: "forties", 50: "fifties", 60: "sixties", 70: "seventies", 80: "eighties", 90: "nineties"}
+BUILDS = ((60, "light"), (90, "medium"), (1000, "heavy"))  # below so many kg
 AGES, WEIGHTS = (32, 90), (34, 195)
 
 
@@ -104,8 +111,11 @@ def _negated(rng: np.random.Generator, noun: str) -> str:
 
 
 def _clinical(rng: np.random.Generator, person: Person) -> str:
-    who = f"{person.age}-year-old {'man' if person.male else 'woman'}"
-    text = f"{who}, weight {person.weight} kg, {'smoker' if person.smoker else 'non-smoker'}."
+    who = f"{person.age}-year-old {'man' if person.male else 'woman'} in the {DECADES[person.age // 10 * 10]}"
+    kilograms = 5 * round(person.weight / 5)
+    build = next(word for limit, word in BUILDS if kilograms < limit)
+    smoking = "smoker" if person.smoker else "non-smoker"
+    text = f"{who}, {build} build, weight {kilograms} kg, {smoking}."
     if rng.random() < HISTORY_SHARE:
         chosen = rng.choice(len(HISTORY), size=3, replace=False)
         text += " " + " ".join(str(rng.choice(HISTORY[index])) for index in chosen)
@@ -127,6 +137,7 @@ def chest_vocabulary() -> set[str]:
         *(line for lines in HISTORY for line in lines),
         "Clinical information Findings Impression",
     ]
-    texts += ["year old man woman weight kg smoker non"]
-    numbers = {str(n) for n in (*range(5), *range(AGES[0], AGES[1] + 1), *range(WEIGHTS[0], WEIGHTS[1] + 1))}
+    texts += ["year old man woman in the build weight kg smoker non", *DECADES.values(), *(b for _, b in BUILDS)]
+    weights = range(5 * round(WEIGHTS[0] / 5), WEIGHTS[1] + 1, 5)
+    numbers = {str(n) for n in (*range(5), *range(AGES[0], AGES[1] + 1), *weights)}
     return set(re.findall(r"[a-z]+", " ".join(texts).lower())) | numbers

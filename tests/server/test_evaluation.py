@@ -108,7 +108,7 @@ def test_folds_are_averaged_and_their_cases_added():
 
 
 def test_two_scores_for_one_cell_are_refused_with_the_cell_named():
-    with pytest.raises(LedgerError, match="step 'one', task 'a'.*center 'pooled'"):
+    with pytest.raises(LedgerError, match=r"step 'one', task 'a'.*center 'pooled'"):
         score_matrix([row("one", "a", 0.4), row("one", "a", 0.5)], {"a": "dice"})
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from client.data.checks import check_case, load_usable
 from client.data.hecktor import find_cases
+from client.data.nifti import read_volume
 from client.data.volumes import prepare
 from common.batch import CT, PET
 from common.config.schema import View
@@ -48,6 +49,16 @@ def test_truncated_file(case, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     assert "The CT file is missing, corrupt or truncated" in one_sentence(case)
+
+
+def test_both_nifti_versions_are_read(case, disk):
+    plain = disk.ct()
+    for kind in (nib.Nifti1Image, nib.Nifti2Image):
+        nib.save(kind(plain, np.eye(4) * 3), case.images[CT])
+        assert np.array_equal(read_volume(case.images[CT], role="CT").data, plain)
+    swapped = nib.Nifti2Image(plain, np.eye(4) * 3, header=nib.Nifti2Header(endianness=">"))
+    nib.save(swapped, case.images[CT].with_name("plain.nii"))
+    assert np.array_equal(read_volume(case.images[CT].with_name("plain.nii"), role="CT").data, plain)
 
 
 def test_corrupt_and_missing_files(case):

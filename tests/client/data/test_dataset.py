@@ -74,7 +74,7 @@ def test_a_prognosis_step_does_not_open_labels(cases):
 
 
 def test_text_alone_needs_no_image(cases, monkeypatch):
-    monkeypatch.setattr(nifti.nib, "load", lambda path: pytest.fail("opened an image"))
+    monkeypatch.setattr(nifti, "_decode", lambda path: pytest.fail("opened an image"))
     (batch,) = CaseSet(cases, step(PrognosisTask(), EHR), tokenizer=words).all(8)
     assert set(batch.inputs) == {EHR} and len(batch) == 5
 
@@ -142,8 +142,8 @@ def test_rounds_decode_nothing_and_unreadable_cases_are_counted(cases, tmp_path,
     first = CaseSet(cases, step(SegmentationTask(), CT), cache=VolumeCache(tmp_path / "cache"))
     assert (len(first), first.skipped) == (4, 1)
     opened = []
-    real = nifti.nib.load
-    monkeypatch.setattr(nifti.nib, "load", lambda path: (opened.append(path), real(path))[1])
+    real = nifti._decode
+    monkeypatch.setattr(nifti, "_decode", lambda path: (opened.append(path), real(path))[1])
     second = CaseSet(cases, step(SegmentationTask(), CT), cache=VolumeCache(tmp_path / "cache"))
     assert {path.name for path in opened} == {"CHUM-001__CT.nii.gz", "CHUM-001.nii.gz"}  # the unreadable case only
     assert all(torch.equal(a.inputs[CT], b.inputs[CT]) for a, b in zip(first.all(2), second.all(2), strict=True))

@@ -292,8 +292,8 @@ def test_unknown_view_options_name_the_choices(tmp_path, disk, change):
 @pytest.fixture
 def loads(monkeypatch) -> list[str]:
     seen: list[str] = []
-    real = nifti.nib.load
-    monkeypatch.setattr(nifti.nib, "load", lambda path: (seen.append(Path(path).name), real(path))[1])
+    real = nifti._decode
+    monkeypatch.setattr(nifti, "_decode", lambda path: (seen.append(Path(path).name), real(path))[1])
     return seen
 
 

@@ -1,0 +1,68 @@
+"""Patient-level scores and pictures: possible only where one process may see every center, that is, in a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from client.center import Center
+from client.predict import predict
+from common.batch import Batch
+from common.config.schema import Run, Step
+from common.orders import State
+from common.tasks import Observation, build_task
+from simulations.baselines import baseline_order
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One test patient's record under one state."""
+
+    center: str
+    patient: str
+    observation: Observation
+
+
+def observe(run: Run, step: Step, state: State, centers: Sequence[Center], *, base: str) -> list[Observed]:
+    """Every test patient of the centers, scored under a state, ordered by center and patient."""
+    order = baseline_order(run, step, base=base, state=state)
+    found = []
+    for center in sorted(centers, key=lambda c: c.code):
+        model, task = center.model(order)
+        cases = center.case_set(order, "test", model)
+        observed = center.observe(order, model, task, cases)
+        found += [Observed(center.code, case.patient, o) for case, (o, _) in zip(cases.cases, observed, strict=True)]
+    return found
+
+
+@dataclass
+class Picture:
+    """What an overlay shows: volumes (D, H, W) on the prepared grid; labels are structure numbers."""
+
+    center: str
+    batch: Batch
+    truth: torch.Tensor
+    prediction: torch.Tensor
+
+
+def pictures(run: Run, step: Step, state: State, centers: Sequence[Center], *, base: str) -> Iterator[Picture]:
+    """The first test case of each center, segmented."""
+    order = baseline_order(run, step, base=base, state=state)
+    build_task(step.task)
+    for center in centers:
+        model, _ = center.model(order)
+        cases = center.case_set(order, "test", model)
+        if len(cases) == 0:
+            continue
+        batch = cases.collate([0])
+        with torch.no_grad():
+            output = predict(model, batch, features=None, window=step.view.window)
+        yield Picture(center.code, batch, batch.target["mask"][0, 0], output[0].argmax(dim=0))
+
+
+def open_centers(files: dict[str, Path], codes: Sequence[str] | None = None) -> list[Center]:
+    """Centers of a simulation, by code."""
+    return [Center.open(files[code]) for code in sorted(files) if codes is None or code in codes]

@@ -1,0 +1,182 @@
+"""Pretraining of the mini CT-CLIP: its parts by hand-computed values, the whole on a handful of fake cases."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common.backbones import backbone_digest, load_backbone
+from common.backbones.ct_clip import MINI, MINI_FOLDER, CtClip, load_checkpoint
+from common.backbones.text import read_vocabulary
+from common.config.schema import BackboneSpec
+from common.findings import FINDINGS
+from simulations import pretrain as pretraining
+from simulations.pretrain import Recipe, auroc, contrast, cosine_kmeans, describe, generate, pretrain, scaled, true_of
+
+
+@dataclass
+class FakeCase:
+    hu: np.ndarray
+    findings: np.ndarray
+    report: str
+
+
+def fake_case(rng: np.random.Generator) -> FakeCase:
+    """Noise, with a bright block for the first finding; the report says which findings there are."""
+    findings = rng.random(len(FINDINGS)) < 0.4
+    hu = rng.normal(-800, 30, (48, 48, 48))
+    hu[:16, :16, :16] += 900 * findings[0]
+    return FakeCase(hu, findings, " ".join(f"{FINDINGS[i]} is seen." for i in np.flatnonzero(findings)))
+
+
+# --------------------------------------------------------------------------------------------------------- parts
+
+
+def test_contrast_with_own_pairs_only_is_clips_loss():
+    torch.manual_seed(0)
+    logits = torch.randn(5, 5)
+    own = torch.arange(5)
+    clip = 0.5 * (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own))
+
+    torch.testing.assert_close(contrast(logits, torch.eye(5, dtype=torch.bool)), clip)
+
+
+def test_contrast_shares_the_target_among_true_pairs():
+    matches = torch.tensor([[True, True], [False, True]])  # the second text is true of both images
+
+    loss = contrast(torch.zeros(2, 2), matches)
+
+    assert loss.item() == pytest.approx(math.log(2))
+    assert contrast(torch.tensor([[9.0, 9.0], [-9.0, 9.0]]), matches) < loss
+
+
+def test_a_text_is_true_of_every_case_that_agrees_on_what_it_states():
+    findings = torch.tensor([[1, 0, 1], [1, 1, 1], [0, 0, 1]], dtype=torch.bool)
+    stated = torch.tensor([[1, 0, 0], [1, 1, 1], [0, 0, 0]], dtype=torch.bool)
+
+    assert true_of(findings, stated).tolist() == [
+        [True, False, True],  # the first text states only finding 0, which case 1 shares
+        [True, True, True],
+        [False, False, True],
+    ]
+
+
+def test_texts_about_a_case_say_only_what_is_so():
+    findings = torch.zeros(18, dtype=torch.bool)
+    findings[[2, 9]] = True
+    rng = np.random.default_rng(0)
+    texts = [describe("REPORT.", findings, rng) for _ in range(60)]
+
+    for text, stated in texts:
+        assert stated.any()
+        assert bool(stated.all()) == text.startswith("REPORT.")
+        for i, name in enumerate(FINDINGS):
+            assert (f"{name} is present." in text) <= bool(findings[i])
+            assert (f"{name} is not present." in text) <= (not findings[i])
+    assert len({text.startswith("REPORT.") for text, _ in texts}) == 2
+    assert any(text.startswith("REPORT. ") for text, _ in texts)
+
+
+def test_hounsfield_units_are_clipped_and_scaled():
+    hu = torch.tensor([-2000, -1000, 0, 500, 3000]).to(torch.int16).reshape(1, 1, 1, 5)
+
+    assert scaled(hu, (-1000.0, 1000.0)).flatten().tolist() == [-1.0, -1.0, 0.0, 0.5, 1.0]
+
+
+def test_cosine_kmeans_finds_directions_whatever_the_length():
+    rng = np.random.default_rng(0)
+    directions = torch.eye(4)[:3]
+    points = directions.repeat_interleave(20, dim=0) * torch.from_numpy(rng.uniform(0.1, 9, (60, 1))).float()
+
+    centers = cosine_kmeans(points, 12, rng=rng)
+
+    torch.testing.assert_close(centers.norm(dim=1), torch.ones(12))
+    torch.testing.assert_close((directions @ centers.T).max(dim=1).values, torch.ones(3))
+
+
+def test_auroc_counts_pairs_with_ties_half():
+    scores = torch.tensor([0.9, 0.4, 0.4, 0.1])
+
+    assert auroc(scores, torch.tensor([True, True, False, False])) == 0.875
+    assert auroc(scores, torch.ones(4, dtype=torch.bool)) is None
+
+
+def test_moving_codebook_keeps_unit_rows_and_revives_dead_ones():
+    torch.manual_seed(0)
+    model = CtClip(MINI)
+    buffers = model.visual_transformer.vq._codebook
+    codebook = pretraining.MovingCodebook(model, decay=0.5, rng=np.random.default_rng(0))
+    tokens = F.normalize(torch.randn(64, 96), dim=-1)
+    for _ in range(6):
+        codebook.update(tokens, torch.zeros(64, dtype=torch.int64))
+
+    torch.testing.assert_close(buffers.embed[0].norm(dim=1), torch.ones(256))
+    torch.testing.assert_close(buffers.embed[0, 0], F.normalize(tokens.sum(0), dim=0), atol=0.05, rtol=0)
+    revived = (buffers.embed[0, 1:] @ tokens.T).max(dim=1).values
+    torch.testing.assert_close(revived, torch.ones(255))
+
+
+def test_cases_depend_on_the_seed_alone():
+    first, again, other = (generate(fake_case, 2, seed=seed) for seed in (1, 1, 2))
+
+    assert first.hu.dtype == torch.int16
+    assert torch.equal(first.hu, again.hu)
+    assert first.reports == again.reports
+    assert not torch.equal(first.hu, other.hu)
+
+
+# ------------------------------------------------------------------------------------------------------ the whole
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, dict, list[str]]:
+    out, lines = tmp_path_factory.mktemp("mini"), []
+    card = pretrain(
+        out,
+        cases=8,
+        epochs=3,
+        seed=3,
+        make_case=fake_case,
+        recipe=Recipe(batch=4, continuous_share=0.34),
+        progress=lines.append,
+    )
+    return out, card, lines
+
+
+def test_pretraining_writes_weights_vocabulary_and_card(trained):
+    out, card, lines = trained
+
+    assert sorted(path.name for path in out.iterdir()) == ["card.json", "ct_clip_mini.safetensors", "vocab.txt"]
+    assert json.loads((out / "card.json").read_text()) == json.loads(json.dumps(card))
+    assert card["held_out"]["seed"] != card["seed"]
+    assert list(card["held_out"]["findings"]) == list(FINDINGS)
+    assert {"lung", "nodule", "seen", "present", "hpv", "kg"} <= set(read_vocabulary(out / "vocab.txt"))
+    assert ["quantized=False" in line for line in lines if "epoch=" in line] == [True, False, False]
+
+
+def test_written_weights_load_into_the_frozen_module_with_the_cards_digest(trained):
+    out, card, _ = trained
+    model = CtClip(MINI)
+    load_checkpoint(model, out / "ct_clip_mini.safetensors")
+    torch.manual_seed(3)
+    start = CtClip(MINI)
+
+    assert backbone_digest(model) == card["digest"]
+    assert (out / "ct_clip_mini.safetensors").stat().st_size <= 8_000_000
+    for name in ("visual_transformer.to_patch_emb.2.weight", "visual_transformer.vq._codebook.embed"):
+        assert not torch.equal(model.state_dict()[name], start.state_dict()[name])
+    rows = model.visual_transformer.vq._codebook.embed[0]
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(256))
+
+
+def test_shipped_weights_are_those_of_the_shipped_card():
+    card = json.loads((MINI_FOLDER / "card.json").read_text())
+
+    assert (MINI_FOLDER / "ct_clip_mini.safetensors").stat().st_size <= 8_000_000
+    assert backbone_digest(load_backbone(BackboneSpec())) == card["digest"]
+    assert list(card["held_out"]["findings"]) == list(FINDINGS)
