@@ -11,12 +11,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from common.errors import FedgraftError, WireError
 from common.orders import Order, Reply
-from common.wire import pack_reply, unpack_order
+from common.tasks import build_task
+from common.wire import check_declared, declared_sums, pack_reply, unpack_order
 
 log = logging.getLogger("fedgraft.center")
 
@@ -51,14 +52,21 @@ def _answer(message: Message, context: Context, work: Callable[..., Reply]) -> M
 
         center = Center.open(path)
         code = center.code
-        reply = work(center, order)
+        content = _declared(work(center, order), order)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
-        reply = Reply(code, code=error.code)
+        content = pack_reply(Reply(code, code=error.code))
     except Exception:
         log.exception("center=%s code=internal", code)
-        reply = Reply(code, code="internal")
-    return Message(pack_reply(reply), reply_to=message)
+        content = pack_reply(Reply(code, code="internal"))
+    return Message(content, reply_to=message)
+
+
+def _declared(reply: Reply, order: Order) -> RecordDict:
+    """The reply as Flower content, if it holds nothing that the step does not declare."""
+    sums = declared_sums(build_task(order.step.task), curves=order.threshold is not None)
+    check_declared(reply, state_like=order.state, sum_shapes=sums)
+    return pack_reply(reply)
 
 
 def _center_file(context: Context) -> Path:

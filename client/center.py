@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from client.data.cache import VolumeCache
 from client.data.dataset import CaseSet, usable
 from client.data.hecktor import Case, find_cases
-from client.data.splits import split_cases
+from client.data.splits import PARTS, split_cases
 from client.data.transforms import augment
 from client.loop import FitLog, Item, fit, optimizer_for
 from client.policy import Policy, check_cases, check_order
@@ -81,11 +81,24 @@ class Center:
         return _find(self.config.root, self.code)
 
     def describe(self, order: Order) -> Reply:
-        """Counts of usable cases per split: what the server may know before the step starts."""
+        """Counts of usable cases per split: what the server may know before the step starts.
+
+        A center that has too few to train says so here; it may still be evaluated.
+        """
         check_order(self.config.policy, order)
         self._backbone(order)
-        subsets = {name: len(self._subset(order, name)) for name in ("train", "validation", "test")}
-        return Reply(self.code, counts=subsets)
+        counts = {name: len(self._subset(order, name)) for name in PARTS}
+        if not order.skip_unreadable:  # then a case that cannot be used is a reason not to start
+            model, _ = self.model(order)
+            for name in PARTS:
+                self.case_set(order, name, model)
+        try:
+            if order.step.rounds > 0 and counts["train"] > 0:
+                check_cases(self.config.policy, counts["train"])
+        except PolicyRefusal as refusal:
+            log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
+            return Reply(self.code, code=refusal.code, counts=counts)
+        return Reply(self.code, counts=counts)
 
     def train(self, order: Order) -> Reply:
         """Train the step's adapter on the local training cases, starting from the order's state."""
@@ -138,7 +151,7 @@ class Center:
         """Per-case observations and losses: they stay on site (or in a simulation's own process)."""
         found = []
         for indices in cases.in_order(order.step.training.batch):
-            batch, features = self._item(order.step, cases, indices, model)
+            batch, features = self._item(order, cases, indices, model)
             with torch.no_grad():
                 output = predict(model, batch, features=features, window=order.step.view.window)
                 for row, observation in enumerate(task.observe(output, batch)):
@@ -178,10 +191,12 @@ class Center:
 
     def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:
         """The prepared cases of one split, kept in this process."""
-        key = (self.config.root, self.code, self.config.cache, _data_key(order.step), to_json(order.split), name)
+        cases = self._subset(order, name)
+        patients = tuple(case.patient for case in cases)
+        key = (self.config.root, self.config.cache, order.base, order.skip_unreadable, _data_key(order.step), patients)
         if key not in _CASE_SETS:
             _CASE_SETS[key] = CaseSet(
-                self._subset(order, name),
+                cases,
                 order.step,
                 tokenizer=model.backbone.tokenizer,
                 cache=self.cache,
@@ -195,20 +210,21 @@ class Center:
             generator = generator_for(order.seed, step.name, self.code, order.round, epoch)
             for indices in cases.shuffled(step.training.batch, generator=generator):
                 if not step.training.augment and step.view.size == step.view.window:
-                    yield self._item(step, cases, indices, model)
+                    yield self._item(order, cases, indices, model)
                     continue
                 batch = cases.collate(indices, generator=generator)
                 if step.training.augment:
                     batch = augment(batch, generator=generator)
                 yield batch.to(self.config.device), None
 
-    def _item(self, step: Step, cases: CaseSet, indices: list[int], model: AdaptedModel) -> Item:
+    def _item(self, order: Order, cases: CaseSet, indices: list[int], model: AdaptedModel) -> Item:
         """A batch with its frozen features where they can be computed once and kept."""
         batch = cases.collate(indices).to(self.config.device)
-        whole = all(list(x.shape[2:]) == step.view.window for m, x in batch.inputs.items() if m != EHR)
+        whole = all(list(x.shape[2:]) == order.step.view.window for m, x in batch.inputs.items() if m != EHR)
         if not (model.encoder_is_frozen and whole):
             return batch, None
-        return batch, features_of(model, batch, kept=cases.kept_features, indices=indices)
+        kept = cases.kept_features(f"{order.base}|{model.encoder_key()}")
+        return batch, features_of(model, batch, kept=kept, indices=indices)
 
 
 def _row(batch: Batch, row: int) -> Batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from common.errors import PolicyRefusal
-from common.orders import Order
+from common.orders import TOO_FEW_CASES, Order
 
 
 @dataclass
@@ -34,5 +34,5 @@ def check_cases(policy: Policy, cases: int) -> None:
     """Raise PolicyRefusal when too few patients would train: their update could reveal them."""
     if cases < max(policy.minimum_cases, 1):
         raise PolicyRefusal(
-            "declined.cases", f"{cases} usable training cases; local policy asks for {max(policy.minimum_cases, 1)}."
+            TOO_FEW_CASES, f"{cases} usable training cases; local policy asks for {max(policy.minimum_cases, 1)}."
         )

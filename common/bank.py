@@ -63,9 +63,8 @@ class AdapterBank:
     ) -> Entry:
         """Store a step's final state and make it its lineage's head. The same content has the same key."""
         digest = tensors_digest(state)
-        described = json.dumps([step_to_json(step), digest, base, list(parents)])
         entry = Entry(
-            key=hashlib.sha256(described.encode()).hexdigest(),
+            key=_key(step_to_json(step), digest, base, parents),
             lineage=step.writes or step.name,
             base=base,
             state_hash=digest,
@@ -87,26 +86,35 @@ class AdapterBank:
         path = self.folder / key / "entry.json"
         if not path.exists():
             raise BankError(f"The bank at {self.folder} has no adapter {key[:12]}; it has {self._known()}.")
-        stored = json.loads(path.read_text())
-        if stored.get("format") != FORMAT:
-            raise BankError(f"Adapter {key[:12]} has bank format {stored.get('format')}; this release reads {FORMAT}.")
-        return Entry(**stored)
+        try:
+            stored = json.loads(path.read_text())
+            if stored.get("format") != FORMAT:
+                raise BankError(
+                    f"Adapter {key[:12]} has bank format {stored.get('format')}; this release reads {FORMAT}."
+                )
+            entry = Entry(**stored)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise BankError(f"{path} cannot be read ({error}); restore it from a backup.") from error
+        if entry.key != key or _key(entry.step_json, entry.state_hash, entry.base, entry.parents) != key:
+            raise BankError(f"{path} was changed after it was committed; restore it from a backup.")
+        return entry
 
     def get(self, key: str) -> State:
         """The tensors of one adapter, checked against their hash."""
         entry = self.entry(key)
         path = self.folder / key / "state.safetensors"
-        try:
-            state = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise BankError(f"{path} cannot be read ({error}); restore it from a backup.") from error
+        state = _load(path)
         if tensors_digest(state) != entry.state_hash:
             raise BankError(f"{path} does not have the hash it was committed with; restore it from a backup.")
         return state
 
     def probe(self, key: str) -> Tensor:
         """The outputs that the adapter gave on the synthetic probe when it was committed."""
-        return load_file(self.folder / key / "probe.safetensors")["output"]
+        path = self.folder / key / "probe.safetensors"
+        stored = _load(path)
+        if "output" not in stored:
+            raise BankError(f"{path} holds no output; restore it from a backup.")
+        return stored["output"]
 
     def head(self, lineage: str) -> str:
         """The key that a lineage points at."""
@@ -167,3 +175,14 @@ class AdapterBank:
             )
             or "nothing"
         )
+
+
+def _key(step_json: str, state_hash: str, base: str, parents: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps([step_json, state_hash, base, list(parents)]).encode()).hexdigest()
+
+
+def _load(path: Path) -> State:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BankError(f"{path} cannot be read ({error}); restore it from a backup.") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ class Ledger:
 
     def __init__(self, path: Path):
         self.path = path
-        self._events, self._last = _read(path)
+        self._events, self._last, self._torn_at = _read(path)
 
     def append(self, kind: str, event: dict[str, Any]) -> dict[str, Any]:
         """Add an event durably and return it as stored."""
@@ -33,6 +32,7 @@ class Ledger:
         digest = _hash(body)
         line = _encode({**body, "hash": digest})
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._drop_torn_line()
         with self.path.open("ab") as file:
             file.write(line + b"\n")
             file.flush()
@@ -55,21 +55,28 @@ class Ledger:
 
     def verify(self) -> int:
         """Re-read the file and check the whole chain; the number of events. Raises LedgerError."""
-        events, _ = _read(self.path)
+        events, _, _ = _read(self.path)
         return len(events)
 
+    def _drop_torn_line(self) -> None:
+        """Only a writer mends the file: a reader may be looking while another process appends."""
+        if self._torn_at is not None:
+            with self.path.open("r+b") as file:
+                file.truncate(self._torn_at)
+            self._torn_at = None
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], str, int | None]:
+    """Events, the last hash, and the byte at which a torn last line begins, if there is one.
+
+    A line without its end was being written when the process died: its work is repeated.
+    """
     events: list[dict[str, Any]] = []
     last = GENESIS
-    for number, line, complete in _lines(path):
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError as error:
-            if not complete:  # the process died while writing this line: drop it, the work is repeated
-                _truncate(path, number)
-                break
-            raise LedgerError(f"{path} line {number} is not JSON; restore the file from a backup.") from error
+    content = path.read_bytes() if path.exists() else b""
+    whole, _, torn = content.rpartition(b"\n")
+    for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+        event = _event(path, number, line)
         body = {key: value for key, value in event.items() if key != "hash"}
         if event.get("previous") != last or event.get("hash") != _hash(body):
             raise LedgerError(
@@ -80,22 +87,17 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
             raise LedgerError(f"{path} line {number} has format {event.get('format')}; this release reads {FORMAT}.")
         events.append(event)
         last = event["hash"]
-    return events, last
+    return events, last, len(content) - len(torn) if torn else None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes, bool]]:
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    lines = content.split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if line:
-            yield number, line, number < len(lines)
-
-
-def _truncate(path: Path, line: int) -> None:
-    kept = path.read_bytes().split(b"\n")[: line - 1]
-    path.write_bytes(b"".join(part + b"\n" for part in kept))
+def _event(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(line)
+    except ValueError as error:
+        raise LedgerError(f"{path} line {number} is not JSON; restore the file from a backup.") from error
+    if not isinstance(event, dict):
+        raise LedgerError(f"{path} line {number} is no event; restore the file from a backup.")
+    return event
 
 
 def _encode(value: dict[str, Any]) -> bytes:

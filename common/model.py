@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from common.adapters import INJECTED, Surroundings, build_part
-from common.backbones.base import Backbone, Features
+from common.backbones.base import Backbone, Features, tensors_digest
 from common.batch import CT, EHR, PET
 from common.config.schema import Step
 from common.errors import AdapterError
@@ -94,8 +94,18 @@ class AdaptedModel(nn.Module):
     @property
     def encoder_is_frozen(self) -> bool:
         """Whether training leaves `encode` as it is, so that its features may be computed once and kept."""
-        inside = {name for kind in ("lora", "patch_embed") for name, _ in self._of_kind(kind)}
-        return not inside & self._trained
+        return not self._inside() & self._trained
+
+    def encoder_key(self) -> str:
+        """What, beside the base and the inputs, decides what `encode` says: the modalities that it looks at and a
+        digest of the tensors inside the encoder. Features kept under another key are not this model's."""
+        inside = self._inside()
+        tensors = {name: t for name, t in self._tensors().items() if name.partition("/")[0] in inside}
+        return f"{'+'.join(sorted(self.modalities))}|{self.task.zero_shot}|{tensors_digest(tensors)}"
+
+    def _inside(self) -> set[str]:
+        """Parts that work inside the encoder."""
+        return {name for kind in ("lora", "patch_embed") for name, _ in self._of_kind(kind)}
 
     def _segment(self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         if not features.pyramid:

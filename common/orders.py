@@ -13,6 +13,7 @@ State = dict[str, Tensor]
 Sums = dict[str, np.ndarray]
 
 OK = "ok"
+TOO_FEW_CASES = "declined.cases"  # to train; evaluation may still be possible
 
 
 @dataclass

@@ -7,8 +7,10 @@ the center, and before the server looks at it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +26,22 @@ STATUS_COUNTS = ("cases", "batches", "skipped", "train", "validation", "test", "
 CODE = re.compile(r"[a-z0-9_.:-]{1,60}")
 CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
 MAX_ARRAY_BYTES = 2 << 30
+FIT_SUMS: dict[str, tuple[int, ...]] = {"fit.loss": (), "fit.cases": (), "fit.batches": ()}
+
+
+class DeclaresSums(Protocol):
+    """What of a task matters here."""
+
+    @property
+    def sum_shapes(self) -> dict[str, tuple[int, ...]]: ...
+
+    @property
+    def curve_shapes(self) -> dict[str, tuple[int, ...]]: ...
+
+
+def declared_sums(task: DeclaresSums, *, curves: bool) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every sum that a step's replies may carry; ``curves`` where the order has a threshold."""
+    return {**FIT_SUMS, **task.sum_shapes, **(task.curve_shapes if curves else {})}
 
 
 def pack_state(state: Mapping[str, Tensor]) -> ArrayRecord:
@@ -33,12 +51,12 @@ def pack_state(state: Mapping[str, Tensor]) -> ArrayRecord:
 
 def unpack_state(record: ArrayRecord) -> State:
     """A record as tensors."""
-    return {name: torch.from_numpy(_checked(name, array).copy()) for name, array in record.items()}
+    return {name: _tensor(name, array) for name, array in record.items()}
 
 
 def pack_order(order: Order) -> RecordDict:
     """An order as Flower content."""
-    config = {
+    config: dict[str, Any] = {
         "step": step_to_json(order.step),
         "backbone": to_json(order.backbone),
         "split": to_json(order.split),
@@ -78,7 +96,12 @@ def unpack_order(content: RecordDict) -> Order:
 def pack_reply(reply: Reply) -> RecordDict:
     """A reply as Flower content."""
     sums = ArrayRecord({name: Array(np.asarray(reply.sums[name], np.float64)) for name in sorted(reply.sums)})
-    status = {"center": reply.center, "code": reply.code, "seconds": float(reply.seconds), **reply.counts}
+    status: dict[str, Any] = {
+        "center": reply.center,
+        "code": reply.code,
+        "seconds": float(reply.seconds),
+        **reply.counts,
+    }
     return RecordDict({"arrays": pack_state(reply.state), "sums": sums, "status": ConfigRecord(status)})
 
 
@@ -88,9 +111,13 @@ def unpack_reply(content: RecordDict) -> Reply:
     missing = sorted({"arrays", "sums", "status"} - set(content))
     if extra or missing:
         raise WireError(f"A reply must hold arrays, sums and status; extra: {extra}, missing: {missing}.")
+    if not isinstance(content["status"], ConfigRecord) or not all(
+        isinstance(content[name], ArrayRecord) for name in ("arrays", "sums")
+    ):
+        raise WireError("A reply's arrays and sums must be arrays and its status strings and numbers.")
     status = dict(content.config_records["status"])
     center, code, seconds = str(status.pop("center", "")), str(status.pop("code", "")), status.pop("seconds", 0.0)
-    if not CENTER.fullmatch(center) or not CODE.fullmatch(code) or not isinstance(seconds, float):
+    if not CENTER.fullmatch(center) or not CODE.fullmatch(code) or not _is_duration(seconds):
         raise WireError("A reply's status has no well-formed center, code and seconds.")
     unknown = sorted(set(status) - set(STATUS_COUNTS))
     if unknown or not all(isinstance(v, int) and v >= 0 for v in status.values()):
@@ -138,10 +165,24 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
+def _is_duration(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value) and value >= 0
+
+
+def _tensor(name: str, array: Array) -> Tensor:
+    try:
+        return torch.from_numpy(_checked(name, array).copy())
+    except TypeError as error:
+        raise WireError(f"Array '{name}' has a type that no tensor has.") from error
+
+
 def _checked(name: str, array: Array) -> np.ndarray:
     if array.stype != "numpy.ndarray" or len(array.data) > MAX_ARRAY_BYTES:
         raise WireError(f"Array '{name}' is not a plain numpy array of at most 2 GiB.")
     try:
-        return array.numpy()
-    except (ValueError, EOFError, OSError) as error:
+        decoded = array.numpy()
+    except Exception as error:  # numpy parses the header as Python source: a broken one raises whatever it likes
         raise WireError(f"Array '{name}' cannot be decoded.") from error
+    if decoded.dtype.kind not in "biuf":
+        raise WireError(f"Array '{name}' holds {decoded.dtype}; only numbers travel.")
+    return decoded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +28,7 @@ from server.narration import Narrator
 from server.probe import probe_output
 from server.rounds import run_rounds
 from server.scoring import Scorer
+from server.sizes import released_sizes
 from server.strategy import AdapterStrategy
 
 
@@ -69,6 +71,7 @@ def run_curriculum(coordinator: Coordinator) -> None:
 
 def run_step(coordinator: Coordinator, step: Step) -> None:
     """One step, from enrolment to its row in the ledger."""
+    began = time.perf_counter()
     order = coordinator.order(step)
     task = build_task(step.task)
     enrolment = enrol(coordinator.federation, order)
@@ -96,7 +99,7 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
             narrator=coordinator.narrator,
         )
     entry = _commit(coordinator, step, state, enrolment)
-    _step_finished(coordinator, step, entry, kept, enrolment)
+    _step_finished(coordinator, step, entry, kept, enrolment, began=began)
 
 
 def starting_state(coordinator: Coordinator, step: Step) -> State:
@@ -165,6 +168,7 @@ def _run_started(coordinator: Coordinator) -> dict[str, Any]:
             "note": "synthetic phantom cohort" if synthetic else "real input",
         },
         "steps": {name: _step_card(step) for name, step in run.steps.items()},
+        **(released_sizes(run) if run.backbone.kind == "ct_clip" else {}),
     }
 
 
@@ -233,7 +237,9 @@ def _commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrol
     )
 
 
-def _step_finished(coordinator: Coordinator, step: Step, entry: Entry, kept: int, enrolment: Enrolment) -> None:
+def _step_finished(
+    coordinator: Coordinator, step: Step, entry: Entry, kept: int, enrolment: Enrolment, *, began: float
+) -> None:
     event: dict[str, Any] = {
         "step": step.name,
         "task": step.name,
@@ -245,6 +251,7 @@ def _step_finished(coordinator: Coordinator, step: Step, entry: Entry, kept: int
         "threshold": _risk_threshold(coordinator, step, enrolment),
     }
     event |= evaluate_all(coordinator, [*coordinator.ledger.events("step_finished"), event], label=step.name)
+    event["seconds"] = round(time.perf_counter() - began, 3)
     coordinator.narrator.step_finished(coordinator.ledger.append("step_finished", event))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from common.config.schema import Step
-from common.errors import RoundFailed
-from common.orders import Order
+from common.errors import DataError, RoundFailed
+from common.orders import OK, TOO_FEW_CASES, Order
 from server.federation import Federation
 
 EVERYONE = "*"
@@ -27,11 +27,13 @@ def enrol(federation: Federation, order: Order) -> Enrolment:
     step = order.step
     wanted = {*step.centers, *step.evaluate_at} - {EVERYONE}
     found = federation.discover(order, at_least=max(1, len(wanted)))
-    enrolment = Enrolment(counts={center: reply.counts for center, reply in found.usable.items()})
+    enrolment = Enrolment(counts={center: reply.counts for center, reply in found.replies.items() if reply.counts})
     for center in sorted(found.replies):
         _place(enrolment, step, center, found.replies[center].code, found.replies[center].counts)
     for center in sorted(wanted - set(found.replies)):
         enrolment.refused[center] = "not_connected"
+    if not order.skip_unreadable:
+        _refuse_broken_data(step, enrolment)
     if step.rounds > 0 and not enrolment.training:
         raise RoundFailed(f"No center can train step '{step.name}': {enrolment.refused or 'none was asked to'}.")
     return enrolment
@@ -42,16 +44,25 @@ def _place(enrolment: Enrolment, step: Step, center: str, code: str, counts: dic
     evaluates = _is_asked(center, step.evaluate_at)
     if not (trains or evaluates):
         return
-    if code != "ok":
+    if code not in (OK, TOO_FEW_CASES):
         enrolment.refused[center] = code
         return
-    if trains and counts.get("train", 0) > 0:
+    if trains and code == OK and counts.get("train", 0) > 0:
         enrolment.training.append(center)
     elif trains:
-        enrolment.refused[center] = "no_training_cases"
+        enrolment.refused[center] = "no_training_cases" if code == OK else code
     if evaluates and counts.get("test", 0) > 0:
         enrolment.evaluating.append(center)
 
 
 def _is_asked(center: str, centers: list[str]) -> bool:
     return center in centers or EVERYONE in centers
+
+
+def _refuse_broken_data(step: Step, enrolment: Enrolment) -> None:
+    broken = sorted(center for center, code in enrolment.refused.items() if code == DataError.code)
+    if broken:
+        raise DataError(
+            f"Step '{step.name}': {', '.join(broken)} cannot use all of their cases; their own logs name each case and "
+            "what is wrong. Mend or remove those cases, or leave them out with data.skip_unreadable=true."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from flwr.serverapp import Grid
 from common.errors import RoundFailed, WireError
 from common.orders import Order, Reply
 from common.wire import content_bytes, pack_order, unpack_reply
+
+log = logging.getLogger("fedgraft.server")
 
 UNREACHED = "no_reply"
 
@@ -46,7 +49,7 @@ class Federation:
     def discover(self, order: Order, *, at_least: int = 1) -> Exchange:
         """Ask every connected node who it is and what it holds for a step; remember the codes.
 
-        Raises RoundFailed when fewer than ``at_least`` nodes connect within the patience.
+        Waits until ``at_least`` nodes are connected, at most for the patience; raises RoundFailed when none is.
         """
         node_ids = self._wait_for_nodes(at_least)
         exchange = self._send(
@@ -55,6 +58,9 @@ class Federation:
         found = Exchange(seconds=exchange.seconds)
         for node, reply in exchange.replies.items():
             if reply.code == UNREACHED:
+                continue
+            if reply.center in found.replies:
+                log.warning("two nodes call themselves %s: the second one is left out", reply.center)
                 continue
             self.nodes[reply.center] = int(node)
             found.replies[reply.center] = reply
@@ -93,14 +99,14 @@ class Federation:
         deadline = time.monotonic() + self.patience_s
         while True:
             node_ids = sorted(self.grid.get_node_ids())
-            if len(node_ids) >= at_least:
+            is_over = time.monotonic() > deadline
+            if len(node_ids) >= at_least or (node_ids and is_over):
                 return node_ids
-            if time.monotonic() > deadline:
+            if is_over:
                 raise RoundFailed(
-                    f"{len(node_ids)} of at least {at_least} centers connected within {self.patience_s:.0f} s; "
-                    "start the missing clients, or lower the step's centers."
+                    f"None of {at_least} centers connected within {self.patience_s:.0f} s; start their clients."
                 )
-            time.sleep(1.0)
+            time.sleep(min(1.0, self.patience_s))
 
 
 def read_reply(content: RecordDict) -> Reply:

@@ -35,12 +35,12 @@ class Narrator:
         cases = sum(row["cases"] for row in rows)
         loss = sum(row["loss"] * row["cases"] for row in rows) / cases if cases else float("nan")
         value = event["validation"]["pooled"]
-        shown = "—" if value is None else f"{value:.3f}"
+        shown = "—" if value is None else f"{abs(value):.3f}"
         seconds = event["seconds"]["train"] + event["seconds"]["validate"]
         failed = f"  failed: {event['failed']}" if event["failed"] else ""
         self.say(
             f"[{self._clock()}]   round {event['round']}/{of}  loss {loss:.4f}  "
-            f"{event['validation']['metric']} {shown}  {len(event['train'])} centers  {seconds:.1f} s{failed}"
+            f"validation {event['validation']['metric']} {shown}  {len(event['train'])} centers  {seconds:.1f} s{failed}"
         )
         self._scalars(event, loss)
 

@@ -1,4 +1,4 @@
-"""The probe: a step's outputs on a fixed synthetic input, recomputed by a fresh process to prove that nothing drifted."""
+"""The probe: a step's outputs on a fixed synthetic input, recomputed by a fresh process to prove nothing drifted."""
 
 from __future__ import annotations
 

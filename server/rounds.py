@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from flwr.app import ConfigRecord, Message
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from common.backbones.base import tensors_digest
@@ -57,7 +58,10 @@ def load_checkpoint(folder: RunFolder, step: str, event: dict[str, Any]) -> Stat
     path = folder.checkpoint(step, event["round"])
     if not path.exists():
         raise RoundFailed(f"{path} is missing; restore it from a backup, or start a new run folder.")
-    state = load_file(path)
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RoundFailed(f"{path} cannot be read ({error}); restore it from a backup.") from error
     if tensors_digest(state) != event["state_hash"]:
         raise RoundFailed(f"{path} does not have the hash in the ledger; restore it from a backup.")
     return state
@@ -75,6 +79,11 @@ def _one_round(
     trained_at = time.perf_counter()
     new_arrays, _ = strategy.aggregate_train(number, replies)
     trained, aggregated_at = strategy.outcome, time.perf_counter()
+    if not trained.accepted:
+        raise RoundFailed(
+            f"Step '{step.name}', round {number}: no center's update can be used ({_told(trained.rejected)}). The "
+            "reasons are in the centers' own logs; start the same command again to repeat this round."
+        )
     traffic = _traffic(strategy, messages, replies)
     if new_arrays is not None:
         state = unpack_state(new_arrays)
@@ -104,6 +113,10 @@ def _one_round(
             "slowest_center": round(busy, 4),
         },
     }
+
+
+def _told(rejected: dict[str, str]) -> str:
+    return ", ".join(f"{center}: {code}" for center, code in sorted(rejected.items()))
 
 
 def value_of(task: Task, sums: Sums, metric: str) -> float | None:

@@ -17,10 +17,10 @@ from common.config.load import step_to_json
 from common.files import write_bytes
 from common.orders import Order, Sums
 from common.tasks import Task, merge_sums
+from common.wire import declared_sums
 from server.federation import Federation
 from server.folder import RunFolder
-from server.screening import reason_to_reject
-from server.strategy import FIT_SUMS
+from server.screening import missing_in_scores, reason_to_reject
 
 
 class Scorer:
@@ -35,9 +35,10 @@ class Scorer:
         missing = [center for center, key in keys.items() if not self.folder.evaluation(key).exists()]
         reachable = [center for center in missing if center in self.federation.nodes]
         if reachable:
-            shapes = {**FIT_SUMS, **task.sum_shapes}
+            shapes = declared_sums(task, curves=order.threshold is not None)
             for center, reply in self.federation.ask(reachable, order, "evaluate").usable.items():
-                if reason_to_reject(reply, state_like={}, sum_shapes=shapes) is None:
+                reason = reason_to_reject(reply, state_like={}, sum_shapes=shapes)
+                if (reason or missing_in_scores(reply, sum_shapes=shapes)) is None:
                     write_bytes(self.folder.evaluation(keys[center]), save(reply.sums or {"suppressed": np.ones(1)}))
         found = {
             c: load_arrays(self.folder.evaluation(k)) for c, k in keys.items() if self.folder.evaluation(k).exists()
@@ -95,7 +96,7 @@ class Scorer:
         if "km_at_risk" not in pooled:
             return {}
         return {
-            "grid_days": [float(day) for day in task.cuts],
+            "grid_days": [float(day) for day in getattr(task, "cuts", ())],
             "at_risk": pooled["km_at_risk"].tolist(),
             "events": pooled["km_events"].tolist(),
             "threshold": order.threshold,

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from common.orders import Order, Reply, Sums
+from common.orders import Order, Reply, State, Sums
 from common.tasks import merge_sums
-from common.wire import pack_order, pack_state, unpack_state
+from common.wire import FIT_SUMS, pack_order, pack_state, unpack_state
 from server.aggregation.mean import WEIGHTINGS, Update, mean
 from server.federation import read_reply
-from server.screening import reason_to_reject
+from server.screening import missing_in_scores, missing_in_update, reason_to_reject
 
 log = logging.getLogger("fedgraft.server")
-
-FIT_SUMS: dict[str, tuple[int, ...]] = {"fit.loss": (), "fit.cases": (), "fit.batches": ()}
 
 
 @dataclass
@@ -58,9 +57,9 @@ class AdapterStrategy(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The new state, or None when the quorum is missed and the model stays as it was."""
         start = self.order.state
-        self.outcome = self._screen(replies, start)
+        self.outcome = self._screen(replies, start, lambda reply: missing_in_update(reply, state_like=start))
         spec = self.order.step.federation
-        needed = max(1, round(spec.quorum * len(self.nodes)))
+        needed = max(1, math.ceil(spec.quorum * len(self.nodes) - 1e-9))  # a share is reached, never rounded down to
         if len(self.outcome.accepted) < needed:
             log.warning("round=%s void: %s of %s needed replies", server_round, len(self.outcome.accepted), needed)
             return None, None
@@ -77,7 +76,7 @@ class AdapterStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Screened sums are kept in ``outcome``; division happens once, where the metric is made."""
-        self.outcome = self._screen(replies, {})
+        self.outcome = self._screen(replies, {}, lambda reply: missing_in_scores(reply, sum_shapes=self.sum_shapes))
         return None
 
     def summary(self) -> None:
@@ -91,7 +90,7 @@ class AdapterStrategy(Strategy):
         content = pack_order(order)
         return [Message(content, dst_node_id=node, message_type=kind) for _, node in sorted(self.nodes.items())]
 
-    def _screen(self, replies: Iterable[Message], state_like: dict) -> Outcome:
+    def _screen(self, replies: Iterable[Message], state_like: State, missing: Callable[[Reply], str | None]) -> Outcome:
         names = {node: center for center, node in self.nodes.items()}
         outcome = Outcome(rejected=dict.fromkeys(self.nodes, "no_reply"))
         for message in replies:
@@ -99,7 +98,7 @@ class AdapterStrategy(Strategy):
             if center is None or message.has_error():
                 continue
             reply = read_reply(message.content)
-            reason = reason_to_reject(reply, state_like=state_like, sum_shapes=self.sum_shapes)
+            reason = reason_to_reject(reply, state_like=state_like, sum_shapes=self.sum_shapes) or missing(reply)
             if reply.center != center:
                 reason = reason or "wrong_center"
             if reason is None:

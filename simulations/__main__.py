@@ -1,4 +1,4 @@
-"""python -m simulations {run,phantom}: whole federations on this machine."""
+"""python -m simulations {run,compare,phantom,pretrain,...}: whole federations on this machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from common.offline import go_offline
 EXAMPLES = """examples:
   python -m simulations run curriculum=quickstart
   python -m simulations run curriculum=smoke name=try1 runtime.workers=1
+  python -m simulations compare curriculum=quickstart
   python -m simulations phantom --out data/phantom --scale 0.2 --seed 11
 """
 
@@ -26,13 +27,31 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a curriculum over LocalGrid and write its report")
     run.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=quickstart name=mine")
+    comparison = commands.add_parser("compare", help="federated, centralized, local and controls in one report")
+    comparison.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=quickstart")
+    flower = commands.add_parser("flower", help="the same under Flower's simulation runtime (Ray)")
+    flower.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=smoke")
+    bench = commands.add_parser("bench", help="what the federation costs beside training, on this machine")
+    bench.add_argument("--out", type=Path, default=Path("runs/bench.json"))
     phantom = commands.add_parser("phantom", help="make the synthetic cohort on disk")
     phantom.add_argument("--out", type=Path, required=True)
     phantom.add_argument("--scale", type=float, default=0.2, help="1.0 is HECKTOR's 524 patients")
     phantom.add_argument("--seed", type=int, default=11)
+    pretrain = commands.add_parser("pretrain", help="pre-train the mini CT-CLIP on synthetic chest cases")
+    pretrain.add_argument("--out", type=Path, default=Path("common/backbones/mini"))
+    pretrain.add_argument("--cases", type=int, default=1600)
+    pretrain.add_argument("--epochs", type=int, default=14)
+    pretrain.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args(argv)
     go_offline()
-    actions = {"run": _run, "phantom": _phantom}
+    actions = {
+        "run": _run,
+        "compare": _compare,
+        "pretrain": _pretrain,
+        "phantom": _phantom,
+        "flower": _flower,
+        "bench": _bench,
+    }
     return run_command(lambda: actions[arguments.command](arguments))
 
 
@@ -45,8 +64,49 @@ def _run(arguments: argparse.Namespace) -> None:
     from simulations.run import simulate
 
     folder = simulate(arguments.overrides)
+    Console(width=max(Console().width, 100)).print(summary_table(json.loads(folder.results.read_text())))
+    print(f"report: {folder.report}")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from simulations.compare import compare, comparison_table
+
+    folder, found = compare(arguments.overrides)
+    Console(width=max(Console().width, 132)).print(comparison_table(found))
+    print(f"report: {folder.report}")
+
+
+def _pretrain(arguments: argparse.Namespace) -> None:
+    from simulations.pretrain import pretrain
+
+    card = pretrain(arguments.out, cases=arguments.cases, epochs=arguments.epochs, seed=arguments.seed, progress=print)
+    print(card)
+
+
+def _flower(arguments: argparse.Namespace) -> None:
+    import json
+
+    from rich.console import Console
+
+    from server.report.console import summary_table
+    from simulations.flower import simulate_with_flower
+
+    folder = simulate_with_flower(arguments.overrides)
     Console().print(summary_table(json.loads(folder.results.read_text())))
     print(f"report: {folder.report}")
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from simulations.bench import bench, bench_tables
+
+    found = bench(arguments.out)
+    for table in bench_tables(found):
+        Console().print(table)
+    print(f"figures: {arguments.out}")
 
 
 def _phantom(arguments: argparse.Namespace) -> None:

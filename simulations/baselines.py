@@ -67,7 +67,8 @@ def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False)
         if not reset_per_round:
             schedule.step()
         states.append(model.state())
-        values.append(_validate(center, order, model))
+        is_looked_at = number % step.selection.every == 0 or number == step.rounds
+        values.append(_validate(center, order, model) if is_looked_at else None)
     kept = _best(values)
     return Trained(states[kept], kept, values, batches)
 
@@ -96,5 +97,3 @@ def baseline_order(run: Run, step: Step, *, base: str, state: State) -> Order:
         step=step, seed=run.seed, round=0, backbone=run.backbone, base=base, split=run.data.split,
         skip_unreadable=run.data.skip_unreadable, state=state,
     )  # fmt: skip
-
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -93,11 +94,13 @@ class LocalGrid(Grid):
             message.metadata.__dict__["_message_id"] = f"local-{self._count}"
         if not self._pools:
             return [(m, _decoded(_answer(*self._task(m)))) for m in messages]
-        deadline = None if timeout is None else time.monotonic() + timeout
         futures = {id(message): self._submit(message) for message in messages}
+        free_at = dict.fromkeys(self._worker_of.values(), time.monotonic())  # when it turns to its next message
         answers: list[tuple[Message, Message]] = []
         for position, message in enumerate(messages):
+            deadline = None if timeout is None else free_at[self._worker(message)] + timeout
             reply, worker_lost = self._collect(message, futures[id(message)], deadline)
+            free_at[self._worker(message)] = getattr(futures[id(message)], "done_at", time.monotonic())
             if worker_lost:  # it died or overran on this message: the others that it had queued start again
                 for other in messages[position + 1 :]:
                     if self._worker(other) == self._worker(message) and not _succeeded(futures[id(other)]):
@@ -115,10 +118,12 @@ class LocalGrid(Grid):
 
     def _submit(self, message: Message) -> Future[bytes]:
         try:
-            return self._pool(self._worker(message)).submit(_answer, *self._task(message))
+            future = self._pool(self._worker(message)).submit(_answer, *self._task(message))
         except BrokenProcessPool:
             self._stop(self._worker(message))
-            return self._pool(self._worker(message)).submit(_answer, *self._task(message))
+            future = self._pool(self._worker(message)).submit(_answer, *self._task(message))
+        future.add_done_callback(_note_time)
+        return future
 
     def _collect(self, message: Message, future: Future[bytes], deadline: float | None) -> tuple[Message | None, bool]:
         """The reply if there is one, and whether the worker was lost over it."""
@@ -136,7 +141,8 @@ class LocalGrid(Grid):
         pool = self._pools[index]
         if pool is None:
             context = multiprocessing.get_context("spawn")
-            pool = self._pools[index] = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker)
+            pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
+            self._pools[index] = pool
         return pool
 
     def _stop(self, index: int) -> None:
@@ -164,10 +170,14 @@ def _succeeded(future: Future[bytes]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
-def _start_worker() -> None:
+def _note_time(future: Future[bytes]) -> None:
+    future.done_at = time.monotonic()  # type: ignore[attr-defined]
+
+
+def _start_worker(parent: int) -> None:
     """A worker is single-threaded unless its center asks otherwise, offline, and ends with its parent."""
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", FLWR_TELEMETRY_ENABLED="0")
-    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides, then stops us
 
     def watch() -> None:
         while os.getppid() == parent:

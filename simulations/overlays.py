@@ -59,7 +59,9 @@ def draw(picture: Picture, structures: Sequence[str]) -> bytes:
     for row, (modality, colors, limits) in zip(axes, rows, strict=True):
         volume = picture.batch.inputs[modality][0, 0].numpy()
         for axis, plane in enumerate(row):
-            plane.imshow(np.take(volume, center[axis], axis), cmap=colors, vmin=limits[0], vmax=limits[1], origin="lower")
+            plane.imshow(
+                np.take(volume, center[axis], axis), cmap=colors, vmin=limits[0], vmax=limits[1], origin="lower"
+            )
             for number, _ in enumerate(structures, start=1):
                 color = COLORS[(number - 1) % len(COLORS)]
                 _contour(plane, np.take(picture.truth.numpy() == number, center[axis], axis), color, "dashed")

@@ -1,9 +1,8 @@
 """Pretraining of the mini CT-CLIP: contrast chest volumes with their reports, then learn the codebook.
 
 Everything that moves weights or codebook lives here; the frozen module in `common/backbones` only looks things up.
-The recipe: CLIP's symmetric contrast with a learned temperature. A text may be true of several volumes of a batch
-("Cardiomegaly is not present."), so every volume that a text is true of is its target, not only the one it came with.
-Beside it each volume chooses between the two zero-shot prompts of every finding (CT-CLIP's VocabFine), so the prompts
+The recipe: CLIP's symmetric contrast of volumes and reports with a learned temperature; cases of a batch with the very
+same findings count as each other's pairs. Beside it each volume chooses between the two zero-shot prompts of every finding (CT-CLIP's VocabFine), so the prompts
 of a later zero-shot test are known, the volumes are not.
 Warm-up epochs contrast unquantised tokens; then a cosine k-means of the tokens starts the codebook, and the rest
 trains through it, straight through, with a commitment term and moving averages.
@@ -274,7 +273,7 @@ def _loss(
     codebook: MovingCodebook | None,
 ) -> Tensor:
     findings = train.findings[rows]
-    texts, stated = zip(*(describe(train.reports[i], train.findings[i], rng) for i in rows), strict=True)
+    texts = [describe(train.reports[i], train.findings[i], rng) for i in rows]
     volumes = torch.stack([_shifted(volume, rng, recipe.shift_voxels) for volume in train.hu[rows]])
     encoded = model.visual_transformer(scaled(volumes, model.native.ct_hu))
     tokens, commitment = encoded.hidden[-1], torch.zeros(())
@@ -286,11 +285,12 @@ def _loss(
         codebook.update(tokens.detach(), encoded.indices)
     assert model.to_visual_latent is not None
     image = F.normalize(model.to_visual_latent(pooled), dim=-1)
-    text = model.text_latent(model.tokenizer(list(texts)))
+    text = model.text_latent(model.tokenizer(texts))
     present, absent = model.text_latent(model.tokenizer(prompts())).chunk(2)
     scale = model.temperature.exp()
-    reports = contrast(scale * image @ text.T, true_of(findings, torch.stack(stated)))
-    pairs = F.binary_cross_entropy_with_logits(scale * image @ (present - absent).T, findings.float())
+    reports = contrast(scale * image @ text.T, same_findings(findings))
+    share = train.findings.float().mean(dim=0).clamp(0.02, 0.98)
+    pairs = balanced(scale * image @ (present - absent).T, findings, share)
     return reports + recipe.prompt_pairs * pairs + recipe.commitment * commitment
 
 
@@ -309,33 +309,32 @@ def contrast(logits: Tensor, matches: Tensor) -> Tensor:
     return 0.5 * (F.cross_entropy(logits, by_image) + F.cross_entropy(logits.T, by_text))
 
 
-def true_of(findings: Tensor, stated: Tensor) -> Tensor:
-    """Which text is true of which image, bool (B images, B texts).
-
-    Args:
-        findings: bool (B, 18); text j comes from case j.
-        stated: bool (B, 18), the findings that text j says anything about.
-    """
-    agree = findings[:, None, :] == findings[None, :, :]
-    return (agree | ~stated[None, :, :]).all(dim=-1)
+def same_findings(findings: Tensor) -> Tensor:
+    """Which reports are true of which images, bool (B, B): those of cases with the very same findings, bool (B, 18)."""
+    return (findings[:, None, :] == findings[None, :, :]).all(dim=-1)
 
 
-def describe(report: str, findings: Tensor, rng: np.random.Generator) -> tuple[str, Tensor]:
-    """A text about a case, and the findings (bool (18,)) that it settles.
-
-    Sometimes a few zero-shot prompts, present findings preferred; otherwise the report (which settles all of them:
-    what it does not mention is absent), sometimes with prompts appended.
-    """
-    kind = rng.random()
+def describe(report: str, findings: Tensor, rng: np.random.Generator) -> str:
+    """The report; every other time with the prompts of one to three findings appended, present ones preferred."""
+    if rng.random() < 0.5:
+        return report
     odds = np.where(findings.numpy(), 4.0, 1.0)
     chosen = rng.choice(len(FINDINGS), size=rng.integers(1, 4), replace=False, p=odds / odds.sum())
-    said = " ".join(prompt(FINDINGS[i], present=bool(findings[i])) for i in chosen)
-    if kind < 0.35:
-        stated = torch.zeros(len(FINDINGS), dtype=torch.bool)
-        stated[chosen] = True
-        return said, stated
-    text = f"{report} {said}" if kind < 0.5 else report
-    return text, torch.ones(len(FINDINGS), dtype=torch.bool)
+    return " ".join([report, *(prompt(FINDINGS[i], present=bool(findings[i])) for i in chosen)])
+
+
+def balanced(logits: Tensor, truth: Tensor, share: Tensor) -> Tensor:
+    """Cross-entropy in which the positives and the negatives of each finding weigh the same.
+
+    Without the balance the first thing learned is how rare each finding is, which one constant vector for all images
+    expresses best: the images collapse onto it and the contrast dies.
+
+    Args:
+        logits, truth: (B, 18).
+        share: (18,) of cases that have each finding.
+    """
+    weights = torch.where(truth, 0.5 / share, 0.5 / (1 - share))
+    return F.binary_cross_entropy_with_logits(logits, truth.float(), weight=weights)
 
 
 def scaled(hu: Tensor, ct_hu: tuple[float, float]) -> Tensor:

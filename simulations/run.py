@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
@@ -21,12 +21,21 @@ from simulations.local_grid import LocalGrid
 RUNS = Path("runs")
 
 
-def simulate(overrides: Sequence[str], *, folder: Path | None = None) -> RunFolder:
-    """Run or resume a curriculum; the run folder with ledger, bank, results and report."""
+def simulate(
+    overrides: Sequence[str],
+    *,
+    folder: Path | None = None,
+    runtime: Callable[[Run, RunFolder, Sequence[str]], None] | None = None,
+) -> RunFolder:
+    """Run or resume a curriculum; the run folder with ledger, bank, results and report.
+
+    Args:
+        runtime: what carries the messages; default: `federate`, over LocalGrid.
+    """
     run = compose_run(overrides)
     check_run(run)
     place = RunFolder(folder or RUNS / run.name)
-    federate(run, place, overrides)
+    (runtime or federate)(run, place, overrides)
     if not Ledger(place.ledger).events("verified"):
         verify_in_fresh_process(place.path)
     from simulations.overlays import overlays_of

@@ -19,3 +19,19 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not here: golden values and real data are not part of the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cohort of four centers in the 2022 layout; read only, tests that change files make their own."""
+    from tests.small import SIZES, write_cohort
+
+    return write_cohort(tmp_path_factory.mktemp("cohort"), SIZES)
+
+
+@pytest.fixture(scope="session")
+def small_centers(small_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The four centers' files."""
+    from tests.small import SIZES, write_centers
+
+    return write_centers(tmp_path_factory.mktemp("centers"), small_root, SIZES)

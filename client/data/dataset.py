@@ -76,10 +76,20 @@ class CaseSet:
             for i, (case, prepared) in enumerate(ready)
         ]
         self._text_length = 0 if tokens is None else tokens.shape[1]
-        self.kept_features: dict[int, Features] = {}  # position -> frozen features, filled by whoever computes them
+        self._kept: tuple[str, dict[int, Features]] = ("", {})
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    def kept_features(self, key: str) -> dict[int, Features]:
+        """Frozen features by position, filled by whoever computes them; another key starts anew.
+
+        Args:
+            key: what decides them beside the cases: the base and what stands inside the encoder.
+        """
+        if self._kept[0] != key:
+            self._kept = (key, {})
+        return self._kept[1]
 
     @property
     def modalities(self) -> set[str]:
@@ -180,7 +190,7 @@ def _segmentation(case: Case, prepared: Prepared | None, step: Step) -> dict[str
 
 def _prognosis(case: Case, prepared: Prepared | None, step: Step) -> dict[str, Tensor]:
     assert case.days is not None and case.event is not None  # asked for by `usable`
-    return {"time": torch.tensor(case.days), "event": torch.tensor(float(case.event))}
+    return {"days": torch.tensor(case.days), "event": torch.tensor(float(case.event))}
 
 
 def _classification(case: Case, prepared: Prepared | None, step: Step) -> dict[str, Tensor]:

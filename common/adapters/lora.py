@@ -31,11 +31,9 @@ class LoraTensors:
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Path in the backbone -> parameter, without peft's adapter name: ``blocks.0.qkv.lora_A.weight``."""
-        infix = f".{self.adapter}"
+        infix = f".{self.adapter}."
         return {
-            name.replace(infix, ""): parameter
-            for name, parameter in self._twin.named_parameters()
-            if infix in name and "lora_" in name
+            name.replace(infix, "."): parameter for name, parameter in self._twin.named_parameters() if infix in name
         }
 
     def train(self, mode: bool) -> None:
@@ -56,7 +54,7 @@ def inject(twin: nn.Module, backbone: Backbone, *, name: str, spec: LoraPart) ->
         name: the part's name.
     """
     # peft reads "lora_" in parameter names; a prefix keeps any part name from being a substring of it.
-    adapter = "part-" + name.replace(".", "-")
+    adapter = f"part-{name}"
     targets = "|".join(re.escape(module) for module in target_modules(backbone, spec))
     config = LoraConfig(
         r=spec.rank,

@@ -6,6 +6,7 @@ the two encoders and their projections (decoder remnants, unused copies) is drop
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,14 @@ from common.backbones.text import FolderTokenizer, MiniTokenizer, TextConfig, bu
 from common.batch import CT, EHR
 from common.errors import BackboneError
 
-MINI_FOLDER = Path(__file__).parent / "mini"
+
+def _mini_folder() -> Path:
+    """The shipped files; a Flower bundle cannot carry them, there they are found under ``$FEDGRAFT_HOME/backbones``."""
+    shipped, home = Path(__file__).parent / "mini", os.environ.get("FEDGRAFT_HOME")
+    return shipped if (shipped / "vocab.txt").exists() or home is None else Path(home) / "backbones" / "mini"
+
+
+MINI_FOLDER = _mini_folder()
 MINI_WEIGHTS = MINI_FOLDER / "ct_clip_mini.safetensors"
 
 _IMAGE_LAYER = r"visual_transformer\.enc_(?:spatial|temporal)_transformer\.layers\.(\d+)"

@@ -6,9 +6,11 @@ every key and type checked: it never names code.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,6 @@ from common.config.schema import (
     Run,
     Runtime,
     Selection,
-    Split,
     Step,
     Training,
     View,
@@ -71,15 +72,24 @@ def step_to_json(step: Step) -> str:
 
 def step_from_json(text: str) -> Step:
     """The step that a message carries; refuses unknown kinds, keys and types."""
+    return copy.deepcopy(_parsed_step(text))
+
+
+@lru_cache(maxsize=64)  # checking every type takes tens of milliseconds, and each message of a round carries the step
+def _parsed_step(text: str) -> Step:
     try:
-        data = json.loads(text)
-        return _step(data)
+        return _step(json.loads(text))
     except (TypeError, KeyError, AttributeError, json.JSONDecodeError, OmegaConfBaseException) as error:
         raise ConfigError(f"A step could not be read from its message: {error}") from error
 
 
 def from_json(cls: type, text: str) -> Any:
     """A plain (not polymorphic) dataclass from JSON, every key and type checked."""
+    return copy.deepcopy(_parsed_plain(cls, text))
+
+
+@lru_cache(maxsize=64)
+def _parsed_plain(cls: type, text: str) -> Any:
     try:
         return _plain(cls, json.loads(text))
     except (TypeError, json.JSONDecodeError, OmegaConfBaseException) as error:
@@ -108,10 +118,10 @@ def _step(data: dict[str, Any]) -> Step:
     return step
 
 
-def _kind(what: str, registry: dict[str, type], data: dict[str, Any]) -> Any:
-    kind = data.get("kind")
+def _kind(what: str, registry: Mapping[str, type], data: dict[str, Any]) -> Any:
+    kind = str(data.get("kind"))
     if kind not in registry:
-        raise UnknownName(what, str(kind), registry)
+        raise UnknownName(what, kind, registry)
     return _plain(registry[kind], data)
 
 
@@ -126,11 +136,19 @@ def _plain(cls: type, data: dict[str, Any]) -> Any:
 def _register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Run)
-    for name, node in (("backbone", BackboneSpec), ("data", Data), ("runtime", Runtime), ("split", Split)):
+    plain: dict[str, type] = {
+        "adapter": Adapter,
+        "backbone": BackboneSpec,
+        "data": Data,
+        "runtime": Runtime,
+        "step": Step,
+    }
+    for name, node in plain.items():
         store.store(group="schema", name=name, node=node)
-    store.store(group="schema", name="step", node=Step)
-    store.store(group="schema", name="adapter", node=Adapter)
-    for group, registry in (("task", TASKS), ("part", PARTS), ("method", METHODS), ("federation", FEDERATIONS)):
+    registries: dict[str, Mapping[str, type]] = {
+        "task": TASKS, "part": PARTS, "method": METHODS, "federation": FEDERATIONS,
+    }  # fmt: skip
+    for group, registry in registries.items():
         for kind, node in registry.items():
             store.store(group=f"schema/{group}", name=kind, node=node)
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,7 @@ from simulations.phantom.shapes import Grid
 
 CHEST_STREAM = 100  # stands where a center's number stands in the seed, so chests never share a center's numbers
 CHESTS_AT_FULL_SCALE = 200
+PATIENTS_PER_WORKER = 30  # a process that draws costs two seconds to start
 CEILING_COPIES = 10  # the expected ceiling is taken over this many full-size cohorts of records, from other seeds
 NOT_PARAMETERS = ("FINDINGS", "DRAW", "PHRASES", "NODE", "PRIMARY")  # names and tables, not choices
 Progress = Callable[[int, int], None]
@@ -140,14 +145,28 @@ def _write(folder: Path, *, scale: float, seed: int, chest: int, progress: Progr
     patients = draw_patients(scale=scale, seed=seed)
     total = len(patients) + chest
     write_records(folder, patients)
-    for done, patient in enumerate(patients, start=1):
-        write_case(folder / "hecktor", patient.name, draw_case(patient))
+    for done, _ in enumerate(_drawn(folder / "hecktor", patients), start=1):
         progress(done, total)
     write_chests(folder / "chest", count=chest, seed=seed, tick=lambda done: progress(len(patients) + done, total))
     card = _card(patients, scale=scale, seed=seed, chest=chest)
     (folder / "README.md").write_text(_readme(card))
     card.write(folder / "card.json")
     return card
+
+
+def _drawn(folder: Path, patients: list[Patient]) -> Iterator[str]:
+    """Draw and store every patient, on all cores where there are many; a case depends on its own seed only."""
+    workers = min(len(os.sched_getaffinity(0)), len(patients) // PATIENTS_PER_WORKER)
+    if workers < 2:
+        yield from (_draw_patient(folder, patient) for patient in patients)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_draw_patient, repeat(folder), patients, chunksize=4)
+
+
+def _draw_patient(folder: Path, patient: Patient) -> str:
+    write_case(folder, patient.name, draw_case(patient))
+    return patient.name
 
 
 def write_records(folder: Path, patients: list[Patient]) -> None:

@@ -151,6 +151,17 @@ def test_train_mode_reaches_trained_parts_only(backbone):
     assert not torch.equal(first, second)  # dropout inside the adapter only
 
 
+def test_the_encoder_key_tells_features_apart(backbone):
+    inputs, present = case(backbone)
+    plain = AdaptedModel(backbone, step({"image": MlpPart()}), seed=1)
+    key = plain.encoder_key()
+    assert train_a_step(plain, inputs, present).encoder_key() == key  # what comes after the encoder does not count
+    assert AdaptedModel(backbone, step(), seed=2).encoder_key() == key
+    lora = AdaptedModel(backbone, step(unicon(), train=["head"]), seed=1)
+    assert lora.encoder_is_frozen and lora.encoder_key() != key
+    assert AdaptedModel(backbone, step(unicon()), seed=2).encoder_key() != lora.encoder_key()
+
+
 def test_only_parts_named_in_train_parts_move(backbone):
     inputs, present = case(backbone)
     model = AdaptedModel(backbone, step(unicon(), train=["with*", "head"]), seed=1)

@@ -85,7 +85,10 @@ def test_texts_about_a_case_say_only_what_is_so():
 def test_hounsfield_units_are_clipped_and_scaled():
     hu = torch.tensor([-2000, -1000, 0, 500, 3000]).to(torch.int16).reshape(1, 1, 1, 5)
 
-    assert scaled(hu, (-1000.0, 1000.0)).flatten().tolist() == [-1.0, -1.0, 0.0, 0.5, 1.0]
+    found = scaled(hu, (-1000.0, 1000.0))
+
+    assert found.shape == (1, 1, 1, 1, 5)
+    torch.testing.assert_close(found.flatten(), torch.tensor([-1.0, -1.0, 0.0, 0.5, 1.0]))
 
 
 def test_cosine_kmeans_finds_directions_whatever_the_length():

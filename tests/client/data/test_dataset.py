@@ -58,7 +58,7 @@ def test_prognosis_batches_carry_reports_and_outcomes(cases):
     held = CaseSet(cases, step(PrognosisTask(), CT, EHR), tokenizer=words)
     (batch,) = held.all(8)
     assert [c.patient for c in held.cases] == ["CHUM-001", "CHUM-002", "CHUM-003", "HMR-002"]
-    assert batch.target["time"].tolist() == [200.0, 100.0, 200.0, 200.0]
+    assert batch.target["days"].tolist() == [200.0, 100.0, 200.0, 200.0]
     assert batch.target["event"].tolist() == [0.0, 1.0, 0.0, 0.0] and batch.target["event"].dtype == torch.float32
     assert batch.present[EHR].tolist() == [True, True, False, True]
     assert batch.inputs[EHR].dtype == torch.int64 and (batch.inputs[EHR][2] == 0).all()

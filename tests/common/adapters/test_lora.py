@@ -79,7 +79,8 @@ def test_two_parts_on_one_layer_add_up():
     backbone = OneLayer([[1.0, 0], [0, 1], [0, 0]])
     twin = frozen_twin(backbone)
     spec = LoraPart(sites=["layer"], rank=1, alpha=1.0, dropout=0.0)
-    first, second = (inject(twin, backbone, name=name, spec=spec).parameters() for name in ("one", "two"))
+    first, second = (inject(twin, backbone, name=name, spec=spec).parameters() for name in ("one", "one_more"))
+    assert list(first) == list(second) == ["layer.lora_A.weight", "layer.lora_B.weight"]
     with torch.no_grad():
         for tensors, value in ((first, 1.0), (second, 10.0)):
             tensors["layer.lora_A.weight"].fill_(value)

@@ -1,0 +1,177 @@
+"""Paired: test patients' records of every arm, and differences with intervals from resampling patients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from common.config.schema import Step
+from common.metrics import paired_bootstrap
+from common.tasks import build_task, pooled_metrics
+from server.report.report import Comparison
+from simulations.study import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing
+
+MARGINS = {"dsc_agg": 0.01, "dice": 0.01, "c_index": 0.02}  # non-inferiority, DESIGN section 8
+SMALLEST = 5  # patients; below, no interval is claimed
+METRICS = {"segmentation": ("dsc_agg", "dice"), "prognosis": ("c_index",), "classification": ("auroc",)}
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One test patient of one fold under one arm: a record per seed."""
+
+    center: str
+    patient: str
+    fold: int
+    records: tuple[dict[str, np.ndarray], ...]
+
+
+def patients_of(comparing: Comparing, arm: str, step: str) -> list[Patient]:
+    """Every test patient of an arm and step, folds joined, in the order of center and ID."""
+    found: dict[tuple[str, str, int], list[dict[str, np.ndarray]]] = {}
+    for cell in comparing.cells:
+        places = (comparing.folder / "records" / cell.name).glob(f"{arm}-*" if arm == LOCAL else arm)
+        for path in sorted(place / f"{step}.json" for place in places):
+            for row in json.loads(path.read_text()) if path.exists() else []:
+                record = {name: np.asarray(value) for name, value in row["record"].items()}
+                found.setdefault((row["center"], row["patient"], cell.fold), []).append(record)
+    return [Patient(c, p, f, tuple(records)) for (c, p, f), records in sorted(found.items())]
+
+
+def value_of_patients(step: Step, patients: Sequence[Patient], metric: str) -> float | None:
+    """A metric over patients, averaged over seeds; pairs of patients are formed within a center and fold only."""
+    task = build_task(step.task)
+    values = []
+    for seed in range(len(patients[0].records) if patients else 0):
+        records = [patient.records[seed] for patient in patients]
+        labels = [(patient.center, patient.fold) for patient in patients]
+        values.append(pooled_metrics(task, records, labels).get(metric))
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined and len(defined) == len(values) else None
+
+
+def compare_arms(
+    comparing: Comparing, a: tuple[str, str], b: tuple[str, str], metric: str, *, center: str | None = None
+) -> Comparison | None:
+    """The paired difference a - b of two (arm, step) pairs over the patients that both scored."""
+    step = comparing.run.steps[a[1]]
+    sides = [{(p.center, p.patient, p.fold): p for p in patients_of(comparing, *side)} for side in (a, b)]
+    keys = sorted(k for k in sides[0].keys() & sides[1].keys() if center in (None, k[0]))
+    if not keys:
+        return None
+    left, right = ([side[key] for key in keys] for side in sides)
+    found = paired_bootstrap(
+        left,
+        right,
+        statistic=lambda chosen: value_of_patients(step, chosen, metric),
+        strata=[key[0] for key in keys],
+        draws=comparing.run.compare.draws if center is None else max(200, comparing.run.compare.draws // 4),
+    )
+    if found.difference is None:
+        return None
+    if len(keys) < SMALLEST:
+        found = found._replace(low=None, high=None)
+    names = [arm if step_name == a[1] else f"{arm} {step_name}" for arm, step_name in (a, b)]
+    return Comparison(
+        task=a[1] if center is None else f"{a[1]} at {center}",
+        metric=metric,
+        a=names[0],
+        b=names[1],
+        difference=found.difference,
+        low=found.low,
+        high=found.high,
+        n=len(keys),
+        note=_note(found.low, metric) if b[0] in (CENTRALIZED, LOCAL) else "",
+    )
+
+
+def _note(low: float | None, metric: str) -> str:
+    margin = MARGINS.get(metric)
+    if low is None:
+        return f"fewer than {SMALLEST} patients: no interval"
+    if margin is None:
+        return ""
+    return f"not inferior at margin {margin}" if low > -margin else f"non-inferiority at margin {margin} not shown"
+
+
+def comparisons_of(comparing: Comparing) -> list[Comparison]:
+    """Every paired difference that the comparison reports, whatever its sign."""
+    found: list[Comparison | None] = []
+    run = comparing.run
+    for control in run.compare.pairs:
+        for metric in METRICS[run.steps[control[0]].task.kind]:
+            found.append(compare_arms(comparing, (FEDERATED, control[0]), (FEDERATED, control[1]), metric))
+    others = [CENTRALIZED, LOCAL, *([RANDOM] if run.compare.random_backbone else []), UNTRAINED]
+    for step, other in product(_trained(comparing), others):
+        for metric in METRICS[step.task.kind]:
+            found.append(compare_arms(comparing, (FEDERATED, step.name), (other, step.name), metric))
+    return [comparison for comparison in found if comparison is not None]
+
+
+def harmed_centers(comparing: Comparing) -> list[Comparison]:
+    """Federated against local-only, center by center, in each step's primary metric."""
+    found = []
+    for step in _trained(comparing):
+        metric = build_task(step.task).primary
+        for center in sorted({p.center for p in patients_of(comparing, LOCAL, step.name)}):
+            found.append(compare_arms(comparing, (FEDERATED, step.name), (LOCAL, step.name), metric, center=center))
+    return [
+        replace(c, note="harmed" if c.high is not None and c.high < 0 else "" if c.low is not None else c.note)
+        for c in found
+        if c is not None
+    ]
+
+
+def arm_rows(comparing: Comparing, arm: str) -> list[dict[str, Any]]:
+    """Score rows of an arm from its patients' records: pooled with an interval, and per center."""
+    rows = []
+    for step in _trained(comparing, with_controls=arm == FEDERATED):
+        patients = patients_of(comparing, arm, step.name)
+        for metric in METRICS[step.task.kind]:
+            for center in ["pooled", *sorted({p.center for p in patients})]:
+                chosen = [p for p in patients if center in ("pooled", p.center)]
+                value = value_of_patients(step, chosen, metric)
+                low, high = _interval(comparing, step, chosen, metric) if center == "pooled" else (None, None)
+                rows.append(
+                    {
+                        "arm": arm,
+                        "step": step.name,
+                        "task": step.name,
+                        "metric": metric,
+                        "center": center,
+                        "mode": "+".join(step.modalities),
+                        "value": value,
+                        "low": low,
+                        "high": high,
+                        "n": len(chosen),
+                    }
+                )
+    return rows
+
+
+def _interval(
+    comparing: Comparing, step: Step, patients: list[Patient], metric: str
+) -> tuple[float | None, float | None]:
+    nothing: list[Any] = [None] * len(patients)
+    found = (
+        paired_bootstrap(
+            patients,
+            nothing,
+            statistic=lambda chosen: 0.0 if chosen[0] is None else value_of_patients(step, chosen, metric),
+            strata=[p.center for p in patients],
+            draws=comparing.run.compare.draws,
+        )
+        if patients
+        else None
+    )
+    return (found.low, found.high) if found else (None, None)
+
+
+def _trained(comparing: Comparing, *, with_controls: bool = False) -> list[Step]:
+    run = comparing.run
+    return [s for s in run.steps.values() if s.rounds > 0 and (with_controls or s.name not in run.controls)]

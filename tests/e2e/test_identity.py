@@ -1,0 +1,56 @@
+"""Federation changes nothing but the place: one center equals central training, seeds decide, workers do not."""
+
+import pytest
+import torch
+
+from server.curriculum import starting_state
+from simulations.baselines import PooledCenter, baseline_order, train_pooled
+from tests.small import adapters, federate, forget, open_all, small_run
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [["tumour_ct"], ["relapse"], ["tumour_ct", "tumour_ctpet"]],
+    ids=["decoder on kept features", "LoRA with dropout and augmentation", "PET from an earlier step"],
+)
+def test_one_center_federated_is_central_training_bit_for_bit(tmp_path, small_centers, steps):
+    files = {"CHUM": small_centers["CHUM"]}
+    run = small_run(centers=["CHUM"], steps=steps)
+    leader = federate(run, tmp_path, files)
+    finished = leader.ledger.events("step_finished")[-1]
+    step = run.steps[finished["step"]]
+
+    forget()
+    start = starting_state(leader, step)
+    order = baseline_order(run, step, base=leader.base, state=start)
+    central = train_pooled(PooledCenter(open_all(files)), order, reset_per_round=True)
+
+    federated = leader.bank.get(finished["key"])
+    assert central.kept_pass == finished["kept_round"] and equal(central.state, federated)
+    assert not equal(start, federated)
+    rounds = leader.ledger.events("round_finished", step=step.name)
+    assert central.validation == [event["validation"]["pooled"] for event in rounds]
+
+
+def test_the_seed_decides_every_bit(tmp_path, small_centers):
+    def keys(name, seed):
+        run = small_run(centers=["CHUM", "CHUP"], steps=["tumour_ct"], rounds=1)
+        run.seed = seed
+        return adapters(federate(run, tmp_path / name, small_centers))
+
+    first = keys("a", 1)
+    assert keys("b", 1) == first
+    assert keys("c", 2)["tumour_ct"] != first["tumour_ct"]
+
+
+@pytest.mark.slow
+def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path, small_centers):
+    run = small_run(centers=["CHUM", "CHUP", "MDA"], steps=["tumour_ct", "relapse"], rounds=1)
+    keys = [
+        adapters(federate(run, tmp_path / str(workers), small_centers, workers=workers)) for workers in (0, 1, 2, 3)
+    ]
+    assert len(keys[0]) == 2 and keys[1:] == keys[:1] * 3
