@@ -55,7 +55,7 @@ def _results(comparing: Comparing, found: list[Comparison]) -> Results:
 
 def notes_of(comparing: Comparing, found: list[Comparison]) -> list[str]:
     """What a reader must know to weigh the figures."""
-    harmed = [c.task for c in found if c.note == "harmed"]
+    harmed = [f"{c.task}, {c.a}" for c in found if c.note == "harmed"]
     return [
         f"{len(comparing.run.compare.folds)} fold(s), seeds {comparing.run.compare.seeds}; intervals: 95 %, percentile "
         f"bootstrap over test patients within centers ({comparing.run.compare.draws} draws, a quarter for single "

@@ -76,9 +76,10 @@ def compare_arms(
         return None
     if len(keys) < SMALLEST:
         found = found._replace(low=None, high=None)
-    names = [arm if step_name == a[1] else f"{arm} {step_name}" for arm, step_name in (a, b)]
+    place = "" if center is None else f" at {center}"
+    names = [(arm if step_name == a[1] else f"{arm} {step_name}") + place for arm, step_name in (a, b)]
     return Comparison(
-        task=a[1] if center is None else f"{a[1]} at {center}",
+        task=a[1],
         metric=metric,
         a=names[0],
         b=names[1],

@@ -1,11 +1,13 @@
 """Pretraining of the mini CT-CLIP: contrast chest volumes with their reports, then learn the codebook.
 
 Everything that moves weights or codebook lives here; the frozen module in `common/backbones` only looks things up.
-The recipe: CLIP's symmetric contrast of volumes and reports with a learned temperature; cases of a batch with the very
-same findings count as each other's pairs. Beside it each volume chooses between the two zero-shot prompts of every finding (CT-CLIP's VocabFine), so the prompts
-of a later zero-shot test are known, the volumes are not.
-Warm-up epochs contrast unquantised tokens; then a cosine k-means of the tokens starts the codebook, and the rest
-trains through it, straight through, with a commitment term and moving averages.
+The loss is CLIP's symmetric contrast of volumes and reports with a learned temperature (cases of a batch with the very
+same findings count as each other's pairs). Beside it each volume chooses between the two zero-shot prompts of every
+finding (CT-CLIP's VocabFine), so the prompts of a later zero-shot test are known, the volumes are not.
+
+Three phases, each starting where the one before ended: *locked* (the text side learns to read against fixed image
+features, which costs next to nothing), *continuous* (the image encoder joins, unquantised) and *quantized* (a cosine
+k-means of the tokens starts the codebook; training goes on straight through it).
 """
 
 from __future__ import annotations
@@ -14,35 +16,26 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.backbones import backbone_digest
 from common.backbones.ct_clip import MINI, CtClip, CtClipConfig, load_checkpoint, prompt
+from common.backbones.ctvit import Encoded
 from common.backbones.text import make_vocabulary
 from common.batch import CT
 from common.errors import ConfigError
 from common.findings import FINDINGS
+from simulations.codebook import MovingCodebook
 
 WEIGHTS, VOCABULARY, CARD = "ct_clip_mini.safetensors", "vocab.txt", "card.json"
 COMMAND = "python -m simulations pretrain --out {out} --cases {cases} --epochs {epochs} --seed {seed}"
-
-# What the report template for head and neck records may say; the mini model must be able to read it as words.
-CLINICAL_WORDS = """
-    patient year years old man woman male female aged age weight weighs weighing kg smoker smokes smoking smoked never
-    drinks drinking alcohol tobacco use user uses consumption does do not performance status zubrod ecog score hpv
-    human papillomavirus positive negative surgery surgical surgically chemotherapy radiotherapy chemoradiotherapy
-    treated treatment treatments received receives underwent before after head and neck head-neck cancer oropharyngeal
-    oropharynx squamous cell carcinoma primary tumour tumor node nodes nodal stage t n m body current currently former
-    history known unknown recorded record records report clinical is was were are has had have yes no none planned with
-    without of in on the a an for to by at this who scan imaging pet ct gender sex
-"""
 
 
 class Case(Protocol):
@@ -66,11 +59,13 @@ class Recipe:
     batch: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    locked_epochs: int = 10  # before `epochs`, text side and projections only
     warmup_steps: int = 50
-    continuous_share: float = 0.4  # of the epochs, before there is a codebook
+    continuous_share: float = 0.5  # of the epochs, before there is a codebook
     prompt_pairs: float = 3.0  # weight of choosing between the prompts of each finding
     commitment: float = 0.25
     codebook_decay: float = 0.99
+    center_decay: float = 0.9
     start_temperature: float = math.log(1 / 0.07)
     largest_temperature: float = math.log(100.0)
     shift_voxels: int = 2
@@ -167,84 +162,200 @@ def generate(make_case: MakeCase, cases: int, *, seed: int) -> Cohort:
 
 
 def _write_vocabulary(out: Path, reports: Sequence[str]) -> CtClipConfig:
-    """Writes vocab.txt from the reports, the prompts and the clinical words; the mini config that reads it."""
-    tokens = make_vocabulary([*reports, *prompts(), CLINICAL_WORDS])
+    """Writes vocab.txt from all words of chest and clinical reports; the mini config that reads it."""
+    from client.data.reports import clinical_vocabulary
+    from simulations.phantom import chest_vocabulary
+
+    words = sorted(chest_vocabulary() | clinical_vocabulary())
+    tokens = make_vocabulary([*reports, *prompts(), " ".join(words)])
     if len(tokens) > MINI.text.vocabulary:
         raise ConfigError(
             f"The reports use {len(tokens)} tokens, but the mini text side has room for {MINI.text.vocabulary}; "
             "use fewer words in the report templates or a larger MINI.text.vocabulary."
         )
     (out / VOCABULARY).write_text("\n".join(tokens) + "\n")
-    return CtClipConfig(
-        image=MINI.image,
-        text=MINI.text,
-        dim_latent=MINI.dim_latent,
-        visual_pooling=MINI.visual_pooling,
-        native=MINI.native,
-        vocabulary=out / VOCABULARY,
-    )
+    return replace(MINI, vocabulary=out / VOCABULARY)
 
 
 # ------------------------------------------------------------------------------------------------------ training
 
 
 def _fit(
-    config: CtClipConfig,
-    train: Cohort,
-    *,
-    epochs: int,
-    seed: int,
-    recipe: Recipe,
-    progress: Callable[[str], None],
+    config: CtClipConfig, train: Cohort, *, epochs: int, seed: int, recipe: Recipe, progress: Callable[[str], None]
 ) -> CtClip:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CtClip(config)
-    model.temperature.data.fill_(recipe.start_temperature)
-    rng = np.random.default_rng([seed, 2])
-    _center_projections(model, train)
-    batches = max(1, len(train) // recipe.batch)
-    optimizer = _optimizer(model, recipe)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(recipe.warmup_steps, epochs * batches))
-    codebook: MovingCodebook | None = None
-    for epoch in range(epochs):
-        if codebook is None and epoch >= round(recipe.continuous_share * epochs):
-            codebook = MovingCodebook.start(model, train, rng, decay=recipe.codebook_decay)
-        began, losses = time.perf_counter(), []
-        for rows in np.array_split(rng.permutation(len(train))[: batches * recipe.batch], batches):
-            loss = _loss(model, train, rows, rng, recipe, codebook)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
-            schedule.step()
-            model.temperature.data.clamp_(max=recipe.largest_temperature)
-            losses.append(loss.item())
-        progress(
-            f"pretrain epoch={epoch + 1}/{epochs} loss={np.mean(losses):.4f} quantized={codebook is not None} "
-            f"temperature={model.temperature.item():.2f} seconds={time.perf_counter() - began:.0f}"
-        )
-    return model.freeze()  # type: ignore[return-value]
+        _start_from_principal_patches(model, train)
+    lesson = Lesson(model, train, recipe, np.random.default_rng([seed, 2]))
+    lesson.locked(recipe.locked_epochs, progress)
+    lesson.unlocked(epochs, progress)
+    model.freeze()
+    return model
+
+
+class Lesson:
+    """One training run: the model, its cases and what moves along with it."""
+
+    def __init__(self, model: CtClip, train: Cohort, recipe: Recipe, rng: np.random.Generator):
+        assert model.to_visual_latent is not None
+        self.model, self.train, self.recipe, self.rng = model, train, recipe, rng
+        self.image_center = MovingCenter(model.to_visual_latent, decay=recipe.center_decay)
+        self.text_center = MovingCenter(model.to_text_latent, decay=recipe.center_decay)
+        self.codebook: MovingCodebook | None = None
+        self.share = train.findings.float().mean(dim=0).clamp(0.02, 0.98)
+        model.temperature.data.fill_(recipe.start_temperature)
+
+    def locked(self, epochs: int, progress: Callable[[str], None]) -> None:
+        """Text side and projections against the image features of the untrained encoder, computed once."""
+        features = torch.cat([self._features(hu) for hu in self.train.hu.split(32)])
+        assert self.model.to_visual_latent is not None
+        _whiten(self.model.to_visual_latent, features)
+        self.model.visual_transformer.requires_grad_(False)
+        optimizer = _optimizer(self.model, self.recipe)
+        for epoch in range(epochs):
+            report = _Report()
+            for rows in self._batches():
+                self._step(self._loss(rows, features[rows], report), optimizer)
+            progress(f"pretrain phase=locked epoch={epoch + 1}/{epochs} {report} T={self.model.temperature:.2f}")
+        self.model.visual_transformer.requires_grad_(True)
+
+    def unlocked(self, epochs: int, progress: Callable[[str], None]) -> None:
+        """Everything, first unquantised, then through the codebook."""
+        optimizer = _optimizer(self.model, self.recipe)
+        steps = epochs * len(self._batches())
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(self.recipe.warmup_steps, steps))
+        for epoch in range(epochs):
+            if self.codebook is None and epoch >= round(self.recipe.continuous_share * epochs):
+                self._start_codebook()
+            report = _Report()
+            for rows in self._batches():
+                volumes = torch.stack([self._shifted(volume) for volume in self.train.hu[rows]])
+                encoded = self.model.visual_transformer(scaled(volumes, self.model.native.ct_hu))
+                pooled, commitment = self._pool(encoded)
+                self._step(self._loss(rows, pooled, report) + self.recipe.commitment * commitment, optimizer)
+                schedule.step()
+            phase = "quantized" if self.codebook else "continuous"
+            progress(f"pretrain phase={phase} epoch={epoch + 1}/{epochs} {report} T={self.model.temperature:.2f}")
+
+    def _loss(self, rows: np.ndarray, pooled: Tensor, report: _Report) -> Tensor:
+        model, findings = self.model, self.train.findings[rows]
+        texts = [describe(self.train.reports[i], self.train.findings[i], self.rng) for i in rows]
+        words = model.read(model.tokenizer(texts))
+        present, absent = model.text_latent(model.tokenizer(prompts())).chunk(2)
+        assert model.to_visual_latent is not None
+        image = F.normalize(model.to_visual_latent(pooled), dim=-1) * model.temperature.exp()
+        text = F.normalize(model.to_text_latent(words), dim=-1)
+        reports = contrast(image @ text.T, same_findings(findings))
+        pairs = balanced(image @ (present - absent).T, findings, self.share)
+        self.image_center.see(pooled)
+        self.text_center.see(words)
+        report.add(reports, pairs)
+        return reports + self.recipe.prompt_pairs * pairs
+
+    def _step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        optimizer.step()
+        self.model.temperature.data.clamp_(max=self.recipe.largest_temperature)
+        self.image_center.remove()
+        self.text_center.remove()
+
+    def _pool(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
+        """Image features (B, C) and how far the tokens are from their codebook rows."""
+        tokens = encoded.hidden[-1]
+        if self.codebook is None:
+            return _mean_direction(tokens), torch.zeros(())
+        self.codebook.update(tokens.detach(), encoded.indices)
+        away = 1 - F.cosine_similarity(tokens, encoded.quantized.detach(), dim=-1).mean()
+        return encoded.quantized.mean(dim=(1, 2, 3)), away
+
+    @torch.no_grad()
+    def _features(self, hu: Tensor) -> Tensor:
+        return _mean_direction(self.model.visual_transformer(scaled(hu, self.model.native.ct_hu)).hidden[-1])
+
+    @torch.no_grad()
+    def _start_codebook(self) -> None:
+        some = self.train.hu[self.rng.permutation(len(self.train))[:256]]
+        encoder, ct_hu = self.model.visual_transformer, self.model.native.ct_hu
+        tokens = torch.cat([encoder(scaled(hu, ct_hu)).hidden[-1].flatten(0, -2) for hu in some.split(32)])
+        self.codebook = MovingCodebook(encoder.vq._codebook, tokens, decay=self.recipe.codebook_decay, rng=self.rng)
+
+    def _batches(self) -> list[np.ndarray]:
+        order = self.rng.permutation(len(self.train))
+        return np.array_split(order, max(1, len(order) // self.recipe.batch))
+
+    def _shifted(self, volume: Tensor) -> Tensor:
+        voxels = self.recipe.shift_voxels
+        shift = self.rng.integers(-voxels, voxels + 1, size=3)
+        return torch.roll(volume, tuple(int(s) for s in shift), dims=(0, 1, 2))
+
+
+class MovingCenter:
+    """Keeps a projection blind to the mean direction of what it projects.
+
+    Features of different cases differ little from their mean. A contrast that is still blind gains most by mapping
+    every case onto that mean, where its loss is exactly chance and its gradient nearly zero: it collapses.
+    """
+
+    def __init__(self, projection: nn.Linear, *, decay: float):
+        self._projection, self._decay = projection, decay
+        self._mean: Tensor | None = None
+
+    @torch.no_grad()
+    def see(self, features: Tensor) -> None:
+        """Follows the mean of features (B, C)."""
+        mean = features.mean(dim=0)
+        self._mean = mean if self._mean is None else self._mean.lerp(mean, 1 - self._decay)
+
+    @torch.no_grad()
+    def remove(self) -> None:
+        """Takes the mean direction out of the projection."""
+        assert self._mean is not None
+        direction, weight = F.normalize(self._mean, dim=0), self._projection.weight
+        weight -= (weight @ direction)[:, None] * direction
+
+
+class _Report:
+    """The losses of one epoch, as log fields."""
+
+    def __init__(self) -> None:
+        self._losses: list[tuple[float, float]] = []
+        self._began = time.perf_counter()
+
+    def add(self, reports: Tensor, pairs: Tensor) -> None:
+        self._losses.append((reports.item(), pairs.item()))
+
+    def __str__(self) -> str:
+        reports, pairs = np.mean(self._losses, axis=0)
+        return f"reports={reports:.4f} pairs={pairs:.4f} seconds={time.perf_counter() - self._began:.0f}"
 
 
 @torch.no_grad()
-def _center_projections(model: CtClip, train: Cohort) -> None:
-    """Takes the mean direction of images and of texts out of the projections.
+def _start_from_principal_patches(model: CtClip, train: Cohort) -> None:
+    """Patch filters start as the principal components of training patches: smooth, where random ones see noise."""
+    cut, norm, linear = (model.visual_transformer.to_patch_emb[i] for i in range(3))
+    assert isinstance(linear, nn.Linear)
+    patches = norm(cut(scaled(train.hu[:64], model.native.ct_hu)).flatten(0, -2))
+    _, _, components = torch.linalg.svd(patches - patches.mean(dim=0), full_matrices=False)
+    rows = min(len(components), len(linear.weight))
+    linear.weight[:rows] = 0.3 * components[:rows]
+    linear.bias.normal_()  # so that a patch of pure noise is one constant token, not amplified noise
 
-    Untrained encoders say nearly the same of every case (cosine 0.9 and 0.99), and a contrast of near-equal vectors
-    has nearly no gradient: without this, hundreds of steps pass before anything is learned.
-    """
-    few = slice(0, 128)
-    tokens = model.visual_transformer(scaled(train.hu[few], model.native.ct_hu)).hidden[-1]
-    ids = model.tokenizer([*train.reports[few], *prompts()])
-    words = model.text_transformer(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state[:, 0]
-    assert model.to_visual_latent is not None
-    for projection, features in (
-        (model.to_visual_latent, F.normalize(tokens, dim=-1).mean(dim=(1, 2, 3))),
-        (model.to_text_latent, words),
-    ):
-        mean = F.normalize(features.mean(dim=0), dim=0)
-        projection.weight -= (projection.weight @ mean)[:, None] * mean
+
+@torch.no_grad()
+def _whiten(projection: nn.Linear, features: Tensor) -> None:
+    """Starts a projection as the whitening of features (N, C), its rows of unit length on average."""
+    centered = features - features.mean(dim=0)
+    variances, directions = torch.linalg.eigh(centered.T @ centered / len(centered))
+    whitening = (directions / (variances + 1e-3 * variances.max()).sqrt()).T
+    rows = min(len(whitening), len(projection.weight))
+    projection.weight[:rows] = whitening[-rows:] / whitening[-rows:].norm() * math.sqrt(rows)
+
+
+def _mean_direction(tokens: Tensor) -> Tensor:
+    return F.normalize(tokens, dim=-1).mean(dim=(1, 2, 3))
 
 
 def _optimizer(model: CtClip, recipe: Recipe) -> torch.optim.Optimizer:
@@ -264,39 +375,21 @@ def _warmup_cosine(warmup: int, total: int) -> Callable[[int], float]:
     return factor
 
 
-def _loss(
-    model: CtClip,
-    train: Cohort,
-    rows: np.ndarray,
-    rng: np.random.Generator,
-    recipe: Recipe,
-    codebook: MovingCodebook | None,
-) -> Tensor:
-    findings = train.findings[rows]
-    texts = [describe(train.reports[i], train.findings[i], rng) for i in rows]
-    volumes = torch.stack([_shifted(volume, rng, recipe.shift_voxels) for volume in train.hu[rows]])
-    encoded = model.visual_transformer(scaled(volumes, model.native.ct_hu))
-    tokens, commitment = encoded.hidden[-1], torch.zeros(())
-    if codebook is None:
-        pooled = F.normalize(tokens, dim=-1).mean(dim=(1, 2, 3))
-    else:
-        pooled = encoded.quantized.mean(dim=(1, 2, 3))
-        commitment = 1 - F.cosine_similarity(tokens, encoded.quantized.detach(), dim=-1).mean()
-        codebook.update(tokens.detach(), encoded.indices)
-    assert model.to_visual_latent is not None
-    image = F.normalize(model.to_visual_latent(pooled), dim=-1)
-    text = model.text_latent(model.tokenizer(texts))
-    present, absent = model.text_latent(model.tokenizer(prompts())).chunk(2)
-    scale = model.temperature.exp()
-    reports = contrast(scale * image @ text.T, same_findings(findings))
-    share = train.findings.float().mean(dim=0).clamp(0.02, 0.98)
-    pairs = balanced(scale * image @ (present - absent).T, findings, share)
-    return reports + recipe.prompt_pairs * pairs + recipe.commitment * commitment
+# --------------------------------------------------------------------------------------------- texts and losses
 
 
 def prompts() -> list[str]:
     """All zero-shot prompts: every finding present, then every finding absent."""
     return [prompt(name, present=yes) for yes in (True, False) for name in FINDINGS]
+
+
+def describe(report: str, findings: Tensor, rng: np.random.Generator) -> str:
+    """The report; every other time with the prompts of one to three findings appended, present ones preferred."""
+    if rng.random() < 0.5:
+        return report
+    odds = np.where(findings.numpy(), 4.0, 1.0)
+    chosen = rng.choice(len(FINDINGS), size=rng.integers(1, 4), replace=False, p=odds / odds.sum())
+    return " ".join([report, *(prompt(FINDINGS[i], present=bool(findings[i])) for i in chosen)])
 
 
 def contrast(logits: Tensor, matches: Tensor) -> Tensor:
@@ -314,20 +407,10 @@ def same_findings(findings: Tensor) -> Tensor:
     return (findings[:, None, :] == findings[None, :, :]).all(dim=-1)
 
 
-def describe(report: str, findings: Tensor, rng: np.random.Generator) -> str:
-    """The report; every other time with the prompts of one to three findings appended, present ones preferred."""
-    if rng.random() < 0.5:
-        return report
-    odds = np.where(findings.numpy(), 4.0, 1.0)
-    chosen = rng.choice(len(FINDINGS), size=rng.integers(1, 4), replace=False, p=odds / odds.sum())
-    return " ".join([report, *(prompt(FINDINGS[i], present=bool(findings[i])) for i in chosen)])
-
-
 def balanced(logits: Tensor, truth: Tensor, share: Tensor) -> Tensor:
     """Cross-entropy in which the positives and the negatives of each finding weigh the same.
 
-    Without the balance the first thing learned is how rare each finding is, which one constant vector for all images
-    expresses best: the images collapse onto it and the contrast dies.
+    Without the balance the first thing learned is how rare each finding is, which the images have no part in.
 
     Args:
         logits, truth: (B, 18).
@@ -341,62 +424,6 @@ def scaled(hu: Tensor, ct_hu: tuple[float, float]) -> Tensor:
     """HU (B, D, H, W) clipped to the window and scaled to [-1, 1], as (B, 1, D, H, W)."""
     low, high = ct_hu
     return (hu[:, None].float().clamp(low, high) - low) * (2 / (high - low)) - 1
-
-
-def _shifted(volume: Tensor, rng: np.random.Generator, voxels: int) -> Tensor:
-    shift = rng.integers(-voxels, voxels + 1, size=3)
-    return torch.roll(volume, tuple(int(s) for s in shift), dims=(0, 1, 2))
-
-
-class MovingCodebook:
-    """Trains a codebook by moving averages of the unit tokens that chose each row (cosine, as CTViT's own)."""
-
-    def __init__(self, model: CtClip, *, decay: float, rng: np.random.Generator):
-        self._buffers = model.visual_transformer.vq._codebook
-        self._sums = self._buffers.embed[0].clone()
-        self._decay = decay
-        self._rng = rng
-        self._buffers.cluster_size.fill_(1.0)
-
-    @classmethod
-    def start(cls, model: CtClip, train: Cohort, rng: np.random.Generator, *, decay: float) -> MovingCodebook:
-        """Fills the rows with a cosine k-means of the tokens of some training cases."""
-        tokens = []
-        with torch.no_grad():
-            for rows in np.array_split(rng.permutation(len(train))[:256], 8):
-                if len(rows):
-                    volumes = scaled(train.hu[rows], model.native.ct_hu)
-                    tokens.append(model.visual_transformer(volumes).hidden[-1].flatten(0, -2))
-        size = model.config.image.codebook_size
-        model.visual_transformer.vq._codebook.embed[0].copy_(cosine_kmeans(torch.cat(tokens), size, rng=rng))
-        return cls(model, decay=decay, rng=rng)
-
-    @torch.no_grad()
-    def update(self, tokens: Tensor, indices: Tensor) -> None:
-        """One moving-average step; a row that nearly no token chooses any more restarts at a random token."""
-        unit, chosen = F.normalize(tokens.flatten(0, -2), dim=-1), indices.flatten()
-        counts = torch.bincount(chosen, minlength=len(self._sums)).float()
-        sums = torch.zeros_like(self._sums).index_add_(0, chosen, unit)
-        sizes = self._buffers.cluster_size[0]
-        sizes.lerp_(counts, 1 - self._decay)
-        self._sums.lerp_(sums, 1 - self._decay)
-        dead = (sizes < 0.05).nonzero().flatten()
-        if len(dead):
-            self._sums[dead] = unit[torch.from_numpy(self._rng.integers(0, len(unit), size=len(dead)))]
-            sizes[dead] = 1.0
-        self._buffers.embed[0].copy_(F.normalize(self._sums, dim=-1))
-
-
-def cosine_kmeans(points: Tensor, clusters: int, *, rng: np.random.Generator, iterations: int = 10) -> Tensor:
-    """Unit centers (clusters, C) of points (N, C) by angle; an empty cluster keeps its center."""
-    points = F.normalize(points, dim=-1)
-    centers = points[torch.from_numpy(rng.choice(len(points), size=clusters, replace=len(points) < clusters))].clone()
-    for _ in range(iterations):
-        nearest = (points @ centers.T).argmax(dim=-1)
-        sums = torch.zeros_like(centers).index_add_(0, nearest, points)
-        filled = torch.bincount(nearest, minlength=clusters) > 0
-        centers[filled] = F.normalize(sums[filled], dim=-1)
-    return centers
 
 
 # ---------------------------------------------------------------------------------------------------- evaluation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
@@ -12,6 +12,7 @@ from flwr.app import Context, RecordDict
 from common.config.load import compose_run
 from common.config.rules import check_run
 from common.config.schema import Run, Runtime
+from common.errors import DataError
 from common.ledger import Ledger
 from server.finish import verify_in_fresh_process, write_outputs
 from server.folder import RunFolder
@@ -49,6 +50,7 @@ def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Seq
     from server.app import app
 
     files, sizes = write_centers(run, folder, data_roots(run, progress=_progress))
+    _check_named_centers(run, files)
     if only is not None:
         files = {code: path for code, path in files.items() if code in only}
     grid = LocalGrid(files, workers=worker_count(run.runtime), sizes=sizes)
@@ -63,6 +65,20 @@ def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Seq
         app(grid, context)
     finally:
         grid.close()
+
+
+def _check_named_centers(run: Run, found: Collection[str]) -> None:
+    """Every center that a step names has cases: a simulation, unlike a deployment, cannot wait for one to connect."""
+    problems = []
+    for name, step in run.steps.items():
+        absent = sorted({*step.centers, *step.evaluate_at} - {"*"} - set(found))
+        if absent:
+            problems.append(
+                f"Step '{name}' names {', '.join(absent)}, which has no case under {run.data.root}; there are cases of "
+                f"{', '.join(sorted(found))}. Name those, or add the missing cases."
+            )
+    if problems:
+        raise DataError(problems)
 
 
 def worker_count(runtime: Runtime) -> int:

@@ -6,6 +6,7 @@ Plain functions; `tests/conftest.py` makes the session's cohort from them.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
@@ -22,7 +23,7 @@ from client import center as center_module
 from client.center import Center, CenterConfig
 from client.policy import Policy
 from common.config.load import compose_run
-from common.config.schema import Run, View
+from common.config.schema import Run, Selection, View
 from server.curriculum import Coordinator, run_curriculum
 from server.federation import Federation
 from server.folder import RunFolder
@@ -81,13 +82,17 @@ VIEW = View(spacing_mm=[SPACING] * 3, size=[SIDE] * 3, window=[SIDE] * 3, crop="
 def small_run(
     *overrides: str, centers: list[str] | None = None, rounds: int = 2, steps: list[str] | None = None
 ) -> Run:
-    """The quickstart's head-and-neck steps on the tiny backbone; ``centers`` train and are evaluated at every step."""
+    """The quickstart's head-and-neck steps on the tiny backbone; ``centers`` train and are evaluated at every step.
+
+    ``tumour_ct`` trains without augmentation, so that its frozen features are kept; the others with it.
+    """
     run = copy.deepcopy(_composed(overrides))
     run.data.split.folds, run.data.split.validation = 3, 0.34
     run.steps |= run.controls
     run.steps = {name: run.steps[name] for name in steps or ["tumour_ct", "tumour_ctpet"]}
     for step in run.steps.values():
-        step.rounds, step.view, step.training.batch = rounds, View(**asdict(VIEW)), 2
+        step.rounds, step.view, step.selection = rounds, View(**asdict(VIEW)), Selection()
+        step.training.batch, step.training.epochs, step.training.augment = 2, 1, step.name != "tumour_ct"
         if centers is not None:
             step.centers, step.evaluate_at = list(centers), list(centers)
     return run
@@ -173,3 +178,33 @@ def asked(sent: Message) -> tuple[str, int]:
 def code_of(reply: Message) -> str:
     """The center that answered."""
     return str(reply.content.config_records["status"]["center"])
+
+
+def children_of(parent: int) -> list[int]:
+    """Process ids of a process's children (Linux)."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(status.parent.name))
+    return found
+
+
+def gone(pids: list[int], *, within_s: float = 20.0) -> bool:
+    """Whether processes end (or are zombies) within some seconds."""
+    deadline = time.monotonic() + within_s
+    while any(_alive(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

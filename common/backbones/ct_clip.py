@@ -175,11 +175,12 @@ class CtClip(Backbone):
     def _text_features(self, ids: Tensor, there: Tensor) -> Tensor:
         # An absent report is all padding; it is read as one [PAD] so that attention has something to look at.
         mask = (ids != 0) | ~there[:, None]
-        return _keep(self._read(ids, mask), there)
+        return _keep(self.read(ids, mask), there)
 
-    def _read(self, ids: Tensor, mask: Tensor) -> Tensor:
-        hidden = self.text_transformer(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return hidden[:, 0]
+    def read(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[CLS] vectors (B, text_dim) of tokenised texts (B, L); the mask, by default ids != 0, says what is read."""
+        mask = ids != 0 if mask is None else mask
+        return self.text_transformer(input_ids=ids, attention_mask=mask.long()).last_hidden_state[:, 0]
 
     # ------------------------------------------------------------------------------------------------ zero-shot
 
@@ -214,7 +215,7 @@ class CtClip(Backbone):
 
     def text_latent(self, ids: Tensor) -> Tensor:
         """Unit vectors (B, dim_latent) of tokenised texts (B, L), 0 = padding."""
-        return F.normalize(self.to_text_latent(self._read(ids, ids != 0)), dim=-1)
+        return F.normalize(self.to_text_latent(self.read(ids)), dim=-1)
 
     @torch.no_grad()
     def zero_shot(self, inputs: Mapping[str, Tensor], classes: Sequence[str]) -> Tensor:

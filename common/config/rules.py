@@ -9,6 +9,7 @@ from common.batch import EHR, MODALITIES
 from common.config.schema import PARTS, DecoderPart, LoraPart, MlpPart, PatchEmbedPart, Run, SkipPart, Step
 from common.errors import ConfigError
 
+DATA_KINDS = ("folder", "phantom")
 CROPS = ("center", "head_neck", "none")
 PET_SCALES = ("suv", "zscore")
 WEIGHTINGS = ("n", "sqrt", "uniform")
@@ -36,6 +37,10 @@ def _run_rules(run: Run) -> Iterator[str]:
         yield f"runtime.device is '{run.runtime.device}'; it can be cpu or cuda."
     if run.runtime.threads < 1 or run.runtime.workers < 0:
         yield "runtime.threads must be at least 1 and runtime.workers at least 0 (0: one per core)."
+    if run.data.kind not in DATA_KINDS:
+        yield f"data.kind is '{run.data.kind}'; it can be {', '.join(DATA_KINDS)}."
+    if not run.data.root:
+        yield "data.root is not set; set it to a folder in a HECKTOR layout."
     split = run.data.split
     if split.folds < 2 or not 0 <= split.fold < split.folds or not 0 < split.validation < 1:
         yield f"data.split has fold {split.fold} of {split.folds}, validation {split.validation}; use 2 or more folds."
@@ -77,7 +82,7 @@ def _parts(step: Step, run: Run) -> Iterator[str]:
         if "/" in name or "." in name:
             yield f"part name '{name}' may not hold '/' or '.'."
         if isinstance(part, LoraPart) and (part.rank < 1 or not 0 <= part.dropout < 1):
-            yield f"part '{name}' has rank {part.rank} and dropout {part.dropout}; rank is 1 or more, dropout in [0, 1)."
+            yield f"part '{name}' has rank {part.rank} and dropout {part.dropout}; use rank >= 1, dropout in [0, 1)."
         if isinstance(part, SkipPart) and decoders and part.features != decoders[0].features:
             yield f"part '{name}' has {part.features} features, the decoder {decoders[0].features}; make them equal."
         if isinstance(part, PatchEmbedPart) and part.init not in ("zero", "copy"):

@@ -150,8 +150,8 @@ def _steps(events: Sequence[Event], plans: Mapping[str, Any]) -> list[StepRecord
 
 
 def _rows(events: Sequence[Event], steps: Sequence[StepRecord]) -> list[dict[str, Any]]:
-    start = _last(events, "start_scores") or {}
-    blocks = [start.get("scores") or start.get("rows") or []]
+    before = {event.get("task"): event["scores"] for event in events if event["kind"] == "start_scores"}
+    blocks = list(before.values())  # one event per step; a resumed step says it again
     blocks += [(step.finished or {}).get("scores", []) for step in steps]
     return [dict(row) for block in blocks for row in block]
 

@@ -49,8 +49,8 @@ def test_the_seed_decides_every_bit(tmp_path, small_centers):
 
 @pytest.mark.slow
 def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path, small_centers):
-    run = small_run(centers=["CHUM", "CHUP", "MDA"], steps=["tumour_ct", "relapse"], rounds=1)
+    run = small_run(centers=["CHUM", "CHUP", "MDA"], steps=["relapse"], rounds=1)
     keys = [
         adapters(federate(run, tmp_path / str(workers), small_centers, workers=workers)) for workers in (0, 1, 2, 3)
     ]
-    assert len(keys[0]) == 2 and keys[1:] == keys[:1] * 3
+    assert keys[0] and keys[1:] == keys[:1] * 3

@@ -1,0 +1,120 @@
+"""A center: its own file, its own cases, and exactly the parts and sums that its data allow."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from client.center import Center
+from common.backbones import backbone_digest, load_backbone
+from common.errors import ConfigError, PolicyRefusal
+from common.model import AdaptedModel
+from common.orders import Order
+from simulations.baselines import PooledCenter
+from tests.small import forget, open_all, small_run, write_centers, write_cohort
+
+
+@pytest.fixture
+def order():
+    forget()
+    return order_of("tumour_ctpet")
+
+
+def order_of(name):
+    run = small_run(steps=["tumour_ct", "tumour_ctpet", "relapse"])
+    backbone = load_backbone(run.backbone)
+    state = AdaptedModel(backbone, run.steps[name], seed=1).state()
+    return Order(
+        run.steps[name], 1, 1, run.backbone, backbone_digest(backbone), run.data.split, state=state, subset="test"
+    )
+
+
+@pytest.mark.parametrize("text", ["code: CHUM\nroot: /data\nrot: 3\n", "- a\n- b\n", "threads: many\n", "code: CHUM\n"])
+def test_a_center_file_with_a_mistake_is_named(tmp_path, text):
+    path = tmp_path / "CHUM.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"CHUM\.yaml is not a center's configuration"):
+        Center.open(path)
+
+
+def test_a_center_describes_itself_by_counts(small_centers, order):
+    reply = Center.open(small_centers["MDA"]).describe(order)
+    assert (
+        reply.code == "ok" and sum(reply.counts.values()) == 7 and set(reply.counts) == {"train", "validation", "test"}
+    )
+    assert not reply.state and not reply.sums
+
+
+def test_a_center_without_pet_leaves_the_pet_parts_at_home(tmp_path, order):
+    root = write_cohort(tmp_path / "cohort", {"CHUM": 6})
+    for pet in (root / "imagesTr").glob("*__PT.nii.gz"):
+        pet.unlink()
+    file = write_centers(tmp_path / "centers", root, ["CHUM"])["CHUM"]
+    reply = Center.open(file).train(order)
+    assert {name.partition("/")[0] for name in reply.state} == {"decoder"}
+    assert {name.partition("/")[0] for name in order.state} == {"decoder", "skip_pet", "stem_pet"}
+
+
+def test_training_is_a_function_of_seed_step_center_and_round(small_centers, order):
+    def bits(code="CHUM", **changes):
+        forget()
+        state = Center.open(small_centers[code]).train(replace(order, **changes)).state
+        return b"".join(tensor.numpy().tobytes() for _, tensor in sorted(state.items()))
+
+    first = bits()
+    assert bits() == first
+    assert len({first, bits(seed=2), bits(round=2), bits("CHUP")}) == 4
+
+
+def test_results_below_the_centers_own_minimum_stay(tmp_path, small_root, order):
+    file = write_centers(tmp_path, small_root, ["CHUM"], minimum_cell=5)["CHUM"]
+    reply = Center.open(file).evaluate(order)
+    assert reply.is_usable and not reply.sums and reply.counts == {"cases": 2, "skipped": 0, "suppressed": 1}
+
+
+def test_a_server_cannot_lower_the_centers_minimum_but_may_raise_it(small_centers, order):
+    center = Center.open(small_centers["CHUM"])
+    assert center.evaluate(replace(order, minimum_cell=2)).sums
+    assert not center.evaluate(replace(order, minimum_cell=3)).sums
+
+
+def test_sums_are_those_of_the_observed_cases(small_centers, order):
+    center = Center.open(small_centers["MDA"])
+    reply = center.evaluate(order)
+    model, task = center.model(order)
+    observed = center.observe(order, model, task, center.case_set(order, "test", model))
+    for name, value in task.sums([o for o, _ in observed]).items():
+        assert np.array_equal(reply.sums[name], value)
+    assert reply.sums["fit.cases"] == len(observed) == reply.counts["cases"]
+
+
+def test_another_base_is_refused_before_any_data_is_opened(small_centers, order, monkeypatch):
+    monkeypatch.setattr(Center, "cases", property(lambda self: pytest.fail("opened")))
+    for ask in ("describe", "train", "evaluate"):
+        with pytest.raises(PolicyRefusal, match="install the same weights on both sides") as refusal:
+            getattr(Center.open(small_centers["CHUM"]), ask)(replace(order, base="0" * 64))
+        assert refusal.value.code == "declined.base_mismatch"
+
+
+def test_pools_of_other_centers_never_share_cases(small_centers, order):
+    """Two pools in one process have the same code: their cases must be told apart by who is in them."""
+    centers = open_all(small_centers)
+    pools = [PooledCenter(centers[:2]), PooledCenter(centers[1:]), PooledCenter(centers[:1])]
+    sizes = []
+    for pool in pools:
+        model, _ = pool.model(order)
+        sizes.append([len(pool.case_set(order, name, model)) for name in ("train", "validation", "test")])
+    alone = [[len(c._subset(order, name)) for name in ("train", "validation", "test")] for c in centers]
+    assert sizes[0] == list(np.sum(alone[:2], axis=0)) and sizes[1] == list(np.sum(alone[1:], axis=0))
+    assert sizes[2] == alone[0] and pools[2].code == centers[0].code and pools[0].code == pools[1].code == "ALL"
+
+
+def test_steps_that_see_the_same_data_share_the_prepared_cases(small_centers, order):
+    center = Center.open(small_centers["CHUM"])
+    model, _ = center.model(order)
+    kept = center.case_set(order, "train", model)
+    assert center.case_set(replace(order, round=7), "train", model) is kept
+    assert center.case_set(replace(order, base="other"), "train", model) is not kept
+    assert center.case_set(replace(order, skip_unreadable=False), "train", model) is not kept
+    ct = order_of("tumour_ct")
+    assert center.case_set(ct, "train", center.model(ct)[0]) is not kept

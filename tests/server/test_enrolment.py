@@ -1,0 +1,94 @@
+"""Who takes part in a step, who does not and why; asked over a grid that answers by heart."""
+
+import pytest
+from flwr.app import Message
+
+from common.config.schema import BackboneSpec, Split
+from common.errors import DataError, RoundFailed
+from common.orders import Order, Reply
+from common.wire import pack_reply
+from server.enrolment import enrol
+from server.federation import Federation
+from simulations.local_grid import LocalGrid
+from tests.small import small_run
+
+FULL = {"train": 4, "validation": 1, "test": 2}
+
+
+class Reciting(LocalGrid):
+    """Nodes that know one reply each; None never answers."""
+
+    def __init__(self, replies):
+        super().__init__({}, workers=0)
+        self.replies = {100 + i: reply for i, reply in enumerate(replies)}
+
+    def get_node_ids(self):
+        return list(self.replies)
+
+    def send_and_receive(self, messages, *, timeout=None):
+        for message in messages:
+            reply = self.replies[message.metadata.dst_node_id]
+            if reply is not None:
+                answer = Message(pack_reply(reply), reply_to=message)
+                answer.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
+                yield answer
+
+
+def order(*, centers=("*",), evaluate_at=("*",), rounds=2, skip_unreadable=True):
+    step = small_run(steps=["tumour_ct"]).steps["tumour_ct"]
+    step.centers, step.evaluate_at, step.rounds = list(centers), list(evaluate_at), rounds
+    return Order(step, 1, 0, BackboneSpec(), "b", Split(), skip_unreadable=skip_unreadable)
+
+
+def enrolled(replies, **settings):
+    return enrol(Federation(Reciting(replies), patience_s=0.0), order(**settings))
+
+
+def test_everyone_who_can_takes_part_and_the_others_have_a_reason():
+    found = enrolled(
+        [
+            Reply("A", counts=FULL),
+            Reply("B", counts={**FULL, "train": 0}),
+            Reply("C", counts={**FULL, "test": 0}),
+            Reply("D", "declined.cases", counts={**FULL, "train": 1}),
+            Reply("E", "declined.task"),
+            None,
+        ]
+    )
+    assert found.training == ["A", "C"] and found.evaluating == ["A", "B", "D"]
+    assert found.refused == {"B": "no_training_cases", "D": "declined.cases", "E": "declined.task"}
+    assert set(found.counts) == {"A", "B", "C", "D"}
+
+
+def test_only_named_centers_are_asked_to_train():
+    found = enrolled([Reply("A", counts=FULL), Reply("B", counts=FULL)], centers=["B"], evaluate_at=["A", "X"])
+    assert (found.training, found.evaluating, found.refused) == (["B"], ["A"], {"X": "not_connected"})
+
+
+def test_a_step_without_rounds_is_evaluated_only():
+    found = enrolled([Reply("A", "declined.cases", counts=FULL)], rounds=0)
+    assert (found.training, found.evaluating, found.refused) == ([], ["A"], {})
+
+
+def test_nobody_to_train_stops_the_step():
+    with pytest.raises(RoundFailed, match=r"No center can train step 'tumour_ct': \{'A': 'no_training_cases'\}"):
+        enrolled([Reply("A", counts={**FULL, "train": 0})])
+
+
+def test_nobody_connected_stops_the_step():
+    with pytest.raises(RoundFailed, match="None of 1 centers connected within 0 s"):
+        enrolled([])
+
+
+def test_broken_data_stops_the_step_only_if_configured_so():
+    replies = [Reply("A", counts=FULL), Reply("B", "data")]
+    assert enrolled(replies).refused == {"B": "data"}
+    with pytest.raises(DataError, match=r"B cannot use all of their cases; .* data\.skip_unreadable=true"):
+        enrolled(replies, skip_unreadable=False)
+
+
+def test_a_second_node_under_the_same_name_is_left_out(caplog):
+    grid = Reciting([Reply("A", counts=FULL), Reply("A", counts={**FULL, "train": 99})])
+    federation = Federation(grid, patience_s=0.0)
+    assert enrol(federation, order()).counts == {"A": FULL}
+    assert federation.nodes == {"A": 100} and "two nodes call themselves A" in caplog.text

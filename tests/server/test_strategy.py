@@ -1,0 +1,84 @@
+"""The strategy sends one order per center and averages what may be used, weighted by what was registered."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message
+
+from common.config.schema import BackboneSpec, Split
+from common.orders import Order, Reply
+from common.wire import pack_reply, pack_state, unpack_order, unpack_state
+from server.strategy import AdapterStrategy
+from simulations.local_grid import LocalGrid
+from tests.small import small_run
+
+STATE = {"decoder/w": torch.zeros(2)}
+FIT = {name: np.array(1.0) for name in ("fit.loss", "fit.cases", "fit.batches")}
+
+
+@pytest.fixture
+def strategy(small_centers):
+    def build(count=4, *, quorum=0.7, weighting="n"):
+        step = small_run(steps=["tumour_ct"]).steps["tumour_ct"]
+        step.federation.quorum, step.federation.weighting = quorum, weighting
+        order = Order(step, 1, 0, BackboneSpec(kind="tiny"), "base", Split(), state=STATE)
+        nodes = {f"C{i}": 100 + i for i in range(count)}
+        return AdapterStrategy(order, nodes=nodes, cases={c: i + 1 for i, c in enumerate(nodes)}, sum_shapes={})
+
+    LocalGrid({}, workers=0).close()  # gives messages their process's identity
+    return build
+
+
+def answers(strategy, values, **changes):
+    """Replies in the given order; a value of None is a center that failed."""
+    sent = {m.metadata.dst_node_id: m for m in strategy.configure_train(3, pack_state(STATE), ConfigRecord(), None)}
+    for center, value in values.items():
+        ok = value is not None
+        reply = Reply(
+            center, "ok" if ok else "internal", {"decoder/w": torch.full((2,), value)} if ok else {},
+            FIT, {"cases": 999, "batches": 1},
+        )  # fmt: skip
+        message = Message(pack_reply(reply), reply_to=sent[strategy.nodes[center]])
+        message.metadata.__dict__["_src_node_id"] = strategy.nodes[center]
+        yield message
+
+
+def test_every_center_gets_the_state_and_the_round(strategy):
+    asked = list(strategy().configure_train(3, pack_state({"decoder/w": torch.ones(2)}), ConfigRecord(), None))
+    assert [m.metadata.dst_node_id for m in asked] == [100, 101, 102, 103]
+    order = unpack_order(asked[0].content)
+    assert order.round == 3 and torch.equal(order.state["decoder/w"], torch.ones(2))
+
+
+def test_weights_are_the_registered_cases_whatever_a_reply_claims(strategy):
+    chosen = strategy(3)
+    arrays, _ = chosen.aggregate_train(1, answers(chosen, {"C2": 6.0, "C0": 0.0, "C1": 3.0}))
+    assert unpack_state(arrays)["decoder/w"].tolist() == [(0 * 1 + 3 * 2 + 6 * 3) / 6] * 2
+    assert list(chosen.outcome.accepted) == ["C0", "C1", "C2"]
+
+
+@pytest.mark.parametrize(("answering", "is_void"), [(4, False), (3, False), (2, True)])
+def test_a_quorum_of_70_percent_of_four_is_three(strategy, answering, is_void):
+    chosen = strategy(4)
+    arrays, _ = chosen.aggregate_train(1, answers(chosen, {f"C{i}": 1.0 for i in range(answering)}))
+    assert (arrays is None) == is_void
+
+
+def test_a_quorum_is_never_rounded_down(strategy):
+    chosen = strategy(6, quorum=0.7)  # 4.2 centers: four of six are fewer than 70 %
+    arrays, _ = chosen.aggregate_train(1, answers(chosen, {f"C{i}": 1.0 for i in range(4)}))
+    assert arrays is None
+    exact = strategy(10, quorum=0.7)  # 0.7 * 10 is a little more than 7 in floating point
+    assert exact.aggregate_train(1, answers(exact, {f"C{i}": 1.0 for i in range(7)}))[0] is not None
+
+
+def test_failed_and_silent_centers_have_a_code(strategy):
+    chosen = strategy(4, quorum=0.1)
+    chosen.aggregate_train(1, answers(chosen, {"C0": 1.0, "C1": None}))
+    assert chosen.outcome.rejected == {"C1": "internal", "C2": "no_reply", "C3": "no_reply"}
+
+
+def test_a_stranger_is_not_heard(strategy):
+    chosen, other = strategy(2, quorum=0.1), strategy(4)
+    arrays, _ = chosen.aggregate_train(1, list(answers(other, {"C3": 9.0, "C0": 2.0})))
+    assert unpack_state(arrays)["decoder/w"].tolist() == [2.0, 2.0]

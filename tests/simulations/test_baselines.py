@@ -1,0 +1,48 @@
+"""The baselines look where the federation looks, keep what it would keep, and stay fair."""
+
+import pytest
+
+from common.backbones import backbone_digest, load_backbone
+from common.model import AdaptedModel
+from simulations.baselines import PooledCenter, _best, baseline_order, train_pooled
+from tests.small import forget, open_all, small_run
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"), [([0.1, 0.3, 0.3], 3), ([None, 0.2, None], 2), ([None, None], 2), ([], 0), ([0.4, 0.1], 1)]
+)
+def test_the_best_pass_is_kept_the_latest_of_equals(values, kept):
+    assert _best(values) == kept
+
+
+def trained(small_centers, *, rounds=3, every=1, reset=False, codes=("CHUM",)):
+    forget()
+    run = small_run(steps=["tumour_ct"], rounds=rounds)
+    step, backbone = run.steps["tumour_ct"], load_backbone(run.backbone)
+    step.selection.every = every
+    state = AdaptedModel(backbone, step, seed=1).state()
+    order = baseline_order(run, step, base=backbone_digest(backbone), state=state)
+    center = PooledCenter(open_all({code: small_centers[code] for code in codes}))
+    return train_pooled(center, order, reset_per_round=reset), state
+
+
+def test_passes_are_looked_at_as_often_as_rounds(small_centers):
+    done, _ = trained(small_centers, rounds=3, every=2)
+    assert [value is None for value in done.validation] == [True, False, False] and done.kept_pass in (2, 3)
+
+
+def test_a_pool_trains_on_everyones_cases_as_often_as_there_are_rounds(small_centers):
+    alone = [trained(small_centers, rounds=1, codes=(code,))[0].batches for code in ("CHUM", "MDA")]
+    both, _ = trained(small_centers, rounds=3, codes=("CHUM", "MDA"))
+    assert alone == [1, 1] and both.batches == 6  # two cases each, two a batch
+
+
+def test_no_rounds_keep_the_start(small_centers):
+    done, start = trained(small_centers, rounds=0)
+    assert done.state is start and (done.kept_pass, done.batches) == (0, 0)
+
+
+def test_the_tuned_baseline_is_another_than_the_federations_schedule(small_centers):
+    kept, _ = trained(small_centers)
+    reset, _ = trained(small_centers, reset=True)
+    assert any(not kept.state[name].equal(reset.state[name]) for name in kept.state)

@@ -1,0 +1,41 @@
+"""From a run to its virtual hospitals."""
+
+import os
+
+import pytest
+from omegaconf import OmegaConf
+
+from client.center import Center
+from common.config.schema import Runtime
+from common.errors import DataError
+from server.folder import RunFolder
+from simulations.centers import data_roots, write_centers
+from simulations.run import _check_named_centers, worker_count
+from tests.small import small_run
+
+
+@pytest.mark.parametrize(("runtime", "count"), [(Runtime(workers=3), 3), (Runtime(workers=1, threads=9), 1)])
+def test_configured_workers_are_taken(runtime, count):
+    assert worker_count(runtime) == count
+
+
+def test_by_default_threads_times_workers_fit_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    assert [worker_count(Runtime(threads=threads)) for threads in (1, 3, 16)] == [8, 2, 1]
+
+
+def test_each_center_gets_a_file_that_opens(tmp_path, small_root, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = small_run("data=folder", f"data.root={small_root}", "data.minimum_cell=4")
+    files, sizes = write_centers(run, RunFolder(tmp_path / "run"), data_roots(run))
+    assert sizes == {"CHUM": 6, "CHUP": 5, "HMR": 4, "MDA": 7}
+    center = Center.open(files["MDA"])
+    assert center.code == "MDA" and len(center.cases) == 7 and center.config.policy.minimum_cell == 4
+    assert OmegaConf.load(files["MDA"]).root == str(small_root.resolve())
+
+
+def test_a_step_may_only_name_centers_that_exist():
+    run = small_run(centers=["CHUM", "XYZ"], steps=["tumour_ct"])
+    with pytest.raises(DataError, match=r"Step 'tumour_ct' names XYZ, .* cases of CHUM, CHUP\."):
+        _check_named_centers(run, ["CHUP", "CHUM"])
+    _check_named_centers(small_run(centers=["*"]), ["CHUM"])
