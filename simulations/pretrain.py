@@ -217,7 +217,7 @@ class Lesson:
             report = _Report()
             for rows in self._batches():
                 self._step(self._loss(rows, features[rows], report), optimizer)
-            progress(f"pretrain phase=locked epoch={epoch + 1}/{epochs} {report} T={self.model.temperature:.2f}")
+            progress(f"pretrain phase=locked epoch={epoch + 1}/{epochs} {report} T={self.model.temperature.item():.2f}")
         self.model.visual_transformer.requires_grad_(True)
 
     def unlocked(self, epochs: int, progress: Callable[[str], None]) -> None:
@@ -236,7 +236,9 @@ class Lesson:
                 self._step(self._loss(rows, pooled, report) + self.recipe.commitment * commitment, optimizer)
                 schedule.step()
             phase = "quantized" if self.codebook else "continuous"
-            progress(f"pretrain phase={phase} epoch={epoch + 1}/{epochs} {report} T={self.model.temperature:.2f}")
+            progress(
+                f"pretrain phase={phase} epoch={epoch + 1}/{epochs} {report} T={self.model.temperature.item():.2f}"
+            )
 
     def _loss(self, rows: np.ndarray, pooled: Tensor, report: _Report) -> Tensor:
         model, findings = self.model, self.train.findings[rows]

@@ -1,0 +1,1 @@
+"""How updates become one state: pure functions of updates, one file per family."""

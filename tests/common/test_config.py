@@ -31,7 +31,7 @@ def test_a_group_is_swapped_in_one_step_and_a_value_set_in_another():
 
 
 def test_a_misspelt_key_is_refused_by_name():
-    with pytest.raises(ConfigError, match="steps.relapse.round"):
+    with pytest.raises(ConfigError, match=r"steps\.relapse\.round"):
         compose_run(["steps.relapse.round=3"])
 
 
@@ -55,7 +55,7 @@ def test_a_pet_part_without_pet_is_a_broken_rule():
 def test_a_step_from_the_network_cannot_name_code():
     data = json.loads(step_to_json(compose_run([]).steps["relapse"]))
     data["task"]["kind"] = "os.system"
-    with pytest.raises(UnknownName, match="Unknown task 'os.system'"):
+    with pytest.raises(UnknownName, match=r"Unknown task .os\.system."):
         step_from_json(json.dumps(data))
     data["task"] = {"kind": "prognosis", "_target_": "os.system"}
     with pytest.raises(UnknownName, match="_target_"):

@@ -255,15 +255,20 @@ class DeadlyGrid(LocalGrid):
 
 
 class HangingGrid(DeadlyGrid):
+    """CHUP's worker never ends round 1; whoever waits behind it on the same worker has its own time."""
+
     fate = staticmethod(hang_in_training)
+
+    def send_and_receive(self, messages, *, timeout=None):
+        messages = list(messages)
+        is_training = asked(messages[0]) == ("train", 1)
+        return super().send_and_receive(messages, timeout=45.0 if is_training else timeout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("grid", [DeadlyGrid, HangingGrid])
+@pytest.mark.parametrize(("grid", "workers"), [(DeadlyGrid, 1), (DeadlyGrid, 3), (HangingGrid, 1)])
 def test_a_center_that_dies_or_hangs_mid_round_costs_its_own_update_only(
     tmp_path, small_centers, one_round, without_chup, grid, workers
 ):
-    one_round.steps["tumour_ct"].federation.deadline_s = 30.0 if grid is HangingGrid else 3600.0
     event = federate(one_round, tmp_path, small_centers, grid=grid, workers=workers).ledger.events("round_finished")[0]
     assert event["failed"] == {"CHUP": "no_reply"} and event["state_hash"] == without_chup

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.data.hecktor import Case, find_cases
@@ -70,12 +70,16 @@ def test_every_center_is_in_every_part(cases, split):
             assert held["train"] >= 1 and held["validation"] >= 1
 
 
+@settings(max_examples=40)
 @given(COHORTS, SPLITS)
 def test_folds_are_balanced_within_each_stratum(cases, split):
     for center in {case.center for case in cases}:
         for event in (0, 1):
             sizes = [
-                sum(c.center == center and c.event == event for c in split_cases(cases, split=replace(split, fold=k))["test"])
+                sum(
+                    c.center == center and c.event == event
+                    for c in split_cases(cases, split=replace(split, fold=k))["test"]
+                )
                 for k in range(split.folds)
             ]
             complete = all(c.event is not None for c in cases)

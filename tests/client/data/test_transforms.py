@@ -74,5 +74,8 @@ def test_foreground_probability_is_kept():
 
 def test_without_a_mask_windows_are_anywhere():
     image = torch.arange(5 * 5 * 5, dtype=torch.float32).view(1, 5, 5, 5)
-    corners = {random_window({CT: image}, None, window=[4, 4, 4], generator=seeded(s))[0][CT][0, 0, 0, 0].item() for s in range(200)}
+    corners = {
+        random_window({CT: image}, None, window=[4, 4, 4], generator=seeded(s))[0][CT][0, 0, 0, 0].item()
+        for s in range(200)
+    }
     assert len(corners) == 8

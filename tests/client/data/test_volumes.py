@@ -69,7 +69,9 @@ def test_flipped_and_permuted_files_give_the_same_tensors(tmp_path, disk, turned
     twin = case_of(disk.save(tmp_path / "b.nii.gz", np.asanyarray(other.dataobj), other.affine))
     view = replace(WHOLE, spacing_mm=[4.0, 3.0, 2.0])
     assert not np.allclose(other.affine, affine)
-    assert torch.equal(prepare(case, view=view, modalities=[CT]).images[CT], prepare(twin, view=view, modalities=[CT]).images[CT])
+    assert torch.equal(
+        prepare(case, view=view, modalities=[CT]).images[CT], prepare(twin, view=view, modalities=[CT]).images[CT]
+    )
 
 
 @pytest.mark.parametrize("degrees", [0.0, 7.0, -20.0])
@@ -145,7 +147,10 @@ def test_real_masks_on_ct_and_pet_grids_meet_on_the_common_grid(shared_data):
     dices, kept = [], []
     for case in cases:
         label = folder / f"{case.patient}__gtv_on_CT.nii.gz"
-        on_ct, on_pet = read_volume(label, role="label"), read_volume(Path(str(label).replace("CT", "PT")), role="label")
+        on_ct, on_pet = (
+            read_volume(label, role="label"),
+            read_volume(Path(str(label).replace("CT", "PT")), role="label"),
+        )
         ready = prepare(replace(case, label=label), view=WHOLE, modalities=[CT, PET])
         grid = Grid(ready.affine[:3, 3], np.full(3, 3.0), ready.images[CT].shape[:0:-1])
         from_ct = ready.mask[0].numpy().transpose(2, 1, 0)
@@ -184,10 +189,16 @@ def test_real_native_cases_agree_with_their_prepared_twins(shared_data):
 # ---------------------------------------------------------------------------------------------------------- the crop
 
 
-def head(shape: tuple[int, int, int] = (50, 50, 90), brain: tuple[float, float, float] = (75.0, 60.0, 300.0)) -> np.ndarray:
+def head(
+    shape: tuple[int, int, int] = (50, 50, 90), brain: tuple[float, float, float] = (75.0, 60.0, 300.0)
+) -> np.ndarray:
     """PET of 4 mm voxels: a ball of 60 mm radius with SUV 8, and a hotter, smaller bladder far below."""
     grid = np.moveaxis(np.indices(shape), 0, -1) * 4.0
-    suv = 0.3 + 7.7 * (np.linalg.norm(grid - brain, axis=-1) < 60) + 60.0 * (np.linalg.norm(grid - (100, 100, 30), axis=-1) < 20)
+    suv = (
+        0.3
+        + 7.7 * (np.linalg.norm(grid - brain, axis=-1) < 60)
+        + 60.0 * (np.linalg.norm(grid - (100, 100, 30), axis=-1) < 20)
+    )
     return suv.astype(np.float32)
 
 
@@ -231,7 +242,9 @@ def test_crop_is_the_same_with_and_without_pet_in_the_step_and_never_sees_the_la
 def test_outside_and_inside_label_volumes_add_up(tmp_path, disk):
     mask = disk.label((20, 20, 20))
     mask[10:, 10:, 10:] = 2
-    case = case_of(disk.save(tmp_path / "ct.nii.gz", disk.ct((20, 20, 20))), None, disk.save(tmp_path / "l.nii.gz", mask))
+    case = case_of(
+        disk.save(tmp_path / "ct.nii.gz", disk.ct((20, 20, 20))), None, disk.save(tmp_path / "l.nii.gz", mask)
+    )
     ready = prepare(case, view=View(size=[9, 11, 8], window=[9, 11, 8], crop="center"), modalities=[CT])
     for structure in (1, 2):
         inside = float((ready.mask == structure).sum()) * ready.voxel_mm3
