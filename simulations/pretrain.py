@@ -1,13 +1,16 @@
-"""Pretraining of the mini CT-CLIP: contrast chest volumes with their reports, then learn the codebook.
+"""Pretraining of the mini CT-CLIP: learn to read, contrast chest volumes with their reports, learn the codebook.
 
 Everything that moves weights or codebook lives here; the frozen module in `common/backbones` only looks things up.
-The loss is CLIP's symmetric contrast of volumes and reports with a learned temperature (cases of a batch with the very
-same findings count as each other's pairs). Beside it each volume chooses between the two zero-shot prompts of every
-finding (CT-CLIP's VocabFine), so the prompts of a later zero-shot test are known, the volumes are not.
 
-Three phases, each starting where the one before ended: *locked* (the text side learns to read against fixed image
-features, which costs next to nothing), *continuous* (the image encoder joins, unquantised) and *quantized* (a cosine
-k-means of the tokens starts the codebook; training goes on straight through it).
+Three phases, each starting where the one before ended:
+
+- *reading*: the text side alone learns what a text says of each finding: present, absent or nothing. Without it the
+  difference between "X is present." and "X is not present." points the same way for every X, and no image can follow.
+- *continuous*: the text encoder stays; image encoder and projections learn CLIP's symmetric contrast of volumes and
+  reports with a learned temperature (cases of a batch with the very same findings are each other's pairs), and beside
+  it each volume chooses between the two zero-shot prompts of every finding (CT-CLIP's VocabFine). So a later zero-shot
+  test knows the prompts, not the volumes.
+- *quantized*: a cosine k-means of the tokens starts the codebook; the same training goes on straight through it.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.backbones import backbone_digest
+from common.backbones.base import NativeView
 from common.backbones.ct_clip import MINI, CtClip, CtClipConfig, load_checkpoint, prompt
 from common.backbones.ctvit import Encoded
 from common.backbones.text import make_vocabulary
@@ -59,16 +63,15 @@ class Recipe:
     batch: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    locked_epochs: int = 10  # before `epochs`, text side and projections only
-    warmup_steps: int = 50
-    continuous_share: float = 0.5  # of the epochs, before there is a codebook
+    reading_steps: int = 500  # batches of reports and as many prompts, text side only
+    warmup_steps: int = 30
+    continuous_share: float = 0.6  # of the epochs, before there is a codebook
     prompt_pairs: float = 3.0  # weight of choosing between the prompts of each finding
     commitment: float = 0.25
     codebook_decay: float = 0.99
-    center_decay: float = 0.9
     start_temperature: float = math.log(1 / 0.07)
     largest_temperature: float = math.log(100.0)
-    shift_voxels: int = 2
+    shift_voxels: int = 1
     clip_norm: float = 1.0
 
 
@@ -186,212 +189,157 @@ def _fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CtClip(config)
-        _start_from_principal_patches(model, train)
-    lesson = Lesson(model, train, recipe, np.random.default_rng([seed, 2]))
-    lesson.locked(recipe.locked_epochs, progress)
-    lesson.unlocked(epochs, progress)
+        reader = nn.Linear(config.text.hidden, len(FINDINGS) * 3)
+    model.temperature.data.fill_(recipe.start_temperature)
+    rng = np.random.default_rng([seed, 2])
+    learn_to_read(model, reader, train, recipe=recipe, rng=rng, progress=progress)
+    _Contrast(model, train, recipe, rng).run(epochs, progress)
     model.freeze()
     return model
 
 
-class Lesson:
-    """One training run: the model, its cases and what moves along with it."""
+ABSENT, PRESENT, UNSAID = 0, 1, 2
+
+
+def learn_to_read(
+    model: CtClip, reader: nn.Linear, train: Cohort, *, recipe: Recipe, rng: np.random.Generator,
+    progress: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Train the text encoder to tell, from its CLS vector, what a text says of each finding.
+
+    Half of a batch are reports, which settle every finding; half are single prompts, which settle one.
+    """
+    optimizer = torch.optim.AdamW([*model.text_transformer.parameters(), *reader.parameters()], lr=recipe.learning_rate)
+    schedule = _warmup_cosine(optimizer, recipe.warmup_steps, recipe.reading_steps)
+    losses: list[float] = []
+    for number in range(1, recipe.reading_steps + 1):
+        rows = rng.integers(0, len(train), recipe.batch)
+        asked, answers = rng.integers(0, len(FINDINGS), recipe.batch), rng.integers(0, 2, recipe.batch)
+        said = torch.full((recipe.batch, len(FINDINGS)), UNSAID)
+        said[torch.arange(recipe.batch), torch.from_numpy(asked)] = torch.from_numpy(answers)
+        texts = [train.reports[i] for i in rows]
+        texts += [prompt(FINDINGS[i], present=bool(yes)) for i, yes in zip(asked, answers, strict=True)]
+        truth = torch.cat([train.findings[rows].long(), said])  # (2B, 18): ABSENT, PRESENT or UNSAID
+        logits = reader(read(model, texts)).unflatten(1, (len(FINDINGS), 3))
+        loss = F.cross_entropy(logits.transpose(1, 2), truth)
+        _step(loss, optimizer, [*model.text_transformer.parameters()], recipe.clip_norm)
+        schedule.step()
+        losses.append(loss.item())
+        if number % 100 == 0 or number == recipe.reading_steps:
+            progress(f"pretrain phase=reading step={number}/{recipe.reading_steps} loss={np.mean(losses[-100:]):.4f}")
+
+
+class _Contrast:
+    """The contrastive phases: the model, its cases and what moves along with it."""
 
     def __init__(self, model: CtClip, train: Cohort, recipe: Recipe, rng: np.random.Generator):
         assert model.to_visual_latent is not None
         self.model, self.train, self.recipe, self.rng = model, train, recipe, rng
-        self.image_center = MovingCenter(model.to_visual_latent, decay=recipe.center_decay)
-        self.text_center = MovingCenter(model.to_text_latent, decay=recipe.center_decay)
-        self.codebook: MovingCodebook | None = None
+        self.volumes = torch.cat([_resized(hu, model.native) for hu in train.hu.split(64)]).half()  # (N, 1, d, h, w)
         self.share = train.findings.float().mean(dim=0).clamp(0.02, 0.98)
-        model.temperature.data.fill_(recipe.start_temperature)
+        self.codebook: MovingCodebook | None = None
+        with torch.no_grad():  # the text encoder is done learning: its vectors are computed once
+            self.words = torch.cat([read(model, train.reports[i : i + 64]) for i in range(0, len(train), 64)])
+            self.prompts = read(model, prompts())
+        _remove_mean(model.to_text_latent, torch.cat([self.words, self.prompts]))
+        with torch.no_grad():
+            few = self._pool(model.visual_transformer(self.volumes[:64].float()))[0]
+        _remove_mean(model.to_visual_latent, few)
 
-    def locked(self, epochs: int, progress: Callable[[str], None]) -> None:
-        """Text side and projections against the image features of the untrained encoder, computed once."""
-        features = torch.cat([self._features(hu) for hu in self.train.hu.split(32)])
-        assert self.model.to_visual_latent is not None
-        _whiten(self.model.to_visual_latent, features)
-        self.model.visual_transformer.requires_grad_(False)
-        optimizer = _optimizer(self.model, self.recipe)
+    def run(self, epochs: int, progress: Callable[[str], None]) -> None:
+        """Train for a number of passes."""
+        model, recipe = self.model, self.recipe
+        assert model.to_visual_latent is not None
+        moving = [model.visual_transformer, model.to_visual_latent, model.to_text_latent]
+        parameters = [*(p for module in moving for p in module.parameters()), model.temperature]
+        optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        batches = max(1, len(self.train) // recipe.batch)
+        schedule = _warmup_cosine(optimizer, recipe.warmup_steps, epochs * batches)
         for epoch in range(epochs):
-            report = _Report()
-            for rows in self._batches():
-                self._step(self._loss(rows, features[rows], report), optimizer)
-            progress(f"pretrain phase=locked epoch={epoch + 1}/{epochs} {report} T={self.model.temperature.item():.2f}")
-        self.model.visual_transformer.requires_grad_(True)
-
-    def unlocked(self, epochs: int, progress: Callable[[str], None]) -> None:
-        """Everything, first unquantised, then through the codebook."""
-        optimizer = _optimizer(self.model, self.recipe)
-        steps = epochs * len(self._batches())
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(self.recipe.warmup_steps, steps))
-        for epoch in range(epochs):
-            if self.codebook is None and epoch >= round(self.recipe.continuous_share * epochs):
+            if self.codebook is None and epoch >= round(recipe.continuous_share * epochs):
                 self._start_codebook()
-            report = _Report()
-            for rows in self._batches():
-                volumes = torch.stack([self._shifted(volume) for volume in self.train.hu[rows]])
-                encoded = self.model.visual_transformer(scaled(volumes, self.model.native.ct_hu))
-                pooled, commitment = self._pool(encoded)
-                self._step(self._loss(rows, pooled, report) + self.recipe.commitment * commitment, optimizer)
+            began, losses = time.perf_counter(), []
+            for rows in np.array_split(self.rng.permutation(len(self.train))[: batches * recipe.batch], batches):
+                loss = self._loss(rows)
+                _step(loss, optimizer, parameters, recipe.clip_norm)
                 schedule.step()
+                model.temperature.data.clamp_(max=recipe.largest_temperature)
+                losses.append(loss.item())
             phase = "quantized" if self.codebook else "continuous"
             progress(
-                f"pretrain phase={phase} epoch={epoch + 1}/{epochs} {report} T={self.model.temperature.item():.2f}"
+                f"pretrain phase={phase} epoch={epoch + 1}/{epochs} loss={np.mean(losses):.4f} "
+                f"temperature={model.temperature.item():.2f} seconds={time.perf_counter() - began:.0f}"
             )
 
-    def _loss(self, rows: np.ndarray, pooled: Tensor, report: _Report) -> Tensor:
+    def _loss(self, rows: np.ndarray) -> Tensor:
         model, findings = self.model, self.train.findings[rows]
-        texts = [describe(self.train.reports[i], self.train.findings[i], self.rng) for i in rows]
-        words = model.read(model.tokenizer(texts))
-        present, absent = model.text_latent(model.tokenizer(prompts())).chunk(2)
+        encoded = model.visual_transformer(self._shifted(rows))
+        pooled, commitment = self._pool(encoded)
         assert model.to_visual_latent is not None
         image = F.normalize(model.to_visual_latent(pooled), dim=-1) * model.temperature.exp()
-        text = F.normalize(model.to_text_latent(words), dim=-1)
+        text = F.normalize(model.to_text_latent(self.words[rows]), dim=-1)
+        present, absent = F.normalize(model.to_text_latent(self.prompts), dim=-1).chunk(2)
         reports = contrast(image @ text.T, same_findings(findings))
         pairs = balanced(image @ (present - absent).T, findings, self.share)
-        self.image_center.see(pooled)
-        self.text_center.see(words)
-        report.add(reports, pairs)
-        return reports + self.recipe.prompt_pairs * pairs
-
-    def _step(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        optimizer.step()
-        self.model.temperature.data.clamp_(max=self.recipe.largest_temperature)
-        self.image_center.remove()
-        self.text_center.remove()
+        return reports + self.recipe.prompt_pairs * pairs + self.recipe.commitment * commitment
 
     def _pool(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        """Image features (B, C) and how far the tokens are from their codebook rows."""
+        """Pooled image vectors (B, C) and the commitment loss."""
         tokens = encoded.hidden[-1]
         if self.codebook is None:
-            return _mean_direction(tokens), torch.zeros(())
+            return F.normalize(tokens, dim=-1).mean(dim=(1, 2, 3)), torch.zeros(())
         self.codebook.update(tokens.detach(), encoded.indices)
-        away = 1 - F.cosine_similarity(tokens, encoded.quantized.detach(), dim=-1).mean()
-        return encoded.quantized.mean(dim=(1, 2, 3)), away
-
-    @torch.no_grad()
-    def _features(self, hu: Tensor) -> Tensor:
-        return _mean_direction(self.model.visual_transformer(scaled(hu, self.model.native.ct_hu)).hidden[-1])
+        commitment = 1 - F.cosine_similarity(tokens, encoded.quantized.detach(), dim=-1).mean()
+        return encoded.quantized.mean(dim=(1, 2, 3)), commitment
 
     @torch.no_grad()
     def _start_codebook(self) -> None:
-        some = self.train.hu[self.rng.permutation(len(self.train))[:256]]
-        encoder, ct_hu = self.model.visual_transformer, self.model.native.ct_hu
-        tokens = torch.cat([encoder(scaled(hu, ct_hu)).hidden[-1].flatten(0, -2) for hu in some.split(32)])
-        self.codebook = MovingCodebook(encoder.vq._codebook, tokens, decay=self.recipe.codebook_decay, rng=self.rng)
+        encoder = self.model.visual_transformer
+        tokens = torch.cat([encoder(v.float()).hidden[-1].flatten(0, -2) for v in self.volumes[:256].split(32)])
+        decay = self.recipe.codebook_decay
+        self.codebook = MovingCodebook(encoder.vq._codebook, tokens, decay=decay, rng=self.rng)
 
-    def _batches(self) -> list[np.ndarray]:
-        order = self.rng.permutation(len(self.train))
-        return np.array_split(order, max(1, len(order) // self.recipe.batch))
-
-    def _shifted(self, volume: Tensor) -> Tensor:
-        voxels = self.recipe.shift_voxels
-        shift = self.rng.integers(-voxels, voxels + 1, size=3)
-        return torch.roll(volume, tuple(int(s) for s in shift), dims=(0, 1, 2))
+    def _shifted(self, rows: np.ndarray) -> Tensor:
+        far = self.recipe.shift_voxels
+        shifts = self.rng.integers(-far, far + 1, size=3)
+        return torch.roll(self.volumes[rows], tuple(shifts.tolist()), dims=(2, 3, 4)).float()
 
 
-class MovingCenter:
-    """Keeps a projection blind to the mean direction of what it projects.
+def read(model: CtClip, texts: Sequence[str]) -> Tensor:
+    """CLS vectors (B, C) of texts."""
+    ids = model.tokenizer(list(texts))
+    return model.text_transformer(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state[:, 0]
 
-    Features of different cases differ little from their mean. A contrast that is still blind gains most by mapping
-    every case onto that mean, where its loss is exactly chance and its gradient nearly zero: it collapses.
+
+@torch.no_grad()
+def _remove_mean(projection: nn.Linear, features: Tensor) -> None:
+    """Take the mean direction out of a projection.
+
+    Encoders at their start say nearly the same of every case; a contrast of near-equal vectors has nearly no gradient.
     """
-
-    def __init__(self, projection: nn.Linear, *, decay: float):
-        self._projection, self._decay = projection, decay
-        self._mean: Tensor | None = None
-
-    @torch.no_grad()
-    def see(self, features: Tensor) -> None:
-        """Follows the mean of features (B, C)."""
-        mean = features.mean(dim=0)
-        self._mean = mean if self._mean is None else self._mean.lerp(mean, 1 - self._decay)
-
-    @torch.no_grad()
-    def remove(self) -> None:
-        """Takes the mean direction out of the projection."""
-        assert self._mean is not None
-        direction, weight = F.normalize(self._mean, dim=0), self._projection.weight
-        weight -= (weight @ direction)[:, None] * direction
+    mean = F.normalize(features.mean(dim=0), dim=0)
+    projection.weight -= (projection.weight @ mean)[:, None] * mean
 
 
-class _Report:
-    """The losses of one epoch, as log fields."""
-
-    def __init__(self) -> None:
-        self._losses: list[tuple[float, float]] = []
-        self._began = time.perf_counter()
-
-    def add(self, reports: Tensor, pairs: Tensor) -> None:
-        self._losses.append((reports.item(), pairs.item()))
-
-    def __str__(self) -> str:
-        reports, pairs = np.mean(self._losses, axis=0)
-        return f"reports={reports:.4f} pairs={pairs:.4f} seconds={time.perf_counter() - self._began:.0f}"
+def _step(loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], clip_norm: float) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+    optimizer.step()
 
 
-@torch.no_grad()
-def _start_from_principal_patches(model: CtClip, train: Cohort) -> None:
-    """Patch filters start as the principal components of training patches: smooth, where random ones see noise."""
-    cut, norm, linear = (model.visual_transformer.to_patch_emb[i] for i in range(3))
-    assert isinstance(linear, nn.Linear)
-    patches = norm(cut(scaled(train.hu[:64], model.native.ct_hu)).flatten(0, -2))
-    _, _, components = torch.linalg.svd(patches - patches.mean(dim=0), full_matrices=False)
-    rows = min(len(components), len(linear.weight))
-    linear.weight[:rows] = 0.3 * components[:rows]
-    linear.bias.normal_()  # so that a patch of pure noise is one constant token, not amplified noise
-
-
-@torch.no_grad()
-def _whiten(projection: nn.Linear, features: Tensor) -> None:
-    """Starts a projection as the whitening of features (N, C), its rows of unit length on average."""
-    centered = features - features.mean(dim=0)
-    variances, directions = torch.linalg.eigh(centered.T @ centered / len(centered))
-    whitening = (directions / (variances + 1e-3 * variances.max()).sqrt()).T
-    rows = min(len(whitening), len(projection.weight))
-    projection.weight[:rows] = whitening[-rows:] / whitening[-rows:].norm() * math.sqrt(rows)
-
-
-def _mean_direction(tokens: Tensor) -> Tensor:
-    return F.normalize(tokens, dim=-1).mean(dim=(1, 2, 3))
-
-
-def _optimizer(model: CtClip, recipe: Recipe) -> torch.optim.Optimizer:
-    decayed = [p for n, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in n]
-    # Words that no chest report uses must keep their own random vectors, so embeddings do not decay.
-    rest = [p for n, p in model.named_parameters() if p.ndim < 2 or "embedding" in n]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-
-
-def _warmup_cosine(warmup: int, total: int) -> Callable[[int], float]:
+def _warmup_cosine(optimizer: torch.optim.Optimizer, warmup: int, total: int) -> torch.optim.lr_scheduler.LambdaLR:
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
-    return factor
-
-
-# --------------------------------------------------------------------------------------------- texts and losses
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def prompts() -> list[str]:
     """All zero-shot prompts: every finding present, then every finding absent."""
     return [prompt(name, present=yes) for yes in (True, False) for name in FINDINGS]
-
-
-def describe(report: str, findings: Tensor, rng: np.random.Generator) -> str:
-    """The report; every other time with the prompts of one to three findings appended, present ones preferred."""
-    if rng.random() < 0.5:
-        return report
-    odds = np.where(findings.numpy(), 4.0, 1.0)
-    chosen = rng.choice(len(FINDINGS), size=rng.integers(1, 4), replace=False, p=odds / odds.sum())
-    return " ".join([report, *(prompt(FINDINGS[i], present=bool(findings[i])) for i in chosen)])
 
 
 def contrast(logits: Tensor, matches: Tensor) -> Tensor:
@@ -428,6 +376,11 @@ def scaled(hu: Tensor, ct_hu: tuple[float, float]) -> Tensor:
     return (hu[:, None].float().clamp(low, high) - low) * (2 / (high - low)) - 1
 
 
+def _resized(hu: Tensor, native: NativeView) -> Tensor:
+    """Scaled volumes on the native grid, (B, 1, d, h, w), averaged where the grid is coarser."""
+    return F.interpolate(scaled(hu, native.ct_hu), size=native.size, mode="area")
+
+
 # ---------------------------------------------------------------------------------------------------- evaluation
 
 
@@ -457,7 +410,7 @@ def _rows_used(model: CtClip, cohort: Cohort) -> int:
 
 
 def _volumes(model: CtClip, cohort: Cohort) -> Iterable[Tensor]:
-    return (scaled(hu, model.native.ct_hu) for hu in cohort.hu.split(32))
+    return (_resized(hu, model.native) for hu in cohort.hu.split(32))
 
 
 def _save(model: CtClip, path: Path) -> None:

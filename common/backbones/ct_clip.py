@@ -76,12 +76,12 @@ class CtClipConfig:
 RELEASED = CtClipConfig()
 MINI = CtClipConfig(
     image=CtvitConfig(
-        dim=96, codebook_size=256, image_size=48, patch_size=8, temporal_patch_size=8, dim_head=32, heads=3
+        dim=96, codebook_size=256, image_size=32, patch_size=8, temporal_patch_size=8, dim_head=32, heads=3
     ),
     text=TextConfig(vocabulary=512, hidden=64, layers=2, heads=4, intermediate=256, positions=128),
     dim_latent=96,
     visual_pooling="global",
-    native=NativeView((6.0, 6.0, 6.0), (48, 48, 48), (-1000.0, 1000.0)),
+    native=NativeView((9.0, 9.0, 9.0), (32, 32, 32), (-1000.0, 1000.0)),
     vocabulary=MINI_FOLDER / "vocab.txt",
 )
 

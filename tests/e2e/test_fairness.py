@@ -29,11 +29,11 @@ def test_test_patients_influence_neither_training_nor_selection(tmp_path, name):
             change_test_patients(root, run, name, files["CHUM"])
         leader = federate(run, tmp_path / f"{folder}_run", files)
         rounds = [(e["state_hash"], e["validation"]) for e in leader.ledger.events("round_finished")]
-        test_loss = [row["value"] for row in leader.ledger.events("step_finished")[0]["scores"]]
-        outcomes.append((adapters(leader), rounds, test_loss))
-    (keys, rounds, scores), (other_keys, other_rounds, other_scores) = outcomes
-    assert keys == other_keys and rounds == other_rounds
-    assert scores != other_scores
+        [finished] = leader.ledger.events("step_finished")
+        chosen = (adapters(leader), rounds, finished["kept_round"], finished["threshold"])
+        outcomes.append((chosen, [finished["scores"], finished["curves"]]))
+    (chosen, scores), (chosen_otherwise, other_scores) = outcomes
+    assert chosen == chosen_otherwise and scores != other_scores
 
 
 def change_test_patients(root, run, name, file):
