@@ -12,6 +12,8 @@ EXAMPLES = """examples:
   python -m simulations run curriculum=quickstart
   python -m simulations run curriculum=smoke name=try1 runtime.workers=1
   python -m simulations compare curriculum=quickstart
+  python -m simulations flower curriculum=smoke
+  python -m simulations bench
   python -m simulations phantom --out data/phantom --scale 0.2 --seed 11
 """
 
@@ -94,7 +96,7 @@ def _flower(arguments: argparse.Namespace) -> None:
     from simulations.flower import simulate_with_flower
 
     folder = simulate_with_flower(arguments.overrides)
-    Console().print(summary_table(json.loads(folder.results.read_text())))
+    Console(width=max(Console().width, 100)).print(summary_table(json.loads(folder.results.read_text())))
     print(f"report: {folder.report}")
 
 
@@ -105,7 +107,7 @@ def _bench(arguments: argparse.Namespace) -> None:
 
     found = bench(arguments.out)
     for table in bench_tables(found):
-        Console().print(table)
+        Console(width=max(Console().width, 110)).print(table)
     print(f"figures: {arguments.out}")
 
 

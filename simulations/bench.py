@@ -64,8 +64,8 @@ class Setting:
     steps: tuple[str, ...] = ("relapse", "tumour_ct")
     cached_step: str = "tumour_ct"  # a decoder on frozen features
     repeats: int = 5
-    overhead_rounds: int = 10
-    cached_cases: int = 12
+    overhead_rounds: int = 8
+    cached_cases: int = 8
 
 
 @dataclass

@@ -212,6 +212,7 @@ def learn_to_read(
     optimizer = torch.optim.AdamW([*model.text_transformer.parameters(), *reader.parameters()], lr=recipe.learning_rate)
     schedule = _warmup_cosine(optimizer, recipe.warmup_steps, recipe.reading_steps)
     losses: list[float] = []
+    told_every = max(1, recipe.reading_steps // 5)
     for number in range(1, recipe.reading_steps + 1):
         rows = rng.integers(0, len(train), recipe.batch)
         asked, answers = rng.integers(0, len(FINDINGS), recipe.batch), rng.integers(0, 2, recipe.batch)
@@ -225,8 +226,9 @@ def learn_to_read(
         _step(loss, optimizer, [*model.text_transformer.parameters()], recipe.clip_norm)
         schedule.step()
         losses.append(loss.item())
-        if number % 100 == 0 or number == recipe.reading_steps:
-            progress(f"pretrain phase=reading step={number}/{recipe.reading_steps} loss={np.mean(losses[-100:]):.4f}")
+        if number % told_every == 0:
+            recent = np.mean(losses[-told_every:])
+            progress(f"pretrain phase=reading step={number}/{recipe.reading_steps} loss={recent:.4f}")
 
 
 class _Contrast:

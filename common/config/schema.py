@@ -202,7 +202,7 @@ class Data:
     kind: str = "phantom"  # phantom, or folder for any HECKTOR edition or sts7
     root: str = "data/phantom"
     chest_root: str | None = None
-    scale: float = 0.4  # of the phantom cohort: 1.0 is HECKTOR's 524
+    scale: float = 0.3  # of the phantom cohort: 1.0 is HECKTOR's 524
     seed: int = 11
     split: Split = field(default_factory=Split)
     skip_unreadable: bool = True  # one unreadable case does not stop a center; it is counted
