@@ -60,7 +60,7 @@ class Setting:
 
     curriculum: str = "quickstart"
     backbone: str = "random"  # times do not depend on what the weights learned
-    scale: float = 0.1  # of the phantom cohort
+    scale: float = 0.08  # of the phantom cohort
     steps: tuple[str, ...] = ("relapse", "tumour_ct")
     cached_step: str = "tumour_ct"  # a decoder on frozen features
     repeats: int = 5

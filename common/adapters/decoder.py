@@ -17,6 +17,7 @@ from monai.networks.blocks.dynunet_block import get_conv_layer
 from torch import Tensor, nn
 
 STATES = 4
+BACKGROUND_LOG_ODDS = 4.0  # against each structure: about 2 % of the voxels each
 NORM = "instance"
 ACT = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
 WIDEST = 4  # levels are at most this many times as wide as full resolution: low grids hold most of the weights
@@ -58,6 +59,7 @@ class Decoder(nn.Module):
         self.ct_skip = full_resolution(1, features)
         self.join = full_resolution(2 * features, features)
         self.out = nn.Conv3d(features, outputs, kernel_size=1)
+        _expect_background(self.out)
 
     def forward(self, pyramid: Sequence[Tensor], skip: Tensor) -> Tensor:
         """Logits (B, outputs, D, H, W).
@@ -164,3 +166,14 @@ class _ResizeUp(nn.Module):
 
 def _resize(x: Tensor, size: Voxels) -> Tensor:
     return F.interpolate(x, size=list(size), mode="trilinear", align_corners=False)
+
+
+def _expect_background(layer: nn.Conv3d) -> None:
+    """Start from the prior that nearly every voxel is background (focal loss' initialisation, arXiv 1708.02002).
+
+    Without it the first rounds only learn how rare tumors are, and the decoder settles on predicting none.
+    """
+    assert layer.bias is not None
+    with torch.no_grad():
+        layer.bias.zero_()
+        layer.bias[0] = BACKGROUND_LOG_ODDS

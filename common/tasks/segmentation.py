@@ -33,7 +33,7 @@ class Segmentation:
     def __init__(self, spec: SegmentationTask):
         self.structures = list(spec.structures)
         self.outputs = 1 + len(self.structures)
-        self._loss = DiceCELoss(to_onehot_y=True, softmax=True)
+        self._loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
 
     @property
     def sum_shapes(self) -> Shapes:
