@@ -30,7 +30,7 @@ class Ledger:
         """Add an event durably and return it as stored."""
         body = {"format": FORMAT, "kind": kind, "time": _now(), "previous": self._last, **event}
         digest = _hash(body)
-        line = _encode({**body, "hash": digest})
+        line = _encode({**body, "hash": digest}, sort=False)  # as written, so that steps keep their order
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._drop_torn_line()
         with self.path.open("ab") as file:
@@ -100,8 +100,8 @@ def _event(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return event
 
 
-def _encode(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+def _encode(value: dict[str, Any], *, sort: bool = True) -> bytes:
+    return json.dumps(value, sort_keys=sort, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _hash(body: dict[str, Any]) -> str:

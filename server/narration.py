@@ -35,7 +35,7 @@ class Narrator:
         cases = sum(row["cases"] for row in rows)
         loss = sum(row["loss"] * row["cases"] for row in rows) / cases if cases else float("nan")
         value = event["validation"]["pooled"]
-        shown = "—" if value is None else f"{abs(value):.3f}"
+        shown = "—" if value is None else f"{value:.3f}"
         seconds = event["seconds"]["train"] + event["seconds"]["validate"]
         failed = f"  failed: {event['failed']}" if event["failed"] else ""
         self.say(

@@ -18,6 +18,7 @@ from common.orders import State, Sums
 from common.tasks import Task
 from common.wire import content_bytes, pack_state, unpack_state
 from server.federation import Federation
+from server.evaluation import LOWER_IS_BETTER
 from server.folder import RunFolder
 from server.narration import Narrator
 from server.strategy import AdapterStrategy
@@ -50,7 +51,8 @@ def kept_round(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     valued = [event for event in rounds if event["validation"]["pooled"] is not None]
     if not valued:
         return rounds[-1]
-    return max(valued, key=lambda event: (event["validation"]["pooled"], event["round"]))
+    sign = -1.0 if valued[0]["validation"]["metric"] in LOWER_IS_BETTER else 1.0
+    return max(valued, key=lambda event: (sign * event["validation"]["pooled"], event["round"]))
 
 
 def load_checkpoint(folder: RunFolder, step: str, event: dict[str, Any]) -> State:
@@ -110,8 +112,8 @@ def _one_round(
             "train": round(trained_at - started, 4),
             "aggregate": round(aggregated_at - trained_at, 4),
             "validate": round(validated_at - aggregated_at, 4),
-            "slowest_center": round(busy, 4),
         },
+        "slowest_center_s": round(busy, 4),
     }
 
 
@@ -120,10 +122,10 @@ def _told(rejected: dict[str, str]) -> str:
 
 
 def value_of(task: Task, sums: Sums, metric: str) -> float | None:
-    """A metric from summed sums; ``loss`` is minus the mean loss, so that larger is better everywhere."""
+    """A metric from summed sums; ``loss`` is the mean loss per case."""
     if metric == "loss":
         cases = float(sums.get("fit.cases", 0.0))
-        return -float(sums["fit.loss"]) / cases if cases else None
+        return float(sums["fit.loss"]) / cases if cases else None
     own = {name: value for name, value in sums.items() if not name.startswith("fit.")}
     return task.metrics(own).get(metric) if own else None
 
@@ -134,7 +136,7 @@ def _validation(strategy: AdapterStrategy, task: Task, metric: str) -> dict[str,
     return {
         "metric": metric,
         "pooled": value_of(task, pooled, metric) if pooled else None,
-        "loss": -(value_of(task, pooled, "loss") or 0.0) if pooled else None,
+        "loss": value_of(task, pooled, "loss") if pooled else None,
         "centers": centers,
     }
 

@@ -74,6 +74,7 @@ def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False)
 
 
 def _validate(center: Center, order: Order, model: AdaptedModel) -> float | None:
+    """The pass's validation value, larger is better."""
     task = build_task(order.step.task)
     cases = center.case_set(order, "validation", model)
     if len(cases) == 0:

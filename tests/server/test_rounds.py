@@ -13,8 +13,8 @@ from server.rounds import kept_round, load_checkpoint, value_of
 from tests.small import small_run
 
 
-def event(number, pooled):
-    return {"round": number, "validation": {"pooled": pooled}}
+def event(number, pooled, metric="dice"):
+    return {"round": number, "validation": {"metric": metric, "pooled": pooled}}
 
 
 @pytest.mark.parametrize(
@@ -25,11 +25,16 @@ def test_the_best_validation_value_is_kept_the_latest_of_equals(values, kept):
     assert kept_round([event(i, value) for i, value in enumerate(values, start=1)])["round"] == kept
 
 
-def test_a_loss_counts_downwards_and_metrics_ignore_it():
+def test_of_losses_the_smallest_is_kept():
+    losses = [event(1, 0.5, "loss"), event(2, 0.2, "loss"), event(3, 0.4, "loss")]
+    assert kept_round(losses)["round"] == 2
+
+
+def test_a_loss_is_a_mean_per_case_and_metrics_ignore_it():
     task = build_task(small_run(steps=["tumour_ct"]).steps["tumour_ct"].task)
     sums = dict(task.sums([])) | {"fit.loss": np.array(6.0), "fit.cases": np.array(4.0)}
     sums["intersection"], sums["volumes"] = np.array([1.0, 3.0]), np.array([4.0, 6.0])
-    assert value_of(task, sums, "loss") == -1.5
+    assert value_of(task, sums, "loss") == 1.5
     assert value_of(task, sums, "dsc_agg") == (0.5 + 1.0) / 2
     assert value_of(task, {"fit.loss": np.array(0.0), "fit.cases": np.array(0.0)}, "loss") is None
 
