@@ -38,9 +38,10 @@ class Narrator:
         shown = "—" if value is None else f"{value:.3f}"
         seconds = event["seconds"]["train"] + event["seconds"]["validate"]
         failed = f"  failed: {event['failed']}" if event["failed"] else ""
+        metric = event["validation"]["metric"]
         self.say(
-            f"[{self._clock()}]   round {event['round']}/{of}  loss {loss:.4f}  "
-            f"validation {event['validation']['metric']} {shown}  {len(event['train'])} centers  {seconds:.1f} s{failed}"
+            f"[{self._clock()}]   round {event['round']}/{of}  loss {loss:.4f}  validation {metric} {shown}  "
+            f"{len(event['train'])} centers  {seconds:.1f} s{failed}"
         )
         self._scalars(event, loss)
 

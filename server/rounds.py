@@ -17,8 +17,8 @@ from common.ledger import Ledger
 from common.orders import State, Sums
 from common.tasks import Task
 from common.wire import content_bytes, pack_state, unpack_state
-from server.federation import Federation
 from server.evaluation import LOWER_IS_BETTER
+from server.federation import Federation
 from server.folder import RunFolder
 from server.narration import Narrator
 from server.strategy import AdapterStrategy
