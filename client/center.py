@@ -6,12 +6,14 @@ that cheap where a process lives longer; what must survive is on disk.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ from client.predict import features_of, predict
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
 from common.batch import EHR, Batch
-from common.config.load import from_json, to_json
+from common.config.load import from_json, step_to_json, to_json
 from common.config.schema import BackboneSpec, Step
 from common.errors import ConfigError, PolicyRefusal
 from common.model import AdaptedModel
@@ -68,8 +70,7 @@ class Center:
     def open(cls, path: Path | str) -> Center:
         """The center that a YAML file describes."""
         try:
-            merged = OmegaConf.merge(OmegaConf.structured(CenterConfig), OmegaConf.load(path))
-            config = OmegaConf.to_object(merged)
+            config = copy.deepcopy(_config(str(path), Path(path).stat().st_mtime_ns))
         except Exception as error:
             raise ConfigError(f"{path} is not a center's configuration: {error}") from error
         assert isinstance(config, CenterConfig)
@@ -104,7 +105,7 @@ class Center:
         """Train the step's adapter on the local training cases, starting from the order's state."""
         started = time.perf_counter()
         check_order(self.config.policy, order)
-        model, task = self.model(order)
+        model, task = self._resident_model(order)
         cases = self.case_set(order, "train", model)
         check_cases(self.config.policy, len(cases))
         fitted = self.fit(order, model, task, optimizer=optimizer_for(model, order.step.training))
@@ -134,7 +135,7 @@ class Center:
         """Score the order's state on one local split; only sums over at least the minimum number of cases leave."""
         started = time.perf_counter()
         check_order(self.config.policy, order)
-        model, task = self.model(order)
+        model, task = self._resident_model(order)
         cases = self.case_set(order, order.subset, model)
         counts = {"cases": len(cases), "skipped": cases.skipped}
         if len(cases) < max(order.minimum_cell, self.config.policy.minimum_cell, 1):
@@ -164,6 +165,17 @@ class Center:
         if order.state:
             model.load(order.state)
         return model.to(self.config.device).eval(), build_task(order.step.task)
+
+    def _resident_model(self, order: Order) -> tuple[AdaptedModel, Task]:
+        """`model` for the length of one message: built once a step and process, then only its state is exchanged."""
+        self._backbone(order)
+        key = (to_json(order.backbone), step_to_json(order.step), order.seed, self.config.device)
+        if key not in _RESIDENT:
+            _RESIDENT.clear()
+            _RESIDENT[key] = self.model(order)
+        model, task = _RESIDENT[key]
+        model.load(order.state)
+        return model.eval(), task
 
     def _trained_parts(self, model: AdaptedModel, cases: CaseSet) -> State:
         """Parts that this center's data could train: a part for a modality that no case has stays at home."""
@@ -232,12 +244,18 @@ def _row(batch: Batch, row: int) -> Batch:
     return Batch(*({k: v[pick] for k, v in d.items()} for d in (batch.inputs, batch.present, batch.target)))
 
 
+_RESIDENT: dict[tuple, tuple[AdaptedModel, Task]] = {}
 _CASE_SETS: dict[tuple, CaseSet] = {}
 
 
 def _data_key(step: Step) -> str:
     """What decides a step's prepared cases, so that steps that see the same data share them."""
     return "|".join([to_json(step.view), ",".join(step.modalities), to_json(step.task)])
+
+
+@lru_cache(maxsize=64)
+def _config(path: str, changed: int) -> Any:
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(CenterConfig), OmegaConf.load(path)))
 
 
 @lru_cache(maxsize=2)
