@@ -53,6 +53,7 @@ class CenterConfig:
     threads: int = 1
     mixed_precision: bool = False
     deterministic: bool = True
+    gpu_memory_gb: float | None = None  # at most this much of the GPU; null: no limit
     policy: Policy = field(default_factory=Policy)
 
 
@@ -63,8 +64,7 @@ class Center:
         self.config = config
         self.code = config.code
         self.cache = VolumeCache(Path(config.cache))
-        torch.set_num_threads(config.threads)
-        torch.use_deterministic_algorithms(config.deterministic and config.device == "cpu")
+        _set_device(config)
 
     @classmethod
     def open(cls, path: Path | str) -> Center:
@@ -188,7 +188,7 @@ class Center:
         return {name: tensor for name, tensor in model.state().items() if name.split("/", 1)[0] not in absent}
 
     def _backbone(self, order: Order) -> Backbone:
-        backbone, digest = _load_backbone(to_json(order.backbone))
+        backbone, digest = _load_backbone(to_json(order.backbone), self.config.device)
         if digest != order.base:
             raise PolicyRefusal(
                 "declined.base_mismatch",
@@ -244,6 +244,20 @@ def _row(batch: Batch, row: int) -> Batch:
     return Batch(*({k: v[pick] for k, v in d.items()} for d in (batch.inputs, batch.present, batch.target)))
 
 
+def _set_device(config: CenterConfig) -> None:
+    torch.set_num_threads(config.threads)
+    torch.use_deterministic_algorithms(config.deterministic and config.device == "cpu")
+    if config.device != "cuda":
+        return
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "This center is set to device 'cuda', but no CUDA GPU is visible; set device: cpu (runtime=laptop)."
+        )
+    if config.gpu_memory_gb is not None:
+        whole = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, config.gpu_memory_gb * 1e9 / whole))
+
+
 _RESIDENT: dict[tuple, tuple[AdaptedModel, Task]] = {}
 _CASE_SETS: dict[tuple, CaseSet] = {}
 
@@ -259,9 +273,10 @@ def _config(path: str, changed: int) -> Any:
 
 
 @lru_cache(maxsize=2)
-def _load_backbone(spec: str) -> tuple[Backbone, str]:
+def _load_backbone(spec: str, device: str) -> tuple[Backbone, str]:
     backbone = load_backbone(from_json(BackboneSpec, spec))
-    return backbone, backbone_digest(backbone)
+    digest = backbone_digest(backbone)
+    return backbone.to(device), digest
 
 
 @lru_cache(maxsize=64)

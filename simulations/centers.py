@@ -54,6 +54,7 @@ def _center_yaml(run: Run, code: str, root: Path, folder: RunFolder) -> str:
         threads=run.runtime.threads,
         mixed_precision=run.runtime.mixed_precision,
         deterministic=run.runtime.deterministic,
+        gpu_memory_gb=run.runtime.gpu_memory_gb,
         policy=Policy(minimum_cell=run.data.minimum_cell),
     )
     return "# A simulated center, written by simulations/centers.py\n" + OmegaConf.to_yaml(

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from client.center import Center
+from client.center import Center, CenterConfig
 from common.backbones import backbone_digest, load_backbone
 from common.errors import ConfigError, PolicyRefusal
 from common.model import AdaptedModel
@@ -118,3 +119,9 @@ def test_steps_that_see_the_same_data_share_the_prepared_cases(small_centers, or
     assert center.case_set(replace(order, skip_unreadable=False), "train", model) is not kept
     ct = order_of("tumour_ct")
     assert center.case_set(ct, "train", center.model(ct)[0]) is not kept
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_center_set_to_a_missing_gpu_says_so():
+    with pytest.raises(ConfigError, match=r"no CUDA GPU is visible; set device: cpu"):
+        Center(CenterConfig("CHUM", "root", device="cuda"))
