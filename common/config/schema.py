@@ -32,7 +32,6 @@ class View:
 class ClassificationTask:
     kind: str = "classification"
     classes: list[str] = field(default_factory=list)
-    target: str = "findings"
     zero_shot: bool = False  # score by text prompts instead of a trained head
 
 
