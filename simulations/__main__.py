@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from common.cli import run_command
+from common.config.load import compose_run
 from common.offline import go_offline
 
 EXAMPLES = """examples:
@@ -74,7 +75,18 @@ def _compare(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from simulations.compare import compare, comparison_table
+    from simulations.run import RUNS
+    from simulations.studies import run_study
+    from simulations.studies.page import console_table
 
+    run = compose_run(arguments.overrides)
+    if run.study is not None:
+        folder_of_study = RUNS / (run.name if run.name != run.curriculum else f"study-{run.study.kind}")
+        page = run_study(run, arguments.overrides, folder=folder_of_study)
+        for table in page.tables:
+            Console(width=max(Console().width, 132)).print(console_table(table))
+        print(f"report: {folder_of_study / 'report.html'}")
+        return
     folder, found = compare(arguments.overrides)
     Console(width=max(Console().width, 132)).print(comparison_table(found))
     print(f"report: {folder.report}")

@@ -25,6 +25,7 @@ from common.config.schema import (
     FEDERATIONS,
     METHODS,
     PARTS,
+    STUDIES,
     TASKS,
     Adapter,
     BackboneSpec,
@@ -146,7 +147,7 @@ def _register() -> None:
     for name, node in plain.items():
         store.store(group="schema", name=name, node=node)
     registries: dict[str, Mapping[str, type]] = {
-        "task": TASKS, "part": PARTS, "method": METHODS, "federation": FEDERATIONS,
+        "task": TASKS, "part": PARTS, "method": METHODS, "federation": FEDERATIONS, "study": STUDIES,
     }  # fmt: skip
     for group, registry in registries.items():
         for kind, node in registry.items():

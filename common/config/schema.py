@@ -1,7 +1,7 @@
 """The run as data: every option that a YAML file or a command line may set, with its default and unit.
 
 Polymorphic slots (a task, an adapter part, a method) are dataclasses with a ``kind``; the kinds are closed sets
-(`TASKS`, `PARTS`, `METHODS`, `FEDERATIONS`), because a step crosses the network and must never name code to import.
+(`TASKS`, `PARTS`, `METHODS`, `FEDERATIONS`, `STUDIES`): a step crosses the network and must never name code to import.
 Classes are not frozen: OmegaConf would make them read-only.
 """
 
@@ -243,6 +243,7 @@ class Run:
     controls: dict[str, Step] = field(default_factory=dict)  # steps that only a comparison runs, after the others
     with_controls: bool = False
     compare: Compare = field(default_factory=Compare)
+    study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes
 
 
 TASKS = {"classification": ClassificationTask, "prognosis": PrognosisTask, "segmentation": SegmentationTask}
@@ -256,3 +257,4 @@ PARTS = {
 }
 METHODS: dict[str, type] = {}
 FEDERATIONS = {"mean": MeanFederation}
+STUDIES: dict[str, type] = {}

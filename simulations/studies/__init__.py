@@ -1,0 +1,25 @@
+"""Studies: fixed tables of runs over the same splits, each one file with one `run`, by the kind of its config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from common.config.schema import Run
+from common.errors import UnknownName
+from simulations.studies.page import Page, write_page
+
+Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
+
+STUDIES: dict[str, Study] = {}
+
+
+def run_study(run: Run, overrides: Sequence[str], *, folder: Path, say: Callable[[str], None] = print) -> Page:
+    """Run or continue the study that a run names, write its page into ``folder`` and return it."""
+    kind = str(getattr(run.study, "kind", None))
+    if kind not in STUDIES:
+        raise UnknownName("study", kind, STUDIES)
+    page = STUDIES[kind](run, overrides, say)
+    page.command = f"python -m simulations compare {' '.join(overrides)}"
+    write_page(folder, page)
+    return page
