@@ -27,7 +27,7 @@ def crossing(tmp_path_factory, small_centers):
 def test_replies_hold_three_records_and_nothing_else(crossing):
     for sent, reply in crossing:
         assert set(reply.content) == {"arrays", "sums", "status"} and not reply.has_error()
-        assert set(reply.content["status"]) <= {"center", "code", "seconds", *STATUS_COUNTS}
+        assert set(reply.content["status"]) <= {"center", "code", "round", "seconds", *STATUS_COUNTS}
         assert set(sent.content) == {"arrays", "config"}
 
 
