@@ -114,7 +114,7 @@ def test_memory_survives_a_save_bit_for_bit(kind):
             done = aggregate(updates_of(state, chosen, round, 7), state, memory, chosen)
             state, memory = done.state, done.memory
             if stored:
-                state, memory = ({n: t for n, t in sorted(load(save(d)).items())} for d in (state, memory))
+                state, memory = (dict(sorted(load(save(d)).items())) for d in (state, memory))
         ends.append((state, {name: memory[name] for name in sorted(memory)}))
     assert same(ends[0][0], ends[1][0]) and same(ends[0][1], ends[1][1])
 
