@@ -168,6 +168,7 @@ class Federation:
     at_least: int = 0  # centers to wait for where a step asks "*"; 0: those that are there once no more come
     proximal: float = 0.0  # FedProx: the pull mu of local training towards the round's start
     local: list[str] = field(default_factory=list)  # FedBN: patterns of tensor names that stay at each center
+    sum_only: bool = False  # promise never to look at one update by itself: what secure sums need; checked by the rules
     personal: float | None = None  # Ditto: each center keeps a model of its own, pulled this much to the common one
     guards: Guards = field(default_factory=Guards)
     compression: Compression = field(default_factory=Compression)
@@ -394,6 +395,12 @@ class Compare:
     random_backbone: bool = True
     pairs: list[list[str]] = field(default_factory=list)  # [step, control step]: paired differences to report
     draws: int = 1000  # of the patient-level bootstrap
+
+
+FAULTS = (
+    "alie", "count_inflation", "crash", "dropout", "duplicate", "inf", "ipm", "label_flip", "nan", "replay", "scaled",
+    "sign_flip", "stale", "straggler", "wrong_keys", "wrong_shape",
+)  # fmt: skip
 
 
 @dataclass
