@@ -1,4 +1,4 @@
-"""python -m server {plan,verify,report,release}: look at a run before it starts, prove it, read it, let centers back in."""
+"""python -m server {plan,verify,report,release}: plan a run, prove it, read it, let centers back in."""
 
 from __future__ import annotations
 

@@ -25,7 +25,9 @@ def main(grid: Grid, context: Context) -> None:
     run = compose_run(shlex.split(str(context.run_config.get("overrides", ""))))
     check_run(run)
     if run.faults and not getattr(grid, "makes_faults", False):
-        raise ConfigError("The run has faults, which happen over LocalGrid only; start it with python -m simulations run.")
+        raise ConfigError(
+            "The run has faults, which happen over LocalGrid only; start it with python -m simulations run."
+        )
     folder = RunFolder(Path(str(context.run_config.get("run-dir") or Path("runs") / run.name)))
     narrator = Narrator(folder.tensorboard)
     run_curriculum(Coordinator(Federation(grid), run, folder, narrator))

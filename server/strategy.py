@@ -145,7 +145,7 @@ class AdapterStrategy(Strategy):
     def training_orders(self, server_round: int, state: State) -> list[Message]:
         """`configure_train` for a state that is at hand: it need not be packed to be unpacked again."""
         self.order = replace(self.order, round=server_round, state=state)
-        return self._messages("train", replace(self.order, extra=self._sent_beside(server_round)))
+        return self._messages("train", replace(self.order, subset="", extra=self._sent_beside(server_round)))
 
     def _sent_beside(self, server_round: int) -> State:
         """What the rule's other end needs of the memory: SCAFFOLD's common control variate, in float32."""
@@ -264,7 +264,9 @@ class AdapterStrategy(Strategy):
     def summary(self) -> None:
         """One line on what this strategy does."""
         step, spec = self.order.step, self.order.step.federation
-        log.info("step=%s rule=%s compression=%s centers=%s", step.name, spec.kind, spec.compression.kind, len(self.nodes))
+        log.info(
+            "step=%s rule=%s compression=%s centers=%s", step.name, spec.kind, spec.compression.kind, len(self.nodes)
+        )
 
     def _messages(self, kind: str, order: Order) -> list[Message]:
         """Messages to those that are not resting, in the order of codes; equal contents are packed once."""

@@ -323,4 +323,3 @@ def flipped(target: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     if "labels" in target:
         new["labels"] = 1 - target["labels"]
     return new
-

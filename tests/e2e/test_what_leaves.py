@@ -40,7 +40,9 @@ def test_every_array_is_an_adapter_tensor_that_the_server_sent(crossing):
             assert len(arrays) == 0
             continue
         order = unpack_order(sent.content)
-        expected = sent_back(offered, order.step, round=order.round)  # of LoRA's factors only those that the round trains
+        expected = sent_back(
+            offered, order.step, round=order.round
+        )  # of LoRA's factors only those that the round trains
         assert {n: (a.dtype, a.shape) for n, a in arrays.items()} == {
             n: (a.dtype, a.shape) for n, a in offered.items() if n in expected
         }

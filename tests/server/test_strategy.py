@@ -32,7 +32,9 @@ def strategy(small_centers):
 def answers(strategy, values, *, number=3, **counts):
     """Replies in the given order; a value of None is a center that failed."""
     state = strategy.order.state
-    sent = {m.metadata.dst_node_id: m for m in strategy.configure_train(number, pack_state(state), ConfigRecord(), None)}
+    sent = {
+        m.metadata.dst_node_id: m for m in strategy.configure_train(number, pack_state(state), ConfigRecord(), None)
+    }
     for center, value in values.items():
         ok = value is not None
         reply = Reply(
