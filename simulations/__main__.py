@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   python -m simulations compare curriculum=quickstart
   python -m simulations flower curriculum=smoke
   python -m simulations bench
+  python -m simulations bench aggregation
   python -m simulations phantom --out data/phantom --scale 0.2 --seed 11
 """
 
@@ -35,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     flower = commands.add_parser("flower", help="the same under Flower's simulation runtime (Ray)")
     flower.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=smoke")
     bench = commands.add_parser("bench", help="what the federation costs beside training, on this machine")
-    bench.add_argument("--out", type=Path, default=Path("runs/bench.json"))
+    bench.add_argument("what", nargs="?", choices=("rounds", "aggregation"), default="rounds")
+    bench.add_argument("--out", type=Path, help="default: runs/bench.json, runs/bench_aggregation.json")
     phantom = commands.add_parser("phantom", help="make the synthetic cohort on disk")
     phantom.add_argument("--out", type=Path, required=True)
     phantom.add_argument("--scale", type=float, default=0.2, help="1.0 is HECKTOR's 524 patients")
@@ -115,12 +117,19 @@ def _flower(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from simulations.bench import bench, bench_tables
+    if arguments.what == "aggregation":
+        from simulations.bench_aggregation import aggregation_tables, bench_aggregation
 
-    found = bench(arguments.out)
-    for table in bench_tables(found):
+        out = arguments.out or Path("runs/bench_aggregation.json")
+        tables = aggregation_tables(bench_aggregation(out))
+    else:
+        from simulations.bench import bench, bench_tables
+
+        out = arguments.out or Path("runs/bench.json")
+        tables = bench_tables(bench(out))
+    for table in tables:
         Console(width=max(Console().width, 110)).print(table)
-    print(f"figures: {arguments.out}")
+    print(f"figures: {out}")
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
