@@ -180,7 +180,7 @@ def test_with_workers_a_lost_or_slow_center_ends_within_the_deadline(tmp_path, s
     assert event["seconds"]["train"] < 80
 
 
-# --------------------------------------------------------------------------------------------------- from a command line
+# ------------------------------------------------------------------------------------------------- from a command line
 
 
 def test_faults_are_composed_with_any_curriculum():
