@@ -9,7 +9,8 @@ from tests.small import forget, open_all, small_run
 
 
 @pytest.mark.parametrize(
-    ("values", "kept"), [([0.1, 0.3, 0.3], 3), ([None, 0.2, None], 2), ([None, None], 2), ([], 0), ([0.4, 0.1], 1)]
+    ("values", "kept"),
+    [([0.1, 0.3, 0.3], 2), ([None, 0.2, None], 1), ([None, None], 1), ([None], 0), ([0.4, 0.1], 0), ([0.4, 0.4], 1)],
 )
 def test_the_best_pass_is_kept_the_latest_of_equals(values, kept):
     assert _best(values) == kept
