@@ -1,4 +1,4 @@
-"""python -m server {plan,verify,report}: look at a run before it starts, prove it afterwards, and read it."""
+"""python -m server {plan,verify,report,release}: look at a run before it starts, prove it, read it, let centers back in."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python -m server plan curriculum=quickstart steps.tumour_ct.rounds=5
   python -m server verify runs/quickstart
   python -m server report runs/quickstart
+  python -m server release runs/quickstart CHUP --reason "scanner fixed"
 """
 
 
@@ -31,12 +32,17 @@ def main(argv: list[str] | None = None) -> int:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("folder", type=Path, help="a run folder, e.g. runs/quickstart")
+    release = commands.add_parser("release", help="let suspended centers take part again, on the ledger")
+    release.add_argument("folder", type=Path, help="a run folder, also of a run that is going on")
+    release.add_argument("centers", nargs="+", help="center codes, e.g. CHUP")
+    release.add_argument("--reason", default="", help="for the record")
     arguments = parser.parse_args(argv)
     go_offline()
     actions = {
         "plan": lambda: _plan(arguments.overrides),
         "verify": lambda: _verify(arguments.folder),
         "report": lambda: _report(arguments.folder),
+        "release": lambda: _release(arguments.folder, arguments.centers, arguments.reason),
     }
     return run_command(actions[arguments.command])
 
@@ -67,6 +73,16 @@ def _report(path: Path) -> int:
     from server.finish import write_outputs
 
     print(write_outputs(path))
+    return 0
+
+
+def _release(path: Path, centers: list[str], reason: str) -> int:
+    from common.ledger import Ledger
+    from server.folder import RunFolder
+    from server.quarantine import release
+
+    released = release(Ledger(RunFolder(path).ledger), centers, reason=reason)
+    print(f"released: {', '.join(released)}; they take part from the next round on")
     return 0
 
 

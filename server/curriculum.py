@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from common.adapters.lora import frozen_weights
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
 from common.bank import AdapterBank, Entry
@@ -21,11 +22,13 @@ from common.machine import environment
 from common.model import AdaptedModel
 from common.orders import Order, State
 from common.tasks import build_task, merge_sums
+from common.travel import made_from_seed
 from server.enrolment import Enrolment, enrol
 from server.federation import Federation
 from server.folder import RunFolder
 from server.narration import Narrator
 from server.probe import probe_output
+from server.quarantine import suspended
 from server.rounds import run_rounds
 from server.scoring import Scorer
 from server.sizes import released_sizes
@@ -74,7 +77,8 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     began = time.perf_counter()
     order = coordinator.order(step)
     task = build_task(step.task)
-    enrolment = enrol(coordinator.federation, order)
+    out = suspended(coordinator.ledger, limit=step.federation.guards.strikes)
+    enrolment = enrol(coordinator.federation, order, suspended=out)
     start = starting_state(coordinator, step)
     _step_started(coordinator, step, enrolment, start)
     order.state = start
@@ -88,6 +92,9 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
             nodes={center: coordinator.federation.nodes[center] for center in enrolment.training},
             cases={center: enrolment.counts[center]["train"] for center in enrolment.training},
             sum_shapes=task.sum_shapes,
+            validation={center: enrolment.counts[center].get("validation", 0) for center in enrolment.training},
+            seeded=seeded_names(coordinator, step, start),
+            base_weights=frozen_weights(coordinator.backbone, step.adapter.parts),
         )
         strategy.summary()
         state, kept = run_rounds(
@@ -115,6 +122,12 @@ def starting_state(coordinator: Coordinator, step: Step) -> State:
         if name in state and tensor.shape == state[name].shape and tensor.dtype == state[name].dtype
     }
     return {**state, **shared}
+
+
+def seeded_names(coordinator: Coordinator, step: Step, start: State) -> list[str]:
+    """Tensors of the start that need not travel, because no round changes them and the seed makes them anywhere."""
+    initial = AdaptedModel(coordinator.backbone, step, seed=coordinator.run.seed).state()
+    return made_from_seed(start, initial, step)
 
 
 def _lineage(run: Run, name: str) -> str:
@@ -234,7 +247,7 @@ def _step_finished(
         "key": entry.key,
         "kept_round": kept,
         "evaluated_at": enrolment.evaluating,
-        "threshold": _risk_threshold(coordinator, step, enrolment),
+        "threshold": _risk_threshold(coordinator, step, enrolment, kept),
     }
     event |= evaluate_all(coordinator, [*coordinator.ledger.events("step_finished"), event], label=step.name)
     event["seconds"] = round(time.perf_counter() - began, 3)
@@ -257,6 +270,7 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
         order = coordinator.order(step)
         order.state = coordinator.bank.get(coordinator.bank.head(event["lineage"]))
         order.threshold = event["threshold"]
+        order.since = event["kept_round"]
         centers = sorted({c for e in seen if e["region"] == event["region"] for c in e["evaluated_at"]})
         rows += coordinator.scorer.score(order, task, centers, label=label, pooled_over=event["evaluated_at"])
         primary[name] = task.primary
@@ -265,13 +279,13 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
     return {"scores": rows, "curves": curves, "primary": primary}
 
 
-def _risk_threshold(coordinator: Coordinator, step: Step, enrolment: Enrolment) -> float | None:
+def _risk_threshold(coordinator: Coordinator, step: Step, enrolment: Enrolment, kept: int) -> float | None:
     """The mean predicted risk of the validation cases: splits low from high risk without touching a test case."""
     task = build_task(step.task)
     if "risk_sum" not in task.sum_shapes:
         return None
     order = coordinator.order(step)
     order.state = coordinator.bank.get(coordinator.bank.head(step.writes or step.name))
-    order.subset = "validation"
+    order.subset, order.since = "validation", kept
     pooled = merge_sums(list(coordinator.scorer.sums(order, task, enrolment.training).values()))
     return float(pooled["risk_sum"].sum() / pooled["cases"].sum()) if pooled and pooled["cases"].sum() > 0 else None

@@ -51,6 +51,10 @@ class RunFolder:
         """The aggregated state after a round."""
         return self.path / "checkpoints" / step / f"round-{number:04d}.safetensors"
 
+    def memory(self, step: str, number: int) -> Path:
+        """What the aggregation rule and the link remember after a round."""
+        return self.path / "checkpoints" / step / f"round-{number:04d}.memory.safetensors"
+
     def evaluation(self, key: str) -> Path:
         """One center's sums for one state."""
         return self.path / "evaluations" / f"{key}.safetensors"

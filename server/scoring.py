@@ -116,6 +116,7 @@ def _key(order: Order, center: str) -> str:
         order.subset,
         repr(order.threshold),
         str(order.minimum_cell),
+        str(order.since),
         center,
     ]
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

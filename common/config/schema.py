@@ -139,12 +139,39 @@ class Training:
 
 
 @dataclass
+class Guards:
+    """What the server asks of an update before it may be aggregated, and when it stops listening to a center."""
+
+    norm_factor: float = 5.0  # an update this many times the round's median norm is quarantined; 0 switches it off
+    norm_mads: float = 6.0  # ... unless it is within this many (scaled) median absolute deviations of the median
+    norm_cap: float | None = None  # a norm that no part of an update may exceed, whatever the others do
+    strikes: int = 3  # quarantined updates after which a center is suspended until released; 0: never
+    validation: str = "pooled"  # pooled sums, or median of the centers' own values: no center alone chooses the round
+
+
+@dataclass
+class Compression:
+    """How adapters travel: as they are, or as rounded differences with error feedback, both ways."""
+
+    kind: str = "none"  # none, fp16, int8 (neighbors in groups share a scale) or topk (the largest share)
+    group: int = 64
+    share: float = 0.1
+
+
+@dataclass
 class Federation:
     """What every aggregation rule has."""
 
     kind: str = ""
     quorum: float = 0.7  # share of the step's centers that must reply, else the round is void
     deadline_s: float = 3600.0
+    at_least: int = 0  # centers to wait for where a step asks "*"; 0: those that are there once no more come
+    proximal: float = 0.0  # FedProx: the pull mu of local training towards the round's start
+    local: list[str] = field(default_factory=list)  # FedBN: patterns of tensor names that stay at each center
+    sum_only: bool = False  # promise never to look at one update by itself: what secure sums need; checked by the rules
+    personal: float | None = None  # Ditto: each center keeps a model of its own, pulled this much to the common one
+    guards: Guards = field(default_factory=Guards)
+    compression: Compression = field(default_factory=Compression)
 
 
 @dataclass
@@ -377,6 +404,24 @@ class Compare:
     draws: int = 1000  # of the patient-level bootstrap
 
 
+FAULTS = (
+    "alie", "count_inflation", "crash", "dropout", "duplicate", "inf", "ipm", "label_flip", "nan", "replay", "scaled",
+    "sign_flip", "stale", "straggler", "wrong_keys", "wrong_shape",
+)  # fmt: skip
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong on purpose in a simulation; `simulations/faults.py` says what each kind does."""
+
+    kind: str = "???"
+    centers: list[str] = field(default_factory=lambda: ["*"])
+    steps: list[str] = field(default_factory=lambda: ["*"])
+    rounds: list[int] = field(default_factory=list)  # empty: every round
+    probability: float = 1.0  # of each center in each round, drawn from the run's seed
+    factor: float | None = None  # of a kind that scales, slows down or inflates; null: the kind's own
+
+
 @dataclass
 class Run:
     """One run: everything needed to repeat it."""
@@ -391,6 +436,7 @@ class Run:
     controls: dict[str, Step] = field(default_factory=dict)  # steps that only a comparison runs, after the others
     with_controls: bool = False
     compare: Compare = field(default_factory=Compare)
+    faults: dict[str, Fault] = field(default_factory=dict)  # simulations only
     study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes
 
 

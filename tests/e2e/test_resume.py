@@ -58,8 +58,9 @@ def scores(leader):
 
 
 DEATHS = {
-    "before round 2 is sent": (LocalGrid, "send_and_receive", 5, True),
-    "after round 2's replies": (AdapterStrategy, "aggregate_train", 2, True),
+    "before the start is validated": (LocalGrid, "send_and_receive", 3, True),
+    "before round 2 is sent": (LocalGrid, "send_and_receive", 6, True),
+    "after round 2's replies": (AdapterStrategy, "aggregate", 2, True),
     "between checkpoint and ledger": (rounds, "write_tensors", 2, False),
     "after round 1 stands in the ledger": (Narrator, "round_finished", 1, True),
     "in the middle of an evaluation": (scoring, "write_bytes", 2, False),
