@@ -201,6 +201,8 @@ class Data:
     kind: str = "phantom"  # phantom, or folder for any HECKTOR edition or sts7
     root: str = "data/phantom"
     chest_root: str | None = None
+    mapping: str | None = None  # YAML that says what a table's columns mean; null: the shipped ones
+    table: str | None = None  # study=survival_table: one table of patients of several centers
     scale: float = 0.3  # of the phantom cohort: 1.0 is HECKTOR's 524
     seed: int = 11
     split: Split = field(default_factory=Split)
