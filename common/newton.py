@@ -34,6 +34,7 @@ LOSS, GRADIENT, HESSIAN = "newton.loss", "newton.gradient", "newton.hessian"
 GRAM, MOMENT, CASES = "ridge.gram", "ridge.moment", "ridge.cases"
 INTERCEPT_PENALTY = 1e-4  # keeps the intercept of a bin or class without any event finite
 SETTLED = 1e-12  # a squared Newton decrement below it: one more full step is exact to rounding
+CHUNK = 4_000_000  # cells of an events-by-cases matrix held at once
 SLACK = 1e-11  # relative rise of the loss that rounding may cause near the optimum
 
 
@@ -82,33 +83,36 @@ class Cox:
 
 
 def _cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, beta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """One stratum. Risk sets grow as the time goes down, so that each case is added to them once."""
-    columns = x.shape[1]
+    """One stratum, some events at a time so that memory stays bounded."""
+    columns, events = x.shape[1], np.flatnonzero(event > 0)
     loss, gradient, hessian = 0.0, np.zeros(columns), np.zeros((columns, columns))
-    if not (event > 0).any():
+    if not len(events):
         return loss, gradient, hessian
-    order = np.argsort(-time, kind="stable")
-    x, time, event = x[order], time[order], event[order] > 0
     score = x @ beta
-    shift = score.max()
-    weight = np.exp(score - shift)
-    s0, s1, s2, added = 0.0, np.zeros(columns), np.zeros((columns, columns)), 0
-    for moment in np.unique(time[event])[::-1]:
-        until = int(np.searchsorted(-time, -moment, side="right"))
-        new, w = x[added:until], weight[added:until]
-        s0, s1, s2, added = s0 + w.sum(), s1 + w @ new, s2 + (new * w[:, None]).T @ new, until
-        tied = event & (time == moment)
-        deaths, w = x[tied], weight[tied]
-        e0, e1, e2 = w.sum(), w @ deaths, (deaths * w[:, None]).T @ deaths
-        loss -= float((score[tied] - shift).sum())
-        gradient -= deaths.sum(axis=0)
-        for gone in np.arange(len(deaths)) / len(deaths):  # Efron: the tied leave the risk set one share at a time
-            at_risk = max(s0 - gone * e0, np.finfo(float).tiny)
-            mean = (s1 - gone * e1) / at_risk
-            loss += float(np.log(at_risk))
-            gradient += mean
-            hessian += (s2 - gone * e2) / at_risk - np.outer(mean, mean)
+    score = score - score.max()
+    weight = np.exp(score)
+    gone = _share_gone(time, events)
+    for first in range(0, len(events), max(1, CHUNK // len(x))):
+        chosen = events[first : first + max(1, CHUNK // len(x))]
+        tied = (time[None, :] == time[chosen, None]) & (event > 0)[None, :]
+        # (E, n): how far each case is at risk when each event happens
+        share = ((time[None, :] >= time[chosen, None]) - gone[chosen, None] * tied) * weight
+        at_risk = np.maximum(share.sum(axis=1), np.finfo(float).tiny)
+        share /= at_risk[:, None]
+        mean = share @ x
+        loss += float(np.log(at_risk).sum() - score[chosen].sum())
+        gradient += mean.sum(axis=0) - x[chosen].sum(axis=0)
+        hessian += (x * share.sum(axis=0)[:, None]).T @ x - mean.T @ mean
     return loss, gradient, hessian
+
+
+def _share_gone(time: np.ndarray, events: np.ndarray) -> np.ndarray:
+    """(n,): Efron's l / d for the l-th of d events at one time; each leaves the risk set one share after the other."""
+    gone = np.zeros(len(time))
+    for moment in np.unique(time[events]):
+        together = events[time[events] == moment]
+        gone[together] = np.arange(len(together)) / len(together)
+    return gone
 
 
 @dataclass(frozen=True)
