@@ -47,6 +47,7 @@ class CenterConfig:
 
     code: str = "???"
     root: str = "???"  # folder in a HECKTOR layout
+    mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     cache: str = ".cache"  # prepared volumes; can be deleted at any time
     vault: str = ".vault"  # what must survive between rounds and steps
     device: str = "cpu"
@@ -79,7 +80,7 @@ class Center:
     @cached_property
     def cases(self) -> list[Case]:
         """The center's own patients."""
-        return _find(self.config.root, self.code)
+        return _find(self.config.root, self.code, self.config.mapping)
 
     def describe(self, order: Order) -> Reply:
         """Counts of usable cases per split, and sums over the training cases' labels where the task declares some:
@@ -291,5 +292,5 @@ def _load_backbone(spec: str, device: str) -> tuple[Backbone, str]:
 
 
 @lru_cache(maxsize=64)
-def _find(root: str, code: str) -> list[Case]:
-    return find_cases(Path(root), center=code)
+def _find(root: str, code: str, mapping: str) -> list[Case]:
+    return find_cases(Path(root), center=code, mapping=mapping or None)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from common.adapters import INJECTED, Surroundings, build_part
+from common.adapters.factors import trained_tensors
 from common.backbones.base import Backbone, Features, tensors_digest
 from common.batch import CT, EHR, PET
 from common.config.schema import Step
@@ -192,7 +193,7 @@ class AdaptedModel(nn.Module):
         """Live tensors by state name, sorted."""
         tensors: dict[str, Tensor] = {}
         for name in self.part_names:
-            inside = self._lora[name].parameters() if name in self._lora else _own_tensors(self._part(name))
+            inside = self._lora[name].tensors() if name in self._lora else _own_tensors(self._part(name))
             tensors |= {f"{name}/{path}": tensor for path, tensor in inside.items()}
         return dict(sorted(tensors.items()))
 
@@ -242,9 +243,19 @@ class AdaptedModel(nn.Module):
                 f"train_parts names {', '.join(map(repr, idle))}, which match no part; parts: {', '.join(names)}."
             )
         self._trained = {name for name in names if any(fnmatchcase(name, p) for p in patterns)}
-        for name, tensor in self._tensors().items():
+        self.train_in_round(None)
+
+    def train_in_round(self, round: int | None) -> None:
+        """Give gradients to what this round trains: a LoRA rule may freeze factors for good or by turns.
+
+        Args:
+            round: from 1; None: whatever any round trains. `trained_tensors` in `common.adapters.factors` decides.
+        """
+        tensors = self._tensors()
+        changing = trained_tensors(tensors, self.specs, round=round)
+        for name, tensor in tensors.items():
             if isinstance(tensor, nn.Parameter):
-                tensor.requires_grad_(name.partition("/")[0] in self._trained)
+                tensor.requires_grad_(name in changing and name.partition("/")[0] in self._trained)
 
     def _joined_width(self) -> int:
         return sum(self._part(mlp).width if mlp else _width(self.backbone, source) for source, mlp in self._sources())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from math import prod
 
 from common.batch import EHR, MODALITIES
+from common.config.federation import clashes, option_problems, part_problems
 from common.config.schema import PARTS, DecoderPart, LoraPart, MlpPart, PatchEmbedPart, Run, SkipPart, Step
 from common.errors import ConfigError
 
@@ -83,6 +84,8 @@ def _parts(step: Step, run: Run) -> Iterator[str]:
             yield f"part name '{name}' may not hold '/' or '.'."
         if isinstance(part, LoraPart) and (part.rank < 1 or not 0 <= part.dropout < 1):
             yield f"part '{name}' has rank {part.rank} and dropout {part.dropout}; use rank >= 1, dropout in [0, 1)."
+        if isinstance(part, LoraPart):
+            yield from part_problems(name, part)
         if isinstance(part, SkipPart) and decoders and part.features != decoders[0].features:
             yield f"part '{name}' has {part.features} features, the decoder {decoders[0].features}; make them equal."
         if isinstance(part, PatchEmbedPart) and part.init not in ("zero", "copy"):
@@ -123,7 +126,9 @@ def _order(step: Step, run: Run) -> Iterator[str]:
 
 def _federation(step: Step, run: Run) -> Iterator[str]:
     spec = step.federation
-    if spec.weighting not in WEIGHTINGS:
+    yield from option_problems(spec)
+    yield from clashes(spec, step.adapter.parts)
+    if getattr(spec, "weighting", "n") not in WEIGHTINGS:
         yield f"federation.weighting is '{spec.weighting}'; it can be {', '.join(WEIGHTINGS)}."
     if not 0 < spec.quorum <= 1:
         yield f"federation.quorum is {spec.quorum}; it is a share in (0, 1]."

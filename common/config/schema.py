@@ -69,6 +69,10 @@ class LoraPart:
     dropout: float = 0.1
     depth: int | None = None  # only the last k blocks of each stack; null: all
     dora: bool = False
+    rule: str = ""  # how factors are aggregated: fedit, ffa, rolora, fedsvd, fedsb, flora, fedex, flexlora; empty:
+    # rolora (exact, half the bytes), for dora the exact stack (flora)
+    side_rank: int = 32  # flora, fedex: room of the task's frozen side factor; what does not fit is reported
+    refresh_every: int = 1  # fedsvd: rounds between two new bases
 
 
 @dataclass
@@ -139,13 +143,150 @@ class Training:
 
 
 @dataclass
-class MeanFederation:
+class Federation:
+    """What every aggregation rule has."""
+
+    kind: str = ""
+    quorum: float = 0.7  # share of the step's centers that must reply, else the round is void
+    deadline_s: float = 3600.0
+
+
+@dataclass
+class WeightedFederation(Federation):
+    """A rule in which a center's registered training cases count."""
+
+    weighting: str = "sqrt"  # n, sqrt (of n: MDA alone holds 38 % of HECKTOR) or uniform
+
+
+@dataclass
+class MeanFederation(WeightedFederation):
     """Weighted mean of the centers' parameters, part by part over the centers that trained the part."""
 
     kind: str = "mean"
-    weighting: str = "sqrt"  # n, sqrt (of n: MDA alone holds 38 % of HECKTOR) or uniform
-    quorum: float = 0.7  # share of the step's centers that must reply, else the round is void
-    deadline_s: float = 3600.0
+
+
+@dataclass
+class FedAvgMFederation(WeightedFederation):
+    """The mean's step with momentum on the server."""
+
+    kind: str = "fedavgm"
+    learning_rate: float = 1.0
+    momentum: float = 0.9
+
+
+@dataclass
+class AdaptiveFederation(WeightedFederation):
+    """The mean's step, scaled per coordinate on the server."""
+
+    learning_rate: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3  # adaptivity: what the root of the second moment starts at and is added to it
+
+
+@dataclass
+class FedAdamFederation(AdaptiveFederation):
+    kind: str = "fedadam"
+
+
+@dataclass
+class FedYogiFederation(AdaptiveFederation):
+    kind: str = "fedyogi"
+
+
+@dataclass
+class FedAdagradFederation(WeightedFederation):
+    """As FedAdam, with a second moment that never forgets."""
+
+    kind: str = "fedadagrad"
+    learning_rate: float = 0.01
+    beta1: float = 0.0
+    tau: float = 1e-3
+
+
+@dataclass
+class ScaffoldFederation(WeightedFederation):
+    """Control variates against client drift: twice the bytes, and state at both ends."""
+
+    kind: str = "scaffold"
+    learning_rate: float = 1.0
+
+
+@dataclass
+class FedDynFederation(WeightedFederation):
+    """Dynamic regularisation against client drift, with state at both ends."""
+
+    kind: str = "feddyn"
+    alpha: float = 0.1
+
+
+@dataclass
+class MedianFederation(Federation):
+    """Median of each coordinate: every center one voice."""
+
+    kind: str = "median"
+    faulty: int = 2  # centers that may send anything; too few centers for it are refused
+
+
+@dataclass
+class TrimmedMeanFederation(Federation):
+    """Mean of each coordinate without its ``faulty`` smallest and largest values."""
+
+    kind: str = "trimmed_mean"
+    faulty: int = 2
+
+
+@dataclass
+class GeometricMedianFederation(WeightedFederation):
+    """The point with the least summed distance to the updates (RFA)."""
+
+    kind: str = "geometric_median"
+    faulty: int = 2
+    smoothing: float = 1e-6  # of the median distance: below it an update counts as being there
+
+
+@dataclass
+class NormClipFederation(WeightedFederation):
+    """Mean of updates that are shortened to a common length."""
+
+    kind: str = "norm_clip"
+    faulty: int = 2
+    bound: float | None = None  # length of an update; null: the median of the round's lengths
+
+
+@dataclass
+class CenteredClipFederation(WeightedFederation):
+    """Mean of updates whose distance from the running center is shortened, repeated."""
+
+    kind: str = "centered_clip"
+    faulty: int = 2
+    bound: float | None = None  # distance; null: the median of the distances, in every iteration
+    iterations: int = 3
+
+
+@dataclass
+class KrumFederation(Federation):
+    """The one update that is nearest to its neighbors. Costs about half an update where nobody attacks."""
+
+    kind: str = "krum"
+    faulty: int = 2
+
+
+@dataclass
+class MultiKrumFederation(Federation):
+    """Mean of the updates that are nearest to their neighbors."""
+
+    kind: str = "multi_krum"
+    faulty: int = 2
+    keep: int | None = None  # how many; null: all but ``faulty``
+
+
+@dataclass
+class BulyanFederation(Federation):
+    """Multi-Krum's selection, then a trimmed mean around the median of each coordinate."""
+
+    kind: str = "bulyan"
+    faulty: int = 1
 
 
 @dataclass
@@ -206,6 +347,8 @@ class Data:
     kind: str = "phantom"  # phantom, or folder for any HECKTOR edition or sts7
     root: str = "data/phantom"
     chest_root: str | None = None
+    mapping: str | None = None  # YAML that says what a table's columns mean; null: the shipped ones
+    table: str | None = None  # study=survival_table: one table of patients of several centers
     scale: float = 0.3  # of the phantom cohort: 1.0 is HECKTOR's 524
     seed: int = 11
     split: Split = field(default_factory=Split)
@@ -261,5 +404,21 @@ PARTS = {
     "skip": SkipPart,
 }
 METHODS: dict[str, type] = {}
-FEDERATIONS = {"mean": MeanFederation}
+FEDERATIONS: dict[str, type] = {
+    "bulyan": BulyanFederation,
+    "centered_clip": CenteredClipFederation,
+    "fedadagrad": FedAdagradFederation,
+    "fedadam": FedAdamFederation,
+    "fedavgm": FedAvgMFederation,
+    "feddyn": FedDynFederation,
+    "fedyogi": FedYogiFederation,
+    "geometric_median": GeometricMedianFederation,
+    "krum": KrumFederation,
+    "mean": MeanFederation,
+    "median": MedianFederation,
+    "multi_krum": MultiKrumFederation,
+    "norm_clip": NormClipFederation,
+    "scaffold": ScaffoldFederation,
+    "trimmed_mean": TrimmedMeanFederation,
+}
 STUDIES: dict[str, type] = {}
