@@ -21,9 +21,8 @@ from common.batch import CT, EHR, PET, Batch
 from common.config.schema import Step
 from common.errors import ConfigError, UnknownName
 from common.findings import FINDINGS
+from common.tasks import FINDINGS as FINDINGS_TARGET
 from common.tasks import withheld_fields
-
-FINDINGS_TARGET = "findings"
 
 
 def usable(case: Case, step: Step) -> bool:
