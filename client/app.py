@@ -40,10 +40,10 @@ def evaluate(message: Message, context: Context) -> Message:
 @app.query("describe")
 def describe(message: Message, context: Context) -> Message:
     """Counts of usable cases for a step."""
-    return _answer(message, context, lambda center, order: center.describe(order))
+    return _answer(message, context, lambda center, order: center.describe(order), labels=True)
 
 
-def _answer(message: Message, context: Context, work: Callable[..., Reply]) -> Message:
+def _answer(message: Message, context: Context, work: Callable[..., Reply], *, labels: bool = False) -> Message:
     code, number = "unknown", 0
     try:
         path = _center_file(context)
@@ -55,7 +55,8 @@ def _answer(message: Message, context: Context, work: Callable[..., Reply]) -> M
         code = center.code
         number = order.round
         reply = replace(work(center, order), round=order.round)
-        content = _declared(reply, order, *(center.declared(order) if reply.state or reply.extra else ({}, {})))
+        like = center.declared(order) if reply.state or reply.extra else ({}, {})
+        content = _declared(reply, order, *like, labels=labels)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
         content = pack_reply(Reply(code, code=error.code, round=number))
@@ -65,9 +66,10 @@ def _answer(message: Message, context: Context, work: Callable[..., Reply]) -> M
     return Message(content, reply_to=message)
 
 
-def _declared(reply: Reply, order: Order, state_like: State, extra_like: State) -> RecordDict:
+def _declared(reply: Reply, order: Order, state_like: State, extra_like: State, *, labels: bool) -> RecordDict:
     """The reply as Flower content, if it holds nothing that the step does not declare."""
-    sums = declared_sums(build_task(order.step.task), curves=order.threshold is not None)
+    task = build_task(order.step.task)
+    sums = task.label_shapes if labels else declared_sums(task, curves=order.wants_curves)
     check_declared(reply, state_like=state_like, sum_shapes=sums, extra_like=extra_like)
     return pack_reply(reply)
 

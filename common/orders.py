@@ -36,6 +36,12 @@ class Order:
     seeded: list[str] = field(default_factory=list)  # tensors that do not travel: the center makes them from the seed
     reference: str = ""  # digest of the state that the arrays are a difference to; empty: the arrays are the state
     digest: str = ""  # of the state that the center must end up with, where it is not simply the arrays
+    known: Sums = field(default_factory=dict)  # what centers' sums have said so far: class counts, a temperature
+
+    @property
+    def wants_curves(self) -> bool:
+        """Whether the sums for curves and calibration are asked for: once a step is learned."""
+        return self.threshold is not None or "temperature" in self.known
 
 
 @dataclass

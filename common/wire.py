@@ -1,8 +1,8 @@
 """Domain objects <-> Flower records, and the allowlist of what may travel.
 
-An order carries ``arrays`` (the adapter state) and ``config`` (strings and numbers); a reply carries ``arrays``,
-``sums`` and ``status``. What a reply holds is checked against the step's declaration on both sides: before it leaves
-the center, and before the server looks at it.
+An order carries ``arrays`` (the adapter state), ``known`` (merged sums) and ``config`` (strings and numbers); a reply
+carries ``arrays``, ``sums`` and ``status``. What a reply holds is checked against the step's declaration on both sides:
+before it leaves the center, and before the server looks at it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,12 @@ class DeclaresSums(Protocol):
     @property
     def curve_shapes(self) -> dict[str, tuple[int, ...]]: ...
 
+    @property
+    def label_shapes(self) -> dict[str, tuple[int, ...]]: ...
+
 
 def declared_sums(task: DeclaresSums, *, curves: bool) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every sum that a step's replies may carry; ``curves`` where the order has a threshold."""
+    """Name -> shape of every sum that a step's scores may carry; ``curves`` where the order wants them."""
     return {**FIT_SUMS, **task.sum_shapes, **(task.curve_shapes if curves else {})}
 
 
@@ -72,7 +75,8 @@ def pack_order(order: Order) -> RecordDict:
     config |= {"reference": order.reference, "digest": order.digest}
     if order.threshold is not None:
         config["threshold"] = float(order.threshold)
-    return RecordDict({"arrays": pack_state(_beside(order.state, order.extra)), "config": ConfigRecord(config)})
+    arrays = pack_state(_beside(order.state, order.extra))
+    return RecordDict({"arrays": arrays, "known": _pack_sums(order.known), "config": ConfigRecord(config)})
 
 
 def unpack_order(content: RecordDict) -> Order:
@@ -98,6 +102,7 @@ def unpack_order(content: RecordDict) -> Order:
             seeded=[str(name) for name in config["seeded"]],  # type: ignore[union-attr]
             reference=str(config["reference"]),
             digest=str(config["digest"]),
+            known={name: _checked(name, array) for name, array in content.array_records["known"].items()},
         )
     except KeyError as error:
         raise WireError(f"An order lacks {error}; server and client must run the same release.") from error
@@ -105,7 +110,7 @@ def unpack_order(content: RecordDict) -> Order:
 
 def pack_reply(reply: Reply) -> RecordDict:
     """A reply as Flower content."""
-    sums = ArrayRecord({name: Array(np.asarray(reply.sums[name], np.float64)) for name in sorted(reply.sums)})
+    sums = _pack_sums(reply.sums)
     status: dict[str, Any] = {
         "center": reply.center,
         "code": reply.code,
@@ -185,6 +190,10 @@ def _beside(state: State, extra: State) -> State:
 def _apart(arrays: State) -> tuple[State, State]:
     extra = {name.removeprefix(EXTRA): tensor for name, tensor in arrays.items() if name.startswith(EXTRA)}
     return {name: tensor for name, tensor in arrays.items() if not name.startswith(EXTRA)}, extra
+
+
+def _pack_sums(sums: Mapping[str, np.ndarray]) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.asarray(sums[name], np.float64)) for name in sorted(sums)})
 
 
 def _undeclared(what: str, got: Mapping[str, tuple], declared: Mapping[str, tuple]) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
+from omegaconf import OmegaConf
 
 from common.adapters.lora import frozen_weights
 from common.backbones import backbone_digest, load_backbone
@@ -19,8 +20,9 @@ from common.config.schema import Run, Step
 from common.errors import ConfigError
 from common.files import write_bytes
 from common.ledger import Ledger
+from common.machine import environment
 from common.model import AdaptedModel
-from common.orders import Order, State
+from common.orders import Order, State, Sums
 from common.tasks import build_task, merge_sums
 from common.travel import made_from_seed
 from server.enrolment import Enrolment, enrol
@@ -80,8 +82,8 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     out = suspended(coordinator.ledger, limit=step.federation.guards.strikes)
     enrolment = enrol(coordinator.federation, order, suspended=out)
     start = starting_state(coordinator, step)
-    _step_started(coordinator, step, enrolment, start)
-    order.state = start
+    event = _step_started(coordinator, step, enrolment, start)
+    order.state, order.known = start, _known(event)
     scores = coordinator.scorer.score(order, task, enrolment.evaluating, label="start")
     coordinator.ledger.append("start_scores", {"step": "start", "task": step.name, "scores": scores})
 
@@ -139,7 +141,7 @@ def _begin(coordinator: Coordinator) -> None:
     path = coordinator.folder.config
     if not path.exists():
         write_bytes(path, resolved)
-    elif path.read_bytes() != resolved:
+    elif _deciding(path.read_text()) != _deciding(resolved.decode()):
         raise ConfigError(
             f"{coordinator.folder.path} holds a run with another configuration (see config.yaml there): "
             "give this run another name=…, or delete the folder."
@@ -154,6 +156,13 @@ def _begin(coordinator: Coordinator) -> None:
         coordinator.ledger.append("run_resumed", {"base": coordinator.base})
         return
     coordinator.ledger.append("run_started", _run_started(coordinator))
+
+
+def _deciding(resolved: str) -> dict[str, Any]:
+    """A resolved configuration without what no result depends on: the number of workers."""
+    config: Any = OmegaConf.to_container(OmegaConf.create(resolved))
+    config["runtime"].pop("workers", None)
+    return config
 
 
 def _run_started(coordinator: Coordinator) -> dict[str, Any]:
@@ -196,28 +205,9 @@ def _step_card(step: Step) -> dict[str, Any]:
     }
 
 
-def environment(device: str, threads: int) -> dict[str, Any]:
-    """What a figure depends on beside the code."""
-    import flwr
-
-    return {
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "flwr": flwr.__version__,
-        "platform": platform.platform(),
-        "cores": _cores(),
-        "threads": threads,
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-    }
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, start: State) -> None:
+def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, start: State) -> dict[str, Any]:
+    begun = coordinator.ledger.events("step_started", step=step.name)
+    known = begun[0].get("known", {}) if begun else _plain(enrolment.known)  # a resumed step goes on as it began
     event = coordinator.ledger.append(
         "step_started",
         {
@@ -228,9 +218,21 @@ def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, st
             "parts": _part_sizes(start),
             "adapter_bytes": sum(t.numel() * t.element_size() for t in start.values()),
             "counts": enrolment.counts,
+            "known": known,
         },
     )
     coordinator.narrator.step_started(event)
+    return event
+
+
+def _plain(sums: Sums) -> dict[str, Any]:
+    """Sums as the ledger holds them."""
+    return {name: np.asarray(value, np.float64).tolist() for name, value in sums.items()}
+
+
+def _known(event: Mapping[str, Any]) -> Sums:
+    """What was known of a step's labels and of its model, as it stands in an event."""
+    return {name: np.array(value, np.float64) for name, value in event.get("known", {}).items()}
 
 
 def _part_sizes(state: State) -> dict[str, int]:
@@ -253,6 +255,7 @@ def _commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrol
 def _step_finished(
     coordinator: Coordinator, step: Step, entry: Entry, kept: int, enrolment: Enrolment, *, began: float
 ) -> None:
+    known = _calibrated(coordinator, step, enrolment, kept)
     event: dict[str, Any] = {
         "step": step.name,
         "task": step.name,
@@ -261,7 +264,8 @@ def _step_finished(
         "key": entry.key,
         "kept_round": kept,
         "evaluated_at": enrolment.evaluating,
-        "threshold": _risk_threshold(coordinator, step, enrolment, kept),
+        "threshold": float(known.pop("threshold")) if "threshold" in known else None,
+        "known": _plain(known),
     }
     event |= evaluate_all(coordinator, [*coordinator.ledger.events("step_finished"), event], label=step.name)
     event["seconds"] = round(time.perf_counter() - began, 3)
@@ -283,23 +287,25 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
         task = build_task(step.task)
         order = coordinator.order(step)
         order.state = coordinator.bank.get(coordinator.bank.head(event["lineage"]))
-        order.threshold = event["threshold"]
+        order.threshold, order.known = event["threshold"], _known(event)
         order.since = event["kept_round"]
         centers = sorted({c for e in seen if e["region"] == event["region"] for c in e["evaluated_at"]})
         rows += coordinator.scorer.score(order, task, centers, label=label, pooled_over=event["evaluated_at"])
         primary[name] = task.primary
-        if order.threshold is not None:
+        if order.wants_curves:
             curves[name] = coordinator.scorer.curves(order, task, event["evaluated_at"])
     return {"scores": rows, "curves": curves, "primary": primary}
 
 
-def _risk_threshold(coordinator: Coordinator, step: Step, enrolment: Enrolment, kept: int) -> float | None:
-    """The mean predicted risk of the validation cases: splits low from high risk without touching a test case."""
+def _calibrated(coordinator: Coordinator, step: Step, enrolment: Enrolment, kept: int) -> Sums:
+    """What is known of a learned step: its label sums, and what the validation cases' sums say about the kept state (a
+    threshold between low and high risk, a temperature, a baseline hazard), without touching a test case."""
     task = build_task(step.task)
-    if "risk_sum" not in task.sum_shapes:
-        return None
+    known = _known(coordinator.ledger.events("step_started", step=step.name)[0])
     order = coordinator.order(step)
     order.state = coordinator.bank.get(coordinator.bank.head(step.writes or step.name))
-    order.subset, order.since = "validation", kept
+    order.known, order.subset, order.since = known, "validation", kept
+    if step.rounds == 0 or not task.curve_shapes:
+        return known
     pooled = merge_sums(list(coordinator.scorer.sums(order, task, enrolment.training).values()))
-    return float(pooled["risk_sum"].sum() / pooled["cases"].sum()) if pooled and pooled["cases"].sum() > 0 else None
+    return known | task.calibrate(pooled)

@@ -31,14 +31,18 @@ class View:
 @dataclass
 class ClassificationTask:
     kind: str = "classification"
-    classes: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)  # findings, or the names of one target's classes in order
+    form: str = "multi_label"  # binary (one name), multi_label, multi_class, or ordinal (stages)
+    target: str = "findings"  # findings, or the record's field that is predicted: hpv, t_stage, n_stage
     zero_shot: bool = False  # score by text prompts instead of a trained head
+    imbalance: str = "none"  # counts: rarer classes weigh more, by the centers' summed counts; weights: as given
+    weights: list[float] = field(default_factory=list)  # one per class; of a binary or multi-label class: of its yes
 
 
 @dataclass
 class PrognosisTask:
     kind: str = "prognosis"
-    loss: str = "deephit"
+    loss: str = "deephit"  # deephit, mtlr, hazard, or cox (stratified by center; no curve of its own)
     bins: int = 12
     horizon_days: float = 1825.0  # configured, never a patient's own maximum
     alpha: float = 0.2
@@ -355,6 +359,7 @@ class BackboneSpec:
     weights: str | None = None  # path; null: the shipped mini weights
     text_folder: str | None = None  # a local CXR-BERT folder for the released text side
     random_seed: int | None = None  # the control: the same architecture frozen at random weights
+    text: str = "own"  # own: the backbone's text side; ngrams: hashed words and word pairs, projected at random
 
 
 @dataclass
@@ -372,6 +377,8 @@ class Data:
     kind: str = "phantom"  # phantom, or folder for any HECKTOR edition or sts7
     root: str = "data/phantom"
     chest_root: str | None = None
+    mapping: str | None = None  # YAML that says what a table's columns mean; null: the shipped ones
+    table: str | None = None  # study=survival_table: one table of patients of several centers
     scale: float = 0.3  # of the phantom cohort: 1.0 is HECKTOR's 524
     seed: int = 11
     split: Split = field(default_factory=Split)
@@ -396,6 +403,10 @@ class Compare:
     seeds: list[int] = field(default_factory=lambda: [1])
     folds: list[int] = field(default_factory=lambda: [0])
     random_backbone: bool = True
+    learning_rates: list[float] = field(
+        default_factory=lambda: [1.0]
+    )  # factors that every arm tries on each step's own
+    tuning_share: float = 0.25  # of a step's rounds, for each try
     pairs: list[list[str]] = field(default_factory=list)  # [step, control step]: paired differences to report
     draws: int = 1000  # of the patient-level bootstrap
 
@@ -416,6 +427,22 @@ class Fault:
     rounds: list[int] = field(default_factory=list)  # empty: every round
     probability: float = 1.0  # of each center in each round, drawn from the run's seed
     factor: float | None = None  # of a kind that scales, slows down or inflates; null: the kind's own
+
+
+@dataclass
+class PhantomPrognosisStudy:
+    """Prognosis heads on frozen features of the phantom cohort, for every input, loss and way to learn."""
+
+    kind: str = "phantom_prognosis"
+    inputs: list[str] = field(default_factory=lambda: ["text", "image", "image+text"])
+    losses: list[str] = field(default_factory=lambda: ["deephit", "mtlr", "cox"])
+    folds: int = 5
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    rounds: int = 30  # and passes of the arms that are not federated
+    batch: int = 16
+    learning_rate: float = 1e-3
+    penalties: list[float] = field(default_factory=lambda: [3.0, 30.0, 300.0])  # of the Newton baseline
+    draws: int = 1000  # of the bootstrap over patients
 
 
 @dataclass
@@ -463,4 +490,4 @@ FEDERATIONS: dict[str, type] = {
     "scaffold": ScaffoldFederation,
     "trimmed_mean": TrimmedMeanFederation,
 }
-STUDIES: dict[str, type] = {}
+STUDIES: dict[str, type] = {"phantom_prognosis": PhantomPrognosisStudy}

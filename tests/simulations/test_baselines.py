@@ -4,7 +4,7 @@ import pytest
 
 from common.backbones import backbone_digest, load_backbone
 from common.model import AdaptedModel
-from simulations.baselines import PooledCenter, Score, _best, baseline_order, train_pooled
+from simulations.baselines import PooledCenter, Score, baseline_order, best_pass, train_pooled
 from tests.small import forget, open_all, small_run
 
 
@@ -20,11 +20,11 @@ from tests.small import forget, open_all, small_run
     ],
 )
 def test_the_best_pass_is_kept_the_latest_of_equals_the_start_being_one(values, kept):
-    assert _best([None if value is None else Score(value, -1.0) for value in values]) == kept
+    assert best_pass([None if value is None else Score(value, -1.0) for value in values]) == kept
 
 
 def test_of_equal_values_the_lower_loss_is_kept():
-    assert _best([Score(0.5, -1.0), Score(0.5, -0.8), Score(0.5, -0.9)]) == 1
+    assert best_pass([Score(0.5, -1.0), Score(0.5, -0.8), Score(0.5, -0.9)]) == 1
 
 
 def trained(small_centers, *, rounds=3, every=1, reset=False, codes=("CHUM",)):
