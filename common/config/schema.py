@@ -444,7 +444,7 @@ class AttacksStudy:
     """Every attack against every robust rule, with none, one and two attackers."""
 
     kind: str = "attacks"
-    seeds: list[int] = field(default_factory=lambda: [1, 2])
+    seeds: list[int] = field(default_factory=lambda: [1])
     step: str = "tumour_ct"
     attackers: list[str] = field(default_factory=lambda: ["CHUP", "CHUS"])  # the first f of them attack
     attacks: list[str] = field(default_factory=lambda: ["scaled", "sign_flip", "ipm", "alie", "label_flip", "nan"])

@@ -7,12 +7,16 @@ from pathlib import Path
 
 from common.config.schema import Run
 from common.errors import UnknownName
-from simulations.studies import phantom_prognosis
+from simulations.studies import aggregation, attacks, phantom_prognosis
 from simulations.studies.page import Page, write_page
 
 Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
 
-STUDIES: dict[str, Study] = {"phantom_prognosis": phantom_prognosis.run}
+STUDIES: dict[str, Study] = {
+    "aggregation": aggregation.run,
+    "attacks": attacks.run,
+    "phantom_prognosis": phantom_prognosis.run,
+}
 
 
 def run_study(run: Run, overrides: Sequence[str], *, folder: Path, say: Callable[[str], None] = print) -> Page:

@@ -6,6 +6,7 @@ and is not run again where that exists; workers take the next trial as they are 
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import shutil
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import torch
 
 from common.config.load import compose_run
 from common.config.rules import check_run
-from common.config.schema import Run, Step
+from common.config.schema import Fault, Run, Step
 from common.errors import RoundFailed
 from common.files import write_json
 from common.ledger import Ledger
@@ -47,6 +49,7 @@ class Trial:
     Args:
         name: of its row, unique with step and seed; for files and people.
         overrides: what it changes of the study's run.
+        faults: what goes wrong in it, beside what the overrides say.
         trained: False: the start as it is, scored.
     """
 
@@ -54,7 +57,11 @@ class Trial:
     step: str
     seed: int
     overrides: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
     trained: bool = True
+
+    def __hash__(self) -> int:
+        return hash(self.file)
 
     @property
     def file(self) -> str:
@@ -118,8 +125,9 @@ def _place(folder: Path, trial: Trial) -> Path:
 def run_trial(trial: Trial, overrides: tuple[str, ...], folder: Path) -> None:
     """Federate one step, score its test patients, keep the outcome."""
     began = time.process_time()
-    run = compose_run([*overrides, *trial.overrides, f"seed={trial.seed}", "runtime.workers=1"])
-    run.steps = {trial.step: run.steps[trial.step]}
+    run = copy.deepcopy(_composed((*overrides, *trial.overrides)))
+    run.seed, run.steps = trial.seed, {trial.step: run.steps[trial.step]}
+    run.faults |= {f"trial-{number}": fault for number, fault in enumerate(trial.faults)}
     check_run(run)
     torch.set_num_threads(run.runtime.threads)
     work = RunFolder(folder / "work" / trial.file)
@@ -134,6 +142,11 @@ def run_trial(trial: Trial, overrides: tuple[str, ...], folder: Path) -> None:
     result.seconds = time.process_time() - began
     write_json(_place(folder, trial), vars(result))
     shutil.rmtree(work.path, ignore_errors=True)
+
+
+@lru_cache(maxsize=64)  # composing takes longer than a round
+def _composed(overrides: tuple[str, ...]) -> Run:
+    return compose_run(overrides)
 
 
 def _federated(
@@ -153,7 +166,11 @@ def _federated(
         _measure(result, leader.ledger, work, step)
     observed = observe(run, step, state, open_centers(files), base=leader.base)
     result.patients = [
-        {"center": o.center, "patient": o.patient, "record": {n: np.asarray(v).tolist() for n, v in o.observation.items()}}
+        {
+            "center": o.center,
+            "patient": o.patient,
+            "record": {n: np.asarray(v).tolist() for n, v in o.observation.items()},
+        }
         for o in observed
     ]
     return result
