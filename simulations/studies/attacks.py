@@ -1,9 +1,9 @@
 """study=attacks: every attack against every robust rule, with none, one and two of seven centers attacking.
 
 Rules stand alone (the norm guard is off, so that the rule's own work shows) and once behind the guards; the form checks
-(names, shapes, finite values, counts, replays) are always on, so that a broken update costs its own center only, whatever
-the rule. Beside them the untrained start and the undefended mean: where the mean keeps its score too, a row proves
-nothing.
+(names, shapes, finite values, counts, replays) are always on, so that a broken update costs its own center only,
+whatever the rule. Beside them the untrained start and the undefended mean: where the mean keeps its score too, a row
+proves nothing.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def _scores(run: Run, rows: Rows, results: dict[Trial, Result]) -> dict[tuple[st
 def _lead(run: Run) -> str:
     study, step = run.study, run.steps[run.study.step]
     return (
-        f"Synthetic phantom cohort (scale {run.data.scale}), seven centers, step {step.name} over {step.rounds} rounds, "
-        f"seeds {study.seeds}. Attackers: {study.attackers[0]} (f = 1), with {' and '.join(study.attackers[1:2])} (f = 2), "
+        f"Synthetic phantom cohort (scale {run.data.scale}), seven centers, step {step.name}, {step.rounds} rounds, "
+        f"seeds {study.seeds}. Attackers: {study.attackers[0]} (f = 1), {' and '.join(study.attackers[:2])} (f = 2), "
         "in every round; they know every honest update. Scores are of all seven centers' test patients, labels right."
     )
 
