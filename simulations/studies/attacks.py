@@ -125,7 +125,8 @@ def _attack_table(run: Run, scored: dict[tuple[str, str, int], Scored], f: int) 
     rows.append([UNTRAINED, *(_share(untrained, scored[MEAN, CLEAN, 0].value) for _ in attacks)])
     proves = ["proves nothing" if _keeps(scored, MEAN, attack, f) else "a test" for attack in attacks]
     rows.append([f"the mean keeps {KEPT:.0%}?", *proves])
-    return Table(f"{f} of 7 attack: share of the rule's own score without attack, with the difference's interval",
+    title = f"{f} of 7 attack: share of the rule's own score without attack, and the difference's interval"
+    return Table(title,
                  ["Rule", *attacks], rows,
                  f"A column in which the undefended mean keeps {KEPT:.0%} proves nothing about any rule.")  # fmt: skip
 
@@ -156,7 +157,7 @@ def _notes(run: Run, scored: dict[tuple[str, str, int], Scored]) -> list[str]:
     cost = scored[HOSTILE, CLEAN, 0].difference
     return [
         f"Profile hostile at f = 2 keeps {KEPT:.0%} of its attack-free score under "
-        f"{len(attacks) - len(failed)} of {len(attacks)} attacks{'; not under ' + ', '.join(failed) if failed else ''}. "
+        f"{len(attacks) - len(failed)} of {len(attacks)} attacks; not under: {', '.join(failed) or 'none'}. "
         f"Attacks that prove something (the undefended mean fails): {', '.join(tests) or 'none'}.",
         f"Its clean cost against the mean is {-cost:+.3f} (goal: at most {CLEAN_COST})." if cost is not None else
         "Its clean cost is not defined: the hostile profile or the mean has no score.",
