@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
+from common.batch import Batch
 from common.config.load import compose_run
 from common.config.rules import broken_rules
+from common.tasks import build_task
 from simulations.studies import aggregation, attacks
 from simulations.studies.trials import Result, Trial, read_result, run_trial, score_row
 from tests.small import SIZES, write_cohort
@@ -62,15 +65,18 @@ def test_a_trial_federates_scores_patients_and_leaves_one_file(tmp_path, monkeyp
 def test_a_row_is_compared_over_the_same_patients():
     step = compose_run(["study=aggregation"]).steps["relapse"]
 
-    def result(risks):
-        cases = zip(("a", "b", "c", "d"), risks, (100.0, 200.0, 300.0, 400.0), strict=True)
-        rows = [
-            {"center": "X", "patient": p, "record": {"risk": risk, "time": time, "event": 1.0}}
-            for p, risk, time in cases
-        ]
-        return Result(rows)
+    task = build_task(step.task)
 
-    best, worst = result([4.0, 3.0, 2.0, 1.0]), result([1.0, 2.0, 3.0, 4.0])
+    def result(bins):
+        """Four patients who relapse one after another, each with all mass on one bin of the grid."""
+        output = torch.full((4, task.outputs), -10.0)
+        output[range(4), bins] = 10.0
+        target = {"days": torch.tensor([100.0, 200.0, 300.0, 400.0]), "event": torch.ones(4)}
+        observed = task.observe(output, Batch({"EHR": torch.zeros(4, 1)}, {}, target))
+        records = [{name: np.asarray(value).tolist() for name, value in o.items()} for o in observed]
+        return Result([{"center": "X", "patient": str(i), "record": record} for i, record in enumerate(records)])
+
+    best, worst = result([1, 2, 3, 4]), result([4, 3, 2, 1])
     found = score_row(step, [best], [worst], metric="c_index", draws=20)
     assert (found.value, found.difference) == (1.0, 1.0) and np.isclose(found.low, 1.0)
     assert score_row(step, [Result(failed="void")], [best], metric="c_index", draws=20).failed == "void"
