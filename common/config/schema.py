@@ -373,6 +373,26 @@ class Compare:
 
 
 @dataclass
+class SurvivalTableStudy:
+    """Cox models of one table (data.table, data.mapping): pooled, federated, local, one center left out."""
+
+    kind: str = "survival_table"
+    about: str = ""  # where the data come from; said on the page
+    outcome: str = "rfs"  # one of the mapping's outcomes
+    inputs: dict[str, list[str]] = field(default_factory=dict)  # name -> variables; empty: all that the mapping has
+    known_flags: bool = True  # false: the ablation without the flags that reveal who records what
+    folds: int = 5
+    repeats: int = 5
+    across_folds: bool = False  # also compare patients of different test folds; for centers of a few patients
+    penalties: list[float] = field(default_factory=lambda: [1.0, 3.0, 10.0, 30.0, 100.0])
+    sgd_rounds: int = 50  # of FedAvg and FedAdam
+    local_steps: int = 5
+    local_rate: float = 0.1
+    server_rate: float = 0.03  # FedAdam's
+    draws: int = 2000  # of the bootstrap
+
+
+@dataclass
 class Run:
     """One run: everything needed to repeat it."""
 
@@ -416,4 +436,4 @@ FEDERATIONS: dict[str, type] = {
     "scaffold": ScaffoldFederation,
     "trimmed_mean": TrimmedMeanFederation,
 }
-STUDIES: dict[str, type] = {}
+STUDIES: dict[str, type] = {"survival_table": SurvivalTableStudy}
