@@ -39,10 +39,10 @@ def evaluate(message: Message, context: Context) -> Message:
 @app.query("describe")
 def describe(message: Message, context: Context) -> Message:
     """Counts of usable cases for a step."""
-    return _answer(message, context, lambda center, order: center.describe(order))
+    return _answer(message, context, lambda center, order: center.describe(order), labels=True)
 
 
-def _answer(message: Message, context: Context, work: Callable[..., Reply]) -> Message:
+def _answer(message: Message, context: Context, work: Callable[..., Reply], *, labels: bool = False) -> Message:
     code = "unknown"
     try:
         path = _center_file(context)
@@ -52,7 +52,7 @@ def _answer(message: Message, context: Context, work: Callable[..., Reply]) -> M
 
         center = Center.open(path)
         code = center.code
-        content = _declared(work(center, order), order)
+        content = _declared(work(center, order), order, labels)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
         content = pack_reply(Reply(code, code=error.code))
@@ -62,9 +62,10 @@ def _answer(message: Message, context: Context, work: Callable[..., Reply]) -> M
     return Message(content, reply_to=message)
 
 
-def _declared(reply: Reply, order: Order) -> RecordDict:
+def _declared(reply: Reply, order: Order, labels: bool) -> RecordDict:
     """The reply as Flower content, if it holds nothing that the step does not declare."""
-    sums = declared_sums(build_task(order.step.task), curves=order.threshold is not None)
+    task = build_task(order.step.task)
+    sums = task.label_shapes if labels else declared_sums(task, curves=order.wants_curves)
     check_declared(reply, state_like=order.state, sum_shapes=sums)
     return pack_reply(reply)
 

@@ -20,7 +20,7 @@ import torch
 from omegaconf import OmegaConf
 
 from client.data.cache import VolumeCache
-from client.data.dataset import CaseSet, usable
+from client.data.dataset import CaseSet, targets_of, usable
 from client.data.hecktor import Case, find_cases
 from client.data.splits import PARTS, split_cases
 from client.data.transforms import augment
@@ -83,7 +83,8 @@ class Center:
         return _find(self.config.root, self.code, self.config.mapping)
 
     def describe(self, order: Order) -> Reply:
-        """Counts of usable cases per split: what the server may know before the step starts.
+        """Counts of usable cases per split, and sums over the training cases' labels where the task declares some:
+        what the server may know before the step starts.
 
         A center that has too few to train says so here; it may still be evaluated.
         """
@@ -100,7 +101,14 @@ class Center:
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
             return Reply(self.code, code=refusal.code, counts=counts)
-        return Reply(self.code, counts=counts)
+        return Reply(self.code, counts=counts, sums=self.label_sums(order))
+
+    def label_sums(self, order: Order) -> Sums:
+        """The task's counts over the training cases' labels; none of fewer cases than the minimum cell."""
+        task, cases = build_task(order.step.task), self._subset(order, "train")
+        if order.step.rounds == 0 or not task.label_shapes or len(cases) < self._minimum_cell(order):
+            return {}
+        return task.label_sums(targets_of(cases, order.step))
 
     def train(self, order: Order) -> Reply:
         """Train the step's adapter on the local training cases, starting from the order's state."""
@@ -139,14 +147,14 @@ class Center:
         model, task = self._resident_model(order)
         cases = self.case_set(order, order.subset, model)
         counts = {"cases": len(cases), "skipped": cases.skipped}
-        if len(cases) < max(order.minimum_cell, self.config.policy.minimum_cell, 1):
+        if len(cases) < self._minimum_cell(order):
             return Reply(self.code, counts={**counts, "suppressed": 1}, seconds=time.perf_counter() - started)
         observations = self.observe(order, model, task, cases)
         sums: Sums = dict(task.sums([o for o, _ in observations]))
         sums["fit.loss"] = np.array(sum(loss for _, loss in observations), np.float64)
         sums["fit.cases"] = np.array(len(cases), np.float64)
-        if order.threshold is not None:
-            sums.update(task.curve_sums([o for o, _ in observations], order.threshold))
+        if order.wants_curves:
+            sums.update(task.curve_sums([o for o, _ in observations], order.threshold or 0.0))
         return Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
 
     def observe(self, order: Order, model: AdaptedModel, task: Task, cases: CaseSet) -> list[tuple[dict, float]]:
@@ -165,7 +173,7 @@ class Center:
         model = AdaptedModel(self._backbone(order), order.step, seed=order.seed)
         if order.state:
             model.load(order.state)
-        return model.to(self.config.device).eval(), build_task(order.step.task)
+        return model.to(self.config.device).eval(), build_task(order.step.task, order.known)
 
     def _resident_model(self, order: Order) -> tuple[AdaptedModel, Task]:
         """`model` for the length of one message: built once a step and process, then only its state is exchanged."""
@@ -173,10 +181,13 @@ class Center:
         key = (to_json(order.backbone), step_to_json(order.step), order.seed, self.config.device)
         if key not in _RESIDENT:
             _RESIDENT.clear()
-            _RESIDENT[key] = self.model(order)
-        model, task = _RESIDENT[key]
+            _RESIDENT[key] = self.model(order)[0]
+        model = _RESIDENT[key]
         model.load(order.state)
-        return model.eval(), task
+        return model.eval(), build_task(order.step.task, order.known)
+
+    def _minimum_cell(self, order: Order) -> int:
+        return max(order.minimum_cell, self.config.policy.minimum_cell, 1)
 
     def _trained_parts(self, model: AdaptedModel, cases: CaseSet) -> State:
         """Parts that this center's data could train: a part for a modality that no case has stays at home."""
@@ -259,7 +270,7 @@ def _set_device(config: CenterConfig) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, config.gpu_memory_gb * 1e9 / whole))
 
 
-_RESIDENT: dict[tuple, tuple[AdaptedModel, Task]] = {}
+_RESIDENT: dict[tuple, AdaptedModel] = {}
 _CASE_SETS: dict[tuple, CaseSet] = {}
 
 

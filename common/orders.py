@@ -31,6 +31,12 @@ class Order:
     state: State = field(default_factory=dict)
     subset: str = ""  # evaluate: which split, validation or test
     threshold: float | None = None  # evaluate: predicted risk above it counts as the high-risk group
+    known: Sums = field(default_factory=dict)  # what centers' sums have said so far: class counts, a temperature
+
+    @property
+    def wants_curves(self) -> bool:
+        """Whether the sums for curves and calibration are asked for: once a step is learned."""
+        return self.threshold is not None or "temperature" in self.known
 
 
 @dataclass

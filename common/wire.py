@@ -1,8 +1,8 @@
 """Domain objects <-> Flower records, and the allowlist of what may travel.
 
-An order carries ``arrays`` (the adapter state) and ``config`` (strings and numbers); a reply carries ``arrays``,
-``sums`` and ``status``. What a reply holds is checked against the step's declaration on both sides: before it leaves
-the center, and before the server looks at it.
+An order carries ``arrays`` (the adapter state), ``known`` (merged sums) and ``config`` (strings and numbers); a reply
+carries ``arrays``, ``sums`` and ``status``. What a reply holds is checked against the step's declaration on both sides:
+before it leaves the center, and before the server looks at it.
 """
 
 from __future__ import annotations
@@ -38,9 +38,12 @@ class DeclaresSums(Protocol):
     @property
     def curve_shapes(self) -> dict[str, tuple[int, ...]]: ...
 
+    @property
+    def label_shapes(self) -> dict[str, tuple[int, ...]]: ...
+
 
 def declared_sums(task: DeclaresSums, *, curves: bool) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every sum that a step's replies may carry; ``curves`` where the order has a threshold."""
+    """Name -> shape of every sum that a step's scores may carry; ``curves`` where the order wants them."""
     return {**FIT_SUMS, **task.sum_shapes, **(task.curve_shapes if curves else {})}
 
 
@@ -69,7 +72,9 @@ def pack_order(order: Order) -> RecordDict:
     }
     if order.threshold is not None:
         config["threshold"] = float(order.threshold)
-    return RecordDict({"arrays": pack_state(order.state), "config": ConfigRecord(config)})
+    return RecordDict(
+        {"arrays": pack_state(order.state), "known": _pack_sums(order.known), "config": ConfigRecord(config)}
+    )
 
 
 def unpack_order(content: RecordDict) -> Order:
@@ -88,6 +93,7 @@ def unpack_order(content: RecordDict) -> Order:
             state=unpack_state(content.array_records["arrays"]),
             subset=str(config["subset"]),
             threshold=float(config["threshold"]) if "threshold" in config else None,  # type: ignore[arg-type]
+            known={name: _checked(name, array) for name, array in content.array_records["known"].items()},
         )
     except KeyError as error:
         raise WireError(f"An order lacks {error}; server and client must run the same release.") from error
@@ -95,7 +101,7 @@ def unpack_order(content: RecordDict) -> Order:
 
 def pack_reply(reply: Reply) -> RecordDict:
     """A reply as Flower content."""
-    sums = ArrayRecord({name: Array(np.asarray(reply.sums[name], np.float64)) for name in sorted(reply.sums)})
+    sums = _pack_sums(reply.sums)
     status: dict[str, Any] = {
         "center": reply.center,
         "code": reply.code,
@@ -149,6 +155,10 @@ def content_bytes(content: RecordDict) -> int:
     arrays = sum(len(a.data) + len(n) for r in content.array_records.values() for n, a in r.items())
     configs = sum(len(str(k)) + len(str(v)) for r in content.config_records.values() for k, v in r.items())
     return arrays + configs
+
+
+def _pack_sums(sums: Mapping[str, np.ndarray]) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.asarray(sums[name], np.float64)) for name in sorted(sums)})
 
 
 def _undeclared(what: str, got: Mapping[str, tuple], declared: Mapping[str, tuple]) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 from common.backbones import backbone_digest, load_backbone
@@ -19,7 +21,7 @@ from common.errors import ConfigError
 from common.files import write_bytes
 from common.ledger import Ledger
 from common.model import AdaptedModel
-from common.orders import Order, State
+from common.orders import Order, State, Sums
 from common.tasks import build_task, merge_sums
 from server.enrolment import Enrolment, enrol
 from server.federation import Federation
@@ -76,8 +78,8 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     task = build_task(step.task)
     enrolment = enrol(coordinator.federation, order)
     start = starting_state(coordinator, step)
-    _step_started(coordinator, step, enrolment, start)
-    order.state = start
+    event = _step_started(coordinator, step, enrolment, start)
+    order.state, order.known = start, _known(event)
     scores = coordinator.scorer.score(order, task, enrolment.evaluating, label="start")
     coordinator.ledger.append("start_scores", {"step": "start", "task": step.name, "scores": scores})
 
@@ -204,7 +206,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, start: State) -> None:
+def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, start: State) -> dict[str, Any]:
+    begun = coordinator.ledger.events("step_started", step=step.name)
+    known = begun[0].get("known", {}) if begun else _plain(enrolment.known)  # a resumed step goes on as it began
     event = coordinator.ledger.append(
         "step_started",
         {
@@ -215,9 +219,21 @@ def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, st
             "parts": _part_sizes(start),
             "adapter_bytes": sum(t.numel() * t.element_size() for t in start.values()),
             "counts": enrolment.counts,
+            "known": known,
         },
     )
     coordinator.narrator.step_started(event)
+    return event
+
+
+def _plain(sums: Sums) -> dict[str, Any]:
+    """Sums as the ledger holds them."""
+    return {name: np.asarray(value, np.float64).tolist() for name, value in sums.items()}
+
+
+def _known(event: Mapping[str, Any]) -> Sums:
+    """What was known of a step's labels and of its model, as it stands in an event."""
+    return {name: np.array(value, np.float64) for name, value in event.get("known", {}).items()}
 
 
 def _part_sizes(state: State) -> dict[str, int]:
@@ -240,6 +256,7 @@ def _commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrol
 def _step_finished(
     coordinator: Coordinator, step: Step, entry: Entry, kept: int, enrolment: Enrolment, *, began: float
 ) -> None:
+    known = _calibrated(coordinator, step, enrolment)
     event: dict[str, Any] = {
         "step": step.name,
         "task": step.name,
@@ -248,7 +265,8 @@ def _step_finished(
         "key": entry.key,
         "kept_round": kept,
         "evaluated_at": enrolment.evaluating,
-        "threshold": _risk_threshold(coordinator, step, enrolment),
+        "threshold": float(known.pop("threshold")) if "threshold" in known else None,
+        "known": _plain(known),
     }
     event |= evaluate_all(coordinator, [*coordinator.ledger.events("step_finished"), event], label=step.name)
     event["seconds"] = round(time.perf_counter() - began, 3)
@@ -270,22 +288,24 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
         task = build_task(step.task)
         order = coordinator.order(step)
         order.state = coordinator.bank.get(coordinator.bank.head(event["lineage"]))
-        order.threshold = event["threshold"]
+        order.threshold, order.known = event["threshold"], _known(event)
         centers = sorted({c for e in seen if e["region"] == event["region"] for c in e["evaluated_at"]})
         rows += coordinator.scorer.score(order, task, centers, label=label, pooled_over=event["evaluated_at"])
         primary[name] = task.primary
-        if order.threshold is not None:
+        if order.wants_curves:
             curves[name] = coordinator.scorer.curves(order, task, event["evaluated_at"])
     return {"scores": rows, "curves": curves, "primary": primary}
 
 
-def _risk_threshold(coordinator: Coordinator, step: Step, enrolment: Enrolment) -> float | None:
-    """The mean predicted risk of the validation cases: splits low from high risk without touching a test case."""
+def _calibrated(coordinator: Coordinator, step: Step, enrolment: Enrolment) -> Sums:
+    """What is known of a learned step: its label sums, and what the validation cases' sums say about the kept state (a
+    threshold between low and high risk, a temperature, a baseline hazard), without touching a test case."""
     task = build_task(step.task)
-    if "risk_sum" not in task.sum_shapes:
-        return None
+    known = _known(coordinator.ledger.events("step_started", step=step.name)[0])
     order = coordinator.order(step)
     order.state = coordinator.bank.get(coordinator.bank.head(step.writes or step.name))
-    order.subset = "validation"
+    order.known, order.subset = known, "validation"
+    if step.rounds == 0 or not task.curve_shapes:
+        return known
     pooled = merge_sums(list(coordinator.scorer.sums(order, task, enrolment.training).values()))
-    return float(pooled["risk_sum"].sum() / pooled["cases"].sum()) if pooled and pooled["cases"].sum() > 0 else None
+    return known | task.calibrate(pooled)

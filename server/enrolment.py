@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from common.config.schema import Step
 from common.errors import DataError, RoundFailed
-from common.orders import OK, TOO_FEW_CASES, Order
+from common.orders import OK, TOO_FEW_CASES, Order, Reply, Sums
+from common.tasks import build_task, merge_sums
 from server.federation import Federation
+from server.screening import reason_to_reject
 
 EVERYONE = "*"
 
@@ -20,6 +22,7 @@ class Enrolment:
     training: list[str] = field(default_factory=list)
     evaluating: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    known: Sums = field(default_factory=dict)  # the training centers' label sums, added
 
 
 def enrol(federation: Federation, order: Order) -> Enrolment:
@@ -29,7 +32,8 @@ def enrol(federation: Federation, order: Order) -> Enrolment:
     found = federation.discover(order, at_least=max(1, len(wanted)))
     enrolment = Enrolment(counts={center: reply.counts for center, reply in found.replies.items() if reply.counts})
     for center in sorted(found.replies):
-        _place(enrolment, step, center, found.replies[center].code, found.replies[center].counts)
+        _place(enrolment, step, center, _code(found.replies[center], step), found.replies[center].counts)
+    enrolment.known = merge_sums(found.replies[center].sums for center in enrolment.training)
     for center in sorted(wanted - set(found.replies)):
         enrolment.refused[center] = "not_connected"
     if not order.skip_unreadable:
@@ -37,6 +41,13 @@ def enrol(federation: Federation, order: Order) -> Enrolment:
     if step.rounds > 0 and not enrolment.training:
         raise RoundFailed(f"No center can train step '{step.name}': {enrolment.refused or 'none was asked to'}.")
     return enrolment
+
+
+def _code(reply: Reply, step: Step) -> str:
+    """The reply's code, or why its label sums must not be used; none at all are fine (too few cases)."""
+    if reply.code != OK:
+        return reply.code
+    return reason_to_reject(reply, state_like={}, sum_shapes=build_task(step.task).label_shapes) or OK
 
 
 def _place(enrolment: Enrolment, step: Step, center: str, code: str, counts: dict[str, int]) -> None:

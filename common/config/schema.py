@@ -31,14 +31,18 @@ class View:
 @dataclass
 class ClassificationTask:
     kind: str = "classification"
-    classes: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)  # findings, or the names of one target's classes in order
+    form: str = "multi_label"  # binary (one name), multi_label, multi_class, or ordinal (stages)
+    target: str = "findings"  # findings, or the record's field that is predicted: hpv, t_stage, n_stage, m_stage
     zero_shot: bool = False  # score by text prompts instead of a trained head
+    imbalance: str = "none"  # counts: rarer classes weigh more, by the centers' summed counts; weights: as given
+    weights: list[float] = field(default_factory=list)  # one per class; of a binary or multi-label class: of its yes
 
 
 @dataclass
 class PrognosisTask:
     kind: str = "prognosis"
-    loss: str = "deephit"
+    loss: str = "deephit"  # deephit, mtlr, hazard, or cox (stratified by center; no curve of its own)
     bins: int = 12
     horizon_days: float = 1825.0  # configured, never a patient's own maximum
     alpha: float = 0.2
@@ -325,6 +329,7 @@ class BackboneSpec:
     weights: str | None = None  # path; null: the shipped mini weights
     text_folder: str | None = None  # a local CXR-BERT folder for the released text side
     random_seed: int | None = None  # the control: the same architecture frozen at random weights
+    text: str = "own"  # own: the backbone's text side; ngrams: hashed words and word pairs, projected at random
 
 
 @dataclass

@@ -2,43 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from common.errors import UnknownName
 from common.tasks.base import Observation, Sums, Task, merge_sums, pooled_metrics
 
-__all__ = ["TASKS", "Observation", "Sums", "Task", "build_task", "merge_sums", "pooled_metrics"]
+__all__ = ["TASKS", "Observation", "Sums", "Task", "build_task", "merge_sums", "pooled_metrics", "withheld_fields"]
+
+Known = Mapping[str, np.ndarray]
+
+TREATMENT = frozenset({"chemotherapy", "radiotherapy", "surgery", "treatment"})  # decided after the diagnosis
+STAGES = frozenset({"m_stage", "n_stage", "t_stage"})
+WITHHELD = {  # target -> fields of the record that say it, or were written down only once it was known
+    "findings": frozenset[str](),
+    "hpv": frozenset({"hpv"}) | TREATMENT,
+    "m_stage": STAGES | TREATMENT,
+    "n_stage": STAGES | TREATMENT,
+    "t_stage": STAGES | TREATMENT,
+}
 
 
-def _classification(spec: Any) -> Task:
+def withheld_fields(spec: Any) -> frozenset[str]:
+    """Fields that may reach neither the record nor the report text of a task: its target and the target's proxies.
+
+    Outcome and follow-up are no fields of a record, so no task needs to withhold them.
+    """
+    return WITHHELD[spec.target] if getattr(spec, "target", None) in WITHHELD else frozenset()
+
+
+def _classification(spec: Any, known: Known | None) -> Task:
     from common.tasks.classification import Classification
 
-    return Classification(spec)
+    return Classification(spec, known)
 
 
-def _prognosis(spec: Any) -> Task:
+def _prognosis(spec: Any, known: Known | None) -> Task:
     from common.tasks.prognosis import Prognosis
 
-    return Prognosis(spec)
+    return Prognosis(spec, known)
 
 
-def _segmentation(spec: Any) -> Task:
+def _segmentation(spec: Any, known: Known | None) -> Task:
     from common.tasks.segmentation import Segmentation  # MONAI's losses take seconds to import
 
     return Segmentation(spec)
 
 
-TASKS: dict[str, Callable[[Any], Task]] = {
+TASKS: dict[str, Callable[[Any, Known | None], Task]] = {
     "classification": _classification,
     "prognosis": _prognosis,
     "segmentation": _segmentation,
 }
 
 
-def build_task(spec: Any) -> Task:
-    """The task of a step's spec. Raises UnknownName for an unknown kind or option."""
+def build_task(spec: Any, known: Known | None = None) -> Task:
+    """The task of a step's spec. Raises UnknownName for an unknown kind or option.
+
+    Args:
+        known: what the federation has learned from the centers' sums so far (`Order.known`).
+    """
     kind = getattr(spec, "kind", None)
     if kind not in TASKS:
         raise UnknownName("task", kind, TASKS)
-    return TASKS[kind](spec)
+    return TASKS[kind](spec, known)

@@ -28,7 +28,7 @@ def test_replies_hold_three_records_and_nothing_else(crossing):
     for sent, reply in crossing:
         assert set(reply.content) == {"arrays", "sums", "status"} and not reply.has_error()
         assert set(reply.content["status"]) <= {"center", "code", "seconds", *STATUS_COUNTS}
-        assert set(sent.content) == {"arrays", "config"}
+        assert set(sent.content) == {"arrays", "config", "known"}
 
 
 def test_every_array_is_an_adapter_tensor_that_the_server_sent(crossing):
@@ -45,11 +45,13 @@ def test_every_sum_is_declared_by_the_step(crossing):
     names = set()
     for sent, reply in crossing:
         order = unpack_order(sent.content)
-        declared = declared_sums(build_task(order.step.task), curves=order.threshold is not None)
+        task = build_task(order.step.task)
+        described = asked(sent)[0] == "query.describe"
+        declared = task.label_shapes if described else declared_sums(task, curves=order.wants_curves)
         for name, array in reply.content.array_records["sums"].items():
             assert tuple(array.shape) == declared[name]
             names.add(name)
-    assert {"fit.loss", "intersection", "concordant", "km_at_risk"} <= names
+    assert {"fit.loss", "intersection", "concordant", "km_at_risk", "censoring_at_risk"} <= names
 
 
 def test_no_array_grows_with_the_number_of_cases(crossing):
