@@ -121,6 +121,15 @@ class SkipPart:
 
 
 @dataclass
+class LinearPart:
+    """A linear model on frozen features and records, fitted by federation=newton; it is the step's head."""
+
+    kind: str = "linear"
+    variables: list[str] = field(default_factory=list)  # of the clinical schema, for modality RECORD; empty: all
+    known_flags: bool = True  # false: the ablation without the flags that say what is recorded, and so where
+
+
+@dataclass
 class Adapter:
     """Named parts. Everything that a step trains, and everything that travels."""
 
@@ -290,6 +299,17 @@ class BulyanFederation(Federation):
 
 
 @dataclass
+class NewtonFederation(Federation):
+    """Exact: centers send sums of gradients and Hessians, the fit equals that of pooled cases (a Cox model's risk sets
+    stay within centers). For steps whose only part is linear; ``rounds`` is the most that the search may take."""
+
+    kind: str = "newton"
+    objective: str = ""  # empty: the task's own (cox, hazard or logistic); ridge: least squares, in one round
+    penalty: float = 10.0  # of penalty / 2 * |weight|^2 beside the summed loss, on standardised columns
+    keep_sums: bool = True  # false: a center's own ridge sums are forgotten once added; it cannot be subtracted later
+
+
+@dataclass
 class Selection:
     """The validation rule: which round's state is kept. Test cases are never looked at."""
 
@@ -418,6 +438,7 @@ TASKS = {"classification": ClassificationTask, "prognosis": PrognosisTask, "segm
 PARTS = {
     "decoder": DecoderPart,
     "fusion": FusionPart,
+    "linear": LinearPart,
     "lora": LoraPart,
     "mlp": MlpPart,
     "patch_embed": PatchEmbedPart,
@@ -437,6 +458,7 @@ FEDERATIONS: dict[str, type] = {
     "mean": MeanFederation,
     "median": MedianFederation,
     "multi_krum": MultiKrumFederation,
+    "newton": NewtonFederation,
     "norm_clip": NormClipFederation,
     "scaffold": ScaffoldFederation,
     "trimmed_mean": TrimmedMeanFederation,

@@ -15,7 +15,7 @@ __all__ = ["TASKS", "Observation", "Sums", "Task", "build_task", "merge_sums", "
 Known = Mapping[str, np.ndarray]
 
 TREATMENT = frozenset({"chemotherapy", "radiotherapy", "surgery", "treatment"})  # decided after the diagnosis
-STAGES = frozenset({"m_stage", "n_stage", "t_stage"})
+STAGES = frozenset({"m_stage", "n_stage", "t_stage", "tumor_volume_ml"})
 WITHHELD = {  # target -> fields of the record that say it, or were written down only once it was known
     "findings": frozenset[str](),
     "hpv": frozenset({"hpv"}) | TREATMENT,
