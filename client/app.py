@@ -43,7 +43,15 @@ def describe(message: Message, context: Context) -> Message:
     return _answer(message, context, lambda center, order: center.describe(order), labels=True)
 
 
-def _answer(message: Message, context: Context, work: Callable[..., Reply], *, labels: bool = False) -> Message:
+@app.query("sums")
+def sums(message: Message, context: Context) -> Message:
+    """Answer one question of Newton's method."""
+    return _answer(message, context, lambda center, order: center.linear_sums(order), of_round=True)
+
+
+def _answer(
+    message: Message, context: Context, work: Callable[..., Reply], *, labels: bool = False, of_round: bool = False
+) -> Message:
     code, number = "unknown", 0
     try:
         path = _center_file(context)
@@ -56,7 +64,7 @@ def _answer(message: Message, context: Context, work: Callable[..., Reply], *, l
         number = order.round
         reply = replace(work(center, order), round=order.round)
         like = center.declared(order) if reply.state or reply.extra else ({}, {})
-        content = _declared(reply, order, *like, labels=labels)
+        content = _declared(reply, order, *like, labels=labels, of_round=of_round)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
         content = pack_reply(Reply(code, code=error.code, round=number))
@@ -66,10 +74,16 @@ def _answer(message: Message, context: Context, work: Callable[..., Reply], *, l
     return Message(content, reply_to=message)
 
 
-def _declared(reply: Reply, order: Order, state_like: State, extra_like: State, *, labels: bool) -> RecordDict:
+def _declared(
+    reply: Reply, order: Order, state_like: State, extra_like: State, *, labels: bool, of_round: bool
+) -> RecordDict:
     """The reply as Flower content, if it holds nothing that the step does not declare."""
     task = build_task(order.step.task)
     sums = task.label_shapes if labels else declared_sums(task, curves=order.wants_curves)
+    if of_round:
+        from common.linear import declared_in_round
+
+        sums = declared_in_round(order.step, order.state, order.round)
     check_declared(reply, state_like=state_like, sum_shapes=sums, extra_like=extra_like)
     return pack_reply(reply)
 

@@ -124,10 +124,10 @@ def pack_reply(reply: Reply) -> RecordDict:
 
 def unpack_reply(content: RecordDict) -> Reply:
     """Flower content as a reply. Raises WireError when it carries anything but arrays, sums and a status."""
-    extra = sorted(set(content) - {"arrays", "sums", "status"})
+    unasked = sorted(set(content) - {"arrays", "sums", "status"})
     missing = sorted({"arrays", "sums", "status"} - set(content))
-    if extra or missing:
-        raise WireError(f"A reply must hold arrays, sums and status; extra: {extra}, missing: {missing}.")
+    if unasked or missing:
+        raise WireError(f"A reply must hold arrays, sums and status; extra: {unasked}, missing: {missing}.")
     if not isinstance(content["status"], ConfigRecord) or not all(
         isinstance(content[name], ArrayRecord) for name in ("arrays", "sums")
     ):

@@ -1,4 +1,4 @@
-"""python -m server {plan,verify,report,release}: look at a run before it starts, prove it, read it, let centers back in."""
+"""python -m server {plan,verify,report,release,withdraw}: look at a run, prove it, read it, change who is in it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   python -m server verify runs/quickstart
   python -m server report runs/quickstart
   python -m server release runs/quickstart CHUP --reason "scanner fixed"
+  python -m server withdraw runs/quickstart --center CHUM
 """
 
 
@@ -36,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
     release.add_argument("folder", type=Path, help="a run folder, also of a run that is going on")
     release.add_argument("centers", nargs="+", help="center codes, e.g. CHUP")
     release.add_argument("--reason", default="", help="for the record")
+    leaving = commands.add_parser("withdraw", help="take a center out of what was fitted from its sums")
+    leaving.add_argument("folder", type=Path, help="a run folder, e.g. runs/quickstart")
+    leaving.add_argument("--center", required=True, help="the code of the center that leaves, e.g. CHUM")
     arguments = parser.parse_args(argv)
     go_offline()
     actions = {
@@ -43,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         "verify": lambda: _verify(arguments.folder),
         "report": lambda: _report(arguments.folder),
         "release": lambda: _release(arguments.folder, arguments.centers, arguments.reason),
+        "withdraw": lambda: _withdraw(arguments.folder, arguments.center),
     }
     return run_command(actions[arguments.command])
 
@@ -83,6 +88,14 @@ def _release(path: Path, centers: list[str], reason: str) -> int:
 
     released = release(Ledger(RunFolder(path).ledger), centers, reason=reason)
     print(f"released: {', '.join(released)}; they take part from the next round on")
+    return 0
+
+
+def _withdraw(path: Path, center: str) -> int:
+    from server.withdraw import withdraw
+
+    for done in withdraw(path, center):
+        print(done.told)
     return 0
 
 

@@ -163,7 +163,8 @@ def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
     step = order.step
     training = [center for center in centers if len(center.subset(order, "train"))]
     model, task = training[0].model(order)
-    states, memory = [order.state], {}
+    states: list[State] = [order.state]
+    memory: State = {}
     model.load(order.state)
     scores = [_validated(training, order, model)]
     for number in range(1, step.rounds + 1):

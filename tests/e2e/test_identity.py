@@ -36,7 +36,9 @@ def test_one_center_federated_is_central_training_bit_for_bit(tmp_path, small_ce
     rounds = leader.ledger.events("round_finished", step=step.name)
     assert central.validation == [event["validation"]["pooled"] for event in rounds]
 
-    monkeypatch.setattr(baselines, "best_pass", lambda scores: len(scores) - 1)  # the start may be the better one: here not
+    monkeypatch.setattr(
+        baselines, "best_pass", lambda scores: len(scores) - 1
+    )  # the start may be the better one: here not
     last = train_pooled(PooledCenter(open_all(files)), order, reset_per_round=True)
     assert equal(last.state, load_checkpoint(leader.folder, step.name, rounds[-1])) and not equal(start, last.state)
 
