@@ -362,8 +362,8 @@ def test_code_in_a_checkpoint_is_refused_and_never_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [{"state_dict": {"a": torch.zeros(1)}}, [torch.zeros(1)], {"epoch": 3}])
-def test_pickles_that_are_no_flat_state_dict_are_refused(tmp_path, content):
+@pytest.mark.parametrize("content", [{"net": {"epoch": 3}}, [torch.zeros(1)], {"epoch": 3}, {}])
+def test_pickles_that_are_no_state_dict_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "odd.pt")
 
     with pytest.raises(BackboneError, match=r"is not a plain state dict of named tensors"):
