@@ -133,8 +133,8 @@ class TinyBackbone(Backbone):
             pooled["text"] = keep(self._text(inputs[EHR]), presence(present, EHR, inputs[EHR]))
         return Features(pyramid, pooled)
 
-    def own_position(self, size: tuple[int, int, int]) -> nn.Module:
-        """A trainable copy of the position convolution, which fits any size."""
+    def own_position(self, grid: tuple[int, int, int]) -> nn.Module:
+        """A trainable copy of the position convolution, which fits any grid."""
         return copy.deepcopy(self.image_position).requires_grad_(True)
 
     def zero_shot(self, inputs: Mapping[str, Tensor], classes: Sequence[str]) -> Tensor:
