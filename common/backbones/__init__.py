@@ -23,12 +23,11 @@ def _ct_clip(spec: BackboneSpec) -> Backbone:
     return ct_clip.CtClip(config, text_folder=spec.text_folder, projection=spec.projection)
 
 
-def _ct_clip_weights(backbone: Backbone, spec: BackboneSpec) -> None:
+def _load_ct_clip(backbone: Backbone, path: str | Path) -> None:
     from common.backbones import ct_clip
 
     assert isinstance(backbone, ct_clip.CtClip)
-    weights = spec.weights or (ct_clip.MINI_WEIGHTS if spec.config == "mini" else None)
-    ct_clip.load_checkpoint(backbone, _path(weights, "The released CT-CLIP", "CT-CLIP_v2.pt"))
+    ct_clip.load_checkpoint(backbone, path)
 
 
 def _unetr(spec: BackboneSpec) -> Backbone:
@@ -40,11 +39,11 @@ def _unetr(spec: BackboneSpec) -> Backbone:
     return unetr.Unetr(config)
 
 
-def _unetr_weights(backbone: Backbone, spec: BackboneSpec) -> None:
+def _load_unetr(backbone: Backbone, path: str | Path) -> None:
     from common.backbones import unetr
 
     assert isinstance(backbone, unetr.Unetr)
-    unetr.load_checkpoint(backbone, _path(spec.weights, "UNETR", "a MONAI UNETR checkpoint"))
+    unetr.load_checkpoint(backbone, path)
 
 
 def _swin_unetr(spec: BackboneSpec) -> Backbone:
@@ -58,11 +57,11 @@ def _swin_unetr(spec: BackboneSpec) -> Backbone:
     return swin_unetr.SwinUnetr(config)
 
 
-def _swin_unetr_weights(backbone: Backbone, spec: BackboneSpec) -> None:
+def _load_swin_unetr(backbone: Backbone, path: str | Path) -> None:
     from common.backbones import swin_unetr
 
     assert isinstance(backbone, swin_unetr.SwinUnetr)
-    swin_unetr.load_checkpoint(backbone, _path(spec.weights, "Swin UNETR", "model_swinvit.pt or SuPreM's checkpoint"))
+    swin_unetr.load_checkpoint(backbone, path)
 
 
 def _tiny(spec: BackboneSpec) -> Backbone:
@@ -77,20 +76,29 @@ class Kind:
 
     Args:
         build: the architecture, at weights from torch's global generator.
-        load: puts the checkpoint's weights in; None where there is no checkpoint.
+        load: puts a checkpoint's weights in; None where there is no checkpoint.
+        example: a checkpoint to get, in words.
         reads: options of the spec that only some kinds read.
     """
 
     build: Callable[[BackboneSpec], Backbone]
-    load: Callable[[Backbone, BackboneSpec], None] | None
+    load: Callable[[Backbone, str | Path], None] | None = None
+    example: str = ""
     reads: frozenset[str] = frozenset()
 
 
 BACKBONES: dict[str, Kind] = {
-    "ct_clip": Kind(_ct_clip, _ct_clip_weights, frozenset({"text_folder", "projection", "weights"})),
-    "swin_unetr": Kind(_swin_unetr, _swin_unetr_weights, frozenset({"feature_size", "weights"})),
-    "tiny": Kind(_tiny, None),
-    "unetr": Kind(_unetr, _unetr_weights, frozenset({"image_size", "weights"})),
+    "ct_clip": Kind(
+        _ct_clip, _load_ct_clip, "CT-CLIP_v2.pt (CT-RATE)", frozenset({"text_folder", "projection", "weights"})
+    ),
+    "swin_unetr": Kind(
+        _swin_unetr,
+        _load_swin_unetr,
+        "model_swinvit.pt (MONAI) or supervised_suprem_swinunetr_2100.pth (SuPreM)",
+        frozenset({"feature_size", "weights"}),
+    ),
+    "tiny": Kind(_tiny),
+    "unetr": Kind(_unetr, _load_unetr, "a MONAI UNETR checkpoint", frozenset({"image_size", "weights"})),
 }
 
 
@@ -101,9 +109,7 @@ def build_backbone(spec: BackboneSpec) -> Backbone:
         UnknownName: no such kind or configuration.
         BackboneError: an option that this kind does not read, or a size that it cannot have.
     """
-    if spec.kind not in BACKBONES:
-        raise UnknownName("backbone", spec.kind, BACKBONES, where="backbone.kind")
-    kind, plain = BACKBONES[spec.kind], BackboneSpec()
+    kind, plain = _kind(spec), BackboneSpec()
     options = frozenset().union(*(other.reads for other in BACKBONES.values()))
     idle = [name for name in sorted(options - kind.reads) if getattr(spec, name) != getattr(plain, name)]
     if idle:
@@ -124,15 +130,35 @@ def load_backbone(spec: BackboneSpec) -> Backbone:
         UnknownName: no such kind or configuration.
         BackboneError: the weights are missing, do not fit, or are not those of ``spec.digest``.
     """
+    checkpoint = _checkpoint(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.random_seed or 0)
         backbone = build_backbone(spec)
     load = BACKBONES[spec.kind].load
+    if checkpoint is not None and load is not None:
+        load(backbone, checkpoint)
     if spec.random_seed is None:
-        if load is not None:
-            load(backbone, spec)
         _check_digest(backbone, spec)
     return backbone.freeze()
+
+
+def _checkpoint(spec: BackboneSpec) -> str | Path | None:
+    """The file to load, known before anything is built; None where weights come from a seed."""
+    kind = _kind(spec)
+    if kind.load is None or spec.random_seed is not None:
+        return None
+    if spec.weights is None and (spec.kind, spec.config) == ("ct_clip", "mini"):
+        from common.backbones.ct_clip import MINI_WEIGHTS
+
+        return MINI_WEIGHTS
+    if spec.weights is None:
+        with torch.device("meta"):
+            build_backbone(spec)  # a wrong name or size is the better complaint, and costs nothing here
+        raise BackboneError(
+            f"Backbone {spec.kind} {spec.config} does not ship with fedgraft: set backbone.weights to your copy of "
+            f"{kind.example}, or, for the control at random weights, backbone.random_seed."
+        )
+    return spec.weights
 
 
 def _check_digest(backbone: Backbone, spec: BackboneSpec) -> None:
@@ -149,13 +175,10 @@ def _config(configs: Mapping[str, Config], spec: BackboneSpec) -> Config:
     return configs[spec.config]
 
 
-def _path(weights: str | Path | None, name: str, example: str) -> str | Path:
-    if weights is None:
-        raise BackboneError(
-            f"{name} does not ship with fedgraft: set backbone.weights to your copy of {example}, or, for the control "
-            "at random weights, backbone.random_seed."
-        )
-    return weights
+def _kind(spec: BackboneSpec) -> Kind:
+    if spec.kind not in BACKBONES:
+        raise UnknownName("backbone", spec.kind, BACKBONES, where="backbone.kind")
+    return BACKBONES[spec.kind]
 
 
 def _triple(size: Sequence[int], patch: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -126,7 +126,8 @@ class TinyBackbone(Backbone):
         if tokens is not None:
             read = sequences(tokens, join)
             states = [self._hidden_states(part.tokens, position or self.image_position) for part in read]
-            pyramid = [batched([x for x, _ in level], read) for level in zip(*states, strict=True)]
+            levels = [batched([x for x, _ in level], read) for level in zip(*states, strict=True)]
+            pyramid = [keep(x, tokens.seen) for x in levels]
             last = [self.image_norm(part[-1][1].mean(dim=1)) for part in states]
             pooled["image"] = keep(batched(last, read), tokens.seen)
         if EHR in inputs:
