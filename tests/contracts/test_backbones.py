@@ -211,6 +211,40 @@ def test_each_case_of_a_mixed_batch_is_the_case_alone_whatever_absent_tensors_ho
         assert not any(x[2].any() for x in mixed)  # a case with nothing is zero
 
 
+def test_a_join_decides_what_goes_on_into_the_encoder(backbone):
+    inputs, present = batch(backbone)
+    present[CT] = torch.tensor([True, False, True])
+    asked = {}
+
+    def pet_only(tokens, there):
+        asked.update(there)
+        assert list(tokens) == [CT, PET]
+        assert not tokens[CT][1].any()
+        return tokens[PET]
+
+    found = backbone({CT: inputs[CT], PET: inputs[PET]}, present, stems(backbone), join=pet_only)
+    expected = backbone({CT: inputs[PET]}, {CT: present[PET]})
+
+    assert all(torch.equal(a, b) for a, b in zip(tensors(found), tensors(expected), strict=True))
+    assert {m: flags.tolist() for m, flags in asked.items()} == {CT: [True, False, True], PET: [True] * 3}
+
+
+def test_tokens_stand_beside_each_other_or_that_is_refused(backbone):
+    inputs, present = batch(backbone)
+    volumes = {m: inputs[m] for m in (CT, PET)}
+    if not backbone.takes_beside:
+        with pytest.raises(BackboneError, match=r"cannot join modalities by 'beside': it attends along fixed axes"):
+            backbone(volumes, present, stems(backbone), join=BESIDE)
+        return
+    beside, added = (backbone(volumes, present, stems(backbone), join=join) for join in (BESIDE, None))
+    alone = backbone({CT: inputs[CT]}, present, join=BESIDE)
+    assert [x.shape for x in beside.pyramid] == [x.shape for x in alone.pyramid]
+    for other in (added, alone):
+        assert not torch.allclose(beside.pyramid[-1], other.pyramid[-1])
+    with pytest.raises(BackboneError, match="cannot join modalities by 'besides'"):
+        backbone(volumes, present, stems(backbone), join="besides")
+
+
 def test_reports_alone_give_no_pyramid(backbone):
     inputs, present = batch(backbone)
     features = backbone({EHR: inputs[EHR]}, present)
