@@ -6,9 +6,9 @@ All three add something to each local gradient: a pull towards the round's start
     SCAFFOLD  c - c_i                          Karimireddy et al., ICML 2020, algorithm 1
     FedDyn    alpha (y - x) - g_i              Acar et al., ICLR 2021, algorithm 1
 
-c_i and g_i are kept in the center's vault. SCAFFOLD's new c_i is the mean of the round's own gradients, before correction
-and clipping: for plain gradient steps the same as the paper's option II, c_i - c + (x - y) / (K lr), and unlike it
-meaningful for AdamW. Corrections act before clipping, as if they were part of the loss.
+c_i and g_i are kept in the center's vault. SCAFFOLD's new c_i is the mean of the round's own gradients, before
+correction and clipping: for plain gradient steps the same as the paper's option II, c_i - c + (x - y) / (K lr), and
+unlike it meaningful for AdamW. Corrections act before clipping, as if they were part of the loss.
 """
 
 from __future__ import annotations

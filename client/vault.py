@@ -1,8 +1,8 @@
 """Vault: what must survive at a center between rounds, on its own disk; a client process may live for one message.
 
-Each entry belongs to a run's seed, a step and a round. A round reads the entry of the last round whose update the server
-used (the order's ``since``), so an update that was lost, rejected or asked for twice leaves no trace: a killed and
-resumed run finds what an undisturbed one finds. Nothing in the vault ever leaves the center by itself.
+Each entry belongs to a run's seed, a step and a round. A round reads the entry of the last round whose update the
+server used (the order's ``since``), so an update that was lost, rejected or asked for twice leaves no trace: a killed
+and resumed run finds what an undisturbed one finds. Nothing in the vault ever leaves the center by itself.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def unpack_reply(content: RecordDict) -> Reply:
             f"A reply's status may hold the counts {', '.join(STATUS_COUNTS)} only; it also holds {unknown}."
         )
     sums = {name: _checked(name, array) for name, array in content.array_records["sums"].items()}
-    state, extra = _apart(unpack_state(content.array_records["arrays"]))
+    state, beside = _apart(unpack_state(content.array_records["arrays"]))
     return Reply(
         center,
         code,
@@ -153,7 +153,7 @@ def unpack_reply(content: RecordDict) -> Reply:
         counts=status,  # type: ignore[arg-type]
         seconds=seconds,  # type: ignore[arg-type]
         round=number,  # type: ignore[arg-type]
-        extra=extra,
+        extra=beside,
     )
 
 

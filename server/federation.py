@@ -60,8 +60,8 @@ class Federation:
     def discover(self, order: Order, *, at_least: int = 1, everyone: bool = False) -> Exchange:
         """Ask every connected node who it is and what it holds for a step; remember the codes.
 
-        Waits until ``at_least`` nodes are connected and, for ``everyone``, until no more come, at most for the patience;
-        raises RoundFailed when none is.
+        Waits until ``at_least`` nodes are connected and, for ``everyone``, until no more come, at most for the
+        patience; raises RoundFailed when none is.
         """
         return self._introduce(self._wait_for_nodes(at_least, everyone), order, order.step.federation.deadline_s)
 

@@ -1,9 +1,9 @@
 """Checks on every reply before the server uses it; what fails one is quarantined with a code and a sentence.
 
 Declared names, shapes and types, whole parts, finite values, counts within those registered at enrolment, an answer to
-this very round and not a copy of an earlier one, and a norm within a bound that the round's other updates give. The bound
-is a median: with seven centers a mean and a standard deviation could never call one of them an outlier (the largest
-possible z-score of n values is (n - 1) / sqrt(n), 2.3 for seven).
+this very round and not a copy of an earlier one, and a norm within a bound that the round's other updates give. The
+bound is a median: with seven centers a mean and a standard deviation could never call one of them an outlier (the
+largest possible z-score of n values is (n - 1) / sqrt(n), 2.3 for seven).
 """
 
 from __future__ import annotations

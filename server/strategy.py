@@ -145,7 +145,7 @@ class AdapterStrategy(Strategy):
     def training_orders(self, server_round: int, state: State) -> list[Message]:
         """`configure_train` for a state that is at hand: it need not be packed to be unpacked again."""
         self.order = replace(self.order, round=server_round, state=state)
-        return self._messages("train", replace(self.order, extra=self._sent_beside(server_round)))
+        return self._messages("train", replace(self.order, subset="", extra=self._sent_beside(server_round)))
 
     def _sent_beside(self, server_round: int) -> State:
         """What the rule's other end needs of the memory: SCAFFOLD's common control variate, in float32."""

@@ -195,7 +195,7 @@ def _compression(step: Step, run: Run) -> Iterator[str]:
     remade = [name for name, part in step.adapter.parts.items() if _is_remade(part)]
     for name in remade:
         yield (
-            f"part '{name}' gets factors that are made anew each round, and what rounding owes belongs to the old ones; "
+            f"part '{name}' gets factors that are made anew each round, while what rounding owes belongs to old ones; "
             "use rolora, ffa, fedsb or fedit for the part, or no compression."
         )
 
@@ -209,7 +209,7 @@ def _sum_only(step: Step, run: Run) -> Iterator[str]:
     if not spec.sum_only:
         return
     if spec.kind not in SUM_ONLY:
-        yield f"federation.sum_only hides single updates and {spec.kind} looks at them; use {', '.join(sorted(SUM_ONLY))}."
+        yield f"federation.sum_only hides single updates, {spec.kind} looks at them; use {', '.join(sorted(SUM_ONLY))}."
     stacked = [name for name, part in step.adapter.parts.items() if isinstance(part, LoraPart) and _stacks(part)]
     for name in stacked:
         yield f"part '{name}' stacks the centers' factors, which sum_only hides; use rolora, ffa, fedsvd or fedsb."

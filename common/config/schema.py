@@ -503,7 +503,7 @@ class Run:
     controls: dict[str, Step] = field(default_factory=dict)  # steps that only a comparison runs, after the others
     with_controls: bool = False
     compare: Compare = field(default_factory=Compare)
-    faults: dict[str, Fault] = field(default_factory=dict)  # simulations only
+    faults: dict[str, Any] = field(default_factory=dict)  # name -> Fault, in simulations only
     study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes
 
 
