@@ -326,7 +326,7 @@ class Step:
     modalities: list[str] = field(default_factory=lambda: ["CT"])
     adapter: Adapter = field(default_factory=Adapter)
     methods: list[Any] = field(default_factory=list)
-    federation: Any = field(default_factory=MeanFederation)
+    federation: Any = None  # null: the mean; a default of its own kind could not be replaced by another kind
     view: View = field(default_factory=View)
     training: Training = field(default_factory=Training)
     selection: Selection = field(default_factory=Selection)
@@ -337,6 +337,9 @@ class Step:
     writes: str | None = None  # lineage; null: the step's own name, so nothing can overwrite it
     train_parts: list[str] = field(default_factory=lambda: ["*"])  # the others stay at their start
     region: str = "head_neck"
+
+    def __post_init__(self) -> None:
+        self.federation = MeanFederation() if self.federation is None else self.federation
 
 
 # -------------------------------------------------------------------------------------------------------- the run
