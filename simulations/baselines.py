@@ -19,7 +19,8 @@ from client.loop import optimizer_for
 from common.config.schema import Run, Step
 from common.model import AdaptedModel
 from common.orders import Order, State
-from common.tasks import build_task, pooled_metrics
+from common.tasks import Observation, build_task, pooled_metrics
+from server.evaluation import LOWER_IS_BETTER
 
 
 class PooledCenter(Center):
@@ -53,6 +54,7 @@ def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False)
         reset_per_round: a fresh optimiser each pass and no annealing: the federation's own schedule.
     """
     step = order.step
+    order = order if order.known else replace(order, known=center.label_sums(order))
     model, task = center.model(order)
     optimizer = optimizer_for(model, step.training)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(step.rounds, 1))
@@ -69,7 +71,7 @@ def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False)
         states.append(model.state())
         is_looked_at = number % step.selection.every == 0 or number == step.rounds
         values.append(_validate(center, order, model) if is_looked_at else None)
-    kept = _best(values)
+    kept = best_pass(values)
     return Trained(states[kept], kept, values, batches)
 
 
@@ -80,13 +82,25 @@ def _validate(center: Center, order: Order, model: AdaptedModel) -> float | None
     if len(cases) == 0:
         return None
     observed = center.observe(order, model, task, cases)
-    metric = order.step.selection.metric or task.primary
+    return selection_value(order.step, observed, [case.center for case in cases.cases])
+
+
+def selection_value(step: Step, observed: Sequence[tuple[Observation, float]], centers: Sequence[str]) -> float | None:
+    """What the step's validation rule says about validation cases, turned so that larger is better.
+
+    Args:
+        observed: a record and a loss per case.
+        centers: one label per case; pairs of cases are formed within centers.
+    """
+    task = build_task(step.task)
+    metric = step.selection.metric or task.primary
     if metric == "loss":
         return -sum(loss for _, loss in observed) / len(observed)
-    return pooled_metrics(task, [o for o, _ in observed], [case.center for case in cases.cases]).get(metric)
+    value = pooled_metrics(task, [o for o, _ in observed], centers).get(metric)
+    return -value if value is not None and metric in LOWER_IS_BETTER else value
 
 
-def _best(values: Sequence[float | None]) -> int:
+def best_pass(values: Sequence[float | None]) -> int:
     """1-based pass with the best value, the latest of equals; the last if none has one; 0 without passes."""
     scored = [(value, number) for number, value in enumerate(values, start=1) if value is not None]
     return max(scored)[1] if scored else len(values)

@@ -23,9 +23,8 @@ from common.errors import ConfigError, UnknownName
 from common.findings import FINDINGS
 from common.linear import records_of
 from common.records import encode_records
+from common.tasks import FINDINGS as FINDINGS_TARGET
 from common.tasks import withheld_fields
-
-FINDINGS_TARGET = "findings"
 
 
 def usable(case: Case, step: Step) -> bool:

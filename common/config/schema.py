@@ -33,7 +33,7 @@ class ClassificationTask:
     kind: str = "classification"
     classes: list[str] = field(default_factory=list)  # findings, or the names of one target's classes in order
     form: str = "multi_label"  # binary (one name), multi_label, multi_class, or ordinal (stages)
-    target: str = "findings"  # findings, or the record's field that is predicted: hpv, t_stage, n_stage, m_stage
+    target: str = "findings"  # findings, or the record's field that is predicted: hpv, t_stage, n_stage
     zero_shot: bool = False  # score by text prompts instead of a trained head
     imbalance: str = "none"  # counts: rarer classes weigh more, by the centers' summed counts; weights: as given
     weights: list[float] = field(default_factory=list)  # one per class; of a binary or multi-label class: of its yes
@@ -401,6 +401,22 @@ class Compare:
 
 
 @dataclass
+class PhantomPrognosisStudy:
+    """Prognosis heads on frozen features of the phantom cohort, for every input, loss and way to learn."""
+
+    kind: str = "phantom_prognosis"
+    inputs: list[str] = field(default_factory=lambda: ["text", "image", "image+text"])
+    losses: list[str] = field(default_factory=lambda: ["deephit", "mtlr", "cox"])
+    folds: int = 5
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    rounds: int = 30  # and passes of the arms that are not federated
+    batch: int = 16
+    learning_rate: float = 1e-3
+    penalties: list[float] = field(default_factory=lambda: [3.0, 30.0, 300.0])  # of the Newton baseline
+    draws: int = 1000  # of the bootstrap over patients
+
+
+@dataclass
 class SurvivalTableStudy:
     """Cox models of one table (data.table, data.mapping): pooled, federated, local, one center left out."""
 
@@ -466,4 +482,4 @@ FEDERATIONS: dict[str, type] = {
     "scaffold": ScaffoldFederation,
     "trimmed_mean": TrimmedMeanFederation,
 }
-STUDIES: dict[str, type] = {"survival_table": SurvivalTableStudy}
+STUDIES: dict[str, type] = {"phantom_prognosis": PhantomPrognosisStudy, "survival_table": SurvivalTableStudy}

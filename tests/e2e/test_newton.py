@@ -167,12 +167,12 @@ def test_only_declared_sums_and_counts_leave_a_center(small_centers, tmp_path):
 def test_a_center_below_its_own_minimum_cell_sends_no_sums(small_root, tmp_path):
     from tests.small import write_centers
 
-    files = write_centers(tmp_path / "centers", small_root, CENTERS, minimum_cell=4)
-    run = exact_run(steps=("relapse_exact",))
-    leader = federate(run, tmp_path / "run", files)
-    lost = leader.ledger.events("newton_lost")
-    assert lost and set(lost[0]["centers"].values()) == {"declined.cases"}
-    assert "MDA" not in lost[0]["centers"]
+    files = write_centers(tmp_path / "centers", small_root, CENTERS, minimum_cell=3)  # each has two training cases
+    grid = tampering()
+    with pytest.raises(RoundFailed, match=r"0 are left \(CHUM: declined.cases"):
+        federate(exact_run(steps=("relapse_exact",)), tmp_path / "run", files, grid=grid)
+    answers = [reply for sent, reply in grid.seen if sent.metadata.message_type == "query.sums"]
+    assert answers and all(len(reply.content.array_records["sums"]) == 0 for reply in answers)
 
 
 # -------------------------------------------------------------------------------------------------------- withdrawal

@@ -4,7 +4,7 @@ import pytest
 
 from common.backbones import backbone_digest, load_backbone
 from common.model import AdaptedModel
-from simulations.baselines import PooledCenter, _best, baseline_order, train_pooled
+from simulations.baselines import PooledCenter, best_pass, baseline_order, train_pooled
 from tests.small import forget, open_all, small_run
 
 
@@ -12,7 +12,7 @@ from tests.small import forget, open_all, small_run
     ("values", "kept"), [([0.1, 0.3, 0.3], 3), ([None, 0.2, None], 2), ([None, None], 2), ([], 0), ([0.4, 0.1], 1)]
 )
 def test_the_best_pass_is_kept_the_latest_of_equals(values, kept):
-    assert _best(values) == kept
+    assert best_pass(values) == kept
 
 
 def trained(small_centers, *, rounds=3, every=1, reset=False, codes=("CHUM",)):
