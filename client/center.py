@@ -55,7 +55,6 @@ class CenterConfig:
 
     code: str = "???"
     root: str = "???"  # folder in a HECKTOR layout
-    mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     cache: str = ".cache"  # prepared volumes; can be deleted at any time
     vault: str = ".vault"  # what must survive between rounds and steps
     device: str = "cpu"
@@ -63,6 +62,7 @@ class CenterConfig:
     mixed_precision: bool = False
     deterministic: bool = True
     gpu_memory_gb: float | None = None  # at most this much of the GPU; null: no limit
+    mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     policy: Policy = field(default_factory=Policy)
 
 

@@ -8,32 +8,15 @@ from typing import Any
 import numpy as np
 
 from common.errors import UnknownName
+from common.records import withheld_for
 from common.tasks.base import Observation, Sums, Task, merge_sums, pooled_metrics
 
-__all__ = [
-    "FINDINGS",
-    "TASKS",
-    "Observation",
-    "Sums",
-    "Task",
-    "build_task",
-    "merge_sums",
-    "pooled_metrics",
-    "withheld_fields",
-]
+__all__ = ["FINDINGS", "TASKS", "Observation", "Sums", "Task", "build_task", "merge_sums", "pooled_metrics", "withheld_fields"]
 
 Known = Mapping[str, np.ndarray]
 
 FINDINGS = "findings"  # the target of the chest cohort's labels; any other target is a field of the record
-TREATMENT = frozenset({"chemotherapy", "radiotherapy", "surgery", "treatment"})  # decided after the diagnosis
-STAGES = frozenset({"m_stage", "n_stage", "t_stage", "tumor_volume_ml"})
-PROXIES = {  # target -> fields of the record that say it, or were written down only once it was known
-    FINDINGS: frozenset[str](),
-    "hpv": TREATMENT,
-    "m_stage": STAGES | TREATMENT,
-    "n_stage": STAGES | TREATMENT,
-    "t_stage": STAGES | TREATMENT,
-}
+STAGES = frozenset({"m_stage", "n_stage", "t_stage"})
 
 
 def withheld_fields(spec: Any) -> frozenset[str]:
@@ -42,7 +25,9 @@ def withheld_fields(spec: Any) -> frozenset[str]:
     Outcome and follow-up are no fields of a record, so no task needs to withhold them.
     """
     target = getattr(spec, "target", FINDINGS)
-    return PROXIES.get(target, frozenset()) | ({target} - {FINDINGS})
+    if target == FINDINGS:
+        return frozenset()
+    return withheld_for(target) | (STAGES if target in STAGES else frozenset())
 
 
 def _classification(spec: Any, known: Known | None) -> Task:
