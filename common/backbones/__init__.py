@@ -51,7 +51,18 @@ def load_backbone(spec: BackboneSpec) -> Backbone:
         raise UnknownName("backbone", spec.kind, BACKBONES, where="backbone.kind")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.random_seed or 0)
-        return BACKBONES[spec.kind](spec).freeze()
+        return _with_text(BACKBONES[spec.kind](spec), spec).freeze()
+
+
+def _with_text(backbone: Backbone, spec: BackboneSpec) -> Backbone:
+    """The backbone with the text side that the run asks for."""
+    if spec.text == "own":
+        return backbone
+    if spec.text != "ngrams":
+        raise UnknownName("text side", spec.text, ("ngrams", "own"), where="backbone.text")
+    from common.backbones.ngrams import HashedText
+
+    return HashedText(backbone)
 
 
 def backbone_digest(backbone: Backbone) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from common.backbones import backbone_digest, load_backbone
 from common.model import AdaptedModel
-from simulations.baselines import PooledCenter, best_pass, baseline_order, train_pooled
+from simulations.baselines import PooledCenter, baseline_order, best_pass, train_pooled
 from tests.small import forget, open_all, small_run
 
 
