@@ -42,7 +42,15 @@ def describe(message: Message, context: Context) -> Message:
     return _answer(message, context, lambda center, order: center.describe(order), labels=True)
 
 
-def _answer(message: Message, context: Context, work: Callable[..., Reply], *, labels: bool = False) -> Message:
+@app.query("sums")
+def sums(message: Message, context: Context) -> Message:
+    """Answer one question of Newton's method."""
+    return _answer(message, context, lambda center, order: center.linear_sums(order), of_round=True)
+
+
+def _answer(
+    message: Message, context: Context, work: Callable[..., Reply], *, labels: bool = False, of_round: bool = False
+) -> Message:
     code = "unknown"
     try:
         path = _center_file(context)
@@ -52,7 +60,7 @@ def _answer(message: Message, context: Context, work: Callable[..., Reply], *, l
 
         center = Center.open(path)
         code = center.code
-        content = _declared(work(center, order), order, labels)
+        content = _declared(work(center, order), order, labels, of_round)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
         content = pack_reply(Reply(code, code=error.code))
@@ -62,10 +70,14 @@ def _answer(message: Message, context: Context, work: Callable[..., Reply], *, l
     return Message(content, reply_to=message)
 
 
-def _declared(reply: Reply, order: Order, labels: bool) -> RecordDict:
+def _declared(reply: Reply, order: Order, labels: bool, of_round: bool) -> RecordDict:
     """The reply as Flower content, if it holds nothing that the step does not declare."""
     task = build_task(order.step.task)
     sums = task.label_shapes if labels else declared_sums(task, curves=order.wants_curves)
+    if of_round:
+        from common.linear import declared_in_round
+
+        sums = declared_in_round(order.step, order.state, order.round)
     check_declared(reply, state_like=order.state, sum_shapes=sums)
     return pack_reply(reply)
 

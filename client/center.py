@@ -29,12 +29,14 @@ from client.policy import Policy, check_cases, check_order
 from client.predict import features_of, predict
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
-from common.batch import EHR, Batch
+from common.batch import RECORD, VOLUMES, Batch
 from common.config.load import from_json, step_to_json, to_json
 from common.config.schema import BackboneSpec, Step
+from common.design import Rows
 from common.errors import ConfigError, PolicyRefusal
+from common.linear import records_of, round_sums, target_of
 from common.model import AdaptedModel
-from common.orders import Order, Reply, State, Sums
+from common.orders import TOO_FEW_CASES, Order, Reply, State, Sums
 from common.seeding import generator_for, seed_everything, seed_for
 from common.tasks import Task, build_task
 
@@ -47,7 +49,6 @@ class CenterConfig:
 
     code: str = "???"
     root: str = "???"  # folder in a HECKTOR layout
-    mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     cache: str = ".cache"  # prepared volumes; can be deleted at any time
     vault: str = ".vault"  # what must survive between rounds and steps
     device: str = "cpu"
@@ -55,6 +56,7 @@ class CenterConfig:
     mixed_precision: bool = False
     deterministic: bool = True
     gpu_memory_gb: float | None = None  # at most this much of the GPU; null: no limit
+    mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     policy: Policy = field(default_factory=Policy)
 
 
@@ -139,6 +141,35 @@ class Center:
             optimizer=optimizer,
             autocast=self.config.mixed_precision,
         )
+
+    def linear_sums(self, order: Order) -> Reply:
+        """Answer a question of Newton's method over the local training cases: moments, Gram sums, or the objective's
+        loss, gradient and Hessian at the order's parameters."""
+        started = time.perf_counter()
+        check_order(self.config.policy, order)
+        model, _ = self._resident_model(order)
+        cases = self.case_set(order, "train", model)
+        check_cases(self.config.policy, len(cases))
+        if len(cases) < self._minimum_cell(order):
+            raise PolicyRefusal(TOO_FEW_CASES, f"Sums over {len(cases)} training cases are too close to the patients.")
+        rows = self.design(order, model, cases)
+        minimum = self._minimum_cell(order)
+        sums = round_sums(order.step, model.linear_layout, rows, round=order.round, known=order.known, minimum=minimum)
+        log.info("step=%s round=%s center=%s cases=%s sums", order.step.name, order.round, self.code, len(cases))
+        counts = {"cases": len(cases), "skipped": cases.skipped}
+        return Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
+
+    def design(self, order: Order, model: AdaptedModel, cases: CaseSet) -> Rows:
+        """The cases as the rows of a linear part; they stay on site (or in a simulation's own process)."""
+        parts = []
+        for indices in cases.in_order(order.step.training.batch):
+            batch, features = self._item(order, cases, indices, model)
+            with torch.no_grad():
+                features = model.encode(batch.inputs, batch.present) if features is None else features
+                values, flags = model.design(features, batch.inputs, batch.present)
+            target = target_of(order.step, {name: tensor.cpu() for name, tensor in batch.target.items()})
+            parts.append((values.cpu().numpy(), flags.cpu().numpy(), target))
+        return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def evaluate(self, order: Order) -> Reply:
         """Score the order's state on one local split; only sums over at least the minimum number of cases leave."""
@@ -244,7 +275,7 @@ class Center:
     def _item(self, order: Order, cases: CaseSet, indices: list[int], model: AdaptedModel) -> Item:
         """A batch with its frozen features where they can be computed once and kept."""
         batch = cases.collate(indices).to(self.config.device)
-        whole = all(list(x.shape[2:]) == order.step.view.window for m, x in batch.inputs.items() if m != EHR)
+        whole = all(list(x.shape[2:]) == order.step.view.window for m, x in batch.inputs.items() if m in VOLUMES)
         if not (model.encoder_is_frozen and whole):
             return batch, None
         kept = cases.kept_features(f"{order.base}|{model.encoder_key()}")
@@ -276,7 +307,8 @@ _CASE_SETS: dict[tuple, CaseSet] = {}
 
 def _data_key(step: Step) -> str:
     """What decides a step's prepared cases, so that steps that see the same data share them."""
-    return "|".join([to_json(step.view), ",".join(step.modalities), to_json(step.task)])
+    records = ",".join(records_of(step).names) if RECORD in step.modalities else ""
+    return "|".join([to_json(step.view), ",".join(step.modalities), to_json(step.task), records])
 
 
 @lru_cache(maxsize=64)

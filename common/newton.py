@@ -342,9 +342,9 @@ def ridge_sums(layout: Layout, rows: Rows) -> Sums:
     }
 
 
-def ridge_shapes(layout: Layout, classes: int) -> dict[str, tuple[int, ...]]:
+def ridge_shapes(values: int, flags: int, classes: int) -> dict[str, tuple[int, ...]]:
     """What `ridge_sums` may say."""
-    size = 1 + len(layout.values) + len(layout.flags)
+    size = 1 + values + flags
     return {GRAM: (classes, size, size), MOMENT: (classes, size), CASES: (classes,)}
 
 

@@ -19,7 +19,6 @@ Value = float | str
 Record = Mapping[str, Value]
 
 NUMBER, FLAG, ORDERED, CHOICE, WORDS = "number", "flag", "ordered", "choice", "words"
-BASELINE, PLAN = "baseline", "plan"
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,6 @@ class Variable:
         low, high: of a number, in ``unit``.
         levels: in their order; a choice of two becomes one column, of more one column each, an ordered one its rank.
         log: a number whose logarithm is used.
-        when: baseline, or plan: decided after the diagnosis, so no input of a task that predicts the diagnosis.
     """
 
     name: str
@@ -41,7 +39,6 @@ class Variable:
     high: float = 1.0
     levels: tuple[str, ...] = ()
     log: bool = False
-    when: str = BASELINE
 
     @property
     def expected(self) -> str:
@@ -93,32 +90,16 @@ SCHEMA: dict[str, Variable] = {
         Variable("site", WORDS),
         Variable("histology", WORDS),
         Variable("tumor_volume_ml", NUMBER, "millilitres", 0.001, 20_000, log=True),
-        Variable("treatment", CHOICE, levels=("radiotherapy", "chemoradiotherapy"), when=PLAN),
-        Variable("chemotherapy", FLAG, when=PLAN),
-        Variable("radiotherapy", FLAG, when=PLAN),
-        Variable("surgery", FLAG, when=PLAN),
+        Variable("treatment", CHOICE, levels=("radiotherapy", "chemoradiotherapy")),
+        Variable("chemotherapy", FLAG),
+        Variable("radiotherapy", FLAG),
+        Variable("surgery", FLAG),
     )
 }
 # One fact under two names: HECKTOR 2022 says whether chemotherapy was given, 2025 which of two treatments. A record
 # keeps what was written; the columns hold it once.
 SAME_FACT = {"treatment": ("chemotherapy", {"radiotherapy": 0.0, "chemoradiotherapy": 1.0})}
-STAGING = frozenset({"t_stage", "n_stage", "m_stage", "tumor_volume_ml"})
-PROXIES: dict[str, frozenset[str]] = {"hpv": frozenset({"hpv"}), **dict.fromkeys(("t_stage", "n_stage"), STAGING)}
 MODEL_VARIABLES = tuple(n for n, v in SCHEMA.items() if v.kind != WORDS and n not in SAME_FACT)
-
-
-def withheld_for(target: str) -> frozenset[str]:
-    """The variables that a task must not see: its target, the target's proxies, and what was decided after it.
-
-    Args:
-        target: ``hpv``, ``t_stage`` or ``n_stage`` for a diagnosis; ``outcome`` (time to an event) withholds nothing,
-            because follow-up is in no record and the plan stands when follow-up begins.
-    """
-    if target == "outcome":
-        return frozenset()
-    if target not in PROXIES:
-        raise UnknownName("target", target, ["outcome", *PROXIES])
-    return PROXIES[target] | {name for name, variable in SCHEMA.items() if variable.when == PLAN}
 
 
 def record_layout(

@@ -1,4 +1,4 @@
-"""python -m server {plan,verify,report}: look at a run before it starts, prove it afterwards, and read it."""
+"""python -m server {plan,verify,report,withdraw}: look at a run before it starts, prove it afterwards, and read it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python -m server plan curriculum=quickstart steps.tumour_ct.rounds=5
   python -m server verify runs/quickstart
   python -m server report runs/quickstart
+  python -m server withdraw runs/quickstart --center CHUM
 """
 
 
@@ -31,12 +32,16 @@ def main(argv: list[str] | None = None) -> int:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("folder", type=Path, help="a run folder, e.g. runs/quickstart")
+    leaving = commands.add_parser("withdraw", help="take a center out of what was fitted from its sums")
+    leaving.add_argument("folder", type=Path, help="a run folder, e.g. runs/quickstart")
+    leaving.add_argument("--center", required=True, help="the code of the center that leaves, e.g. CHUM")
     arguments = parser.parse_args(argv)
     go_offline()
     actions = {
         "plan": lambda: _plan(arguments.overrides),
         "verify": lambda: _verify(arguments.folder),
         "report": lambda: _report(arguments.folder),
+        "withdraw": lambda: _withdraw(arguments.folder, arguments.center),
     }
     return run_command(actions[arguments.command])
 
@@ -67,6 +72,14 @@ def _report(path: Path) -> int:
     from server.finish import write_outputs
 
     print(write_outputs(path))
+    return 0
+
+
+def _withdraw(path: Path, center: str) -> int:
+    from server.withdraw import withdraw
+
+    for done in withdraw(path, center):
+        print(done.told)
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,11 +27,13 @@ from server.enrolment import Enrolment, enrol
 from server.federation import Federation
 from server.folder import RunFolder
 from server.narration import Narrator
+from server.newton import NewtonFit
 from server.probe import probe_output
 from server.rounds import run_rounds
 from server.scoring import Scorer
 from server.sizes import released_sizes
 from server.strategy import AdapterStrategy
+from server.withdraw import centers_of, to_refit, withdrawn
 
 
 class Coordinator:
@@ -69,6 +71,8 @@ def run_curriculum(coordinator: Coordinator) -> None:
             coordinator.narrator.say(f"{name}: finished before, skipped")
             continue
         run_step(coordinator, step)
+    for name in to_refit(coordinator.ledger):
+        refit_step(coordinator, coordinator.run.steps[name])
 
 
 def run_step(coordinator: Coordinator, step: Step) -> None:
@@ -76,7 +80,7 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     began = time.perf_counter()
     order = coordinator.order(step)
     task = build_task(step.task)
-    enrolment = enrol(coordinator.federation, order)
+    enrolment = _enrol(coordinator, order)
     start = starting_state(coordinator, step)
     event = _step_started(coordinator, step, enrolment, start)
     order.state, order.known = start, _known(event)
@@ -84,7 +88,10 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     coordinator.ledger.append("start_scores", {"step": "start", "task": step.name, "scores": scores})
 
     state, kept = start, 0
-    if step.rounds > 0:
+    if step.rounds > 0 and step.federation.kind == "newton":
+        state, kept = fit_exactly(coordinator, order, enrolment.training)
+        enrolment.training = centers_of(coordinator.ledger, step.name)
+    elif step.rounds > 0:
         strategy = AdapterStrategy(
             order,
             nodes={center: coordinator.federation.nodes[center] for center in enrolment.training},
@@ -102,6 +109,47 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
         )
     entry = _commit(coordinator, step, state, enrolment)
     _step_finished(coordinator, step, entry, kept, enrolment, began=began)
+
+
+def fit_exactly(coordinator: Coordinator, order: Order, centers: Sequence[str]) -> tuple[State, int]:
+    """The state and the number of questions of a Newton step over these centers."""
+    layout = AdaptedModel(coordinator.backbone, order.step, seed=order.seed).linear_layout
+    fit = NewtonFit(
+        coordinator.federation,
+        order,
+        layout,
+        folder=coordinator.folder,
+        ledger=coordinator.ledger,
+        narrator=coordinator.narrator,
+    )
+    return fit.run(centers)
+
+
+def refit_step(coordinator: Coordinator, step: Step) -> None:
+    """Fit a Newton step again without the centers that have left; its lineage then points at the result."""
+    order = coordinator.order(step)
+    enrolment = _enrol(coordinator, order)
+    started = coordinator.ledger.events("step_started", step=step.name)[-1]
+    order.state, order.known = starting_state(coordinator, step), _known(started)
+    wanted = centers_of(coordinator.ledger, step.name)
+    enrolment.training = [center for center in enrolment.training if center in wanted]
+    state, _ = fit_exactly(coordinator, order, enrolment.training)
+    key = _commit(coordinator, step, state, enrolment).key
+    left = withdrawn(coordinator.ledger)
+    coordinator.ledger.append(
+        "step_refitted", {"step": step.name, "without": left[-1], "key": key, "centers": enrolment.training}
+    )
+    coordinator.narrator.say(f"{step.name}: fitted again without {', '.join(left)}, adapter {key[:12]}")
+
+
+def _enrol(coordinator: Coordinator, order: Order) -> Enrolment:
+    """The step's centers without those that have left the run."""
+    enrolment = enrol(coordinator.federation, order)
+    for center in withdrawn(coordinator.ledger):
+        enrolment.training = [c for c in enrolment.training if c != center]
+        enrolment.evaluating = [c for c in enrolment.evaluating if c != center]
+        enrolment.refused[center] = "withdrawn"
+    return enrolment
 
 
 def starting_state(coordinator: Coordinator, step: Step) -> State:

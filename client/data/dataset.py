@@ -17,20 +17,22 @@ from client.data.reports import report_text
 from client.data.transforms import random_window
 from client.data.volumes import Prepared, prepare
 from common.backbones.base import Features, Tokenizer
-from common.batch import CT, EHR, PET, Batch
+from common.batch import CT, EHR, PET, RECORD, Batch
 from common.config.schema import Step
 from common.errors import ConfigError, UnknownName
 from common.findings import FINDINGS
+from common.linear import records_of
+from common.records import encode_records
 from common.tasks import FINDINGS as FINDINGS_TARGET
 from common.tasks import withheld_fields
 
 
 def usable(case: Case, step: Step) -> bool:
-    """Whether the case has the step's target and at least a CT, or a report, among the step's modalities."""
+    """Whether the case has the step's target and a CT, a report or a record (be it empty) among its modalities."""
     has_target: Callable[[Case, Step], bool] = _target_kind(step)[0]
     seen = CT in step.modalities and CT in case.images
     read = EHR in step.modalities and bool(_text(case, step))
-    return has_target(case, step) and (seen or read)
+    return has_target(case, step) and (seen or read or RECORD in step.modalities)
 
 
 def targets_of(cases: Sequence[Case], step: Step) -> dict[str, Tensor]:
@@ -89,6 +91,9 @@ class CaseSet:
             _sample(case, prepared, step, tokens[i] if tokens is not None and texts[i] else None)
             for i, (case, prepared) in enumerate(ready)
         ]
+        records = _records(self.cases, step) if RECORD in step.modalities else None
+        for i, sample in enumerate(self._samples):
+            sample.record = None if records is None else records[i]
         self._text_length = 0 if tokens is None else tokens.shape[1]
         self._kept: tuple[str, dict[int, Features]] = ("", {})
 
@@ -154,6 +159,9 @@ class CaseSet:
             blank = torch.zeros(self._text_length, dtype=torch.int64)
             inputs[EHR] = torch.stack([blank if s.tokens is None else s.tokens for s in samples])
             present[EHR] = torch.tensor([sample.tokens is not None for sample in samples])
+        if RECORD in self._step.modalities:
+            inputs[RECORD] = torch.stack([s.record for s in samples if s.record is not None])
+            present[RECORD] = torch.ones(len(samples), dtype=torch.bool)
         target = {name: torch.stack([s.target[name] for s in samples]) for name in samples[0].target}
         return Batch(inputs, present, target)
 
@@ -163,11 +171,18 @@ class _Sample:
     images: dict[str, Tensor]  # (1, D, H, W)
     tokens: Tensor | None  # (L,); None where the report is empty
     target: dict[str, Tensor]
+    record: Tensor | None = None  # (F + V,); None where the step reads no records
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(D, H, W), or () for a case without images."""
         return tuple(next(iter(self.images.values())).shape[1:]) if self.images else ()
+
+
+def _records(cases: Sequence[Case], step: Step) -> Tensor:
+    """Values and known flags (n, F + V) of the variables that this step may see, float64."""
+    values, flags = encode_records([case.record for case in cases], records_of(step))
+    return torch.cat([torch.from_numpy(values), torch.from_numpy(flags)], dim=1)
 
 
 def _prepared(case: Case, step: Step, cache: VolumeCache | None) -> Prepared | None:

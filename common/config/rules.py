@@ -7,8 +7,10 @@ from math import prod
 
 from common.batch import EHR, MODALITIES
 from common.config.federation import clashes, option_problems, part_problems
-from common.config.schema import PARTS, DecoderPart, LoraPart, MlpPart, PatchEmbedPart, Run, SkipPart, Step
+from common.config.schema import PARTS, DecoderPart, LinearPart, LoraPart, MlpPart, PatchEmbedPart, Run, SkipPart, Step
 from common.errors import ConfigError
+from common.linear import objective_name
+from common.records import MODEL_VARIABLES
 
 DATA_KINDS = ("folder", "phantom")
 CROPS = ("center", "head_neck", "none")
@@ -180,6 +182,24 @@ def _training(step: Step, run: Run) -> Iterator[str]:
         yield "training.batch and training.epochs must be 1 or more and training.learning_rate positive."
 
 
+def _newton(step: Step, run: Run) -> Iterator[str]:
+    linear = [part for part in step.adapter.parts.values() if isinstance(part, LinearPart)]
+    fitted = step.federation.kind == "newton"
+    if linear and not fitted and step.rounds > 0:
+        yield "a linear part is fitted by federation=newton; set federation@steps.NAME.federation=newton."
+    if fitted and (len(linear) != 1 or len(step.adapter.parts) > 1):
+        yield "federation=newton fits one linear part and nothing else; set adapter@steps.NAME.adapter=linear."
+    if fitted and step.task is not None:
+        try:
+            objective_name(step)
+        except ConfigError as error:
+            yield str(error)
+    if fitted and step.federation.penalty <= 0:
+        yield f"federation.penalty is {step.federation.penalty}; it must be positive."
+    for name in sorted({name for part in linear for name in part.variables} - set(MODEL_VARIABLES)):
+        yield f"'{name}' is no variable that a model can use; known: {', '.join(MODEL_VARIABLES)}."
+
+
 STEP_RULES: list[Callable[[Step, Run], Iterator[str]]] = [
-    _task, _modalities, _parts, _view, _order, _federation, _training,
+    _task, _modalities, _parts, _view, _order, _federation, _training, _newton,
 ]  # fmt: skip

@@ -121,6 +121,15 @@ class SkipPart:
 
 
 @dataclass
+class LinearPart:
+    """A linear model on frozen features and records, fitted by federation=newton; it is the step's head."""
+
+    kind: str = "linear"
+    variables: list[str] = field(default_factory=list)  # of the clinical schema, for modality RECORD; empty: all
+    known_flags: bool = True  # false: the ablation without the flags that say what is recorded, and so where
+
+
+@dataclass
 class Adapter:
     """Named parts. Everything that a step trains, and everything that travels."""
 
@@ -290,6 +299,17 @@ class BulyanFederation(Federation):
 
 
 @dataclass
+class NewtonFederation(Federation):
+    """Exact: centers send sums of gradients and Hessians, the fit equals that of pooled cases (a Cox model's risk sets
+    stay within centers). For steps whose only part is linear; ``rounds`` is the most that the search may take."""
+
+    kind: str = "newton"
+    objective: str = ""  # empty: the task's own (cox, hazard or logistic); ridge: least squares, in one round
+    penalty: float = 10.0  # of penalty / 2 * |weight|^2 beside the summed loss, on standardised columns
+    keep_sums: bool = True  # false: a center's own ridge sums are forgotten once added; it cannot be subtracted later
+
+
+@dataclass
 class Selection:
     """The validation rule: which round's state is kept. Test cases are never looked at."""
 
@@ -306,7 +326,7 @@ class Step:
     modalities: list[str] = field(default_factory=lambda: ["CT"])
     adapter: Adapter = field(default_factory=Adapter)
     methods: list[Any] = field(default_factory=list)
-    federation: Any = field(default_factory=MeanFederation)
+    federation: Any = None  # null: the mean; a default of its own kind could not be replaced by another kind
     view: View = field(default_factory=View)
     training: Training = field(default_factory=Training)
     selection: Selection = field(default_factory=Selection)
@@ -317,6 +337,9 @@ class Step:
     writes: str | None = None  # lineage; null: the step's own name, so nothing can overwrite it
     train_parts: list[str] = field(default_factory=lambda: ["*"])  # the others stay at their start
     region: str = "head_neck"
+
+    def __post_init__(self) -> None:
+        self.federation = MeanFederation() if self.federation is None else self.federation
 
 
 # -------------------------------------------------------------------------------------------------------- the run
@@ -394,6 +417,26 @@ class PhantomPrognosisStudy:
 
 
 @dataclass
+class SurvivalTableStudy:
+    """Cox models of one table (data.table, data.mapping): pooled, federated, local, one center left out."""
+
+    kind: str = "survival_table"
+    about: str = ""  # where the data come from; said on the page
+    outcome: str = "rfs"  # one of the mapping's outcomes
+    inputs: dict[str, list[str]] = field(default_factory=dict)  # name -> variables; empty: all that the mapping has
+    known_flags: bool = True  # false: the ablation without the flags that reveal who records what
+    folds: int = 5
+    repeats: int = 5
+    across_folds: bool = False  # also compare patients of different test folds; for centers of a few patients
+    penalties: list[float] = field(default_factory=lambda: [1.0, 3.0, 10.0, 30.0, 100.0])
+    sgd_rounds: int = 50  # of FedAvg and FedAdam
+    local_steps: int = 5
+    local_rate: float = 0.1
+    server_rate: float = 0.03  # FedAdam's
+    draws: int = 2000  # of the bootstrap
+
+
+@dataclass
 class Run:
     """One run: everything needed to repeat it."""
 
@@ -414,6 +457,7 @@ TASKS = {"classification": ClassificationTask, "prognosis": PrognosisTask, "segm
 PARTS = {
     "decoder": DecoderPart,
     "fusion": FusionPart,
+    "linear": LinearPart,
     "lora": LoraPart,
     "mlp": MlpPart,
     "patch_embed": PatchEmbedPart,
@@ -433,8 +477,9 @@ FEDERATIONS: dict[str, type] = {
     "mean": MeanFederation,
     "median": MedianFederation,
     "multi_krum": MultiKrumFederation,
+    "newton": NewtonFederation,
     "norm_clip": NormClipFederation,
     "scaffold": ScaffoldFederation,
     "trimmed_mean": TrimmedMeanFederation,
 }
-STUDIES: dict[str, type] = {"phantom_prognosis": PhantomPrognosisStudy}
+STUDIES: dict[str, type] = {"phantom_prognosis": PhantomPrognosisStudy, "survival_table": SurvivalTableStudy}
