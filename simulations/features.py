@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file
@@ -134,11 +133,9 @@ class FeatureSet:
 class Encoded(Backbone):
     """Stands where the encoder stood, and knows how wide its embeddings are. It encodes nothing."""
 
-    sites: ClassVar[dict[str, str]] = {}
-    blocks: ClassVar[dict[str, int]] = {}
-
     def __init__(self, table: FeatureTable):
         super().__init__()
+        self.sites, self.blocks = {}, {}
         self.image_dim, self.text_dim = (table.pooled[source].shape[1] for source in ("image", "text"))
         self.device_of = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
 
@@ -179,7 +176,8 @@ def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
     step = order.step
     training = [center for center in centers if len(center.subset(order, "train"))]
     model, task = training[0].model(order)
-    states, values, memory = [order.state], [], {}
+    states, memory = [order.state], State()
+    values: list[float | None] = []
     for number in range(1, step.rounds + 1):
         updates = []
         for center in training:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from common.errors import UnknownName
-from common.records import withheld_for
 from common.tasks.base import Observation, Sums, Task, merge_sums, pooled_metrics
 
 __all__ = [
@@ -26,7 +25,14 @@ __all__ = [
 Known = Mapping[str, np.ndarray]
 
 FINDINGS = "findings"  # the target of the chest cohort's labels; any other target is a field of the record
-STAGES = frozenset({"m_stage", "n_stage", "t_stage"})
+TREATMENT = frozenset({"chemotherapy", "radiotherapy", "surgery", "treatment"})  # decided after the diagnosis
+STAGES = frozenset({"m_stage", "n_stage", "t_stage", "tumor_volume_ml"})
+WITHHELD = {  # target -> fields of the record that say it, or were written down only once it was known
+    FINDINGS: frozenset[str](),
+    "hpv": frozenset({"hpv"}) | TREATMENT,
+    "n_stage": STAGES | TREATMENT,
+    "t_stage": STAGES | TREATMENT,
+}
 
 
 def withheld_fields(spec: Any) -> frozenset[str]:
@@ -35,9 +41,9 @@ def withheld_fields(spec: Any) -> frozenset[str]:
     Outcome and follow-up are no fields of a record, so no task needs to withhold them.
     """
     target = getattr(spec, "target", FINDINGS)
-    if target == FINDINGS:
-        return frozenset()
-    return withheld_for(target) | (STAGES if target in STAGES else frozenset())
+    if target not in WITHHELD:
+        raise UnknownName("target of a classification", target, WITHHELD, where="task.target")
+    return WITHHELD[target]
 
 
 def _classification(spec: Any, known: Known | None) -> Task:

@@ -262,7 +262,8 @@ def _loaded(spec: str) -> Backbone:
 
 def _risks(run: Run, folder: Path, cohort: Cohort) -> Risks:
     """Risks of every arm as (seeds, n), each patient's from the fold that tests them."""
-    study, found = run.study, {}
+    study = run.study
+    found: Risks = {}
     row = {patient: i for i, patient in enumerate(cohort.patients)}
     for cell in cells(study):
         for arm, tested in json.loads(Job(cell, (), folder).place.read_text()).items():
