@@ -166,4 +166,6 @@ def state_of(model: LinearModel, part: str) -> dict[str, Tensor]:
     """A fitted model as the state of a linear part."""
     arrays = {"mean": model.scaling.mean, "scale": model.scaling.scale, "weight": model.weight, "bias": model.bias}
     # a copy in C order: numpy's strides of axes of length 1 are arbitrary, and a state is hashed by its bytes
-    return {f"{part}/{name}": torch.from_numpy(np.array(value, np.float64, order="C")) for name, value in arrays.items()}
+    return {
+        f"{part}/{name}": torch.from_numpy(np.array(value, np.float64, order="C")) for name, value in arrays.items()
+    }

@@ -27,6 +27,11 @@ from common.records import MODEL_VARIABLES
 DATA_KINDS = ("folder", "phantom")
 CROPS = ("center", "head_neck", "none")
 PET_SCALES = ("suv", "zscore")
+FORMS = ("binary", "multi_class", "multi_label", "ordinal")
+IMBALANCES = ("counts", "none", "weights")
+TARGETS = ("findings", "hpv", "n_stage", "t_stage")
+TEXTS = ("ngrams", "own")
+ACROSS = "_across_centers"
 WEIGHTINGS = ("n", "sqrt", "uniform")
 VALIDATIONS = ("pooled", "median")
 COMPRESSIONS = ("none", "fp16", "int8", "topk")
@@ -51,6 +56,8 @@ def broken_rules(run: Run) -> list[str]:
 def _run_rules(run: Run) -> Iterator[str]:
     if not run.steps:
         yield "The run has no steps; choose a curriculum: curriculum=quickstart."
+    if run.backbone.text not in TEXTS:
+        yield f"backbone.text is '{run.backbone.text}'; it can be {', '.join(TEXTS)}."
     if run.runtime.device not in ("cpu", "cuda"):
         yield f"runtime.device is '{run.runtime.device}'; it can be cpu or cuda."
     if run.runtime.threads < 1 or run.runtime.workers < 0:
@@ -84,8 +91,37 @@ def _fault_rules(run: Run) -> Iterator[str]:
 def _task(step: Step, run: Run) -> Iterator[str]:
     if step.task is None:
         yield "it has no task; set task@steps.NAME.task=deephit, findings or tumour."
-    elif step.task.kind == "classification" and not step.task.classes:
+    elif step.task.kind == "classification":
+        yield from _classification(step)
+    elif step.task.kind == "prognosis" and step.task.loss == "cox" and step.selection.metric == "loss":
+        yield "a single case has no Cox loss, so validation cannot choose by it; set selection.metric to nll."
+    if step.selection.metric.endswith(ACROSS):
+        yield (
+            f"selection.metric is '{step.selection.metric}'; pairs of patients of different centers need every "
+            f"patient's time, event and risk in one place, which only a simulation has. Use "
+            f"'{step.selection.metric.removesuffix(ACROSS)}', which counts pairs within each center."
+        )
+
+
+def _classification(step: Step) -> Iterator[str]:
+    task = step.task
+    if not task.classes:
         yield "its classification task has no classes."
+    if task.form not in FORMS or task.imbalance not in IMBALANCES:
+        yield (
+            f"its task has form '{task.form}' and imbalance '{task.imbalance}'; forms: {', '.join(FORMS)}; imbalance: "
+            f"{', '.join(IMBALANCES)}."
+        )
+    if task.target not in TARGETS:
+        yield f"its task predicts '{task.target}'; it can be {', '.join(TARGETS)}."
+    if task.form == "binary" and len(task.classes) != 1:
+        yield f"a binary task has one class, the one that is present or not; it names {len(task.classes)}."
+    if task.form in ("multi_class", "ordinal") and len(task.classes) < 2:
+        yield f"a task of form {task.form} needs two classes or more."
+    if task.imbalance == "weights" and len(task.weights) != len(task.classes):
+        yield f"task.weights has {len(task.weights)} entries for {len(task.classes)} classes; give one for each."
+    if task.target != "findings" and task.form == "multi_label":
+        yield f"'{task.target}' is one fact per patient; set task.form to binary, multi_class or ordinal."
 
 
 def _modalities(step: Step, run: Run) -> Iterator[str]:
@@ -113,6 +149,8 @@ def _parts(step: Step, run: Run) -> Iterator[str]:
             yield f"part '{name}' has kind '{getattr(part, 'kind', None)}'; known: {', '.join(sorted(PARTS))}."
         if "/" in name or "." in name:
             yield f"part name '{name}' may not hold '/' or '.'."
+        if isinstance(part, LoraPart) and run.backbone.text == "ngrams" and any(s[:4] == "text" for s in part.sites):
+            yield f"part '{name}' adapts the text side, but hashed n-grams have no layers; keep its image sites only."
         if isinstance(part, LoraPart) and (part.rank < 1 or not 0 <= part.dropout < 1):
             yield f"part '{name}' has rank {part.rank} and dropout {part.dropout}; use rank >= 1, dropout in [0, 1)."
         if isinstance(part, LoraPart):
