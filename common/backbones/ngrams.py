@@ -30,7 +30,9 @@ class NgramTokenizer:
         """int64 (B, L), 0 = padding."""
         rows = [_buckets(text) for text in texts]
         length = max((len(row) for row in rows), default=0)
-        return torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.int64).reshape(-1, length)
+        return torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.int64).reshape(
+            len(rows), length
+        )
 
 
 class HashedText(Backbone):

@@ -113,7 +113,7 @@ def survival_chart(low: Curve, high: Curve) -> Markup:
 
 
 def reliability_chart(points: Sequence[Point], *, label: str) -> Markup:
-    """Observed against predicted share, one disc per bin whose area is the number of cases; the diagonal is perfect.
+    """Observed against predicted share, one disc per bin, larger for more cases; the diagonal is perfect.
 
     Shares observed under censoring are weighted and may lie above one; they are drawn at the edge.
     """
@@ -133,7 +133,7 @@ def reliability_chart(points: Sequence[Point], *, label: str) -> Markup:
 
 
 def forest_chart(rows: Sequence[Estimate], *, label: str, chance: float | None) -> Markup:
-    """A row per center: its value, a square whose area is the number of cases, and its 95 % interval.
+    """A row per center: its value, a square, larger for more cases, and its 95 % interval.
 
     Args:
         chance: drawn as a line; None where a metric has none.
@@ -166,7 +166,8 @@ def _forest_row(frame: Frame, row: Estimate, y: float, most: int) -> list[Markup
     parts = [_text(frame.left - 10, y + 4, row.name, anchor="end", cls=strong)]
     edge = frame.width - frame.right + 12
     if row.value is None:
-        return [*parts, _text(edge, y + 4, f"— ({row.cases} cases)", anchor="start")]
+        why = f"— ({row.cases} cases)" if row.cases else "— suppressed"
+        return [*parts, _text(edge, y + 4, why, anchor="start")]
     between = ""
     if row.low is not None and row.high is not None:
         a, b = frame.x(max(row.low, frame.x_range[0])), frame.x(min(row.high, frame.x_range[1]))
