@@ -11,7 +11,17 @@ from common.errors import UnknownName
 from common.records import withheld_for
 from common.tasks.base import Observation, Sums, Task, merge_sums, pooled_metrics
 
-__all__ = ["FINDINGS", "TASKS", "Observation", "Sums", "Task", "build_task", "merge_sums", "pooled_metrics", "withheld_fields"]
+__all__ = [
+    "FINDINGS",
+    "TASKS",
+    "Observation",
+    "Sums",
+    "Task",
+    "build_task",
+    "merge_sums",
+    "pooled_metrics",
+    "withheld_fields",
+]
 
 Known = Mapping[str, np.ndarray]
 
