@@ -45,8 +45,8 @@ def describe(message: Message, context: Context) -> Message:
 
 @app.query("sums")
 def sums(message: Message, context: Context) -> Message:
-    """Answer one question of Newton's method."""
-    return _answer(message, context, lambda center, order: center.linear_sums(order), of_round=True)
+    """Answer with sums over the training cases: for a survival grid, or for one question of Newton's method."""
+    return _answer(message, context, lambda center, order: center.sums(order), of_round=True)
 
 
 def _answer(
@@ -81,9 +81,9 @@ def _declared(
     task = build_task(order.step.task)
     sums = task.label_shapes if labels else declared_sums(task, curves=order.wants_curves)
     if of_round:
-        from common.linear import declared_in_round
+        from common.linear import declared_in_order
 
-        sums = declared_in_round(order.step, order.state, order.round)
+        sums = declared_in_order(order)
     check_declared(reply, state_like=state_like, sum_shapes=sums, extra_like=extra_like)
     return pack_reply(reply)
 

@@ -37,6 +37,7 @@ from common.config.load import from_json, step_to_json, to_json
 from common.config.schema import BackboneSpec, Step
 from common.design import Rows
 from common.errors import ConfigError, PolicyRefusal, WireError
+from common.grid import EVENTS, GRID, event_histogram
 from common.linear import records_of, round_sums, target_of
 from common.model import AdaptedModel
 from common.orders import TOO_FEW_CASES, Order, Reply, State, Sums
@@ -174,11 +175,13 @@ class Center:
             correction=correction,
         )
 
-    def linear_sums(self, order: Order) -> Reply:
-        """Answer a question of Newton's method over the local training cases: moments, Gram sums, or the objective's
-        loss, gradient and Hessian at the order's parameters."""
+    def sums(self, order: Order) -> Reply:
+        """Answer with sums over the local training cases: event times for a grid, moments, Gram sums, or a Newton
+        objective's loss, gradient and Hessian at the order's parameters."""
         started = time.perf_counter()
         check_order(self.config.policy, order)
+        if order.subset == GRID:
+            return self._event_histogram(order)
         model, _ = self._resident_model(order)
         cases = self.case_set(order, "train", model)
         check_cases(self.config.policy, len(cases))
@@ -190,6 +193,15 @@ class Center:
         log.info("step=%s round=%s center=%s cases=%s sums", order.step.name, order.round, self.code, len(cases))
         counts = {"cases": len(cases), "skipped": cases.skipped}
         return Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
+
+    def _event_histogram(self, order: Order) -> Reply:
+        """When events happened among the training cases, in coarse bins up to the task's horizon."""
+        target = targets_of(self._subset(order, "train"), order.step)
+        if not target:
+            raise PolicyRefusal(TOO_FEW_CASES, "There is no training case to tell event times of.")
+        days, event = target["days"].numpy(), target["event"].numpy()
+        horizon, minimum = order.step.task.horizon_days, self._minimum_cell(order)
+        return Reply(self.code, sums={EVENTS: event_histogram(days, event, horizon=horizon, minimum=minimum)})
 
     def design(self, order: Order, model: AdaptedModel, cases: CaseSet) -> Rows:
         """The cases as the rows of a linear part; they stay on site (or in a simulation's own process)."""

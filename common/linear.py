@@ -18,7 +18,9 @@ from common.batch import CT, EHR, PET, RECORD
 from common.config.schema import LinearPart, Step
 from common.design import Layout, LinearModel, Rows, Scaling, Sums, moment_shapes, moment_sums, standardise
 from common.errors import AdapterError, ConfigError
+from common.grid import BINS, EVENTS, GRID
 from common.newton import Objective, build_objective, newton_shapes, ridge_shapes, ridge_sums
+from common.orders import Order
 from common.records import MODEL_VARIABLES, record_layout
 from common.tasks import build_task, withheld_fields
 from common.tasks.prognosis import discretise
@@ -115,6 +117,13 @@ def round_sums(
     return objective.sums(x, rows.target, known[BETA])
 
 
+def declared_in_order(order: Order) -> dict[str, tuple[int, ...]]:
+    """What a reply to an order for sums may say: a histogram of event times, or `round_sums`."""
+    if order.subset == GRID:
+        return {EVENTS: (BINS,)}
+    return declared_in_round(order.step, order.state, order.round)
+
+
 def declared_in_round(step: Step, state: Mapping[str, Tensor], round: int) -> dict[str, tuple[int, ...]]:
     """What `round_sums` may say, by the shapes of the step's state."""
     part, _ = linear_part(step)
@@ -166,6 +175,5 @@ def state_of(model: LinearModel, part: str) -> dict[str, Tensor]:
     """A fitted model as the state of a linear part."""
     arrays = {"mean": model.scaling.mean, "scale": model.scaling.scale, "weight": model.weight, "bias": model.bias}
     # a copy in C order: numpy's strides of axes of length 1 are arbitrary, and a state is hashed by its bytes
-    return {
-        f"{part}/{name}": torch.from_numpy(np.array(value, np.float64, order="C")) for name, value in arrays.items()
-    }
+    copies = {name: np.array(value, np.float64, order="C") for name, value in arrays.items()}
+    return {f"{part}/{name}": torch.from_numpy(value) for name, value in copies.items()}

@@ -115,8 +115,7 @@ def withheld_for(target: str) -> frozenset[str]:
 
     Args:
         target: ``hpv``, ``t_stage``, ``n_stage`` or ``m_stage`` for a diagnosis; ``outcome`` (time to an event)
-            withholds nothing,
-            because follow-up is in no record and the plan stands when follow-up begins.
+            withholds nothing: follow-up is in no record, and the plan stands when follow-up begins.
     """
     if target == "outcome":
         return frozenset()

@@ -28,6 +28,7 @@ from common.travel import made_from_seed
 from server.enrolment import Enrolment, enrol
 from server.federation import Federation
 from server.folder import RunFolder
+from server.grid import fix_grid
 from server.narration import Narrator
 from server.newton import NewtonFit
 from server.probe import probe_output
@@ -70,6 +71,8 @@ def run_curriculum(coordinator: Coordinator) -> None:
     """Run every step that the ledger does not already hold."""
     _begin(coordinator)
     for name, step in coordinator.run.steps.items():
+        order = coordinator.order(step)
+        fix_grid(step, order, coordinator.federation, coordinator.ledger, say=coordinator.narrator.say)
         if coordinator.ledger.finished(name):
             coordinator.narrator.say(f"{name}: finished before, skipped")
             continue

@@ -23,6 +23,7 @@ from common.bank import AdapterBank
 from common.config.load import compose_run
 from common.config.rules import check_run
 from common.config.schema import Run, Step
+from common.errors import ConfigError
 from common.files import write_json, write_tensors
 from common.ledger import Ledger
 from common.model import AdaptedModel
@@ -115,8 +116,19 @@ def prepare(overrides: Sequence[str]) -> Comparing:
     """Compose and check a comparison."""
     run = compose_run([*overrides, "with_controls=true"])
     check_run(run)
+    _check_grids(run)
     name = run.name if run.name != run.curriculum else f"compare-{run.curriculum}"
     return Comparing(run, RUNS / name, tuple(overrides))
+
+
+def _check_grids(run: Run) -> None:
+    """Every arm of a comparison needs the same survival grid; quantiles would be chosen by each run anew."""
+    for name, step in run.steps.items():
+        if getattr(step.task, "grid", "equal") == "quantiles" and not step.task.cuts_days:
+            raise ConfigError(
+                f"Step '{name}' chooses its grid from the run's own centers, which a comparison's other arms cannot "
+                f"follow: set steps.{name}.task.cuts_days to the cuts that one run wrote to its ledger (grid_chosen)."
+            )
 
 
 def run_arms(comparing: Comparing, *, say=print) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from math import prod
 
 from common.adapters.factors import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
@@ -280,6 +281,19 @@ def _training(step: Step, run: Run) -> Iterator[str]:
         yield "training.batch and training.epochs must be 1 or more and training.learning_rate positive."
 
 
+def _grid(step: Step, run: Run) -> Iterator[str]:
+    task = step.task
+    if task is None or task.kind != "prognosis":
+        return
+    if task.grid not in ("equal", "quantiles"):
+        yield f"task.grid is '{task.grid}'; it can be equal or quantiles."
+    if task.bins < 3 or task.horizon_days <= 0:
+        yield f"task.bins is {task.bins} and task.horizon_days {task.horizon_days}; use 3 or more, and a positive time."
+    cuts = task.cuts_days
+    if cuts and (len(cuts) != task.bins or cuts[0] != 0 or any(b <= a for a, b in pairwise(cuts))):
+        yield f"task.cuts_days has {len(cuts)} entries for {task.bins} bins; give one per bin, rising, the first 0."
+
+
 def _newton(step: Step, run: Run) -> Iterator[str]:
     linear = [part for part in step.adapter.parts.values() if isinstance(part, LinearPart)]
     fitted = step.federation.kind == "newton"
@@ -300,5 +314,5 @@ def _newton(step: Step, run: Run) -> Iterator[str]:
 
 STEP_RULES: list[Callable[[Step, Run], Iterator[str]]] = [
     _task, _modalities, _parts, _view, _order, _federation, _guards, _compression, _sum_only, _personal, _training,
-    _newton,
+    _grid, _newton,
 ]  # fmt: skip

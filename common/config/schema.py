@@ -45,6 +45,8 @@ class PrognosisTask:
     loss: str = "deephit"  # deephit, mtlr, hazard, or cox (stratified by center; no curve of its own)
     bins: int = 12
     horizon_days: float = 1825.0  # configured, never a patient's own maximum
+    grid: str = "equal"  # equal spacing up to the horizon; quantiles: of the centers' summed event times
+    cuts_days: list[float] = field(default_factory=list)  # the grid itself, from 0; what quantiles chose, or one's own
     alpha: float = 0.2
     sigma: float = 0.1
 
@@ -470,13 +472,12 @@ class PhantomPrognosisStudy:
 
 
 @dataclass
-class SurvivalTableStudy:
-    """Cox models of one table (data.table, data.mapping): pooled, federated, local, one center left out."""
+class CoxStudy:
+    """Cox models at several centers: pooled, federated, local, one center left out."""
 
-    kind: str = "survival_table"
+    kind: str = ""
     about: str = ""  # where the data come from; said on the page
-    outcome: str = "rfs"  # one of the mapping's outcomes
-    inputs: dict[str, list[str]] = field(default_factory=dict)  # name -> variables; empty: all that the mapping has
+    inputs: dict[str, list[str]] = field(default_factory=dict)  # name of a set of inputs -> what is in it
     known_flags: bool = True  # false: the ablation without the flags that reveal who records what
     folds: int = 5
     repeats: int = 5
@@ -487,6 +488,23 @@ class SurvivalTableStudy:
     local_rate: float = 0.1
     server_rate: float = 0.03  # FedAdam's
     draws: int = 2000  # of the bootstrap
+
+
+@dataclass
+class SurvivalTableStudy(CoxStudy):
+    """On one table (data.table, data.mapping). Inputs are variables of the schema; none: all that the mapping has."""
+
+    kind: str = "survival_table"
+    outcome: str = "rfs"  # one of the mapping's outcomes
+
+
+@dataclass
+class Sts7PrognosisStudy(CoxStudy):
+    """On records and frozen features of a folder with images (data.root). Inputs are records, CT and PET."""
+
+    kind: str = "sts7_prognosis"
+    variables: list[str] = field(default_factory=list)  # of the records; empty: all of the schema
+    view: View = field(default_factory=View)
 
 
 @dataclass
@@ -536,4 +554,8 @@ FEDERATIONS: dict[str, type] = {
     "scaffold": ScaffoldFederation,
     "trimmed_mean": TrimmedMeanFederation,
 }
-STUDIES: dict[str, type] = {"phantom_prognosis": PhantomPrognosisStudy, "survival_table": SurvivalTableStudy}
+STUDIES: dict[str, type] = {
+    "phantom_prognosis": PhantomPrognosisStudy,
+    "sts7_prognosis": Sts7PrognosisStudy,
+    "survival_table": SurvivalTableStudy,
+}

@@ -17,7 +17,7 @@ from client.data.hecktor import Case
 from client.data.mapping import TableMapping, load_mapping
 from client.data.tables import Rows as TableRows
 from client.data.tables import read_table
-from common.config.schema import Run, SurvivalTableStudy
+from common.config.schema import CoxStudy, Run, SurvivalTableStudy
 from common.design import Layout, Rows
 from common.errors import ConfigError, DataError, UnknownName
 from common.records import MODEL_VARIABLES, encode_records, record_layout
@@ -48,17 +48,15 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     started = time.perf_counter()
     mapping, rows = _read(run)
     cases = outcome_cases(rows, study.outcome)
-    _check(cases, study)
+    check_cohort(cases, study)
     inputs = study.inputs or {"records": []}
-    learning = Learning(list(study.penalties), study.sgd_rounds, study.local_steps, study.local_rate)
-    learning.fedadam.learning_rate = study.server_rate
-    page = Page(_title(run, study), _lead(run, study, cases), notes=list(rows.notes))
-    page.tables.append(_cohort_table(cases))
+    title = f"Survival at several centers: {Path(str(run.data.table)).stem}, {study.outcome.upper()}"
+    page = Page(title, lead(study, cases), tables=[cohort_table(cases)], notes=list(rows.notes))
     for name, variables in inputs.items():
         layout = record_layout(_chosen(variables, mapping), with_flags=study.known_flags)
         cohort = cohort_of(cases, layout)
         say(f"{name}: {len(layout.names)} columns, {sum(map(len, cases.values()))} patients, {len(cases)} centers")
-        _add(page, name, cohort, study, learning, say)
+        add_inputs(page, name, cohort, study, say)
     page.seconds = time.perf_counter() - started
     return page
 
@@ -95,7 +93,8 @@ def outcome_cases(rows: TableRows, outcome: str) -> dict[str, list[Case]]:
     return found
 
 
-def _check(cases: Mapping[str, list[Case]], study: SurvivalTableStudy) -> None:
+def check_cohort(cases: Mapping[str, list[Case]], study: CoxStudy) -> None:
+    """Raise DataError or ConfigError for what no model can be learned from."""
     patients = sum(map(len, cases.values()))
     events = sum(case.event or 0 for group in cases.values() for case in group)
     if len(cases) > MOST_CENTERS:
@@ -134,11 +133,8 @@ def _chosen(variables: Sequence[str], mapping: TableMapping) -> list[str]:
 # --------------------------------------------------------------------------------------------------------- the page
 
 
-def _title(run: Run, study: SurvivalTableStudy) -> str:
-    return f"Survival at several centers: {Path(str(run.data.table)).stem}, {study.outcome.upper()}"
-
-
-def _lead(run: Run, study: SurvivalTableStudy, cases: Mapping[str, list[Case]]) -> str:
+def lead(study: CoxStudy, cases: Mapping[str, list[Case]]) -> str:
+    """What was compared, on whom, how often."""
     patients = sum(map(len, cases.values()))
     return (
         f"{study.about or 'A table given by the user.'} {patients} patients of {len(cases)} centers; ridge Cox models "
@@ -150,7 +146,8 @@ def _lead(run: Run, study: SurvivalTableStudy, cases: Mapping[str, list[Case]]) 
     )
 
 
-def _cohort_table(cases: Mapping[str, list[Case]]) -> Table:
+def cohort_table(cases: Mapping[str, list[Case]]) -> Table:
+    """Who there is at each center."""
     rows: list[list] = []
     for center, group in cases.items():
         recorded = sorted({name for case in group for name in case.record})
@@ -159,10 +156,10 @@ def _cohort_table(cases: Mapping[str, list[Case]]) -> Table:
     return Table("Patients", ["center", "patients", "events", "median days", "recorded for at least one"], rows)
 
 
-def _add(
-    page: Page, name: str, cohort: Cohort, study: SurvivalTableStudy, learning: Learning, say: Callable[[str], None]
-) -> None:
+def add_inputs(page: Page, name: str, cohort: Cohort, study: CoxStudy, say: Callable[[str], None]) -> None:
     """One set of inputs: its tables, its forest plot and its figures."""
+    learning = Learning(list(study.penalties), study.sgd_rounds, study.local_steps, study.local_rate)
+    learning.fedadam.learning_rate = study.server_rate
     arms = {name: arm for name, arm in ARMS.items() if len(cohort.centers) > 1 or name != LEFT_OUT}
     pairs = evaluate(
         cohort, arms, learning, folds=study.folds, repeats=study.repeats, across_folds=study.across_folds, say=say
@@ -210,7 +207,7 @@ def exactness(cohort: Cohort, learning: Learning) -> float:
     """Largest difference of a coefficient between the federated and the pooled fit of every patient."""
     task = task_of(cohort.rows, cohort, learning)
     federated, together = fit(task.train, task.layout, task.penalty), pooled_fit(task.train, task.layout, task.penalty)
-    assert federated is not None and together is not None  # `_check` asked for events
+    assert federated is not None and together is not None  # `check_cohort` asked for events
     return float(np.abs(federated.weight - together.weight).max())
 
 

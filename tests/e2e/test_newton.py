@@ -247,3 +247,21 @@ def test_a_discrete_hazard_is_fitted_exactly_too(small_centers, tmp_path):
     leader = federate(run, tmp_path / "run", small_centers)
     assert close(head(leader, "relapse_exact"), expected(leader, small_centers, "relapse_exact"), 1e-7)
     assert Path(leader.folder.path).exists()
+
+
+def test_a_grid_of_quantiles_is_chosen_once_from_histograms_and_becomes_part_of_the_step(small_centers, tmp_path):
+    words = ("steps.relapse_exact.task.loss=hazard", "steps.relapse_exact.task.grid=quantiles")
+    small = ("steps.relapse_exact.task.bins=3", "steps.relapse_exact.task.horizon_days=1600")
+    grid = tampering()
+    path = tmp_path / "run"
+    leader = federate(exact_run(*words, *small, steps=("relapse_exact",)), path, small_centers, grid=grid)
+    (chosen,) = leader.ledger.events("grid_chosen")
+    assert chosen["cuts_days"][0] == 0 and chosen["cuts_days"][-1] == 1600 and len(chosen["cuts_days"]) == 3
+    assert leader.bank.entry(leader.bank.head("relapse_exact")).step.task.cuts_days == chosen["cuts_days"]
+    told = [r for s, r in grid.seen if s.content.config_records["config"]["subset"] == "grid"]
+    assert sorted(code_of(reply) for reply in told) == CENTERS
+    assert all(set(reply.content.array_records["sums"]) == {"grid.events"} for reply in told)
+    again = federate(exact_run(*words, *small, steps=("relapse_exact",)), path, small_centers)
+    assert again.run.steps["relapse_exact"].task.cuts_days == chosen["cuts_days"]
+    assert len(again.ledger.events("grid_chosen")) == 1
+    assert close(head(leader, "relapse_exact"), expected(leader, small_centers, "relapse_exact"), 1e-7)
