@@ -30,6 +30,7 @@ class Order:
     minimum_cell: int = 1
     state: State = field(default_factory=dict)
     subset: str = ""  # evaluate: which split, validation or test
+    mode: str = ""  # evaluate: show only these modalities ("PET"), of cases that have them; empty: all
     threshold: float | None = None  # evaluate: predicted risk above it counts as the high-risk group
 
 

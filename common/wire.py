@@ -66,6 +66,7 @@ def pack_order(order: Order) -> RecordDict:
         "skip_unreadable": order.skip_unreadable,
         "minimum_cell": order.minimum_cell,
         "subset": order.subset,
+        "mode": order.mode,
     }
     if order.threshold is not None:
         config["threshold"] = float(order.threshold)
@@ -87,6 +88,7 @@ def unpack_order(content: RecordDict) -> Order:
             minimum_cell=int(config["minimum_cell"]),  # type: ignore[arg-type]
             state=unpack_state(content.array_records["arrays"]),
             subset=str(config["subset"]),
+            mode=str(config["mode"]),
             threshold=float(config["threshold"]) if "threshold" in config else None,  # type: ignore[arg-type]
         )
     except KeyError as error:

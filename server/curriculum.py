@@ -18,7 +18,7 @@ from common.config.schema import Run, Step
 from common.errors import ConfigError
 from common.files import write_bytes
 from common.ledger import Ledger
-from common.model import AdaptedModel
+from common.model import AdaptedModel, parts_of
 from common.orders import Order, State
 from common.tasks import build_task, merge_sums
 from server.enrolment import Enrolment, enrol
@@ -212,20 +212,12 @@ def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, st
             "centers": enrolment.training,
             "evaluated_at": enrolment.evaluating,
             "refused": enrolment.refused,
-            "parts": _part_sizes(start),
+            "parts": {part: sum(t.numel() for t in own.values()) for part, own in parts_of(start).items()},
             "adapter_bytes": sum(t.numel() * t.element_size() for t in start.values()),
             "counts": enrolment.counts,
         },
     )
     coordinator.narrator.step_started(event)
-
-
-def _part_sizes(state: State) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for name, tensor in state.items():
-        part = name.split("/", 1)[0]
-        sizes[part] = sizes.get(part, 0) + tensor.numel()
-    return sizes
 
 
 def _commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrolment) -> Entry:

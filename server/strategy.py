@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from common.modes import validation_mode
 from common.orders import Order, Reply, State, Sums
 from common.tasks import merge_sums
 from common.wire import FIT_SUMS, pack_order, pack_state, unpack_state
@@ -71,7 +72,8 @@ class AdapterStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One validation order per center."""
-        order = replace(self.order, round=server_round, state=unpack_state(arrays), subset="validation")
+        mode = validation_mode(self.order.step)
+        order = replace(self.order, round=server_round, state=unpack_state(arrays), subset="validation", mode=mode)
         return self._messages("evaluate", order)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:

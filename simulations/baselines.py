@@ -18,6 +18,7 @@ from client.data.hecktor import Case
 from client.loop import optimizer_for
 from common.config.schema import Run, Step
 from common.model import AdaptedModel
+from common.modes import validation_mode
 from common.orders import Order, State
 from common.tasks import build_task, pooled_metrics
 
@@ -79,11 +80,15 @@ def _validate(center: Center, order: Order, model: AdaptedModel) -> float | None
     cases = center.case_set(order, "validation", model)
     if len(cases) == 0:
         return None
-    observed = center.observe(order, model, task, cases)
+    mode = validation_mode(order.step)
+    positions = cases.having(mode)
+    observed = center.observe(replace(order, mode=mode), model, task, cases)
+    if not observed:
+        return None
     metric = order.step.selection.metric or task.primary
     if metric == "loss":
         return -sum(loss for _, loss in observed) / len(observed)
-    return pooled_metrics(task, [o for o, _ in observed], [case.center for case in cases.cases]).get(metric)
+    return pooled_metrics(task, [o for o, _ in observed], [cases.cases[i].center for i in positions]).get(metric)
 
 
 def _best(values: Sequence[float | None]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import groupby
 
 import torch
@@ -16,18 +17,34 @@ from client.data.reports import report_text
 from client.data.transforms import random_window
 from client.data.volumes import Prepared, prepare
 from common.backbones.base import Features, Tokenizer
-from common.batch import CT, EHR, PET, Batch
+from common.adapters.fitting import reached
+from common.batch import CT, EHR, IMAGES, PET, Batch, parse_mode
 from common.config.schema import Step
 from common.errors import ConfigError, UnknownName
 from common.findings import FINDINGS
 
 
 def usable(case: Case, step: Step) -> bool:
-    """Whether the case has the step's target and at least a CT, or a report, among the step's modalities."""
+    """Whether the case has the step's target and, among the step's modalities, an image (with a CT beside it, which
+    carries the grid) or a report."""
     has_target: Callable[[Case], bool] = _target_kind(step)[0]
-    seen = CT in step.modalities and CT in case.images
-    read = EHR in step.modalities and bool(report_text(case.record))
-    return has_target(case) and (seen or read)
+    return has_target(case) and bool(shows(case, step.modalities))
+
+
+def trainable(case: Case, step: Step) -> bool:
+    """Whether some mode of the step's draw shows something of the case that reaches a part which the step trains."""
+    seen = shows(case, step.modalities)
+    images, rest = seen & {*IMAGES}, seen - {*IMAGES}
+    modes = [images & {*parse_mode(mode)} | rest for mode in step.training.draw] or [seen]
+    found = set().union(*(reached(step.adapter.parts, mode) for mode in modes if mode))
+    return any(fnmatchcase(part, pattern) for part in found for pattern in step.train_parts)
+
+
+def shows(case: Case, modalities: Sequence[str]) -> set[str]:
+    """Which of the modalities the case has; images only where there is a CT, which carries the grid."""
+    images = {m for m in IMAGES if m in case.images} if CT in case.images else set()
+    report = {EHR} if bool(report_text(case.record)) else set()
+    return (images | report) & {*modalities}
 
 
 class CaseSet:
@@ -91,14 +108,15 @@ class CaseSet:
             self._kept = (key, {})
         return self._kept[1]
 
-    @property
-    def modalities(self) -> set[str]:
-        """Image modalities that at least one case has."""
-        return {modality for sample in self._samples for modality in sample.images}
+    def having(self, mode: str) -> list[int]:
+        """Positions of the cases that have every modality of a mode ("CT+PET"); of all cases for the empty mode."""
+        wanted = set(parse_mode(mode)) if mode else set()
+        return [i for i, sample in enumerate(self._samples) if wanted <= sample.modalities]
 
-    def in_order(self, batch: int) -> Iterator[list[int]]:
-        """Positions of every case once, in order. Cases of different sizes never share a batch."""
-        for _, same in groupby(range(len(self)), key=lambda i: self._samples[i].shape):
+    def in_order(self, batch: int, *, only: Sequence[int] | None = None) -> Iterator[list[int]]:
+        """Positions of every case (or of ``only`` these) once, in order. Cases of different sizes share no batch."""
+        positions = range(len(self)) if only is None else only
+        for _, same in groupby(positions, key=lambda i: self._samples[i].shape):
             group = list(same)
             for first in range(0, len(group), batch):
                 yield group[first : first + batch]
@@ -151,13 +169,18 @@ class _Sample:
     target: dict[str, Tensor]
 
     @property
+    def modalities(self) -> set[str]:
+        """What the case has, of what the step looks at."""
+        return {*self.images, *([EHR] if self.tokens is not None else [])}
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """(D, H, W), or () for a case without images."""
         return tuple(next(iter(self.images.values())).shape[1:]) if self.images else ()
 
 
 def _prepared(case: Case, step: Step, cache: VolumeCache | None) -> Prepared | None:
-    if CT not in step.modalities or CT not in case.images:
+    if not {*IMAGES} & shows(case, step.modalities):
         return None
     with_label = step.task.kind == "segmentation"
     return prepare(case, view=step.view, modalities=step.modalities, cache=cache, with_label=with_label)

@@ -84,23 +84,59 @@ class FusionPart:
     kind: str = "fusion"
     width: int = 64
     dropout: float = 0.1
+    mode: str = "mlp"  # mlp (side by side), or attention (embeddings ask each other and the image tokens)
 
 
 @dataclass
 class DecoderPart:
-    """UNETR-style decoder over four hidden states plus a skip from the CT volume."""
+    """Hidden states, and where the style has one a skip from the CT volume, to voxel logits."""
 
     kind: str = "decoder"
     features: int = 8
+    style: str = "unetr"  # unetr; light (narrow, any pyramid: Swin); linear (one layer, no skip)
+
+
+@dataclass
+class FullPart:
+    """Tensors of the backbone itself, copied and trained: the baseline that every adapter is compared with."""
+
+    kind: str = "full"
+    tensors: str = ".*"  # regular expression; matches whole tensor names of the backbone
+    scratch: bool = False  # start from seeded random values instead of the pretrained ones
+
+
+@dataclass
+class ResolutionPart:
+    """UNICON's resolution adaptation: the task's own CT patch embedding and its own position parameters."""
+
+    kind: str = "resolution"
+    patch: list[int] | None = None  # voxels (depth, height, width) of a token; null: the backbone's, starting as a copy
+    position: bool = True  # the backbone's position parameters, copied (ViT: its table, interpolated) and trained
 
 
 @dataclass
 class PatchEmbedPart:
-    """A patch embedding for a modality that the backbone has never seen; its tokens are added to the CT tokens."""
+    """A patch embedding for a modality that the backbone has never seen."""
 
     kind: str = "patch_embed"
     modality: str = "PET"
     init: str = "zero"  # zero: attaching changes no output bit; copy: starts from the CT embedding
+    place: str = "add"  # add: to the CT tokens; beside: in one sequence with them (PEMMA on a plain ViT)
+
+
+@dataclass
+class JoinPart:
+    """CT and PET tokens side by side in their channels, projected to one set of tokens (PEMMA on Swin: 96 to 48)."""
+
+    kind: str = "join"
+
+
+@dataclass
+class StandInPart:
+    """Expands the tokens of the only modality that a case has to the width of both, in front of the join (PEMMA)."""
+
+    kind: str = "stand_in"
+    modality: str = "PET"  # the one that is there
 
 
 @dataclass
@@ -132,6 +168,9 @@ class Training:
     weight_decay: float = 1e-5
     clip_norm: float = 1.0  # of the gradient; 0 switches it off
     augment: bool = True  # mirror and shift intensities; off lets frozen features be cached
+    # Which images a batch shows, by probability, of cases that have both: {CT+PET: 0.6, CT: 0.2, PET: 0.2} is PEMMA's
+    # modality draw, {PET: 1.0} a stage where only PET arrives. Empty: everything a case has.
+    draw: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -159,6 +198,7 @@ class Step:
     name: str = ""
     task: Any = None
     modalities: list[str] = field(default_factory=lambda: ["CT"])
+    modes: list[str] = field(default_factory=list)  # also scored from these alone: [CT, PET, CT+PET]; empty: from all
     adapter: Adapter = field(default_factory=Adapter)
     methods: list[Any] = field(default_factory=list)
     federation: Any = field(default_factory=MeanFederation)
@@ -249,11 +289,15 @@ class Run:
 TASKS = {"classification": ClassificationTask, "prognosis": PrognosisTask, "segmentation": SegmentationTask}
 PARTS = {
     "decoder": DecoderPart,
+    "full": FullPart,
     "fusion": FusionPart,
+    "join": JoinPart,
     "lora": LoraPart,
     "mlp": MlpPart,
     "patch_embed": PatchEmbedPart,
+    "resolution": ResolutionPart,
     "skip": SkipPart,
+    "stand_in": StandInPart,
 }
 METHODS: dict[str, type] = {}
 FEDERATIONS = {"mean": MeanFederation}
