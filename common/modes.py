@@ -16,11 +16,16 @@ def mode_label(step: Step, mode: str) -> str:
     return mode or "+".join(step.modalities)
 
 
+def drawable(step: Step) -> list[str]:
+    """Modes that the step's training may draw; none without a draw."""
+    return [mode for mode, weight in sorted(step.training.draw.items()) if weight > 0]
+
+
 def validation_mode(step: Step) -> str:
     """The fullest mode that the step trains in: a hospital that receives PET alone has no CT to validate with."""
-    if not step.training.draw:
+    if not drawable(step):
         return ""
-    fullest = max(sorted(step.training.draw), key=lambda mode: len(parse_mode(mode)))
+    fullest = max(drawable(step), key=lambda mode: len(parse_mode(mode)))
     seen = {*parse_mode(fullest)} | {EHR} & {*step.modalities}
     return "" if seen == {*step.modalities} else mode_of(seen)
 

@@ -22,6 +22,7 @@ from common.batch import CT, EHR, IMAGES, PET, Batch, parse_mode
 from common.config.schema import Step
 from common.errors import ConfigError, UnknownName
 from common.findings import FINDINGS
+from common.modes import drawable
 
 
 def usable(case: Case, step: Step) -> bool:
@@ -35,7 +36,7 @@ def trainable(case: Case, step: Step) -> bool:
     """Whether some mode of the step's draw shows something of the case that reaches a part which the step trains."""
     seen = shows(case, step.modalities)
     images, rest = seen & {*IMAGES}, seen - {*IMAGES}
-    modes = [images & {*parse_mode(mode)} | rest for mode in step.training.draw] or [seen]
+    modes = [images & {*parse_mode(mode)} | rest for mode in drawable(step)] or [seen]
     found = set().union(*(reached(step.adapter.parts, mode) for mode in modes if mode))
     return any(fnmatchcase(part, pattern) for part in found for pattern in step.train_parts)
 

@@ -20,11 +20,11 @@ def drawn(batch: Batch, draw: Mapping[str, float], *, generator: torch.Generator
     trains on CT whatever is drawn.
 
     Args:
-        draw: mode ("CT", "PET", "CT+PET") -> probability; divided by their sum.
+        draw: mode ("CT", "PET", "CT+PET") -> weight; a mode of weight 0 is never drawn.
     """
-    if not draw:
+    modes = sorted(mode for mode, weight in draw.items() if weight > 0)
+    if not modes:
         return batch
-    modes = sorted(draw)
     weights = torch.tensor([draw[mode] for mode in modes], dtype=torch.float64)
     chosen = modes[int(torch.multinomial(weights, 1, generator=generator))]
     by_weight = sorted(modes, key=lambda mode: (-draw[mode], mode))

@@ -116,11 +116,13 @@ def _training(step: Step, run: Run) -> Iterator[str]:
     training = step.training
     for mode, weight in training.draw.items():
         stray = sorted({*parse_mode(mode)} - ({*IMAGES} & {*step.modalities}))
-        if stray or weight <= 0:
+        if stray or weight < 0:
             yield (
                 f"training.draw has '{mode}' with weight {weight}; its modes are images among the step's modalities "
-                f"{step.modalities}, joined by '+', with positive weights."
+                f"{step.modalities}, joined by '+', with weights of 0 or more."
             )
+    if training.draw and not any(weight > 0 for weight in training.draw.values()):
+        yield "training.draw has no mode of positive weight; give one, or leave the draw empty."
     if training.batch < 1 or training.epochs < 1 or training.learning_rate <= 0:
         yield "training.batch and training.epochs must be 1 or more and training.learning_rate positive."
 

@@ -245,6 +245,11 @@ class Data:
     seed: int = 11
     split: Split = field(default_factory=Split)
     skip_unreadable: bool = True  # one unreadable case does not stop a center; it is counted
+    # A cohort that stands in for HECKTOR: its centers for the curriculum's, and what every step's is replaced by.
+    centers: dict[str, str] = field(default_factory=dict)  # the curriculum's code -> the cohort's
+    region: str | None = None
+    structures: list[str] | None = None  # to segment
+    view: View | None = None  # of the steps on head_neck
     minimum_cell: int = 1  # results of fewer test cases than this are suppressed; hospitals default to 5
 
 
