@@ -43,8 +43,13 @@ class Trained:
 
     state: State
     kept_pass: int
-    validation: list[float | None]
+    validation: list[float | None]  # of the start and of every pass, larger is better
     batches: int
+
+    @property
+    def value(self) -> float | None:
+        """The kept state's validation value."""
+        return self.validation[self.kept_pass]
 
 
 def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False) -> Trained:
@@ -58,7 +63,7 @@ def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False)
     optimizer = optimizer_for(model, step.training)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(step.rounds, 1))
     states: list[State] = [order.state]
-    values: list[float | None] = []
+    values = [_validate(center, order, model)]
     batches = 0
     for number in range(1, step.rounds + 1):
         if reset_per_round:
@@ -92,9 +97,9 @@ def _validate(center: Center, order: Order, model: AdaptedModel) -> float | None
 
 
 def _best(values: Sequence[float | None]) -> int:
-    """1-based pass with the best value, the latest of equals; the last if none has one; 0 without passes."""
-    scored = [(value, number) for number, value in enumerate(values, start=1) if value is not None]
-    return max(scored)[1] if scored else len(values)
+    """The pass with the best value, the latest of equals; the last if none has one; 0 is the start."""
+    scored = [(value, number) for number, value in enumerate(values) if value is not None]
+    return max(scored)[1] if scored else len(values) - 1
 
 
 def baseline_order(run: Run, step: Step, *, base: str, state: State) -> Order:

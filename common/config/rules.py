@@ -45,6 +45,8 @@ def _run_rules(run: Run) -> Iterator[str]:
     split = run.data.split
     if split.folds < 2 or not 0 <= split.fold < split.folds or not 0 < split.validation < 1:
         yield f"data.split has fold {split.fold} of {split.folds}, validation {split.validation}; use 2 or more folds."
+    if not run.compare.learning_rates or min(run.compare.learning_rates) <= 0 or not 0 < run.compare.tuning_share <= 1:
+        yield "compare.learning_rates takes positive factors ([1]: no tuning), compare.tuning_share a share in (0, 1]."
     written = [step.writes or name for name, step in run.steps.items()]
     for name in sorted({name for name in written if written.count(name) > 1}):
         yield f"Several steps write lineage '{name}'; that needs a continual method, and none is in this release."

@@ -270,6 +270,10 @@ class Compare:
     seeds: list[int] = field(default_factory=lambda: [1])
     folds: list[int] = field(default_factory=lambda: [0])
     random_backbone: bool = True
+    learning_rates: list[float] = field(
+        default_factory=lambda: [1.0]
+    )  # factors that every arm tries on each step's own
+    tuning_share: float = 0.25  # of a step's rounds, for each try
     pairs: list[list[str]] = field(default_factory=list)  # [step, control step]: paired differences to report
     draws: int = 1000  # of the patient-level bootstrap
 
