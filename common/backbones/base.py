@@ -136,8 +136,8 @@ class Backbone(nn.Module):
         """The CT patch embedding, for stems that start as a copy of it."""
         raise NotImplementedError
 
-    def own_position(self, size: tuple[int, int, int]) -> nn.Module:
-        """A trainable copy of the position parameters, fit for volumes of that many voxels, to hand to `forward`.
+    def own_position(self, grid: tuple[int, int, int]) -> nn.Module:
+        """A trainable copy of the position parameters, fit for a grid of (d, h, w) tokens, for `forward`.
 
         Raises:
             BackboneError: the backbone has no position parameters outside its blocks.

@@ -157,8 +157,8 @@ class CtClip(Backbone):
             pooled["text"] = self._text_features(inputs[EHR], presence(present, EHR, inputs[EHR]))
         return Features(pyramid, pooled)
 
-    def own_position(self, size: tuple[int, int, int]) -> nn.Module:
-        """A trainable copy of the position bias network, which fits any size."""
+    def own_position(self, grid: tuple[int, int, int]) -> nn.Module:
+        """A trainable copy of the position bias network, which fits any grid."""
         return copy.deepcopy(self.visual_transformer.spatial_rel_pos_bias).requires_grad_(True)
 
     def _text_features(self, ids: Tensor, there: Tensor) -> Tensor:

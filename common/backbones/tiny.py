@@ -126,15 +126,16 @@ class TinyBackbone(Backbone):
         if tokens is not None:
             read = sequences(tokens, join)
             states = [self._hidden_states(part.tokens, position or self.image_position) for part in read]
-            pyramid = [batched([x for x, _ in level], read) for level in zip(*states, strict=True)]
+            levels = [batched([x for x, _ in level], read) for level in zip(*states, strict=True)]
+            pyramid = [keep(x, tokens.seen) for x in levels]
             last = [self.image_norm(part[-1][1].mean(dim=1)) for part in states]
             pooled["image"] = keep(batched(last, read), tokens.seen)
         if EHR in inputs:
             pooled["text"] = keep(self._text(inputs[EHR]), presence(present, EHR, inputs[EHR]))
         return Features(pyramid, pooled)
 
-    def own_position(self, size: tuple[int, int, int]) -> nn.Module:
-        """A trainable copy of the position convolution, which fits any size."""
+    def own_position(self, grid: tuple[int, int, int]) -> nn.Module:
+        """A trainable copy of the position convolution, which fits any grid."""
         return copy.deepcopy(self.image_position).requires_grad_(True)
 
     def zero_shot(self, inputs: Mapping[str, Tensor], classes: Sequence[str]) -> Tensor:

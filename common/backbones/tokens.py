@@ -111,8 +111,8 @@ def callable_join(join: Join | str | None) -> Join | None:
     """The join of a backbone that cannot take tokens beside each other. Raises BackboneError for a word."""
     if isinstance(join, str):
         raise BackboneError(
-            f"This backbone cannot join modalities by '{join}': it attends along fixed axes or windows; add the tokens "
-            "(join none) or give a module that projects them to one set."
+            f"This backbone cannot join modalities by '{join}': it attends along fixed axes or windows, or knows no "
+            "such join; add the tokens (join none) or give a module that projects them to one set."
         )
     return join
 

@@ -219,11 +219,15 @@ class Step:
 
 @dataclass
 class BackboneSpec:
-    kind: str = "ct_clip"
-    config: str = "mini"  # mini or released
-    weights: str | None = None  # path; null: the shipped mini weights
+    kind: str = "ct_clip"  # ct_clip, unetr, swin_unetr or tiny
+    config: str = "mini"  # ct_clip: mini, released; unetr: vit_b, small; swin_unetr: base, small
+    weights: str | None = None  # path of a checkpoint; null: the shipped weights of the mini CT-CLIP
     text_folder: str | None = None  # a local CXR-BERT folder for the released text side
+    projection: bool = True  # ct_clip: false leaves out the visual projection, which only zero-shot scores need
+    image_size: list[int] | None = None  # unetr: (depth, height, width) of its position table; null: the config's
+    feature_size: int | None = None  # swin_unetr: channels of a token, a multiple of 12; null: the config's
     random_seed: int | None = None  # the control: the same architecture frozen at random weights
+    digest: str | None = None  # refuse weights with another SHA-256 (python -m server inspect prints it)
 
 
 @dataclass
