@@ -261,7 +261,8 @@ _CASE_SETS: dict[tuple, CaseSet] = {}
 
 def _data_key(step: Step) -> str:
     """What decides a step's prepared cases, so that steps that see the same data share them."""
-    return "|".join([to_json(step.view), ",".join(step.modalities), to_json(step.task)])
+    classes = ",".join(getattr(step.task, "classes", ()))
+    return "|".join([to_json(step.view), ",".join(step.modalities), step.task.kind, classes])
 
 
 @lru_cache(maxsize=64)

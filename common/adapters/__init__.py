@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from common.adapters.fitting import STYLES
 from common.backbones.base import Backbone, Level
 from common.errors import AdapterError, UnknownName
 
@@ -50,13 +51,14 @@ def _decoder(spec: Any, around: Surroundings) -> nn.Module:
     from common.adapters.decoder import STATES, Decoder, LightDecoder, LinearDecoder
 
     levels = around.levels
-    if spec.style == "light":
+    if spec.style not in STYLES:
+        raise UnknownName("style of a decoder part", spec.style, STYLES)
+    on_one_grid = len(levels) == STATES and len(set(levels)) == 1
+    if spec.style == "light" or (spec.style == "auto" and not on_one_grid):
         return LightDecoder(levels, features=spec.features, outputs=around.outputs)
     if spec.style == "linear":
         return LinearDecoder(levels, outputs=around.outputs)
-    if spec.style != "unetr":
-        raise UnknownName("style of a decoder part", spec.style, ("light", "linear", "unetr"))
-    if len(levels) != STATES or len(set(levels)) > 1:
+    if not on_one_grid:
         raise AdapterError(
             f"A UNETR-style decoder reads {STATES} hidden states on one grid; {type(around.backbone).__name__} gives "
             f"{len(levels)} of several resolutions: set the decoder part's style to light."

@@ -18,7 +18,7 @@ IMAGE, TEXT = "image", "text"
 SOURCES = {IMAGE: (CT, PET), TEXT: (EHR,)}  # which modalities an embedding is made of
 ONE_OF_A_KIND = ("decoder", "full", "fusion", "join", "resolution")
 ONE_PER_MODALITY = ("patch_embed", "skip", "stand_in")
-STYLES = ("light", "linear", "unetr")
+STYLES = ("auto", "light", "linear", "unetr")
 PLACES = ("add", "beside")
 
 Parts = Mapping[str, Any]

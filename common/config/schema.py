@@ -93,7 +93,7 @@ class DecoderPart:
 
     kind: str = "decoder"
     features: int = 8
-    style: str = "unetr"  # unetr; light (narrow, any pyramid: Swin); linear (one layer, no skip)
+    style: str = "auto"  # unetr (one grid), light (narrow, any pyramid), linear (one layer, no skip); auto: by pyramid
 
 
 @dataclass
@@ -299,6 +299,45 @@ class Run:
     study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes
 
 
+# --------------------------------------------------------------------------------------------------------- studies
+
+
+@dataclass
+class StudySize:
+    """How large the steps of a study are, and which arms run beside the federation."""
+
+    kind: str = ""
+    view: View = field(default_factory=lambda: View([6.0] * 3, [24] * 3, [24] * 3))
+    rounds: int = 8
+    epochs: int = 1
+    batch: int = 4
+    learning_rate: float = 2e-3
+    augment: bool = False  # off lets frozen features be cached
+    arms: list[str] = field(default_factory=lambda: ["federated", "centralized", "random backbone", "untrained"])
+
+
+@dataclass
+class UniconPrognosisStudy(StudySize):
+    """UNICON's prognosis table."""
+
+    kind: str = "unicon_prognosis"
+
+
+@dataclass
+class UniconSegmentationStudy(StudySize):
+    """UNICON's segmentation ablation."""
+
+    kind: str = "unicon_segmentation"
+
+
+@dataclass
+class PemmaFusionStudy(StudySize):
+    """PEMMA beside the ways to fuse CT and PET, and what its stages forget."""
+
+    kind: str = "pemma_fusion"
+    arms: list[str] = field(default_factory=lambda: ["federated", "random backbone", "untrained"])
+
+
 TASKS = {"classification": ClassificationTask, "prognosis": PrognosisTask, "segmentation": SegmentationTask}
 PARTS = {
     "decoder": DecoderPart,
@@ -314,4 +353,8 @@ PARTS = {
 }
 METHODS: dict[str, type] = {}
 FEDERATIONS = {"mean": MeanFederation}
-STUDIES: dict[str, type] = {}
+STUDIES: dict[str, type] = {
+    "pemma_fusion": PemmaFusionStudy,
+    "unicon_prognosis": UniconPrognosisStudy,
+    "unicon_segmentation": UniconSegmentationStudy,
+}

@@ -7,11 +7,16 @@ from pathlib import Path
 
 from common.config.schema import Run
 from common.errors import UnknownName
+from simulations.studies import pemma_fusion, unicon_prognosis, unicon_segmentation
 from simulations.studies.page import Page, write_page
 
 Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
 
-STUDIES: dict[str, Study] = {}
+STUDIES: dict[str, Study] = {
+    "pemma_fusion": pemma_fusion.run,
+    "unicon_prognosis": unicon_prognosis.run,
+    "unicon_segmentation": unicon_segmentation.run,
+}
 
 
 def run_study(run: Run, overrides: Sequence[str], *, folder: Path, say: Callable[[str], None] = print) -> Page:
