@@ -2,7 +2,7 @@
 
 `Decoder` (UNETR): the deepest hidden states meet on the token grid; each level doubles the resolution and adds a
 shallower state; the last level reaches the voxels, where the skip joins. `LightDecoder` is narrow and takes any
-pyramid, `LinearDecoder` is one layer. Instance norm throughout: batch statistics would mix centers.
+pyramid, `LinearDecoder` is one layer. No batch norm: its statistics would mix centers.
 """
 
 from __future__ import annotations
@@ -137,11 +137,11 @@ class LinearDecoder(nn.Module):
 
 
 def _separable(width: int) -> nn.Sequential:
-    """A depthwise and a pointwise convolution, instance norm and leaky ReLU."""
+    """A depthwise and a pointwise convolution, group norm (the deepest level may be one cell) and leaky ReLU."""
     return nn.Sequential(
         nn.Conv3d(width, width, kernel_size=3, padding=1, groups=width),
         nn.Conv3d(width, width, kernel_size=1),
-        nn.InstanceNorm3d(width),
+        nn.GroupNorm(WIDEST, width),
         nn.LeakyReLU(0.01, inplace=True),
     )
 

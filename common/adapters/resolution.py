@@ -56,8 +56,8 @@ def build_resolution(backbone: Backbone, *, patch: Sequence[int] | None, positio
         embed: nn.Module = copy.deepcopy(backbone.ct_stem()).requires_grad_(True)
     else:
         embed = FreshEmbed(backbone.token_dim, own)
-    scaled = [side // new * old for side, new, old in zip(window, own, backbone.patch, strict=True)]
-    return Resolution(embed, backbone.own_position((scaled[0], scaled[1], scaled[2])) if position else None)
+    depth, height, width = (side // step for side, step in zip(window, own, strict=True))
+    return Resolution(embed, backbone.own_position((depth, height, width)) if position else None)
 
 
 def adapted_patch(backbone: Backbone, patch: Sequence[int] | None) -> Voxels:

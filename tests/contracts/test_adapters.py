@@ -31,6 +31,7 @@ from common.config.schema import (
     Step,
     View,
 )
+from common.errors import FedgraftError
 from common.model import AdaptedModel
 
 
@@ -47,7 +48,27 @@ def ct_clip() -> Backbone:
         return CtClip(replace(MINI, image=image, text=text, dim_latent=16)).freeze()
 
 
-BACKBONES: dict[str, Callable[[], Backbone]] = {"ct_clip": ct_clip, "tiny": TinyBackbone}
+def unetr() -> Backbone:
+    """UNETR's ViT at four narrow layers, with random weights."""
+    from common.backbones.unetr import Unetr, UnetrConfig
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Unetr(UnetrConfig((16, 16, 16), (8, 8, 8), hidden=16, feedforward=24, layers=4, heads=2)).freeze()
+
+
+def swin_unetr() -> Backbone:
+    """Swin UNETR's encoder with one narrow block a stage, with random weights."""
+    from common.backbones.swin_unetr import SwinConfig, SwinUnetr
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SwinUnetr(SwinConfig(6, depths=(1, 1, 1, 1), heads=(1, 2, 3, 3), window=(4, 4, 4))).freeze()
+
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "ct_clip": ct_clip, "swin_unetr": swin_unetr, "tiny": TinyBackbone, "unetr": unetr,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,9 +131,32 @@ ROWS = {
          "skip": SkipPart(features=2)}, TUMOUR, IMAGES, DECODER, ("CT",),
     ),
 }  # fmt: skip
-BESIDE = ("tiny",)
-TABLE = [pytest.param(b, a, id=f"{b}-{a}") for b, a in product(BACKBONES, ROWS) if b in BESIDE or not ROWS[a].beside]
-BATCH, SIZE = 4, (16, 16, 16)
+BESIDE = ("tiny", "unetr")
+BATCH = 4
+
+
+def exists(backbone: str, row: str) -> bool:
+    """Whether the architecture has a place for the adapter; `test_what_cannot_be_is_refused_in_a_sentence`."""
+    if backbone == "swin_unetr" and row == "resolution_patch":
+        return False
+    return backbone in BESIDE or not ROWS[row].beside
+
+
+TABLE = [pytest.param(b, a, id=f"{b}-{a}") for b, a in product(BACKBONES, ROWS) if exists(b, a)]
+
+
+def size_of(backbone: Backbone) -> list[int]:
+    """Voxels of a test volume: two tokens a side, or the smallest that fits."""
+    return [max(16, side) for side in backbone.multiple]
+
+
+def fitted(part, backbone: Backbone):
+    """A part as it can be on a backbone: its own sites, and positions where there are any outside the blocks."""
+    if isinstance(part, LoraPart):
+        return replace(part, sites=[site for site in part.sites if site in backbone.sites])
+    if isinstance(part, ResolutionPart) and len(set(backbone.levels)) > 1:
+        return replace(part, position=False)
+    return part
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +166,9 @@ def backbones() -> dict[str, Backbone]:
 
 def model_of(backbone: Backbone, row: Row, *, before: bool = False, seed: int = 3) -> AdaptedModel:
     parts, modalities = (row.before or {}, row.before_modalities) if before else (row.parts, row.modalities)
-    view = View(size=list(SIZE), window=list(SIZE))
-    step = Step(name="contract", task=row.task, modalities=list(modalities), adapter=Adapter(dict(parts)), view=view)
+    view = View(size=size_of(backbone), window=size_of(backbone))
+    adapter = Adapter({name: fitted(part, backbone) for name, part in parts.items()})
+    step = Step(name="contract", task=row.task, modalities=list(modalities), adapter=adapter, view=view)
     return AdaptedModel(backbone, step, seed=seed)
 
 
@@ -131,7 +176,7 @@ def batch_of(backbone: Backbone, row: Row, *, mixed: bool = False) -> tuple[dict
     """Seeded inputs of four cases; ``mixed``: each lacks something else, and the last everything but one modality."""
     generator = torch.Generator().manual_seed(0)
     inputs: dict[str, Tensor] = {
-        m: torch.rand((BATCH, 1, *SIZE), generator=generator) * 2 - 1 for m in row.modalities if m != "EHR"
+        m: torch.rand((BATCH, 1, *size_of(backbone)), generator=generator) * 2 - 1 for m in row.modalities if m != "EHR"
     }
     if "EHR" in row.modalities:
         inputs["EHR"] = backbone.tokenizer(["63 year old man.", "smoker.", "hpv positive.", "weight 80 kg."])
@@ -284,3 +329,44 @@ def test_a_later_step_leaves_earlier_outputs_bit_identical(backbones, backbone):
     with torch.no_grad():
         assert same_bits(before, rebuilt(inputs, present))
         assert same_bits(before, earlier(inputs, present))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "parts", "sentence"),
+    [
+        ("swin_unetr", {"decoder": DecoderPart(style="unetr")}, "set the decoder part's style to light"),
+        (
+            "swin_unetr",
+            {**DECODER, "stem": ResolutionPart(position=False, patch=[4, 4, 4])},
+            "leave the resolution",
+        ),
+        ("ct_clip", {**DECODER, "full": FullPart(tensors="vit.*")}, "'vit.\\*' matches no tensor of CtClip"),
+        ("ct_clip", {**DECODER, "full": FullPart(tensors="(")}, "is no regular expression"),
+        ("unetr", {**DECODER, "full": FullPart(), "within": LoraPart()}, "a full part trains the layers"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(backbones, backbone, parts, sentence):
+    with pytest.raises(FedgraftError, match=sentence):
+        model_of(backbones[backbone], Row(parts, TUMOUR, ("CT",)))
+
+
+def test_positions_inside_the_blocks_cannot_be_a_tasks_own(backbones):
+    step = Step("s", TUMOUR, ["CT"], adapter=Adapter({**DECODER, "stem": ResolutionPart()}))
+    with pytest.raises(FedgraftError, match="SwinUnetr has no position parameters of its own"):
+        AdaptedModel(backbones["swin_unetr"], step, seed=1)
+
+
+def test_tokens_that_cannot_stand_beside_each_other_are_refused(backbones):
+    row = ROWS["pet_beside"]
+    with pytest.raises(FedgraftError, match="cannot join modalities by 'beside'"):
+        model_of(backbones["ct_clip"], row)(*batch_of(backbones["ct_clip"], row))
+
+
+def test_a_volume_smaller_than_a_patch_and_an_adapter_of_another_task_are_refused(backbones):
+    backbone = backbones["tiny"]
+    model = model_of(backbone, ROWS["resolution_patch"])
+    volume = torch.zeros(1, 1, 2, 16, 16)
+    with pytest.raises(FedgraftError, match=r"A volume of \(2, 16, 16\) voxels .* is not a whole number of patches"):
+        model({"CT": volume}, {"CT": torch.ones(1, dtype=torch.bool)})
+    with pytest.raises(FedgraftError, match=r"does not belong to this step: .* missing: .* unexpected: .*"):
+        model.load(model_of(backbone, ROWS["lora"]).state())
