@@ -1,4 +1,4 @@
-"""python -m server {plan,inspect,verify,report}: look before a run starts, prove it afterwards, and read it."""
+"""python -m server {plan,inspect,verify,report,...}: look before a run, prove it afterwards, change who is in it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ EXAMPLES = """examples:
   python -m server inspect backbone=swin_unetr
   python -m server verify runs/quickstart
   python -m server report runs/quickstart
+  python -m server release runs/quickstart CHUP --reason "scanner fixed"
+  python -m server withdraw runs/quickstart --center CHUM
 """
 
 
@@ -37,6 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("folder", type=Path, help="a run folder, e.g. runs/quickstart")
+    release = commands.add_parser("release", help="let suspended centers take part again, on the ledger")
+    release.add_argument("folder", type=Path, help="a run folder, also of a run that is going on")
+    release.add_argument("centers", nargs="+", help="center codes, e.g. CHUP")
+    release.add_argument("--reason", default="", help="for the record")
+    leaving = commands.add_parser("withdraw", help="take a center out of what was fitted from its sums")
+    leaving.add_argument("folder", type=Path, help="a run folder, e.g. runs/quickstart")
+    leaving.add_argument("--center", required=True, help="the code of the center that leaves, e.g. CHUM")
     arguments = parser.parse_args(argv)
     go_offline()
     actions = {
@@ -44,6 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         "inspect": lambda: _inspect(arguments),
         "verify": lambda: _verify(arguments.folder),
         "report": lambda: _report(arguments.folder),
+        "release": lambda: _release(arguments.folder, arguments.centers, arguments.reason),
+        "withdraw": lambda: _withdraw(arguments.folder, arguments.center),
     }
     return run_command(actions[arguments.command])
 
@@ -95,6 +106,24 @@ def _report(path: Path) -> int:
     from server.finish import write_outputs
 
     print(write_outputs(path))
+    return 0
+
+
+def _release(path: Path, centers: list[str], reason: str) -> int:
+    from common.ledger import Ledger
+    from server.folder import RunFolder
+    from server.quarantine import release
+
+    released = release(Ledger(RunFolder(path).ledger), centers, reason=reason)
+    print(f"released: {', '.join(released)}; they take part from the next round on")
+    return 0
+
+
+def _withdraw(path: Path, center: str) -> int:
+    from server.withdraw import withdraw
+
+    for done in withdraw(path, center):
+        print(done.told)
     return 0
 
 

@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   python -m simulations flower curriculum=smoke
   python -m simulations bench
   python -m simulations bench sizes
+  python -m simulations bench aggregation
   python -m simulations phantom --out data/phantom --scale 0.2 --seed 11
 """
 
@@ -35,9 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     comparison.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=quickstart")
     flower = commands.add_parser("flower", help="the same under Flower's simulation runtime (Ray)")
     flower.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=smoke")
-    bench = commands.add_parser("bench", help="what the federation costs beside training, or what real sizes cost")
-    bench.add_argument("what", nargs="?", choices=["federation", "sizes"], default="federation")
-    bench.add_argument("--out", type=Path, default=None, help="default: runs/bench.json or runs/bench_sizes.json")
+    bench = commands.add_parser("bench", help="what a federation, aggregation alone or the real sizes cost")
+    bench.add_argument("what", nargs="?", choices=["rounds", "aggregation", "sizes"], default="rounds")
+    bench.add_argument("--out", type=Path, default=None, help="default: runs/bench.json, runs/bench_WHAT.json")
     bench.add_argument("--cpu", action="store_true", help="sizes: time the real sizes on the CPU, minutes each")
     bench.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="sizes: e.g. unetr_fs16")
     phantom = commands.add_parser("phantom", help="make the synthetic cohort on disk")
@@ -124,6 +125,11 @@ def _bench(arguments: argparse.Namespace) -> None:
 
         out = arguments.out or Path("runs/bench_sizes.json")
         tables = [sizes_table(bench_sizes(out, only=arguments.only, cpu=arguments.cpu))]
+    elif arguments.what == "aggregation":
+        from simulations.bench_aggregation import aggregation_tables, bench_aggregation
+
+        out = arguments.out or Path("runs/bench_aggregation.json")
+        tables = list(aggregation_tables(bench_aggregation(out)))
     else:
         from simulations.bench import bench, bench_tables
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from common.batch import CT, IMAGES, PET, Batch, parse_mode
+from common.batch import CT, VOLUMES, PET, Batch, parse_mode
 
 SCALE, SHIFT = 0.1, 0.05  # largest change of intensity: relative, and in units of the scaled image
 CT_RANGE = (-1.0, 1.0)
@@ -29,11 +29,11 @@ def drawn(batch: Batch, draw: Mapping[str, float], *, generator: torch.Generator
     chosen = modes[int(torch.multinomial(weights, 1, generator=generator))]
     by_weight = sorted(modes, key=lambda mode: (-draw[mode], mode))
     undecided = torch.ones(len(batch), dtype=torch.bool)
-    hidden = {modality: torch.zeros(len(batch), dtype=torch.bool) for modality in IMAGES}
+    hidden = {modality: torch.zeros(len(batch), dtype=torch.bool) for modality in VOLUMES}
     for mode in [chosen, *by_weight]:
         shown = [batch.present[m].cpu() for m in parse_mode(mode) if m in batch.present]
         able = undecided & torch.stack(shown).any(dim=0) if shown else torch.zeros_like(undecided)
-        for modality in (m for m in IMAGES if m not in parse_mode(mode)):
+        for modality in (m for m in VOLUMES if m not in parse_mode(mode)):
             hidden[modality] |= able
         undecided &= ~able
     for modality, rows in hidden.items():

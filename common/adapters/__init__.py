@@ -14,6 +14,7 @@ from torch import nn
 
 from common.adapters.fitting import STYLES
 from common.backbones.base import Backbone, Level
+from common.design import Layout
 from common.errors import AdapterError, UnknownName
 
 Voxels = tuple[int, int, int]
@@ -29,6 +30,7 @@ class Surroundings:
         embeddings: widths of the embeddings in front of a fusion, in order.
         patch: voxels of a token; another than the backbone's where a resolution part says so.
         window: voxels that the network sees at once.
+        layout: the columns of a linear part.
     """
 
     backbone: Backbone
@@ -36,6 +38,7 @@ class Surroundings:
     embeddings: tuple[int, ...]
     patch: Voxels
     window: Voxels
+    layout: Layout | None = None
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -81,6 +84,13 @@ def _join(spec: Any, around: Surroundings) -> nn.Module:
     return Projection(around.backbone.token_dim)
 
 
+def _linear(spec: Any, around: Surroundings) -> nn.Module:
+    from common.linear import Linear
+
+    assert around.layout is not None  # the model lays out the columns before it builds the part
+    return Linear(around.layout, around.outputs)
+
+
 def _mlp(spec: Any, around: Surroundings) -> nn.Module:
     from common.adapters.mlp import Mlp
 
@@ -118,6 +128,7 @@ PARTS: dict[str, Callable[[Any, Surroundings], nn.Module]] = {
     "decoder": _decoder,
     "fusion": _fusion,
     "join": _join,
+    "linear": _linear,
     "mlp": _mlp,
     "patch_embed": _patch_embed,
     "resolution": _resolution,

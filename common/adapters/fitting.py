@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from common.adapters.fusion import MODES
-from common.batch import CT, EHR, PET
+from common.batch import CT, EHR, PET, RECORD, VOLUMES
 from common.config.schema import PARTS, Step
 
 HEAD = "head"
@@ -34,7 +34,7 @@ def misfits(step: Step) -> list[str]:
     ]
     if unknown or step.task is None:
         return unknown
-    return [sentence for rule in (_names, _numbers, _values, _segmenting, _inputs, _joining) for sentence in rule(step)]
+    return [sentence for rule in RULES for sentence in rule(step)]
 
 
 def reached(parts: Parts, shown: Collection[str]) -> set[str]:
@@ -49,12 +49,12 @@ def _is_reached(spec: Any, shown: set[str]) -> bool:
     if spec.kind in ("patch_embed", "skip"):
         return spec.modality in shown
     if spec.kind == "stand_in":
-        return spec.modality in shown and not {CT, PET} - {spec.modality} & shown
+        return spec.modality in shown and not {*VOLUMES} - {spec.modality} & shown
     if spec.kind == "mlp":
         return bool({*SOURCES.get(spec.input, ())} & shown)
     if spec.kind == "resolution":
         return CT in shown
-    return spec.kind != "join" or bool({CT, PET} & shown)
+    return spec.kind != "join" or bool({*VOLUMES} & shown)
 
 
 def _names(step: Step) -> Iterator[str]:
@@ -97,7 +97,7 @@ def _segmenting(step: Step) -> Iterator[str]:
         yield "segmentation needs a decoder part: adapter@steps.NAME.adapter=decoder."
     if decoders and not segments:
         yield "a decoder part needs a segmentation task."
-    if segments and set(step.modalities) <= {EHR}:
+    if segments and not {*VOLUMES} & {*step.modalities}:
         yield "segmentation needs CT or PET among the modalities."
     for name, spec in ((name, spec) for name, spec in parts.items() if spec.kind == "skip"):
         if not decoders or decoders[0].style == "linear":
@@ -131,3 +131,14 @@ def _joining(step: Step) -> Iterator[str]:
         yield "a join part makes one set of tokens, a patch_embed part with place=beside keeps two; choose one."
     if "stand_in" in kinds and "join" not in kinds:
         yield "a stand_in part works in front of a join part; add one."
+
+
+def _linear(step: Step) -> Iterator[str]:
+    kinds = [spec.kind for spec in step.adapter.parts.values()]
+    if "linear" in kinds and (len(kinds) > 1 or step.task.kind == "segmentation"):
+        yield "a linear part is a step's only part, and not for segmentation."
+    if RECORD in step.modalities and "linear" not in kinds:
+        yield "records are read by a linear part."
+
+
+RULES = (_names, _numbers, _values, _segmenting, _inputs, _joining, _linear)

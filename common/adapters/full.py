@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.config.schema import FullPart
 from common.errors import AdapterError
@@ -24,7 +24,7 @@ class OwnTensors:
     def __init__(self, tensors: dict[str, nn.Parameter]):
         self._tensors = tensors
 
-    def parameters(self) -> dict[str, nn.Parameter]:
+    def tensors(self) -> dict[str, Tensor]:
         """Path in the backbone -> parameter."""
         return dict(self._tensors)
 

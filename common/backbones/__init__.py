@@ -139,7 +139,7 @@ def load_backbone(spec: BackboneSpec) -> Backbone:
         load(backbone, checkpoint)
     if spec.random_seed is None:
         _check_digest(backbone, spec)
-    return backbone.freeze()
+    return _with_text(backbone, spec).freeze()
 
 
 def _checkpoint(spec: BackboneSpec) -> str | Path | None:
@@ -187,6 +187,17 @@ def _triple(size: Sequence[int], patch: tuple[int, int, int]) -> tuple[int, int,
     whole_patches(tuple(size), patch)
     d, h, w = size
     return d, h, w
+
+
+def _with_text(backbone: Backbone, spec: BackboneSpec) -> Backbone:
+    """The backbone with the text side that the run asks for."""
+    if spec.text == "own":
+        return backbone
+    if spec.text != "ngrams":
+        raise UnknownName("text side", spec.text, ("ngrams", "own"), where="backbone.text")
+    from common.backbones.ngrams import HashedText
+
+    return HashedText(backbone)
 
 
 def backbone_digest(backbone: Backbone) -> str:

@@ -82,7 +82,7 @@ def test_no_part_holds_batch_norm():
 
 def test_what_does_not_fit_is_refused_in_a_sentence():
     with pytest.raises(
-        UnknownName, match=r"Unknown adapter part 'lora'. Known: decoder, full, fusion, join, lora, mlp, patch_embed"
+        UnknownName, match=r"Unknown adapter part 'lora'. Known: decoder, full, fusion, join, linear, lora, mlp"
     ):
         build_part(LoraPart(), TINY)  # injected, never built on its own
     with pytest.raises(UnknownName, match=r"Unknown input of an mlp part 'images'. Known: image, text."):
