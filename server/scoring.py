@@ -32,7 +32,8 @@ class Scorer:
 
     def sums(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Sums]:
         """Sums by center; a center whose result is suppressed or failed has no entry."""
-        keys = {center: _key(order, center) for center in sorted(centers)}
+        digest = tensors_digest(order.state)
+        keys = {center: _key(order, digest, center) for center in sorted(centers)}
         missing = [center for center, key in keys.items() if not self.folder.evaluation(key).exists()]
         reachable = [center for center in missing if center in self.federation.nodes]
         if reachable:
@@ -105,10 +106,10 @@ def _own(sums: Sums) -> Sums:
     return {name: value for name, value in sums.items() if not name.startswith(("fit.", "km_"))}
 
 
-def _key(order: Order, center: str) -> str:
+def _key(order: Order, digest: str, center: str) -> str:
     parts = [
         step_to_json(order.step),
-        tensors_digest(order.state),
+        digest,
         order.base,
         json.dumps(asdict(order.split)),
         order.subset,

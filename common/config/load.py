@@ -46,6 +46,13 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 def compose_run(overrides: Sequence[str] = (), *, name: str | None = None) -> Run:
     """The run that ``configs/`` and the overrides describe. Raises ConfigError with Hydra's reason."""
+    run = copy.deepcopy(_composed(tuple(overrides)))
+    run.name = name or (run.curriculum if run.name == "run" else run.name)
+    return run
+
+
+@lru_cache(maxsize=16)  # a study's run takes seconds to compose, and each arm of each cell asks for it
+def _composed(overrides: tuple[str, ...]) -> Run:
     _register()
     if GlobalHydra.instance().is_initialized():
         GlobalHydra.instance().clear()
@@ -61,7 +68,6 @@ def compose_run(overrides: Sequence[str] = (), *, name: str | None = None) -> Ru
     for key, step in {**run.controls, **run.steps}.items():
         step.name = step.name or key
         _stand_in(step, run.data)
-    run.name = name or (run.curriculum if run.name == "run" else run.name)
     return run
 
 
