@@ -20,10 +20,10 @@ import torch
 from omegaconf import OmegaConf
 
 from client.data.cache import VolumeCache
-from client.data.dataset import CaseSet, targets_of, usable
+from client.data.dataset import CaseSet, targets_of, trainable, usable
 from client.data.hecktor import Case, find_cases
 from client.data.splits import PARTS, split_cases
-from client.data.transforms import augment
+from client.data.transforms import augment, drawn
 from client.drift import Correction, correction_for, settle
 from client.loop import FitLog, Item, fit, optimizer_for
 from client.policy import Policy, check_cases, check_order
@@ -132,7 +132,7 @@ class Center:
         correction = correction_for(order, vault)
         optimizer = optimizer_for(model, order.step.training)
         fitted = self.fit(order, model, task, optimizer=optimizer, correction=correction)
-        state = self._trained_parts(model, cases)
+        state = {name: t for name, t in model.state().items() if name.partition("/")[0] in fitted.parts}
         leaving = {n: state[n] for n in sorted(sent_back(state, order.step, round=order.round))}
         extra = settle(correction, order, leaving, vault)
         self._keep_own(order, model, task, vault)
@@ -222,21 +222,25 @@ class Center:
         order = self._received(order)
         model, task = self._resident_model(replace(order, state={**order.state, **self._own(order)}))
         cases = self.case_set(order, order.subset, model)
-        counts = {"cases": len(cases), "skipped": cases.skipped}
-        if len(cases) < self._minimum_cell(order):
+        shown = len(cases.having(order.mode))
+        counts = {"cases": shown, "skipped": cases.skipped}
+        if shown < self._minimum_cell(order):
             return Reply(self.code, counts={**counts, "suppressed": 1}, seconds=time.perf_counter() - started)
         observations = self.observe(order, model, task, cases)
         sums: Sums = dict(task.sums([o for o, _ in observations]))
         sums["fit.loss"] = np.array(sum(loss for _, loss in observations), np.float64)
-        sums["fit.cases"] = np.array(len(cases), np.float64)
+        sums["fit.cases"] = np.array(shown, np.float64)
         if order.wants_curves:
             sums.update(task.curve_sums([o for o, _ in observations], order.threshold or 0.0))
         return Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
 
     def observe(self, order: Order, model: AdaptedModel, task: Task, cases: CaseSet) -> list[tuple[dict, float]]:
-        """Per-case observations and losses: they stay on site (or in a simulation's own process)."""
+        """Per-case observations and losses of the cases that the order's mode can show (`CaseSet.having`), in order.
+
+        They stay on site (or in a simulation's own process).
+        """
         found = []
-        for indices in cases.in_order(order.step.training.batch):
+        for indices in cases.in_order(order.step.training.batch, only=cases.having(order.mode)):
             batch, features = self._item(order, cases, indices, model)
             with torch.no_grad():
                 output = predict(model, batch, features=features, window=order.step.view.window)
@@ -334,16 +338,6 @@ class Center:
     def _minimum_cell(self, order: Order) -> int:
         return max(order.minimum_cell, self.config.policy.minimum_cell, 1)
 
-    def _trained_parts(self, model: AdaptedModel, cases: CaseSet) -> State:
-        """Parts that this center's data could train: a part for a modality that no case has stays at home."""
-        seen = cases.modalities
-        absent = {
-            name
-            for name, spec in model.specs.items()
-            if getattr(spec, "modality", None) is not None and spec.modality not in seen
-        }
-        return {name: tensor for name, tensor in model.state().items() if name.split("/", 1)[0] not in absent}
-
     def _backbone(self, order: Order) -> Backbone:
         backbone, digest = _load_backbone(to_json(order.backbone), self.config.device)
         if digest != order.base:
@@ -356,7 +350,8 @@ class Center:
 
     def _subset(self, order: Order, name: str) -> list[Case]:
         wanted = [case for case in self.cases if usable(case, order.step)]
-        return split_cases(wanted, split=order.split)[name]
+        part = split_cases(wanted, split=order.split)[name]
+        return part if name == "test" else [case for case in part if trainable(case, order.step)]
 
     def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:
         """The prepared cases of one split, kept in this process."""
@@ -378,10 +373,11 @@ class Center:
         for epoch in range(step.training.epochs):
             generator = generator_for(order.seed, step.name, self.code, order.round, epoch)
             for indices in cases.shuffled(step.training.batch, generator=generator):
-                if not step.training.augment and step.view.size == step.view.window:
+                if not (step.training.augment or step.training.draw) and step.view.size == step.view.window:
                     yield self._item(order, cases, indices, model)
                     continue
                 batch = cases.collate(indices, generator=generator)
+                batch = drawn(batch, step.training.draw, generator=generator)
                 if step.training.augment:
                     batch = augment(batch, generator=generator)
                 yield batch.to(self.config.device), None
@@ -389,10 +385,11 @@ class Center:
     def _item(self, order: Order, cases: CaseSet, indices: list[int], model: AdaptedModel) -> Item:
         """A batch with its frozen features where they can be computed once and kept."""
         batch = cases.collate(indices).to(self.config.device)
+        batch = batch.in_mode(order.mode) if order.mode else batch
         whole = all(list(x.shape[2:]) == order.step.view.window for m, x in batch.inputs.items() if m in VOLUMES)
         if not (model.encoder_is_frozen and whole):
             return batch, None
-        kept = cases.kept_features(f"{order.base}|{model.encoder_key()}")
+        kept = cases.kept_features(f"{order.base}|{order.mode}|{model.encoder_key()}")
         return batch, features_of(model, batch, kept=kept, indices=indices)
 
 

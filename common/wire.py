@@ -70,6 +70,7 @@ def pack_order(order: Order) -> RecordDict:
         "skip_unreadable": order.skip_unreadable,
         "minimum_cell": order.minimum_cell,
         "subset": order.subset,
+        "mode": order.mode,
     }
     config |= {"since": order.since, "seeded": list(order.seeded)}
     config |= {"reference": order.reference, "digest": order.digest}
@@ -97,6 +98,7 @@ def unpack_order(content: RecordDict) -> Order:
             state=state,
             extra=extra,
             subset=str(config["subset"]),
+            mode=str(config["mode"]),
             threshold=float(config["threshold"]) if "threshold" in config else None,  # type: ignore[arg-type]
             since=int(config["since"]),  # type: ignore[arg-type]
             seeded=[str(name) for name in config["seeded"]],  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ from common.errors import ConfigError
 from common.files import write_bytes
 from common.ledger import Ledger
 from common.machine import environment
-from common.model import AdaptedModel
+from common.model import AdaptedModel, parts_of
 from common.orders import Order, State, Sums
 from common.tasks import build_task, merge_sums
 from common.travel import made_from_seed
@@ -266,7 +266,7 @@ def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, st
             "centers": enrolment.training,
             "evaluated_at": enrolment.evaluating,
             "refused": enrolment.refused,
-            "parts": _part_sizes(start),
+            "parts": {part: sum(t.numel() for t in own.values()) for part, own in parts_of(start).items()},
             "adapter_bytes": sum(t.numel() * t.element_size() for t in start.values()),
             "counts": enrolment.counts,
             "known": known,
@@ -284,14 +284,6 @@ def _plain(sums: Sums) -> dict[str, Any]:
 def _known(event: Mapping[str, Any]) -> Sums:
     """What was known of a step's labels and of its model, as it stands in an event."""
     return {name: np.array(value, np.float64) for name, value in event.get("known", {}).items()}
-
-
-def _part_sizes(state: State) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for name, tensor in state.items():
-        part = name.split("/", 1)[0]
-        sizes[part] = sizes.get(part, 0) + tensor.numel()
-    return sizes
 
 
 def _commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrolment) -> Entry:

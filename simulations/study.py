@@ -31,7 +31,7 @@ from common.orders import State
 from server.finish import verify_in_fresh_process
 from server.folder import RunFolder
 from simulations.baselines import PooledCenter, Trained, baseline_order, train_pooled
-from simulations.patients import observe, open_centers
+from simulations.patients import Observed, observe, open_centers
 from simulations.run import RUNS, federate, worker_count
 from simulations.tuning import Values, read_choice, trial_overrides, tune_federated, tuned_overrides, write_choice
 
@@ -190,12 +190,22 @@ def run_job(job: Job) -> None:
     for work in _steps(job, comparing, run):
         step = work.step
         states[step.name] = _state(job, comparing, work, states)
-        found = observe(run, step, states[step.name], open_centers(work.files, work.evaluated), base=work.base)
-        write_json(
-            job.place / f"{step.name}.json",
-            [{"center": o.center, "patient": o.patient, "record": _plain(o.observation)} for o in found],
-        )
+        centers = open_centers(work.files, work.evaluated)
+        for mode in dict.fromkeys(["", *step.modes]):
+            found = observe(run, step, states[step.name], centers, base=work.base, mode=mode)
+            write_records(job.place, step.name, found, mode=mode)
     write_json(job.place / "done.json", {"arm": job.arm, "cell": job.cell.name})
+
+
+def write_records(place: Path, step: str, found: Sequence[Observed], *, mode: str = "") -> None:
+    """Leave the test patients' records of a step, as one mode shows them, in a job's folder."""
+    rows = [{"center": o.center, "patient": o.patient, "record": _plain(o.observation)} for o in found]
+    write_json(place / records_name(step, mode), rows)
+
+
+def records_name(step: str, mode: str = "") -> str:
+    """File name of a step's records in one mode; the empty mode shows whatever a case has."""
+    return f"{step}@{mode}.json" if mode else f"{step}.json"
 
 
 def tune_job(job: Job) -> None:

@@ -7,18 +7,14 @@ from itertools import pairwise
 from math import prod
 
 from common.adapters.factors import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
-from common.batch import EHR, MODALITIES
+from common.adapters.fitting import misfits
+from common.batch import MODALITIES, VOLUMES, parse_mode
 from common.config.federation import SUM_ONLY, clashes, option_problems, part_problems
 from common.config.schema import (
     FAULTS,
-    PARTS,
-    DecoderPart,
     LinearPart,
     LoraPart,
-    MlpPart,
-    PatchEmbedPart,
     Run,
-    SkipPart,
     Step,
 )
 from common.errors import ConfigError
@@ -129,37 +125,19 @@ def _modalities(step: Step, run: Run) -> Iterator[str]:
     unknown = sorted(set(step.modalities) - set(MODALITIES))
     if unknown:
         yield f"unknown modalities {unknown}; known: {', '.join(MODALITIES)}."
-    for name, part in step.adapter.parts.items():
-        wanted = getattr(part, "modality", None)
-        if wanted and wanted not in step.modalities:
-            yield f"part '{name}' is for {wanted}, which is not among its modalities {step.modalities}."
-        if isinstance(part, MlpPart) and part.input == "text" and EHR not in step.modalities:
-            yield f"part '{name}' reads the report, but EHR is not among its modalities {step.modalities}."
-        if isinstance(part, MlpPart) and part.input not in ("image", "text"):
-            yield f"part '{name}' has input '{part.input}'; it can be image or text."
+    for mode in step.modes:
+        if not {*parse_mode(mode)} <= {*step.modalities}:
+            yield f"modes has '{mode}', which is not made of its modalities {step.modalities} joined by '+'."
 
 
 def _parts(step: Step, run: Run) -> Iterator[str]:
+    yield from misfits(step)
     parts = step.adapter.parts
-    decoders = [part for part in parts.values() if isinstance(part, DecoderPart)]
-    segments = step.task is not None and step.task.kind == "segmentation"
-    if segments and len(decoders) != 1:
-        yield "segmentation needs exactly one decoder part: adapter@steps.NAME.adapter=decoder."
     for name, part in parts.items():
-        if getattr(part, "kind", None) not in PARTS:
-            yield f"part '{name}' has kind '{getattr(part, 'kind', None)}'; known: {', '.join(sorted(PARTS))}."
-        if "/" in name or "." in name:
-            yield f"part name '{name}' may not hold '/' or '.'."
         if isinstance(part, LoraPart) and run.backbone.text == "ngrams" and any(s[:4] == "text" for s in part.sites):
             yield f"part '{name}' adapts the text side, but hashed n-grams have no layers; keep its image sites only."
-        if isinstance(part, LoraPart) and (part.rank < 1 or not 0 <= part.dropout < 1):
-            yield f"part '{name}' has rank {part.rank} and dropout {part.dropout}; use rank >= 1, dropout in [0, 1)."
         if isinstance(part, LoraPart):
             yield from part_problems(name, part)
-        if isinstance(part, SkipPart) and decoders and part.features != decoders[0].features:
-            yield f"part '{name}' has {part.features} features, the decoder {decoders[0].features}; make them equal."
-        if isinstance(part, PatchEmbedPart) and part.init not in ("zero", "copy"):
-            yield f"part '{name}' has init '{part.init}'; it can be zero or copy."
     if step.rounds > 0 and not parts:
         yield "it has rounds but nothing to train; give it an adapter or set rounds to 0."
 
@@ -277,6 +255,15 @@ def _personal(step: Step, run: Run) -> Iterator[str]:
 
 def _training(step: Step, run: Run) -> Iterator[str]:
     training = step.training
+    for mode, weight in training.draw.items():
+        stray = sorted({*parse_mode(mode)} - ({*VOLUMES} & {*step.modalities}))
+        if stray or weight < 0:
+            yield (
+                f"training.draw has '{mode}' with weight {weight}; its modes are images among the step's modalities "
+                f"{step.modalities}, joined by '+', with weights of 0 or more."
+            )
+    if training.draw and not any(weight > 0 for weight in training.draw.values()):
+        yield "training.draw has no mode of positive weight; give one, or leave the draw empty."
     if training.batch < 1 or training.epochs < 1 or training.learning_rate <= 0:
         yield "training.batch and training.epochs must be 1 or more and training.learning_rate positive."
 

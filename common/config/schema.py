@@ -94,23 +94,59 @@ class FusionPart:
     kind: str = "fusion"
     width: int = 64
     dropout: float = 0.1
+    mode: str = "mlp"  # mlp (side by side), or attention (embeddings ask each other and the image tokens)
 
 
 @dataclass
 class DecoderPart:
-    """UNETR-style decoder over four hidden states plus a skip from the CT volume."""
+    """Hidden states, and where the style has one a skip from the CT volume, to voxel logits."""
 
     kind: str = "decoder"
     features: int = 8
+    style: str = "auto"  # unetr (one grid), light (narrow, any pyramid), linear (one layer, no skip); auto: by pyramid
+
+
+@dataclass
+class FullPart:
+    """Tensors of the backbone itself, copied and trained: the baseline that every adapter is compared with."""
+
+    kind: str = "full"
+    tensors: str = ".*"  # regular expression; matches whole tensor names of the backbone
+    scratch: bool = False  # start from seeded random values instead of the pretrained ones
+
+
+@dataclass
+class ResolutionPart:
+    """UNICON's resolution adaptation: the task's own CT patch embedding and its own position parameters."""
+
+    kind: str = "resolution"
+    patch: list[int] | None = None  # voxels (depth, height, width) of a token; null: the backbone's, starting as a copy
+    position: bool = True  # the backbone's position parameters, copied (ViT: its table, interpolated) and trained
 
 
 @dataclass
 class PatchEmbedPart:
-    """A patch embedding for a modality that the backbone has never seen; its tokens are added to the CT tokens."""
+    """A patch embedding for a modality that the backbone has never seen."""
 
     kind: str = "patch_embed"
     modality: str = "PET"
     init: str = "zero"  # zero: attaching changes no output bit; copy: starts from the CT embedding
+    place: str = "add"  # add: to the CT tokens; beside: in one sequence with them (PEMMA on a plain ViT)
+
+
+@dataclass
+class JoinPart:
+    """CT and PET tokens side by side in their channels, projected to one set of tokens (PEMMA on Swin: 96 to 48)."""
+
+    kind: str = "join"
+
+
+@dataclass
+class StandInPart:
+    """Expands the tokens of the only modality that a case has to the width of both, in front of the join (PEMMA)."""
+
+    kind: str = "stand_in"
+    modality: str = "PET"  # the one that is there
 
 
 @dataclass
@@ -151,6 +187,9 @@ class Training:
     weight_decay: float = 1e-5
     clip_norm: float = 1.0  # of the gradient; 0 switches it off
     augment: bool = True  # mirror and shift intensities; off lets frozen features be cached
+    # Which images a batch shows, by probability, of cases that have both: {CT+PET: 0.6, CT: 0.2, PET: 0.2} is PEMMA's
+    # modality draw, {PET: 1.0} a stage where only PET arrives. Empty: everything a case has.
+    draw: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -353,6 +392,7 @@ class Step:
     name: str = ""
     task: Any = None
     modalities: list[str] = field(default_factory=lambda: ["CT"])
+    modes: list[str] = field(default_factory=list)  # also scored from these alone: [CT, PET, CT+PET]; empty: from all
     adapter: Adapter = field(default_factory=Adapter)
     methods: list[Any] = field(default_factory=list)
     federation: Any = None  # null: the mean; a default of its own kind could not be replaced by another kind
@@ -409,6 +449,11 @@ class Data:
     seed: int = 11
     split: Split = field(default_factory=Split)
     skip_unreadable: bool = True  # one unreadable case does not stop a center; it is counted
+    # A cohort that stands in for HECKTOR: its centers for the curriculum's, and what every step's is replaced by.
+    centers: dict[str, str] = field(default_factory=dict)  # the curriculum's code -> the cohort's
+    region: str | None = None
+    structures: list[str] | None = None  # to segment
+    view: View | None = None  # of the steps on head_neck
     minimum_cell: int = 1  # results of fewer test cases than this are suppressed; hospitals default to 5
 
 
@@ -525,15 +570,58 @@ class Run:
     study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes
 
 
+# --------------------------------------------------------------------------------------------------------- studies
+
+
+@dataclass
+class StudySize:
+    """How large the steps of a study are, and which arms run beside the federation."""
+
+    kind: str = ""
+    view: View = field(default_factory=lambda: View([6.0] * 3, [24] * 3, [24] * 3))
+    rounds: int = 8
+    epochs: int = 1
+    batch: int = 4
+    learning_rate: float = 2e-3
+    augment: bool = False  # off lets frozen features be cached
+    arms: list[str] = field(default_factory=lambda: ["federated", "centralized", "random backbone", "untrained"])
+
+
+@dataclass
+class UniconPrognosisStudy(StudySize):
+    """UNICON's prognosis table."""
+
+    kind: str = "unicon_prognosis"
+
+
+@dataclass
+class UniconSegmentationStudy(StudySize):
+    """UNICON's segmentation ablation."""
+
+    kind: str = "unicon_segmentation"
+
+
+@dataclass
+class PemmaFusionStudy(StudySize):
+    """PEMMA beside the ways to fuse CT and PET, and what its stages forget."""
+
+    kind: str = "pemma_fusion"
+    arms: list[str] = field(default_factory=lambda: ["federated", "random backbone", "untrained"])
+
+
 TASKS = {"classification": ClassificationTask, "prognosis": PrognosisTask, "segmentation": SegmentationTask}
 PARTS = {
     "decoder": DecoderPart,
+    "full": FullPart,
     "fusion": FusionPart,
+    "join": JoinPart,
     "linear": LinearPart,
     "lora": LoraPart,
     "mlp": MlpPart,
     "patch_embed": PatchEmbedPart,
+    "resolution": ResolutionPart,
     "skip": SkipPart,
+    "stand_in": StandInPart,
 }
 METHODS: dict[str, type] = {}
 FEDERATIONS: dict[str, type] = {
@@ -555,7 +643,10 @@ FEDERATIONS: dict[str, type] = {
     "trimmed_mean": TrimmedMeanFederation,
 }
 STUDIES: dict[str, type] = {
+    "pemma_fusion": PemmaFusionStudy,
     "phantom_prognosis": PhantomPrognosisStudy,
     "sts7_prognosis": Sts7PrognosisStudy,
     "survival_table": SurvivalTableStudy,
+    "unicon_prognosis": UniconPrognosisStudy,
+    "unicon_segmentation": UniconSegmentationStudy,
 }

@@ -7,15 +7,25 @@ from pathlib import Path
 
 from common.config.schema import Run
 from common.errors import UnknownName
-from simulations.studies import phantom_prognosis, sts7_prognosis, survival_table
+from simulations.studies import (
+    pemma_fusion,
+    phantom_prognosis,
+    sts7_prognosis,
+    survival_table,
+    unicon_prognosis,
+    unicon_segmentation,
+)
 from simulations.studies.page import Page, write_page
 
 Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
 
 STUDIES: dict[str, Study] = {
+    "pemma_fusion": pemma_fusion.run,
     "phantom_prognosis": phantom_prognosis.run,
     "sts7_prognosis": sts7_prognosis.run,
     "survival_table": survival_table.run,
+    "unicon_prognosis": unicon_prognosis.run,
+    "unicon_segmentation": unicon_segmentation.run,
 }
 
 
