@@ -54,7 +54,7 @@ def fit(
         correction: what the federation adds to each gradient (FedProx, SCAFFOLD, FedDyn), before clipping.
     """
     model.train()
-    log = FitLog()
+    log, trained = FitLog(), model.trainable_parameters()
     for batch, features in batches:
         optimizer.zero_grad(set_to_none=True)
         loss = _loss(model, task, batch, features, autocast)
@@ -63,7 +63,7 @@ def fit(
         if correction is not None:
             correction.apply({n: p for n, p in model.named_trainable_parameters().items() if p.grad is not None})
         if training.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(model.trainable_parameters(), training.clip_norm)
+            torch.nn.utils.clip_grad_norm_(trained, training.clip_norm)
         optimizer.step()
         log.loss += float(loss.detach()) * len(batch)
         log.batches += 1

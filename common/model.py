@@ -129,7 +129,8 @@ class AdaptedModel(nn.Module):
         """What, beside the base and the inputs, decides what `encode` says: the modalities that it looks at and a
         digest of the tensors inside the encoder. Features kept under another key are not this model's."""
         inside = self._inside()
-        tensors = {name: t for name, t in self._tensors().items() if name.partition("/")[0] in inside}
+        live = self._tensors() if inside else {}  # asked for with every batch
+        tensors = {name: t for name, t in live.items() if name.partition("/")[0] in inside}
         return f"{'+'.join(sorted(self.modalities))}|{self.task.zero_shot}|{tensors_digest(tensors)}"
 
     def _inside(self) -> set[str]:

@@ -147,6 +147,7 @@ class FeatureCenter(Center):
         super().__init__(config)
         self._chosen, self._table = list(cases), table
         self._sets: dict[str, FeatureSet] = {}
+        self._split: dict[str, list[Case]] = {}
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -157,12 +158,14 @@ class FeatureCenter(Center):
 
     def subset(self, order: Order, name: str) -> list[Case]:
         """The cases of one split."""
-        return self._subset(order, name)
+        if name not in self._split:
+            self._split[name] = self._subset(order, name)
+        return self._split[name]
 
     def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:
         """One split's cases; the center serves one step and split only."""
         if name not in self._sets:
-            self._sets[name] = FeatureSet(self._subset(order, name), order.step, self._table)
+            self._sets[name] = FeatureSet(self.subset(order, name), order.step, self._table)
         return self._sets[name]  # type: ignore[return-value]
 
 
