@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from common.errors import FedgraftError, WireError
-from common.orders import Order, Reply
+from common.orders import Order, Reply, State
 from common.tasks import build_task
 from common.wire import check_declared, declared_sums, pack_reply, unpack_order
 
@@ -51,7 +52,7 @@ def sums(message: Message, context: Context) -> Message:
 def _answer(
     message: Message, context: Context, work: Callable[..., Reply], *, labels: bool = False, of_round: bool = False
 ) -> Message:
-    code = "unknown"
+    code, number = "unknown", 0
     try:
         path = _center_file(context)
         code = path.stem
@@ -60,17 +61,22 @@ def _answer(
 
         center = Center.open(path)
         code = center.code
-        content = _declared(work(center, order), order, labels, of_round)
+        number = order.round
+        reply = replace(work(center, order), round=order.round)
+        like = center.declared(order) if reply.state or reply.extra else ({}, {})
+        content = _declared(reply, order, *like, labels=labels, of_round=of_round)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
-        content = pack_reply(Reply(code, code=error.code))
+        content = pack_reply(Reply(code, code=error.code, round=number))
     except Exception:
         log.exception("center=%s code=internal", code)
-        content = pack_reply(Reply(code, code="internal"))
+        content = pack_reply(Reply(code, code="internal", round=number))
     return Message(content, reply_to=message)
 
 
-def _declared(reply: Reply, order: Order, labels: bool, of_round: bool) -> RecordDict:
+def _declared(
+    reply: Reply, order: Order, state_like: State, extra_like: State, *, labels: bool, of_round: bool
+) -> RecordDict:
     """The reply as Flower content, if it holds nothing that the step does not declare."""
     task = build_task(order.step.task)
     sums = task.label_shapes if labels else declared_sums(task, curves=order.wants_curves)
@@ -78,7 +84,7 @@ def _declared(reply: Reply, order: Order, labels: bool, of_round: bool) -> Recor
         from common.linear import declared_in_order
 
         sums = declared_in_order(order)
-    check_declared(reply, state_like=order.state, sum_shapes=sums)
+    check_declared(reply, state_like=state_like, sum_shapes=sums, extra_like=extra_like)
     return pack_reply(reply)
 
 

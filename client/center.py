@@ -10,7 +10,7 @@ import copy
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,24 +24,30 @@ from client.data.dataset import CaseSet, targets_of, usable
 from client.data.hecktor import Case, find_cases
 from client.data.splits import PARTS, split_cases
 from client.data.transforms import augment
+from client.drift import Correction, correction_for, settle
 from client.loop import FitLog, Item, fit, optimizer_for
 from client.policy import Policy, check_cases, check_order
 from client.predict import features_of, predict
+from client.vault import Vault
 from common.backbones import backbone_digest, load_backbone
-from common.backbones.base import Backbone
+from common.backbones.base import Backbone, tensors_digest
 from common.batch import RECORD, VOLUMES, Batch
+from common.compression import NONE, applied, compress, decode, difference, form
 from common.config.load import from_json, step_to_json, to_json
 from common.config.schema import BackboneSpec, Step
 from common.design import Rows
-from common.errors import ConfigError, PolicyRefusal
+from common.errors import ConfigError, PolicyRefusal, WireError
 from common.grid import EVENTS, GRID, event_histogram
 from common.linear import records_of, round_sums, target_of
 from common.model import AdaptedModel
 from common.orders import TOO_FEW_CASES, Order, Reply, State, Sums
 from common.seeding import generator_for, seed_everything, seed_for
 from common.tasks import Task, build_task
+from common.travel import extra_form, local_tensors, sent_back
 
 log = logging.getLogger("fedgraft.center")
+
+ERROR, LOCAL, PERSONAL = "error", "local", "personal"  # shelves of the vault
 
 
 @dataclass
@@ -117,21 +123,46 @@ class Center:
         """Train the step's adapter on the local training cases, starting from the order's state."""
         started = time.perf_counter()
         check_order(self.config.policy, order)
-        model, task = self._resident_model(order)
+        order, vault = self._received(order), self._vault(order)
+        own = vault.load(LOCAL, since=order.since) if order.step.federation.local else {}
+        model, task = self._resident_model(replace(order, state={**order.state, **own}))
+        model.train_in_round(order.round)
         cases = self.case_set(order, "train", model)
         check_cases(self.config.policy, len(cases))
-        fitted = self.fit(order, model, task, optimizer=optimizer_for(model, order.step.training))
+        correction = correction_for(order, vault)
+        optimizer = optimizer_for(model, order.step.training)
+        fitted = self.fit(order, model, task, optimizer=optimizer, correction=correction)
+        state = self._trained_parts(model, cases)
+        leaving = {n: state[n] for n in sorted(sent_back(state, order.step, round=order.round))}
+        extra = settle(correction, order, leaving, vault)
+        self._keep_own(order, model, task, vault)
         sums = {"fit.loss": fitted.loss, "fit.cases": fitted.cases, "fit.batches": fitted.batches}
         log.info("step=%s round=%s center=%s loss=%.4f", order.step.name, order.round, self.code, fitted.loss)
         return Reply(
             self.code,
-            state=self._trained_parts(model, cases),
+            state=self._outgoing(order, leaving, vault),
+            extra=extra,
             sums={name: np.array(value, np.float64) for name, value in sums.items()},
             counts={"cases": len(cases), "batches": fitted.batches, "skipped": cases.skipped},
             seconds=time.perf_counter() - started,
         )
 
-    def fit(self, order: Order, model: AdaptedModel, task: Task, *, optimizer: torch.optim.Optimizer) -> FitLog:
+    def declared(self, order: Order) -> tuple[State, State]:
+        """What a training reply to this order may carry: names, shapes and types of its arrays and extras."""
+        self._backbone(order)
+        initial = self._resident(order)[1]
+        leaving = {n: initial[n] for n in sent_back(initial, order.step, round=order.round)}
+        return form(leaving, order.step.federation.compression), extra_form(leaving, order.step)
+
+    def fit(
+        self,
+        order: Order,
+        model: AdaptedModel,
+        task: Task,
+        *,
+        optimizer: torch.optim.Optimizer,
+        correction: Correction | None = None,
+    ) -> FitLog:
         """One round of the local loop; all its randomness comes from the run's seed, step, center and round."""
         seed_everything(seed_for(order.seed, order.step.name, self.code, order.round))
         return fit(
@@ -141,6 +172,7 @@ class Center:
             training=order.step.training,
             optimizer=optimizer,
             autocast=self.config.mixed_precision,
+            correction=correction,
         )
 
     def sums(self, order: Order) -> Reply:
@@ -187,7 +219,8 @@ class Center:
         """Score the order's state on one local split; only sums over at least the minimum number of cases leave."""
         started = time.perf_counter()
         check_order(self.config.policy, order)
-        model, task = self._resident_model(order)
+        order = self._received(order)
+        model, task = self._resident_model(replace(order, state={**order.state, **self._own(order)}))
         cases = self.case_set(order, order.subset, model)
         counts = {"cases": len(cases), "skipped": cases.skipped}
         if len(cases) < self._minimum_cell(order):
@@ -221,13 +254,82 @@ class Center:
     def _resident_model(self, order: Order) -> tuple[AdaptedModel, Task]:
         """`model` for the length of one message: built once a step and process, then only its state is exchanged."""
         self._backbone(order)
+        model, _ = self._resident(order)
+        model.load(order.state)
+        return model.eval(), build_task(order.step.task, order.known)
+
+    def _resident(self, order: Order) -> tuple[AdaptedModel, State]:
+        """The step's model and the state that the seed gave it."""
         key = (to_json(order.backbone), step_to_json(order.step), order.seed, self.config.device)
         if key not in _RESIDENT:
             _RESIDENT.clear()
-            _RESIDENT[key] = self.model(order)[0]
-        model = _RESIDENT[key]
-        model.load(order.state)
-        return model.eval(), build_task(order.step.task, order.known)
+            model, _ = self.model(replace(order, state={}))
+            _RESIDENT[key] = (model, model.state())
+        return _RESIDENT[key]
+
+    # ------------------------------------------------------------------------------------- what stays, what is kept
+
+    def _vault(self, order: Order) -> Vault:
+        return Vault(Path(self.config.vault) / self.code, order)
+
+    def _received(self, order: Order) -> Order:
+        """The order with its whole state: seeded tensors made here, a difference added to what it refers to.
+
+        Raises:
+            ReferenceMissing: when the vault lacks that; the server then sends the state whole.
+            WireError: when the result is not the state that the server means.
+        """
+        if not order.digest:
+            return order
+        spec = order.step.federation.compression
+        state = dict(order.state)
+        if order.reference:
+            before = self._vault(order).reference(order.reference)
+            moved = {name: tensor for name, tensor in before.items() if name in order.state}
+            state = applied(before, decode(order.state, moved, spec))
+        elif order.seeded:
+            self._backbone(order)
+            initial = self._resident(order)[1]
+            state |= {name: initial[name] for name in order.seeded}
+        if tensors_digest(state) != order.digest:
+            raise WireError("The state made from the seed and the vault is not the server's; install the same release.")
+        if spec.kind != NONE:
+            self._vault(order).keep_reference(order.digest, state)
+        return replace(order, state=state, reference="", digest="", seeded=[])
+
+    def _own(self, order: Order) -> State:
+        """Tensors in which this center's model differs from the common one: local parts (FedBN) or all (Ditto)."""
+        spec = order.step.federation
+        name = PERSONAL if spec.personal is not None else LOCAL if spec.local else ""
+        return self._vault(order).load(name, since=order.since) if name else {}
+
+    def _keep_own(self, order: Order, model: AdaptedModel, task: Task, vault: Vault) -> None:
+        """Into the vault: what stays local of the training just done, or a personal model, trained for itself.
+
+        Ditto (Li et al., ICML 2021, algorithm 1): the personal model v minimizes f(v) + lambda / 2 |v - x|^2, with x
+        the round's common start; the common model does not notice.
+        """
+        spec = order.step.federation
+        if spec.local:
+            state = model.state()
+            vault.save(LOCAL, {n: state[n] for n in local_tensors(state, order.step)}, order=order, keep_all=True)
+        if spec.personal is None:
+            return
+        model.train_in_round(None)
+        model.load(vault.load(PERSONAL, since=order.since) or order.state)
+        optimizer = optimizer_for(model, order.step.training)
+        self.fit(order, model, task, optimizer=optimizer, correction=Correction(order.state, spec.personal))
+        vault.save(PERSONAL, model.state(), order=order, keep_all=True)
+
+    def _outgoing(self, order: Order, leaving: State, vault: Vault) -> State:
+        """What travels for the trained tensors; what rounding loses is kept for the next round."""
+        spec = order.step.federation.compression
+        if spec.kind == NONE:
+            return leaving
+        owed = vault.load(ERROR, since=order.since)
+        packed = compress(difference(leaving, order.state), spec, error=owed)
+        vault.save(ERROR, {**owed, **packed.error}, order=order)
+        return packed.wire
 
     def _minimum_cell(self, order: Order) -> int:
         return max(order.minimum_cell, self.config.policy.minimum_cell, 1)
@@ -313,7 +415,7 @@ def _set_device(config: CenterConfig) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, config.gpu_memory_gb * 1e9 / whole))
 
 
-_RESIDENT: dict[tuple, AdaptedModel] = {}
+_RESIDENT: dict[tuple, tuple[AdaptedModel, State]] = {}
 _CASE_SETS: dict[tuple, CaseSet] = {}
 
 

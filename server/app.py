@@ -16,6 +16,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run or resume the curriculum in ``run-dir``; ``overrides`` is the command line that composes it."""
     from common.config.load import compose_run
     from common.config.rules import check_run
+    from common.errors import ConfigError
     from server.curriculum import Coordinator, run_curriculum
     from server.federation import Federation
     from server.folder import RunFolder
@@ -23,6 +24,10 @@ def main(grid: Grid, context: Context) -> None:
 
     run = compose_run(shlex.split(str(context.run_config.get("overrides", ""))))
     check_run(run)
+    if run.faults and not getattr(grid, "makes_faults", False):
+        raise ConfigError(
+            "The run has faults, which happen over LocalGrid only; start it with python -m simulations run."
+        )
     folder = RunFolder(Path(str(context.run_config.get("run-dir") or Path("runs") / run.name)))
     narrator = Narrator(folder.tensorboard)
     run_curriculum(Coordinator(Federation(grid), run, folder, narrator))

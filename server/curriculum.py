@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 
+from common.adapters.lora import frozen_weights
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
 from common.bank import AdapterBank, Entry
@@ -20,9 +20,11 @@ from common.config.schema import Run, Step
 from common.errors import ConfigError
 from common.files import write_bytes
 from common.ledger import Ledger
+from common.machine import environment
 from common.model import AdaptedModel
 from common.orders import Order, State, Sums
 from common.tasks import build_task, merge_sums
+from common.travel import made_from_seed
 from server.enrolment import Enrolment, enrol
 from server.federation import Federation
 from server.folder import RunFolder
@@ -30,6 +32,7 @@ from server.grid import fix_grid
 from server.narration import Narrator
 from server.newton import NewtonFit
 from server.probe import probe_output
+from server.quarantine import suspended
 from server.rounds import run_rounds
 from server.scoring import Scorer
 from server.sizes import released_sizes
@@ -100,6 +103,9 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
             nodes={center: coordinator.federation.nodes[center] for center in enrolment.training},
             cases={center: enrolment.counts[center]["train"] for center in enrolment.training},
             sum_shapes=task.sum_shapes,
+            validation={center: enrolment.counts[center].get("validation", 0) for center in enrolment.training},
+            seeded=seeded_names(coordinator, step, start),
+            base_weights=frozen_weights(coordinator.backbone, step.adapter.parts),
         )
         strategy.summary()
         state, kept = run_rounds(
@@ -147,7 +153,8 @@ def refit_step(coordinator: Coordinator, step: Step) -> None:
 
 def _enrol(coordinator: Coordinator, order: Order) -> Enrolment:
     """The step's centers without those that have left the run."""
-    enrolment = enrol(coordinator.federation, order)
+    out = suspended(coordinator.ledger, limit=order.step.federation.guards.strikes)
+    enrolment = enrol(coordinator.federation, order, suspended=out)
     for center in withdrawn(coordinator.ledger):
         enrolment.training = [c for c in enrolment.training if c != center]
         enrolment.evaluating = [c for c in enrolment.evaluating if c != center]
@@ -170,6 +177,12 @@ def starting_state(coordinator: Coordinator, step: Step) -> State:
     return {**state, **shared}
 
 
+def seeded_names(coordinator: Coordinator, step: Step, start: State) -> list[str]:
+    """Tensors of the start that need not travel, because no round changes them and the seed makes them anywhere."""
+    initial = AdaptedModel(coordinator.backbone, step, seed=coordinator.run.seed).state()
+    return made_from_seed(start, initial, step)
+
+
 def _lineage(run: Run, name: str) -> str:
     return (run.steps[name].writes or name) if name in run.steps else name
 
@@ -179,7 +192,7 @@ def _begin(coordinator: Coordinator) -> None:
     path = coordinator.folder.config
     if not path.exists():
         write_bytes(path, resolved)
-    elif path.read_bytes() != resolved:
+    elif _deciding(path.read_text()) != _deciding(resolved.decode()):
         raise ConfigError(
             f"{coordinator.folder.path} holds a run with another configuration (see config.yaml there): "
             "give this run another name=…, or delete the folder."
@@ -194,6 +207,13 @@ def _begin(coordinator: Coordinator) -> None:
         coordinator.ledger.append("run_resumed", {"base": coordinator.base})
         return
     coordinator.ledger.append("run_started", _run_started(coordinator))
+
+
+def _deciding(resolved: str) -> dict[str, Any]:
+    """A resolved configuration without what no result depends on: the number of workers."""
+    config: Any = OmegaConf.to_container(OmegaConf.create(resolved))
+    config["runtime"].pop("workers", None)
+    return config
 
 
 def _run_started(coordinator: Coordinator) -> dict[str, Any]:
@@ -234,27 +254,6 @@ def _step_card(step: Step) -> dict[str, Any]:
         "metric": step.selection.metric or build_task(step.task).primary,
         "starts_from": step.starts_from,
     }
-
-
-def environment(device: str, threads: int) -> dict[str, Any]:
-    """What a figure depends on beside the code."""
-    import flwr
-
-    return {
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "flwr": flwr.__version__,
-        "platform": platform.platform(),
-        "cores": _cores(),
-        "threads": threads,
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-    }
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, start: State) -> dict[str, Any]:
@@ -307,7 +306,7 @@ def _commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrol
 def _step_finished(
     coordinator: Coordinator, step: Step, entry: Entry, kept: int, enrolment: Enrolment, *, began: float
 ) -> None:
-    known = _calibrated(coordinator, step, enrolment)
+    known = _calibrated(coordinator, step, enrolment, kept)
     event: dict[str, Any] = {
         "step": step.name,
         "task": step.name,
@@ -340,6 +339,7 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
         order = coordinator.order(step)
         order.state = coordinator.bank.get(coordinator.bank.head(event["lineage"]))
         order.threshold, order.known = event["threshold"], _known(event)
+        order.since = event["kept_round"]
         centers = sorted({c for e in seen if e["region"] == event["region"] for c in e["evaluated_at"]})
         rows += coordinator.scorer.score(order, task, centers, label=label, pooled_over=event["evaluated_at"])
         primary[name] = task.primary
@@ -348,14 +348,14 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
     return {"scores": rows, "curves": curves, "primary": primary}
 
 
-def _calibrated(coordinator: Coordinator, step: Step, enrolment: Enrolment) -> Sums:
+def _calibrated(coordinator: Coordinator, step: Step, enrolment: Enrolment, kept: int) -> Sums:
     """What is known of a learned step: its label sums, and what the validation cases' sums say about the kept state (a
     threshold between low and high risk, a temperature, a baseline hazard), without touching a test case."""
     task = build_task(step.task)
     known = _known(coordinator.ledger.events("step_started", step=step.name)[0])
     order = coordinator.order(step)
     order.state = coordinator.bank.get(coordinator.bank.head(step.writes or step.name))
-    order.known, order.subset = known, "validation"
+    order.known, order.subset, order.since = known, "validation", kept
     if step.rounds == 0 or not task.curve_shapes:
         return known
     pooled = merge_sums(list(coordinator.scorer.sums(order, task, enrolment.training).values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from common.config.schema import Step
@@ -12,6 +13,7 @@ from server.federation import Federation
 from server.screening import reason_to_reject
 
 EVERYONE = "*"
+SUSPENDED = "suspended"
 
 
 @dataclass
@@ -25,14 +27,24 @@ class Enrolment:
     known: Sums = field(default_factory=dict)  # the training centers' label sums, added
 
 
-def enrol(federation: Federation, order: Order) -> Enrolment:
-    """Ask every node what it holds for the step and sort the centers. Raises RoundFailed when nobody can train."""
+def enrol(federation: Federation, order: Order, *, suspended: Collection[str] = ()) -> Enrolment:
+    """Ask every node what it holds for the step and sort the centers. Raises RoundFailed when nobody can train.
+
+    Where the step asks everyone ("*"), it waits for ``federation.at_least`` centers, for as many as earlier steps knew,
+    and until no more come; else for those that it names. Suspended centers do not train until they are released.
+    """
     step = order.step
-    wanted = {*step.centers, *step.evaluate_at} - {EVERYONE}
-    found = federation.discover(order, at_least=max(1, len(wanted)))
+    asked = {*step.centers, *step.evaluate_at}
+    wanted = asked - {EVERYONE}
+    everyone = EVERYONE in asked
+    known = max(step.federation.at_least, len(federation.nodes)) if everyone else 0
+    found = federation.discover(order, at_least=max(1, len(wanted), known), everyone=everyone)
     enrolment = Enrolment(counts={center: reply.counts for center, reply in found.replies.items() if reply.counts})
     for center in sorted(found.replies):
         _place(enrolment, step, center, _code(found.replies[center], step), found.replies[center].counts)
+    for center in sorted(set(enrolment.training) & set(suspended)):
+        enrolment.training.remove(center)
+        enrolment.refused[center] = SUSPENDED
     enrolment.known = merge_sums(found.replies[center].sums for center in enrolment.training)
     for center in sorted(wanted - set(found.replies)):
         enrolment.refused[center] = "not_connected"
@@ -40,6 +52,16 @@ def enrol(federation: Federation, order: Order) -> Enrolment:
         _refuse_broken_data(step, enrolment)
     if step.rounds > 0 and not enrolment.training:
         raise RoundFailed(f"No center can train step '{step.name}': {enrolment.refused or 'none was asked to'}.")
+    return enrolment
+
+
+def join(federation: Federation, order: Order) -> Enrolment:
+    """Centers that connected since, sorted for the step: they take part from the next round on."""
+    enrolment = Enrolment()
+    found = federation.newcomers(order)
+    for center in sorted(found.replies):
+        enrolment.counts[center] = found.replies[center].counts
+        _place(enrolment, order.step, center, found.replies[center].code, found.replies[center].counts)
     return enrolment
 
 

@@ -51,6 +51,10 @@ class RunFolder:
         """The aggregated state after a round."""
         return self.path / "checkpoints" / step / f"round-{number:04d}.safetensors"
 
+    def memory(self, step: str, number: int) -> Path:
+        """What the aggregation rule and the link remember after a round."""
+        return self.path / "checkpoints" / step / f"round-{number:04d}.memory.safetensors"
+
     def sums(self, step: str, question: str, center: str) -> Path:
         """One center's answer to one question of a Newton fit."""
         return self.path / "sums" / step / question / f"{center}.safetensors"

@@ -126,6 +126,7 @@ def _key(order: Order, center: str) -> str:
         repr(order.threshold),
         hashlib.sha256(save({name: np.asarray(v, np.float64) for name, v in order.known.items()})).hexdigest(),
         str(order.minimum_cell),
+        str(order.since),
         center,
     ]
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

@@ -61,9 +61,21 @@ def notes_of(comparing: Comparing, found: list[Comparison]) -> list[str]:
         f"bootstrap over test patients within centers ({comparing.run.compare.draws} draws, a quarter for single "
         "centers); they hold for these trained models and do not cover the choice of training patients.",
         "Centralized and local baselines use the same parts, start, samples and passes, their own validation cases, "
-        "a persistent optimiser and cosine annealing; no arm's hyper-parameters were searched.",
+        "a persistent optimiser and cosine annealing.",
+        _tuning_note(comparing),
         f"Centers harmed (whole interval against local-only below zero): {', '.join(harmed) or 'none'}.",
     ]
+
+
+def _tuning_note(comparing: Comparing) -> str:
+    compare = comparing.run.compare
+    if not comparing.tunes:
+        return "No arm's learning rates were searched: every arm uses the step's own."
+    factors = ", ".join(f"{factor:g}" for factor in compare.learning_rates)
+    return (
+        f"Every arm, each center alone included, tried each step's learning rate times {factors} for "
+        f"{compare.tuning_share:.0%} of its rounds and kept what its own validation cases preferred, once per fold."
+    )
 
 
 def comparison_table(found: Sequence[Comparison]):

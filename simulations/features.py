@@ -1,7 +1,7 @@
-"""Frozen features computed once, and centers that train on them: what lets a table of hundreds of models run in minutes.
+"""Frozen features computed once, and centers that train on them: a table of hundreds of models in minutes.
 
 A `FeatureCenter` is a `Center` whose cases are already encoded. The local loop, splits, seeds, aggregation and
-validation rule are the run's own; only messages and decoding are left out, and a test shows that the result is the same.
+validation rule are the run's own; only messages and decoding are left out, and a test shows that nothing changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from client.center import Center, CenterConfig
 from client.data.dataset import CaseSet, targets_of, usable
 from client.data.hecktor import Case
 from client.loop import optimizer_for
-from common.backbones.base import Features
+from common.backbones.base import Backbone, Features
 from common.batch import CT, EHR, Batch
 from common.config.schema import Run, Step
 from common.files import write_tensors
@@ -28,7 +28,7 @@ from common.orders import Order, State
 from common.tasks import Observation
 from server.aggregation import aggregate, weight_of
 from server.aggregation.updates import Setting, Update
-from simulations.baselines import Trained, baseline_order, best_pass, selection_value
+from simulations.baselines import Score, Trained, baseline_order, best_pass, selection_score
 
 SOURCES = {CT: "image", EHR: "text"}
 ENCODED = 8  # cases at a time
@@ -72,9 +72,7 @@ def _encoded(order: Order, centers: Sequence[Center]) -> State:
     found: dict[str, dict[str, Tensor]] = {}
     for center in centers:
         model, _ = center.model(order)
-        cases = CaseSet(
-            _usable(center, order.step), order.step, tokenizer=model.backbone.tokenizer, cache=center.cache
-        )
+        cases = CaseSet(_usable(center, order.step), order.step, tokenizer=model.backbone.tokenizer, cache=center.cache)
         for positions in cases.in_order(ENCODED):
             batch = cases.collate(positions)
             with torch.no_grad():
@@ -132,17 +130,30 @@ class FeatureSet:
         return Batch(inputs, present, {name: values[rows] for name, values in self._target.items()})
 
 
+class Encoded(Backbone):
+    """Stands where the encoder stood, and knows how wide its embeddings are. It encodes nothing."""
+
+    def __init__(self, table: FeatureTable):
+        super().__init__()
+        self.sites, self.blocks = {}, {}
+        self.image_dim, self.text_dim = (table.pooled[source].shape[1] for source in ("image", "text"))
+        self.device_of = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
+
+
 class FeatureCenter(Center):
     """A center, or several as one, whose cases are encoded already."""
 
     def __init__(self, config: CenterConfig, cases: Sequence[Case], table: FeatureTable):
         super().__init__(config)
-        self._own, self._table = list(cases), table
+        self._chosen, self._table = list(cases), table
         self._sets: dict[str, FeatureSet] = {}
 
     @cached_property
     def cases(self) -> list[Case]:
-        return self._own
+        return self._chosen
+
+    def _backbone(self, order: Order) -> Backbone:
+        return Encoded(self._table)
 
     def subset(self, order: Order, name: str) -> list[Case]:
         """The cases of one split."""
@@ -165,7 +176,10 @@ def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
     step = order.step
     training = [center for center in centers if len(center.subset(order, "train"))]
     model, task = training[0].model(order)
-    states, values, memory = [order.state], [], {}
+    states: list[State] = [order.state]
+    memory: State = {}
+    model.load(order.state)
+    scores = [_validated(training, order, model)]
     for number in range(1, step.rounds + 1):
         updates = []
         for center in training:
@@ -178,16 +192,17 @@ def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
         states.append(made.state)
         memory = made.memory
         model.load(made.state)
-        values.append(_validated(training, order, model))
-    kept = best_pass(values)
-    return Trained(states[kept], kept, values, 0)
+        scores.append(_validated(training, order, model))
+    kept = best_pass(scores)
+    values = [None if score is None else score.value for score in scores]
+    return Trained(states[kept], kept, values[1:], 0, values[kept])
 
 
-def _validated(centers: Sequence[FeatureCenter], order: Order, model: AdaptedModel) -> float | None:
+def _validated(centers: Sequence[FeatureCenter], order: Order, model: AdaptedModel) -> Score | None:
     found: list[tuple[Observation, float]] = []
     labels: list[str] = []
     for center in centers:
         cases = center.case_set(order, "validation", model)
         found += center.observe(order, model, model.task, cases)
         labels += [center.code] * len(cases)
-    return selection_value(order.step, found, labels) if found else None
+    return selection_score(order.step, found, labels) if found else None

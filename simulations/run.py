@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from common.config.rules import check_run
 from common.config.schema import Run, Runtime
 from common.errors import DataError
 from common.ledger import Ledger
+from common.machine import usable_cores
 from server.finish import verify_in_fresh_process, write_outputs
 from server.folder import RunFolder
 from simulations.centers import data_roots, write_centers
@@ -53,7 +53,7 @@ def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Seq
     _check_named_centers(run, files)
     if only is not None:
         files = {code: path for code, path in files.items() if code in only}
-    grid = LocalGrid(files, workers=worker_count(run.runtime), sizes=sizes)
+    grid = _grid(run, files, sizes)
     context = Context(
         run_id=1,
         node_id=1,
@@ -65,6 +65,15 @@ def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Seq
         app(grid, context)
     finally:
         grid.close()
+
+
+def _grid(run: Run, files: dict[str, Path], sizes: dict[str, int]) -> LocalGrid:
+    workers = worker_count(run.runtime)
+    if not run.faults:
+        return LocalGrid(files, workers=workers, sizes=sizes)
+    from simulations.faults import FaultyGrid
+
+    return FaultyGrid(files, workers=workers, sizes=sizes, faults=run.faults, seed=run.seed)
 
 
 def _check_named_centers(run: Run, found: Collection[str]) -> None:
@@ -85,8 +94,7 @@ def worker_count(runtime: Runtime) -> int:
     """Configured workers, or one per core divided by the threads of each."""
     if runtime.workers > 0:
         return runtime.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // runtime.threads)
+    return max(1, usable_cores() // runtime.threads)
 
 
 def _progress(done: int, of: int) -> None:

@@ -7,7 +7,7 @@ are kept, so that a stopped comparison continues.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
@@ -30,11 +30,13 @@ from common.model import AdaptedModel
 from common.orders import State
 from server.finish import verify_in_fresh_process
 from server.folder import RunFolder
-from simulations.baselines import PooledCenter, baseline_order, train_pooled
+from simulations.baselines import PooledCenter, Trained, baseline_order, train_pooled
 from simulations.patients import observe, open_centers
 from simulations.run import RUNS, federate, worker_count
+from simulations.tuning import Values, read_choice, trial_overrides, tune_federated, tuned_overrides, write_choice
 
 FEDERATED, CENTRALIZED, LOCAL, RANDOM, UNTRAINED = "federated", "centralized", "local", "random backbone", "untrained"
+BASELINES = (CENTRALIZED, LOCAL)  # arms that this module trains itself
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,14 @@ class Job:
     center: str | None = None  # local only: whose
 
     @property
+    def name(self) -> str:
+        """For folders."""
+        return self.arm if self.center is None else f"{self.arm}-{self.center}"
+
+    @property
     def place(self) -> Path:
         """Where the job leaves its records."""
-        return (
-            self.folder
-            / "records"
-            / self.cell.name
-            / (self.arm if self.center is None else f"{self.arm}-{self.center}")
-        )
+        return self.folder / "records" / self.cell.name / self.name
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,26 @@ class Comparing:
         """A federated arm's run folder."""
         return RunFolder(self.folder / "arms" / f"{arm.replace(' ', '-')}-{cell.name}")
 
-    def arm_overrides(self, arm: str, cell: Cell) -> tuple[str, ...]:
-        """The command line that composes one arm of one cell."""
-        own = (f"data.split.fold={cell.fold}", f"seed={cell.seed}", "with_controls=true")
+    def choice_path(self, arm: str, cell: Cell, center: str | None = None) -> Path:
+        """Where an arm's tuned learning rates are: one choice per fold."""
+        name = arm if center is None else f"{arm}-{center}"
+        return self.folder / "tuning" / f"fold{cell.fold}" / f"{name.replace(' ', '-')}.json"
+
+    @property
+    def tunes(self) -> bool:
+        """Whether there is anything to choose from."""
+        return self.run.compare.learning_rates != [1.0]
+
+    def untuned_overrides(self, arm: str, cell: Cell) -> tuple[str, ...]:
+        """The command line of one arm of one cell before its learning rates are chosen; only one arm needs controls."""
+        own = (f"data.split.fold={cell.fold}", f"seed={cell.seed}", f"with_controls={arm == FEDERATED}".lower())
         return (*self.overrides, *own, *(("backbone.random_seed=0",) if arm == RANDOM else ()))
+
+    def arm_overrides(self, arm: str, cell: Cell, center: str | None = None) -> tuple[str, ...]:
+        """The command line that composes one arm of one cell, its tuned rates included."""
+        untuned = self.untuned_overrides(arm, cell)
+        choice = read_choice(self.choice_path(arm, cell, center))
+        return (*untuned, *tuned_overrides(compose_run(untuned), choice)) if choice else untuned
 
 
 def prepare(overrides: Sequence[str]) -> Comparing:
@@ -115,36 +133,40 @@ def _check_grids(run: Run) -> None:
 
 def run_arms(comparing: Comparing, *, say=print) -> None:
     """Run everything that is not finished: the federated arms one by one, then the baselines side by side."""
-    jobs: list[Job] = []
     for cell in comparing.cells:
         for arm in [FEDERATED, *([RANDOM] if comparing.run.compare.random_backbone else [])]:
             say(f"{arm}, {cell.name}")
             _federated(comparing, arm, cell)
-        jobs += _jobs(comparing, cell)
+    jobs = [job for cell in comparing.cells for job in _jobs(comparing, cell)]
+    if comparing.tunes:
+        chosen = {comparing.choice_path(j.arm, j.cell, j.center): j for j in reversed(jobs) if j.arm in BASELINES}
+        _side_by_side(comparing, "tuning", tune_job, [job for path, job in chosen.items() if not path.exists()], say)
     waiting = [job for job in jobs if not (job.place / "done.json").exists()]
-    say(f"{len(waiting)} of {len(jobs)} baseline jobs to run")
+    _side_by_side(comparing, "baseline", run_job, waiting, say)
+
+
+def _side_by_side(
+    comparing: Comparing, what: str, work: Callable[[Job], None], jobs: Sequence[Job], say: Callable[[str], None]
+) -> None:
+    say(f"{len(jobs)} {what} jobs to run")
     with ProcessPoolExecutor(worker_count(comparing.run.runtime), multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(run_job, job): job for job in waiting}
+        futures = {pool.submit(work, job): job for job in jobs}
         for number, future in enumerate(as_completed(futures), start=1):
             future.result()
-            say(f"  {number}/{len(waiting)} {futures[future].place.relative_to(comparing.folder)}")
+            say(f"  {number}/{len(jobs)} {what} {futures[future].cell.name}/{futures[future].name}")
 
 
 def _federated(comparing: Comparing, arm: str, cell: Cell) -> None:
-    overrides = comparing.arm_overrides(arm, cell)
-    run = compose_run(overrides)
-    if arm == RANDOM:
-        run.steps = {name: step for name, step in run.steps.items() if name not in run.controls}
-        overrides = (
-            *comparing.overrides,
-            f"data.split.fold={cell.fold}",
-            f"seed={cell.seed}",
-            "backbone.random_seed=0",
-        )
     folder = comparing.arm_folder(arm, cell)
-    if not Ledger(folder.ledger).events("verified"):
-        federate(compose_run(overrides), folder, overrides)
-        verify_in_fresh_process(folder.path)
+    if Ledger(folder.ledger).events("verified"):
+        return
+    path = comparing.choice_path(arm, cell)
+    if comparing.tunes and not path.exists():
+        untuned = comparing.untuned_overrides(arm, cell)
+        tune_federated(compose_run(untuned), untuned, path)
+    overrides = comparing.arm_overrides(arm, cell)
+    federate(compose_run(overrides), folder, overrides)
+    verify_in_fresh_process(folder.path)
 
 
 def _jobs(comparing: Comparing, cell: Cell) -> list[Job]:
@@ -162,27 +184,13 @@ def _jobs(comparing: Comparing, cell: Cell) -> list[Job]:
 
 def run_job(job: Job) -> None:
     """One arm of one cell: train where it is a baseline, then record every test patient."""
-    comparing = Comparing(compose_run([*job.overrides, "with_controls=true"]), job.folder, job.overrides)
-    run = compose_run(comparing.arm_overrides(job.arm, job.cell))
-    torch.set_num_threads(run.runtime.threads)
-    federated = comparing.arm_folder(FEDERATED, job.cell)
-    backbone = load_backbone(run.backbone)
-    base = backbone_digest(backbone)
-    files = {path.stem: path for path in federated.centers.glob("*.yaml")}
+    comparing = _comparing(job)
+    run = compose_run(comparing.arm_overrides(job.arm, job.cell, job.center))
     states: dict[str, State] = {}
-    for event in Ledger(federated.ledger).events("step_finished"):
-        step = run.steps[event["step"]]
-        started = Ledger(federated.ledger).events("step_started", step=step.name)[0]
-        evaluated = [c for c in event["evaluated_at"] if job.center in (None, c)]
-        trains = [c for c in started["centers"] if job.center in (None, c)]
-        if step.rounds == 0 or not evaluated or (job.arm in (CENTRALIZED, LOCAL) and not trains):
-            continue
-        if job.arm in (CENTRALIZED, LOCAL, RANDOM) and step.name in run.controls:
-            continue
-        start = AdaptedModel(backbone, step, seed=run.seed).state()
-        state = _state(job, comparing, run, step, base, start, states, [files[c] for c in trains])
-        states[step.name] = state
-        found = observe(run, step, state, open_centers(files, evaluated), base=base)
+    for work in _steps(job, comparing, run):
+        step = work.step
+        states[step.name] = _state(job, comparing, work, states)
+        found = observe(run, step, states[step.name], open_centers(work.files, work.evaluated), base=work.base)
         write_json(
             job.place / f"{step.name}.json",
             [{"center": o.center, "patient": o.patient, "record": _plain(o.observation)} for o in found],
@@ -190,24 +198,81 @@ def run_job(job: Job) -> None:
     write_json(job.place / "done.json", {"arm": job.arm, "cell": job.cell.name})
 
 
-def _state(
-    job: Job, comparing: Comparing, run: Run, step: Step, base: str, start: State, earlier: dict[str, State],
-    files: list[Path],
-) -> State:  # fmt: skip
+def tune_job(job: Job) -> None:
+    """A baseline's trials: every rate for a few passes, on the arm's own validation cases."""
+    comparing = _comparing(job)
+    values: Values = {}
+    for factor in comparing.run.compare.learning_rates:
+        untuned = comparing.untuned_overrides(job.arm, job.cell)
+        run = compose_run((*untuned, *trial_overrides(compose_run(untuned), factor)))
+        states: dict[str, State] = {}
+        for work in _steps(job, comparing, run):
+            trained = _train(work, _start(work, states))
+            states[work.step.name] = trained.state
+            values.setdefault(work.step.name, {})[f"{factor:g}"] = trained.value
+    write_choice(comparing.choice_path(job.arm, job.cell, job.center), values)
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """One step as one job sees it."""
+
+    run: Run
+    step: Step
+    start: State  # the parts' seeded initial values
+    base: str
+    trained: list[str]  # centers
+    evaluated: list[str]
+    files: dict[str, Path]  # every center's configuration
+
+
+def _comparing(job: Job) -> Comparing:
+    return Comparing(compose_run([*job.overrides, "with_controls=true"]), job.folder, job.overrides)
+
+
+def _steps(job: Job, comparing: Comparing, run: Run) -> Iterator[StepWork]:
+    """The trained steps of a job's run that concern it, at the centers that trained and scored them federated."""
+    torch.set_num_threads(run.runtime.threads)
+    federated = comparing.arm_folder(FEDERATED, job.cell)
+    ledger = Ledger(federated.ledger)
+    backbone = load_backbone(run.backbone)
+    base = backbone_digest(backbone)
+    files = {path.stem: path for path in federated.centers.glob("*.yaml")}
+    for event in ledger.events("step_finished"):
+        step = run.steps.get(event["step"])
+        if step is None or step.rounds == 0:
+            continue
+        [started] = ledger.events("step_started", step=step.name)[:1]
+        evaluated = [c for c in event["evaluated_at"] if job.center in (None, c)]
+        trained = [c for c in started["centers"] if job.center in (None, c)]
+        if evaluated and (trained or job.arm not in BASELINES):
+            start = AdaptedModel(backbone, step, seed=run.seed).state()
+            yield StepWork(run, step, start, base, trained, evaluated, files)
+
+
+def _state(job: Job, comparing: Comparing, work: StepWork, earlier: dict[str, State]) -> State:
+    step = work.step
     if job.arm in (FEDERATED, RANDOM):
         bank = AdapterBank(comparing.arm_folder(job.arm, job.cell).bank)
         return bank.get(bank.head(step.writes or step.name))
-    begun = earlier.get(step.starts_from or "", {})
-    start = {name: begun.get(name, tensor) for name, tensor in start.items()}
     if job.arm == UNTRAINED:
-        return start
+        return _start(work, earlier)
     path = job.place / f"{step.name}.safetensors"
     if not path.exists():
-        center = PooledCenter([*open_centers({file.stem: file for file in files})])
-        trained = train_pooled(center, baseline_order(run, step, base=base, state=start))
+        trained = _train(work, _start(work, earlier))
         write_tensors(path, trained.state)
         write_json(path.with_suffix(".train.json"), {"kept": trained.kept_pass, "validation": trained.validation})
     return load_file(path)
+
+
+def _start(work: StepWork, earlier: dict[str, State]) -> State:
+    begun = earlier.get(work.step.starts_from or "", {})
+    return {name: begun.get(name, tensor) for name, tensor in work.start.items()}
+
+
+def _train(work: StepWork, start: State) -> Trained:
+    center = PooledCenter(open_centers(work.files, work.trained))
+    return train_pooled(center, baseline_order(work.run, work.step, base=work.base, state=start))
 
 
 def _plain(observation: dict[str, Any]) -> dict[str, Any]:

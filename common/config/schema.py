@@ -154,12 +154,39 @@ class Training:
 
 
 @dataclass
+class Guards:
+    """What the server asks of an update before it may be aggregated, and when it stops listening to a center."""
+
+    norm_factor: float = 5.0  # an update this many times the round's median norm is quarantined; 0 switches it off
+    norm_mads: float = 6.0  # ... unless it is within this many (scaled) median absolute deviations of the median
+    norm_cap: float | None = None  # a norm that no part of an update may exceed, whatever the others do
+    strikes: int = 3  # quarantined updates after which a center is suspended until released; 0: never
+    validation: str = "pooled"  # pooled sums, or median of the centers' own values: no center alone chooses the round
+
+
+@dataclass
+class Compression:
+    """How adapters travel: as they are, or as rounded differences with error feedback, both ways."""
+
+    kind: str = "none"  # none, fp16, int8 (neighbors in groups share a scale) or topk (the largest share)
+    group: int = 64
+    share: float = 0.1
+
+
+@dataclass
 class Federation:
     """What every aggregation rule has."""
 
     kind: str = ""
     quorum: float = 0.7  # share of the step's centers that must reply, else the round is void
     deadline_s: float = 3600.0
+    at_least: int = 0  # centers to wait for where a step asks "*"; 0: those that are there once no more come
+    proximal: float = 0.0  # FedProx: the pull mu of local training towards the round's start
+    local: list[str] = field(default_factory=list)  # FedBN: patterns of tensor names that stay at each center
+    sum_only: bool = False  # promise never to look at one update by itself: what secure sums need; checked by the rules
+    personal: float | None = None  # Ditto: each center keeps a model of its own, pulled this much to the common one
+    guards: Guards = field(default_factory=Guards)
+    compression: Compression = field(default_factory=Compression)
 
 
 @dataclass
@@ -349,12 +376,16 @@ class Step:
 
 @dataclass
 class BackboneSpec:
-    kind: str = "ct_clip"
-    config: str = "mini"  # mini or released
-    weights: str | None = None  # path; null: the shipped mini weights
+    kind: str = "ct_clip"  # ct_clip, unetr, swin_unetr or tiny
+    config: str = "mini"  # ct_clip: mini, released; unetr: vit_b, small; swin_unetr: base, small
+    weights: str | None = None  # path of a checkpoint; null: the shipped weights of the mini CT-CLIP
     text_folder: str | None = None  # a local CXR-BERT folder for the released text side
+    projection: bool = True  # ct_clip: false leaves out the visual projection, which only zero-shot scores need
+    image_size: list[int] | None = None  # unetr: (depth, height, width) of its position table; null: the config's
+    feature_size: int | None = None  # swin_unetr: channels of a token, a multiple of 12; null: the config's
     random_seed: int | None = None  # the control: the same architecture frozen at random weights
     text: str = "own"  # own: the backbone's text side; ngrams: hashed words and word pairs, projected at random
+    digest: str | None = None  # refuse weights with another SHA-256 (python -m server inspect prints it)
 
 
 @dataclass
@@ -398,8 +429,30 @@ class Compare:
     seeds: list[int] = field(default_factory=lambda: [1])
     folds: list[int] = field(default_factory=lambda: [0])
     random_backbone: bool = True
+    learning_rates: list[float] = field(
+        default_factory=lambda: [1.0]
+    )  # factors that every arm tries on each step's own
+    tuning_share: float = 0.25  # of a step's rounds, for each try
     pairs: list[list[str]] = field(default_factory=list)  # [step, control step]: paired differences to report
     draws: int = 1000  # of the patient-level bootstrap
+
+
+FAULTS = (
+    "alie", "count_inflation", "crash", "dropout", "duplicate", "inf", "ipm", "label_flip", "nan", "replay", "scaled",
+    "sign_flip", "stale", "straggler", "wrong_keys", "wrong_shape",
+)  # fmt: skip
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong on purpose in a simulation; `simulations/faults.py` says what each kind does."""
+
+    kind: str = "???"
+    centers: list[str] = field(default_factory=lambda: ["*"])
+    steps: list[str] = field(default_factory=lambda: ["*"])
+    rounds: list[int] = field(default_factory=list)  # empty: every round
+    probability: float = 1.0  # of each center in each round, drawn from the run's seed
+    factor: float | None = None  # of a kind that scales, slows down or inflates; null: the kind's own
 
 
 @dataclass
@@ -468,6 +521,7 @@ class Run:
     controls: dict[str, Step] = field(default_factory=dict)  # steps that only a comparison runs, after the others
     with_controls: bool = False
     compare: Compare = field(default_factory=Compare)
+    faults: dict[str, Any] = field(default_factory=dict)  # name -> Fault, in simulations only
     study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes
 
 

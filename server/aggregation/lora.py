@@ -135,8 +135,17 @@ def _rule(pair: Pair) -> MergeRule:
 
 def _plain(pair: Pair, weighted: Weighted, averaged: State, start: State, setting: Setting) -> tuple[State, Missed]:
     """Nothing but the means; missed: the cross-covariance of the factors."""
-    left, right = _covariance(pair, weighted, averaged)
-    return {}, _missed(product_norm2(left, right), pair, weighted, start)
+    states = [state for _, state in weighted]
+    for state in states:
+        _same_rank(pair, state, start[pair.name(A)])
+    w, n = torch.tensor([w for w, _ in weighted], dtype=torch.float64), len(weighted)
+    one, zero = torch.eye(n, dtype=torch.float64), torch.zeros(n, 1, dtype=torch.float64)
+    apart = torch.cat([one - w, zero], dim=1)  # row i: block i less the mean of blocks
+    missed = _terms(pair, states, start, apart, w[:, None] * apart)
+    # dW* - dW_start = sum w_i (B_i - B_0) A_i + B_0 sum w_i (A_i - A_0)
+    left = torch.cat([torch.cat([one, zero], dim=1), torch.cat([zero.T, zero[:1] + 1], dim=1)])
+    right = torch.cat([w[:, None] * torch.cat([one, zero + 1], dim=1), torch.cat([w[None], zero[:1]], dim=1)])
+    return {}, Missed(float(missed.sum()), float(_terms(pair, states, start, left, right).sum()))
 
 
 def _residual(pair: Pair, weighted: Weighted, averaged: State, start: State, setting: Setting) -> tuple[State, Missed]:
@@ -357,33 +366,65 @@ def product_norm2(left: Tensor, right: Tensor) -> float:
 
 
 def effective_gram(pair: Pair, states: Sequence[Mapping[str, Tensor]], start: State) -> Tensor:
-    """Inner products (n, n) of the updates' effective differences s (B_i A_i - B_0 A_0).
+    """Inner products (n, n) of the updates' effective differences s (B_i A_i - B_0 A_0), in float64.
 
-    <P_i Q_i, P_j Q_j> = tr((P_i' P_j)(Q_j Q_i')) with P = [B_i - B_0, B_0], Q = [A_i; A_i - A_0]: no product is formed
-    and nothing cancels where the updates are small. Gauge changes (B R^-1, R A) leave it as it is.
+    <P_i Q_i, P_j Q_j> = tr((P_i' P_j)(Q_j Q_i')) for B_i A_i - B_0 A_0 = (B_i - B_0) A_i + B_0 (A_i - A_0): no product
+    is formed and nothing cancels where updates are small. Gauge changes (B R^-1, R A) leave it as it is. Where only
+    one factor moved, the others' Gram matrices are split into roots and plain vectors remain.
     """
-    b0, a0 = _outer(start, pair, start), _m(start, pair, A)
-    lefts, rights = [], []
-    for state in states:
-        own = {**start, **state}
-        b, a = _outer(own, pair, start), _m(own, pair, A)
-        lefts.append(torch.cat([b - b0, b0], dim=1))
-        rights.append(torch.cat([a, a - a0]))
-    width, n = lefts[0].shape[1], len(states)
-    left, right = torch.cat(lefts, dim=1), torch.cat(rights)
-    product = (left.T @ left) * (right @ right.T)
-    return pair.scale**2 * product.view(n, width, n, width).sum(dim=(1, 3))
+    moved = [suffix for suffix in (A, B) if any(pair.name(suffix) in state for state in states)]
+    if pair.name(MIDDLE) in start:
+        moved = [MIDDLE]  # Fed-SB trains nothing else
+    if len(moved) == 2:
+        return _both_moved(pair, states, start)
+    [suffix] = moved
+    rows = torch.stack([_seen(pair, _m(state, pair, suffix), suffix, start).flatten() for state in states])
+    return pair.scale**2 * rows @ rows.T
+
+
+def _both_moved(pair: Pair, states: Sequence[Mapping[str, Tensor]], start: State) -> Tensor:
+    n, one, zero = len(states), torch.eye(len(states), dtype=torch.float64), torch.zeros(len(states), 1)
+    left = torch.stack([torch.cat([one, zero], dim=1), torch.cat([0 * one, zero + 1], dim=1)], dim=1)
+    right = torch.stack([torch.cat([one, zero + 1], dim=1), torch.cat([one, zero], dim=1)], dim=1)
+    terms = _terms(pair, states, start, left.reshape(2 * n, n + 1), right.reshape(2 * n, n + 1))
+    return terms.view(n, 2, n, 2).sum(dim=(1, 3))
+
+
+def _terms(pair: Pair, states: Sequence[Mapping[str, Tensor]], start: State, left: Tensor, right: Tensor) -> Tensor:
+    """Inner products (T, T) of s (sum_i left[t, i] P_i)(sum_j right[t, j] Q_j), with P = B_1 - B_0, ..., B_n - B_0, B_0
+    and Q the same of A: two Gram matrices of all blocks, then small sums."""
+    b0, a0 = _m(start, pair, B), _m(start, pair, A)
+    rank, blocks = len(a0), len(states) + 1
+    p = torch.cat([*(_m(state, pair, B) - b0 for state in states), b0], dim=1)
+    q = torch.cat([*(_m(state, pair, A) - a0 for state in states), a0])
+    gram_p, gram_q = (g.view(blocks, rank, blocks, rank) for g in (p.T @ p, q @ q.T))
+    outer, inner = (
+        torch.einsum("ti,iakb,sk->tsab", c.to(torch.float64), g, c.to(torch.float64))
+        for c, g in ((left, gram_p), (right, gram_q))
+    )
+    return pair.scale**2 * (outer * inner).sum(dim=(2, 3))
+
+
+def _seen(pair: Pair, value: Tensor, suffix: str, start: State) -> Tensor:
+    """A moved factor's difference with the roots of what stands on either side of it: its norm is the product's."""
+    a, b = _m(start, pair, A), _m(start, pair, B)
+    change = value - _m(start, pair, suffix)
+    if suffix == A:
+        return _root(b.T @ b).T @ change
+    if suffix == B:
+        return change @ _root(a @ a.T)
+    return _root(b.T @ b).T @ change @ _root(a @ a.T)
+
+
+def _root(square: Tensor) -> Tensor:
+    """R with R R' = square, for a square that may be singular (B = 0 in the first round)."""
+    values, vectors = torch.linalg.eigh(square)
+    return vectors * values.clamp(min=0).sqrt()
 
 
 def effective_names(pair: Pair) -> Iterable[str]:
     """The tensors that `effective_gram` speaks for."""
     return [pair.name(suffix) for suffix in (A, B, MIDDLE)]
-
-
-def _outer(state: State, pair: Pair, start: State) -> Tensor:
-    """B, or B M where there is a middle."""
-    b = _m(state, pair, B)
-    return b @ _m(state, pair, MIDDLE) if pair.name(MIDDLE) in start else b
 
 
 def _m(state: Mapping[str, Tensor], pair: Pair, suffix: str) -> Tensor:

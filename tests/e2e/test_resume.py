@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.config.load import compose_run
+from common.errors import ConfigError
 from common.ledger import Ledger
 from server import curriculum, rounds, scoring
 from server.folder import RunFolder
@@ -57,8 +59,9 @@ def scores(leader):
 
 
 DEATHS = {
-    "before round 2 is sent": (LocalGrid, "send_and_receive", 5, True),
-    "after round 2's replies": (AdapterStrategy, "aggregate_train", 2, True),
+    "before the start is validated": (LocalGrid, "send_and_receive", 3, True),
+    "before round 2 is sent": (LocalGrid, "send_and_receive", 6, True),
+    "after round 2's replies": (AdapterStrategy, "aggregate", 2, True),
     "between checkpoint and ledger": (rounds, "write_tensors", 2, False),
     "after round 1 stands in the ledger": (Narrator, "round_finished", 1, True),
     "in the middle of an evaluation": (scoring, "write_bytes", 2, False),
@@ -88,6 +91,19 @@ def test_a_finished_run_started_again_does_no_work(tmp_path, small_centers, monk
     first = adapters(federate(run, tmp_path, small_centers))
     monkeypatch.setattr(LocalGrid, "send_and_receive", dies(LocalGrid.send_and_receive, at=1))
     assert adapters(federate(run, tmp_path, small_centers)) == first
+
+
+def test_a_run_may_go_on_with_another_number_of_workers_but_not_of_threads(tmp_path, small_centers):
+    run = small_run(centers=["CHUM"], steps=["tumour_ct"], rounds=1)
+    first = adapters(federate(run, tmp_path, small_centers))
+    run.runtime.workers += 1
+    assert adapters(federate(run, tmp_path, small_centers)) == first
+    run.runtime.threads += 1  # convolution gradients depend on it
+    try:
+        with pytest.raises(ConfigError, match="another configuration"):
+            federate(run, tmp_path, small_centers)
+    finally:
+        torch.set_num_threads(1)
 
 
 @pytest.mark.slow

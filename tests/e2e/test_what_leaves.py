@@ -6,6 +6,7 @@ import pytest
 from flwr.common.serde import message_to_proto
 
 from common.tasks import build_task
+from common.travel import sent_back
 from common.wire import STATUS_COUNTS, declared_sums, unpack_order
 from tests.small import asked, code_of, federate, small_run, tampering
 
@@ -27,7 +28,7 @@ def crossing(tmp_path_factory, small_centers):
 def test_replies_hold_three_records_and_nothing_else(crossing):
     for sent, reply in crossing:
         assert set(reply.content) == {"arrays", "sums", "status"} and not reply.has_error()
-        assert set(reply.content["status"]) <= {"center", "code", "seconds", *STATUS_COUNTS}
+        assert set(reply.content["status"]) <= {"center", "code", "round", "seconds", *STATUS_COUNTS}
         assert set(sent.content) == {"arrays", "config", "known"}
 
 
@@ -38,7 +39,13 @@ def test_every_array_is_an_adapter_tensor_that_the_server_sent(crossing):
         if asked(sent)[0] != "train":
             assert len(arrays) == 0
             continue
-        assert {n: (a.dtype, a.shape) for n, a in arrays.items()} == {n: (a.dtype, a.shape) for n, a in offered.items()}
+        order = unpack_order(sent.content)
+        expected = sent_back(
+            offered, order.step, round=order.round
+        )  # of LoRA's factors only those that the round trains
+        assert {n: (a.dtype, a.shape) for n, a in arrays.items()} == {
+            n: (a.dtype, a.shape) for n, a in offered.items() if n in expected
+        }
 
 
 def test_every_sum_is_declared_by_the_step(crossing):

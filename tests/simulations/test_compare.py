@@ -6,6 +6,7 @@ import jsonschema
 import pytest
 
 from common.config.load import compose_run
+from common.ledger import Ledger
 from server.report.results import SCHEMA
 from simulations.compare import compare, notes_of
 from simulations.paired import arm_rows, comparisons_of, harmed_centers, patients_of
@@ -78,6 +79,7 @@ def test_a_whole_comparison_is_valid_and_continues_where_it_stopped(tmp_path, mo
     monkeypatch.setattr("simulations.study.RUNS", tmp_path)
     said: list[str] = []
     overrides = ["curriculum=smoke", "data=folder", f"data.root={small_root}", "compare.draws=50",
+                 "compare.learning_rates=[0.1,1]",
                  "steps.tumour_ct.rounds=1", "steps.tumour_ctpet.rounds=1"]  # fmt: skip
     overrides += [
         f"steps.{name}.view.{key}=[16,16,16]" for name in ("tumour_ct", "tumour_ctpet") for key in ("size", "window")
@@ -89,8 +91,15 @@ def test_a_whole_comparison_is_valid_and_continues_where_it_stopped(tmp_path, mo
     assert {FEDERATED, CENTRALIZED, LOCAL, RANDOM, UNTRAINED} <= arms
     assert {c.b for c in differences} >= {CENTRALIZED, LOCAL, RANDOM, UNTRAINED}
     assert "federated" in folder.report.read_text()
+    tuned = {
+        path.stem: json.loads(path.read_text()) for path in (tmp_path / "compare-smoke" / "tuning").glob("*/*.json")
+    }
+    assert {FEDERATED, "random-backbone", CENTRALIZED, "local-CHUM", "local-MDA"} <= set(tuned)
+    assert all(set(tried) == {"0.1", "1"} for found in tuned.values() for tried in found["tried"].values())
+    trials = [Ledger(path) for path in (tmp_path / "compare-smoke" / "tuning").rglob("ledger*")]
+    assert trials and not any(e["evaluated_at"] for trial in trials for e in trial.events("step_finished"))
 
     said.clear()
     again, repeated = compare(overrides, say=said.append)
-    assert any(line.startswith("0 of") for line in said)
+    assert "0 tuning jobs to run" in said and "0 baseline jobs to run" in said
     assert repeated == differences and json.loads(again.results.read_text()) == results
