@@ -312,3 +312,18 @@ def test_what_the_study_needs_is_asked_for(tmp_path):
 def test_a_forest_has_a_row_per_center_and_says_where_there_is_nothing():
     svg = forest([Interval("A", -0.2, -0.3, -0.1), Interval("<B>", None, None, None)], label="difference")
     assert svg.count("<rect") == 1 and "var(--bad)" in svg and "&lt;B&gt;" in svg and "no comparable pair" in svg
+
+
+@pytest.mark.slow
+def test_records_and_frozen_images_of_real_sarcomas_are_compared_on_the_same_folds(tmp_path):
+    if not (SHARED / "data/sts7/ehr.csv").exists():
+        pytest.skip("the real sts7 cohort is not beside this checkout (../shared/data/sts7)")
+    words = ["study=sts7_prognosis", f"data.root={SHARED / 'data/sts7'}", "study.folds=3", "study.repeats=1",
+             "study.draws=20", "study.sgd_rounds=2", "study.penalties=[30]"]  # fmt: skip
+    page = run_study(compose_run(words), words, folder=tmp_path, say=lambda line: None)
+    assert sum(row[1] for row in page.tables[0].rows) == 26 and sum(row[2] for row in page.tables[0].rows) == 14
+    widths = {name: len(found["columns"]) for name, found in page.figures.items()}
+    assert widths["records"] == 6 and widths["CT + PET"] == 2 * widths["CT"]
+    assert widths["records + CT + PET"] == widths["records"] + widths["CT + PET"]
+    exact = [note for note in page.notes if "by at most" in note]
+    assert len(exact) == 5
