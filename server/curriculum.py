@@ -93,31 +93,36 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     scores = coordinator.scorer.score(order, task, enrolment.evaluating, label="start")
     coordinator.ledger.append("start_scores", {"step": "start", "task": step.name, "scores": scores})
 
-    state, kept = start, 0
-    if step.rounds > 0 and step.federation.kind == "newton":
-        state, kept = fit_exactly(coordinator, order, enrolment.training)
-        enrolment.training = centers_of(coordinator.ledger, step.name)
-    elif step.rounds > 0:
-        strategy = AdapterStrategy(
-            order,
-            nodes={center: coordinator.federation.nodes[center] for center in enrolment.training},
-            cases={center: enrolment.counts[center]["train"] for center in enrolment.training},
-            sum_shapes=task.sum_shapes,
-            validation={center: enrolment.counts[center].get("validation", 0) for center in enrolment.training},
-            seeded=seeded_names(coordinator, step, start),
-            base_weights=frozen_weights(coordinator.backbone, step.adapter.parts),
-        )
-        strategy.summary()
-        state, kept = run_rounds(
-            coordinator.federation,
-            strategy,
-            task,
-            folder=coordinator.folder,
-            ledger=coordinator.ledger,
-            narrator=coordinator.narrator,
-        )
+    state, kept = train_step(coordinator, order, enrolment) if step.rounds > 0 else (start, 0)
     entry = _commit(coordinator, step, state, enrolment)
     _step_finished(coordinator, step, entry, kept, enrolment, began=began)
+
+
+def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> tuple[State, int]:
+    """The step's rounds from the order's state; the state that they keep, with its round."""
+    step, task = order.step, build_task(order.step.task)
+    if step.federation.kind == "newton":
+        found = fit_exactly(coordinator, order, enrolment.training)
+        enrolment.training = centers_of(coordinator.ledger, step.name)
+        return found
+    strategy = AdapterStrategy(
+        order,
+        nodes={center: coordinator.federation.nodes[center] for center in enrolment.training},
+        cases={center: enrolment.counts[center]["train"] for center in enrolment.training},
+        sum_shapes=task.sum_shapes,
+        validation={center: enrolment.counts[center].get("validation", 0) for center in enrolment.training},
+        seeded=seeded_names(coordinator, step, order.state),
+        base_weights=frozen_weights(coordinator.backbone, step.adapter.parts),
+    )
+    strategy.summary()
+    return run_rounds(
+        coordinator.federation,
+        strategy,
+        task,
+        folder=coordinator.folder,
+        ledger=coordinator.ledger,
+        narrator=coordinator.narrator,
+    )
 
 
 def fit_exactly(coordinator: Coordinator, order: Order, centers: Sequence[str]) -> tuple[State, int]:

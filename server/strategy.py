@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -186,7 +187,8 @@ class AdapterStrategy(Strategy):
         return self.link.advance(start, new)
 
     def _aggregated(self, start: State, server_round: int) -> State:
-        spec, step = self.order.step.federation, self.order.step
+        step = self.order.step
+        spec = _less_faulty(step.federation, by=len(self.outcome.quarantined))
         updates = [
             Update(c, r.state, weight_of(spec, weighed_cases(r, registered=self.cases[c])), r.extra)
             for c, r in self.outcome.accepted.items()
@@ -318,6 +320,16 @@ class AdapterStrategy(Strategy):
                 self.link.acknowledge(center, digest)
             else:
                 self.link.forget(center)
+
+
+def _less_faulty(spec: Any, *, by: int) -> Any:
+    """A robust rule for what the guards let through: an update that they stopped is one of the faulty it allows for.
+
+    Otherwise two attackers whose updates are stopped would also stop the round, because too few updates are left.
+    """
+    if not by or not hasattr(spec, "faulty"):
+        return spec
+    return replace(spec, faulty=max(0, spec.faulty - by))
 
 
 def keeps_state(order: Order) -> bool:

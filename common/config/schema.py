@@ -501,6 +501,28 @@ class Fault:
 
 
 @dataclass
+class AggregationStudy:
+    """Every aggregation rule on one segmentation and one prognosis step."""
+
+    kind: str = "aggregation"
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    steps: list[str] = field(default_factory=lambda: ["tumour_ct", "relapse"])
+    draws: int = 200  # of the patient-level bootstrap
+
+
+@dataclass
+class AttacksStudy:
+    """Every attack against every robust rule, with none, one and two attackers."""
+
+    kind: str = "attacks"
+    seeds: list[int] = field(default_factory=lambda: [1])
+    step: str = "tumour_ct"
+    attackers: list[str] = field(default_factory=lambda: ["CHUP", "CHUS"])  # the first f of them attack
+    attacks: list[str] = field(default_factory=lambda: ["scaled", "sign_flip", "ipm", "alie", "label_flip", "nan"])
+    draws: int = 200
+
+
+@dataclass
 class PhantomPrognosisStudy:
     """Prognosis heads on frozen features of the phantom cohort, for every input, loss and way to learn."""
 
@@ -643,6 +665,8 @@ FEDERATIONS: dict[str, type] = {
     "trimmed_mean": TrimmedMeanFederation,
 }
 STUDIES: dict[str, type] = {
+    "aggregation": AggregationStudy,
+    "attacks": AttacksStudy,
     "pemma_fusion": PemmaFusionStudy,
     "phantom_prognosis": PhantomPrognosisStudy,
     "sts7_prognosis": Sts7PrognosisStudy,

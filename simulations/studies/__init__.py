@@ -8,6 +8,8 @@ from pathlib import Path
 from common.config.schema import Run
 from common.errors import UnknownName
 from simulations.studies import (
+    aggregation,
+    attacks,
     pemma_fusion,
     phantom_prognosis,
     sts7_prognosis,
@@ -20,6 +22,8 @@ from simulations.studies.page import Page, write_page
 Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
 
 STUDIES: dict[str, Study] = {
+    "aggregation": aggregation.run,
+    "attacks": attacks.run,
     "pemma_fusion": pemma_fusion.run,
     "phantom_prognosis": phantom_prognosis.run,
     "sts7_prognosis": sts7_prognosis.run,
