@@ -1,0 +1,140 @@
+"""A node's executor: the hospital's own reviewed checkout answers each message, never the code that arrived with it.
+
+A bundle whose digest is not this checkout's is refused before anything of it is unpacked: the message is answered with
+a code, the sentence goes to this node's log. A bundle of the same digest is not unpacked either: the same code is here.
+
+Two processes for a message: one speaks to the SuperNode, the other opens patient files. When the second one dies (out
+of memory, killed), the first one tries again, and then answers for it; Flower alone would wait over a minute.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.common.serde import context_from_proto, context_to_proto, message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Context as ProtoContext
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.supercore.constant import TaskType
+from flwr.supercore.task_identity import TaskIdentity
+
+from common.errors import WireError
+from common.executor import TaskAccess, end_with, processes, serve
+from common.orders import Reply
+from common.reviewed import bundle_digest
+from common.wire import pack_reply
+
+PRELOAD = ["client.executor", "flwr.supernode.runtime.run_clientapp", "client.app", "client.center"]
+ATTEMPTS = 2
+FOREIGN_CODE, PROCESS_DIED = "declined.code", "process_died"
+
+log = logging.getLogger("fedgraft.node")
+
+
+def answer_task(access: TaskAccess) -> None:
+    """One message, from the SuperNode and back to it; runs in a process of its own."""
+    speak_up()
+    refused: list[str] = []
+
+    def inspect(bundle: bytes, *, skip_prompt: bool) -> None:
+        """In the place where Flower would unpack the bundle."""
+        if reason := foreign(bundle, release=access.release):
+            log.error("code=%s %s", FOREIGN_CODE, reason)
+            refused.append(FOREIGN_CODE)
+
+    def load(fab_id: str, fab_version: str, fab_hash: str) -> Callable[[Message, Context], Message]:
+        """In the place where Flower would import it."""
+        return refusing(refused[0]) if refused else run_apart
+
+    flower: Any = importlib.import_module("flwr.supernode.runtime.run_clientapp")
+    flower.install_from_fab = inspect
+    flower.get_load_client_app_fn = lambda **_: load
+    flower.run_clientapp(
+        runtime_api_address=access.address,
+        token=access.token,
+        insecure=access.insecure,
+        parent_pid=access.parent,
+        runtime_dependency_install=False,
+    )
+
+
+def foreign(bundle: bytes, *, release: str) -> str | None:
+    """Why a bundle is not the code of this checkout, as a sentence; None when it is."""
+    try:
+        digest = bundle_digest(bundle)
+    except WireError as error:
+        return f"The server's bundle was refused: {error}"
+    if digest == release:
+        return None
+    return (
+        f"The server's bundle has digest {digest[:12]}, this hospital's reviewed checkout {release[:12]}: nothing of it "
+        "was unpacked or run. Both sides must use the same release; compare `python -m client release` with the "
+        "coordinator's `python -m server release-digest`."
+    )
+
+
+def refusing(code: str) -> Callable[[Message, Context], Message]:
+    """An app that declines every message."""
+
+    def refuse(message: Message, context: Context) -> Message:
+        return Message(pack_reply(Reply(center_of(context), code=code)), reply_to=message)
+
+    return refuse
+
+
+def run_apart(message: Message, context: Context) -> Message:
+    """Answer a message in another process; its death costs a second attempt, and then this message only."""
+    sent = message_to_proto(message).SerializeToString(), context_to_proto(context).SerializeToString()
+    identity = (TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id)
+    for attempt in range(1, ATTEMPTS + 1):
+        receiver, sender = processes().Pipe(duplex=False)
+        process = processes().Process(target=_work, args=(sender, *sent, identity, os.getpid()), daemon=True)
+        process.start()
+        sender.close()
+        try:
+            return message_from_proto(ProtoMessage.FromString(receiver.recv_bytes()))
+        except EOFError:
+            process.join()
+            log.error("code=%s exitcode=%s attempt=%s of %s", PROCESS_DIED, process.exitcode, attempt, ATTEMPTS)
+        finally:
+            receiver.close()
+    return refusing(PROCESS_DIED)(message, context)
+
+
+def center_of(context: Context) -> str:
+    """The center's code, as the node was started with it."""
+    return str(context.node_config.get("code", "unknown"))
+
+
+def speak_up() -> None:
+    """What this center logs goes to the node's log file: refusals with their sentences, never to the server."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _work(sender: Connection, message: bytes, context: bytes, identity: tuple[int, int, int], parent: int) -> None:
+    end_with(parent)
+    speak_up()
+    from client.app import app
+
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = identity
+    reply = _answer(app, message, context)
+    sender.send_bytes(message_to_proto(reply).SerializeToString())
+    sender.close()
+
+
+def _answer(app: ClientApp, message: bytes, context: bytes) -> Message:
+    return app(
+        message_from_proto(ProtoMessage.FromString(message)), context_from_proto(ProtoContext.FromString(context))
+    )
+
+
+def main() -> None:
+    """Serve the SuperNode until stopped."""
+    serve(TaskType.CLIENT_APP, answer_task, preload=PRELOAD)
