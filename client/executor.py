@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from flwr.app import Context, Message
@@ -25,7 +26,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import WireError
-from common.executor import TaskAccess, end_with, processes, serve
+from common.executor import TaskAccess, end_with, forks, serve
 from common.orders import Reply
 from common.reviewed import bundle_digest
 from common.wire import pack_reply
@@ -40,7 +41,7 @@ log = logging.getLogger("fedgraft.node")
 def answer_task(access: TaskAccess) -> None:
     """One message, from the SuperNode and back to it; runs in a process of its own."""
     speak_up()
-    refused: list[str] = []
+    apart, refused = Apart(), list[str]()
 
     def inspect(bundle: bytes, *, skip_prompt: bool) -> None:
         """In the place where Flower would unpack the bundle."""
@@ -50,18 +51,21 @@ def answer_task(access: TaskAccess) -> None:
 
     def load(fab_id: str, fab_version: str, fab_hash: str) -> Callable[[Message, Context], Message]:
         """In the place where Flower would import it."""
-        return refusing(refused[0]) if refused else run_apart
+        return refusing(refused[0]) if refused else apart.answer
 
     flower: Any = importlib.import_module("flwr.supernode.runtime.run_clientapp")
     flower.install_from_fab = inspect
     flower.get_load_client_app_fn = lambda **_: load
-    flower.run_clientapp(
-        runtime_api_address=access.address,
-        token=access.token,
-        insecure=access.insecure,
-        parent_pid=access.parent,
-        runtime_dependency_install=False,
-    )
+    try:
+        flower.run_clientapp(
+            runtime_api_address=access.address,
+            token=access.token,
+            insecure=access.insecure,
+            parent_pid=access.parent,
+            runtime_dependency_install=False,
+        )
+    finally:
+        apart.close()
 
 
 def foreign(bundle: bytes, *, release: str) -> str | None:
@@ -88,23 +92,40 @@ def refusing(code: str) -> Callable[[Message, Context], Message]:
     return refuse
 
 
-def run_apart(message: Message, context: Context) -> Message:
-    """Answer a message in another process; its death costs a second attempt, and then this message only."""
-    sent = message_to_proto(message).SerializeToString(), context_to_proto(context).SerializeToString()
-    identity = (TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id)
-    for attempt in range(1, ATTEMPTS + 1):
-        receiver, sender = processes().Pipe(duplex=False)
-        process = processes().Process(target=_work, args=(sender, *sent, identity, os.getpid()), daemon=True)
+class Apart:
+    """Processes that wait to answer one message each, away from the one that speaks to the SuperNode.
+
+    They are made at once, while this process still has one thread: it could not fork safely later.
+    """
+
+    def __init__(self, attempts: int = ATTEMPTS):
+        self._waiting = [self._start() for _ in range(attempts)]
+
+    def answer(self, message: Message, context: Context) -> Message:
+        """The message's answer; a process that dies over it costs an attempt, and in the end this message only."""
+        sent = message_to_proto(message).SerializeToString(), context_to_proto(context).SerializeToString()
+        identity = (TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id)
+        while self._waiting:
+            connection, process = self._waiting.pop(0)
+            try:
+                connection.send((*sent, identity))
+                return message_from_proto(ProtoMessage.FromString(connection.recv_bytes()))
+            except (EOFError, OSError):
+                process.join()
+                log.error("code=%s exitcode=%s attempts_left=%s", PROCESS_DIED, process.exitcode, len(self._waiting))
+        return refusing(PROCESS_DIED)(message, context)
+
+    def close(self) -> None:
+        """End those that were not needed."""
+        for _, process in self._waiting:
+            process.kill()
+
+    def _start(self) -> tuple[Connection, BaseProcess]:
+        ours, theirs = forks().Pipe()
+        process = forks().Process(target=_work, args=(theirs, os.getpid()), daemon=True)
         process.start()
-        sender.close()
-        try:
-            return message_from_proto(ProtoMessage.FromString(receiver.recv_bytes()))
-        except EOFError:
-            process.join()
-            log.error("code=%s exitcode=%s attempt=%s of %s", PROCESS_DIED, process.exitcode, attempt, ATTEMPTS)
-        finally:
-            receiver.close()
-    return refusing(PROCESS_DIED)(message, context)
+        theirs.close()
+        return ours, process
 
 
 def center_of(context: Context) -> str:
@@ -118,15 +139,15 @@ def speak_up() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def _work(sender: Connection, message: bytes, context: bytes, identity: tuple[int, int, int], parent: int) -> None:
+def _work(connection: Connection, parent: int) -> None:
     end_with(parent)
     speak_up()
+    message, context, identity = connection.recv()
     from client.app import app
 
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = identity
-    reply = _answer(app, message, context)
-    sender.send_bytes(message_to_proto(reply).SerializeToString())
-    sender.close()
+    connection.send_bytes(message_to_proto(_answer(app, message, context)).SerializeToString())
+    connection.close()
 
 
 def _answer(app: ClientApp, message: bytes, context: bytes) -> Message:

@@ -94,6 +94,11 @@ def processes() -> Any:
     return multiprocessing.get_context(START_METHOD)
 
 
+def forks() -> Any:
+    """How a task's process, which has its imports, starts another while it still has a single thread."""
+    return multiprocessing.get_context("fork" if START_METHOD == "forkserver" else "spawn")
+
+
 def serve(kind: TaskType, run: Callable[[TaskAccess], None], *, preload: Sequence[str]) -> None:
     """Fetch and run tasks until stopped: Flower's own loop around our executor. Reads the process's command line.
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import FedgraftError
@@ -78,10 +78,8 @@ def stop_processes(processes: Sequence[Process], *, grace_s: float = STOP_S) -> 
     """Ask each process group to end, in the given order, then make it end."""
     for process in processes:
         _signal(process, signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            pass
         _signal(process, signal.SIGKILL)  # also what is left of its group
         process.wait()
 

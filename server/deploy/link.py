@@ -102,8 +102,8 @@ def nginx_program() -> str:
     found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if found is None:
         raise FedgraftError(
-            "nginx is not installed: `apt-get install nginx-light`, or set proxy: false in server.yaml and let your own "
-            "proxy serve what nginx.conf in the coordinator's folder serves."
+            "nginx is not installed: `apt-get install nginx-light`, or set proxy: false in server.yaml and let your "
+            "own proxy serve what nginx.conf in the coordinator's folder serves."
         )
     return found
 
