@@ -26,7 +26,7 @@ from client.data.splits import PARTS, split_cases
 from client.data.transforms import augment
 from client.held import hold_back, read_tombstones
 from client.loop import FitLog, Item, fit, optimizer_for
-from client.policy import Policy, check_cases, check_order
+from client.policy import Policy, check_cases, check_order, told
 from client.predict import features_of, predict
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
@@ -64,6 +64,20 @@ class CenterConfig:
     health: str = "127.0.0.1:9097"  # where the running node answers health probes; this machine only
 
 
+def read_config(path: Path | str) -> CenterConfig:
+    """What a center's YAML file says. Raises ConfigError."""
+    try:
+        config = copy.deepcopy(_config(str(path), Path(path).stat().st_mtime_ns))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} is not a center's configuration: there is no such file. Write one with `python -m client init`."
+        ) from error
+    except Exception as error:
+        raise ConfigError(f"{path} is not a center's configuration: {error}") from error
+    assert isinstance(config, CenterConfig)
+    return config
+
+
 class Center:
     """One hospital, for the length of one message."""
 
@@ -76,12 +90,7 @@ class Center:
     @classmethod
     def open(cls, path: Path | str) -> Center:
         """The center that a YAML file describes."""
-        try:
-            config = copy.deepcopy(_config(str(path), Path(path).stat().st_mtime_ns))
-        except Exception as error:
-            raise ConfigError(f"{path} is not a center's configuration: {error}") from error
-        assert isinstance(config, CenterConfig)
-        return cls(config)
+        return cls(read_config(path))
 
     @property
     def vault(self) -> Path:
@@ -109,18 +118,22 @@ class Center:
         """
         check_order(self.config.policy, order)
         self._backbone(order)
-        counts = {name: len(self._subset(order, name)) for name in PARTS}
+        counts = self.split_counts(order)
         if not order.skip_unreadable:  # then a case that cannot be used is a reason not to start
             model, _ = self.model(order)
             for name in PARTS:
                 self.case_set(order, name, model)
         try:
             if order.step.rounds > 0 and counts["train"] > 0:
-                check_cases(self.config.policy, counts["train"])
+                check_cases(self.config.policy, len(self._subset(order, "train")))
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
             return Reply(self.code, code=refusal.code, counts=counts)
         return Reply(self.code, counts=counts)
+
+    def split_counts(self, order: Order) -> dict[str, int]:
+        """Usable cases per split as they may be told: a count below the policy's minimum is told as the minimum."""
+        return {name: told(self.config.policy, len(self._subset(order, name))) for name in PARTS}
 
     def train(self, order: Order) -> Reply:
         """Train the step's adapter on the local training cases, starting from the order's state."""
@@ -160,6 +173,7 @@ class Center:
         cases = self.case_set(order, order.subset, model)
         counts = {"cases": len(cases), "skipped": cases.skipped}
         if len(cases) < max(order.minimum_cell, self.config.policy.minimum_cell, 1):
+            counts["cases"] = told(self.config.policy, len(cases))
             return Reply(self.code, counts={**counts, "suppressed": 1}, seconds=time.perf_counter() - started)
         observations = self.observe(order, model, task, cases)
         sums: Sums = dict(task.sums([o for o, _ in observations]))

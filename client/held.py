@@ -1,8 +1,8 @@
 """What this hospital holds back from every step: modalities it does not share, and patients it has erased.
 
-An erased patient leaves a tombstone in the vault: the ID, whether there was an event, and which files there were. It is
-what the split needs to keep every other patient on the side where they are; a patient who trained one step must not test
-the next. The tombstone's case is never opened and never in a split's part.
+An erased patient leaves a tombstone in the vault: the ID, whether there was an event, and which files there were. It
+is what the split needs to keep every other patient on the side where they are; a patient who trained one step must not
+test the next. The tombstone's case is never opened and never in a split's part.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def read_tombstones(vault: Path) -> list[Tombstone]:
         return [Tombstone(**{**entry, "images": tuple(entry["images"])}) for entry in json.loads(path.read_text())]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
-            f"The vault's list of erased patients, {path.name}, cannot be read ({type(error).__name__}); restore it from "
-            "a backup: without it erased patients would train again."
+            f"The vault's list of erased patients, {path.name}, cannot be read ({type(error).__name__}); restore it "
+            "from a backup: without it erased patients would train again."
         ) from error
 
 

@@ -59,6 +59,11 @@ def check_cases(policy: Policy, cases: int) -> None:
         )
 
 
+def told(policy: Policy, count: int) -> int:
+    """A number of cases as the server may learn it: none is told, a few are told as the minimum cell."""
+    return 0 if count == 0 else max(count, policy.minimum_cell)
+
+
 def quiet_spans(policy: Policy) -> list[tuple[time, time]]:
     """Start and end of each quiet span; one whose end is not after its start runs over midnight. Raises ConfigError."""
     spans = []
