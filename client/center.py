@@ -24,12 +24,13 @@ from client.data.dataset import CaseSet, usable
 from client.data.hecktor import Case, find_cases
 from client.data.splits import PARTS, split_cases
 from client.data.transforms import augment
+from client.held import hold_back, read_tombstones
 from client.loop import FitLog, Item, fit, optimizer_for
-from client.policy import Policy, check_cases, check_order
+from client.policy import Policy, check_cases, check_order, told
 from client.predict import features_of, predict
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
-from common.batch import EHR, Batch
+from common.batch import EHR, MODALITIES, Batch
 from common.config.load import from_json, step_to_json, to_json
 from common.config.schema import BackboneSpec, Step
 from common.errors import ConfigError, PolicyRefusal
@@ -43,7 +44,7 @@ log = logging.getLogger("fedgraft.center")
 
 @dataclass
 class CenterConfig:
-    """``center.yaml``: what only this hospital knows."""
+    """``center.yaml``: what only this hospital knows. `python -m client init` writes one with every key explained."""
 
     code: str = "???"
     root: str = "???"  # folder in a HECKTOR layout
@@ -55,6 +56,26 @@ class CenterConfig:
     deterministic: bool = True
     gpu_memory_gb: float | None = None  # at most this much of the GPU; null: no limit
     policy: Policy = field(default_factory=Policy)
+    layout: str = "auto"  # the HECKTOR edition that the folder follows; auto: any of them
+    modalities: list[str] = field(default_factory=lambda: list(MODALITIES))  # what steps may see: CT, PET, EHR
+    server: str = ""  # host:port of the coordinator; empty in a simulation
+    server_certificate: str = ""  # PEM file of the authority that signed the coordinator's certificate
+    key: str = ""  # this node's private key, made by `python -m client init`
+    health: str = "127.0.0.1:9097"  # where the running node answers health probes; this machine only
+
+
+def read_config(path: Path | str) -> CenterConfig:
+    """What a center's YAML file says. Raises ConfigError."""
+    try:
+        config = copy.deepcopy(_config(str(path), Path(path).stat().st_mtime_ns))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} is not a center's configuration: there is no such file. Write one with `python -m client init`."
+        ) from error
+    except Exception as error:
+        raise ConfigError(f"{path} is not a center's configuration: {error}") from error
+    assert isinstance(config, CenterConfig)
+    return config
 
 
 class Center:
@@ -69,17 +90,26 @@ class Center:
     @classmethod
     def open(cls, path: Path | str) -> Center:
         """The center that a YAML file describes."""
-        try:
-            config = copy.deepcopy(_config(str(path), Path(path).stat().st_mtime_ns))
-        except Exception as error:
-            raise ConfigError(f"{path} is not a center's configuration: {error}") from error
-        assert isinstance(config, CenterConfig)
-        return cls(config)
+        return cls(read_config(path))
+
+    @property
+    def vault(self) -> Path:
+        """This center's folder of what must survive: centers of a simulation may share a root."""
+        return Path(self.config.vault) / self.code
 
     @cached_property
+    def everyone(self) -> list[Case]:
+        """The center's own patients, and a tombstone for each erased one: what the split is dealt over."""
+        return hold_back(
+            _find(self.config.root, self.code),
+            tombstones=read_tombstones(self.vault),
+            modalities=self.config.modalities,
+        )
+
+    @property
     def cases(self) -> list[Case]:
         """The center's own patients."""
-        return _find(self.config.root, self.code)
+        return [case for case in self.everyone if not case.erased]
 
     def describe(self, order: Order) -> Reply:
         """Counts of usable cases per split: what the server may know before the step starts.
@@ -88,18 +118,22 @@ class Center:
         """
         check_order(self.config.policy, order)
         self._backbone(order)
-        counts = {name: len(self._subset(order, name)) for name in PARTS}
+        counts = self.split_counts(order)
         if not order.skip_unreadable:  # then a case that cannot be used is a reason not to start
             model, _ = self.model(order)
             for name in PARTS:
                 self.case_set(order, name, model)
         try:
             if order.step.rounds > 0 and counts["train"] > 0:
-                check_cases(self.config.policy, counts["train"])
+                check_cases(self.config.policy, len(self._subset(order, "train")))
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
             return Reply(self.code, code=refusal.code, counts=counts)
         return Reply(self.code, counts=counts)
+
+    def split_counts(self, order: Order) -> dict[str, int]:
+        """Usable cases per split as they may be told: a count below the policy's minimum is told as the minimum."""
+        return {name: told(self.config.policy, len(self._subset(order, name))) for name in PARTS}
 
     def train(self, order: Order) -> Reply:
         """Train the step's adapter on the local training cases, starting from the order's state."""
@@ -139,6 +173,7 @@ class Center:
         cases = self.case_set(order, order.subset, model)
         counts = {"cases": len(cases), "skipped": cases.skipped}
         if len(cases) < max(order.minimum_cell, self.config.policy.minimum_cell, 1):
+            counts["cases"] = told(self.config.policy, len(cases))
             return Reply(self.code, counts={**counts, "suppressed": 1}, seconds=time.perf_counter() - started)
         observations = self.observe(order, model, task, cases)
         sums: Sums = dict(task.sums([o for o, _ in observations]))
@@ -198,8 +233,8 @@ class Center:
         return backbone
 
     def _subset(self, order: Order, name: str) -> list[Case]:
-        wanted = [case for case in self.cases if usable(case, order.step)]
-        return split_cases(wanted, split=order.split)[name]
+        wanted = [case for case in self.everyone if usable(case, order.step)]
+        return [case for case in split_cases(wanted, split=order.split)[name] if not case.erased]
 
     def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:
         """The prepared cases of one split, kept in this process."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 import time
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
@@ -18,6 +17,7 @@ from common.config.schema import Run, Step
 from common.errors import ConfigError
 from common.files import write_bytes
 from common.ledger import Ledger
+from common.machine import environment
 from common.model import AdaptedModel
 from common.orders import Order, State
 from common.tasks import build_task, merge_sums
@@ -126,7 +126,7 @@ def _begin(coordinator: Coordinator) -> None:
     path = coordinator.folder.config
     if not path.exists():
         write_bytes(path, resolved)
-    elif path.read_bytes() != resolved:
+    elif _deciding(path.read_text()) != _deciding(resolved.decode()):
         raise ConfigError(
             f"{coordinator.folder.path} holds a run with another configuration (see config.yaml there): "
             "give this run another name=…, or delete the folder."
@@ -141,6 +141,13 @@ def _begin(coordinator: Coordinator) -> None:
         coordinator.ledger.append("run_resumed", {"base": coordinator.base})
         return
     coordinator.ledger.append("run_started", _run_started(coordinator))
+
+
+def _deciding(resolved: str) -> dict[str, Any]:
+    """A resolved configuration without what no result depends on: the number of workers."""
+    config: Any = OmegaConf.to_container(OmegaConf.create(resolved))
+    config["runtime"].pop("workers", None)
+    return config
 
 
 def _run_started(coordinator: Coordinator) -> dict[str, Any]:
@@ -181,27 +188,6 @@ def _step_card(step: Step) -> dict[str, Any]:
         "metric": step.selection.metric or build_task(step.task).primary,
         "starts_from": step.starts_from,
     }
-
-
-def environment(device: str, threads: int) -> dict[str, Any]:
-    """What a figure depends on beside the code."""
-    import flwr
-
-    return {
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "flwr": flwr.__version__,
-        "platform": platform.platform(),
-        "cores": _cores(),
-        "threads": threads,
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-    }
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, start: State) -> None:

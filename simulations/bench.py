@@ -34,11 +34,11 @@ from common.config.schema import Run, Step
 from common.errors import RoundFailed
 from common.files import write_json
 from common.ledger import Ledger
+from common.machine import environment
 from common.model import AdaptedModel
 from common.orders import Order, Reply, State
 from common.tasks import build_task
 from common.wire import declared_sums
-from server.curriculum import environment
 from server.enrolment import enrol
 from server.federation import Federation
 from server.folder import RunFolder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from common.config.rules import check_run
 from common.config.schema import Run, Runtime
 from common.errors import DataError
 from common.ledger import Ledger
+from common.machine import usable_cores
 from server.finish import verify_in_fresh_process, write_outputs
 from server.folder import RunFolder
 from simulations.centers import data_roots, write_centers
@@ -85,8 +85,7 @@ def worker_count(runtime: Runtime) -> int:
     """Configured workers, or one per core divided by the threads of each."""
     if runtime.workers > 0:
         return runtime.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // runtime.threads)
+    return max(1, usable_cores() // runtime.threads)
 
 
 def _progress(done: int, of: int) -> None:

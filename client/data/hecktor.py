@@ -39,6 +39,7 @@ class Case:
         days, event: relapse-free survival in days, and 1 for a relapse or 0 for censoring; both or neither.
         findings: 18 of 0, 1 or -1 (unknown), in the order of `common.findings.FINDINGS`; chest cohort only.
         report: a radiology report that came with the case; chest cohort only.
+        erased: a tombstone that keeps an erased patient's place in the split (`client.held`); nothing else is left.
     """
 
     patient: str
@@ -50,6 +51,7 @@ class Case:
     event: int | None
     findings: tuple[int, ...] | None
     report: str | None
+    erased: bool = False
 
 
 def find_cases(root: Path, *, center: str | None = None) -> list[Case]:

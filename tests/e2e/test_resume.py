@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.config.load import compose_run
+from common.errors import ConfigError
 from common.ledger import Ledger
 from server import curriculum, rounds, scoring
 from server.folder import RunFolder
@@ -88,6 +89,16 @@ def test_a_finished_run_started_again_does_no_work(tmp_path, small_centers, monk
     first = adapters(federate(run, tmp_path, small_centers))
     monkeypatch.setattr(LocalGrid, "send_and_receive", dies(LocalGrid.send_and_receive, at=1))
     assert adapters(federate(run, tmp_path, small_centers)) == first
+
+
+def test_a_run_may_go_on_with_another_number_of_workers_but_not_of_threads(tmp_path, small_centers):
+    run = small_run(centers=["CHUM"], steps=["tumour_ct"], rounds=1)
+    first = adapters(federate(run, tmp_path, small_centers))
+    run.runtime.workers += 1
+    assert adapters(federate(run, tmp_path, small_centers)) == first
+    run.runtime.threads += 1  # convolution gradients depend on it
+    with pytest.raises(ConfigError, match="another configuration"):
+        federate(run, tmp_path, small_centers)
 
 
 @pytest.mark.slow
