@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import secrets
+import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.errors import FedgraftError
 from common.processes import (
@@ -23,6 +25,9 @@ from common.processes import (
     terminated_is_interrupted,
 )
 from common.reviewed import own_digest
+
+if TYPE_CHECKING:
+    from client.center import CenterConfig
 
 PAUSES_S = (5.0, 10.0, 30.0, 60.0)  # before the first, second, … start after a crash
 STEADY_S = 120.0  # a node that ran for so long starts counting anew
@@ -45,16 +50,32 @@ REFUSALS = {  # what Flower says -> what it means here
 }
 
 
-@dataclass
-class NodeConfig:
-    """The section ``node`` of ``center.yaml``: how this hospital reaches its coordinator."""
+@dataclass(frozen=True)
+class Node:
+    """What of a center's file its node needs, and where it keeps its own files."""
 
-    server: str = "???"  # the coordinator's address, host:port; the node only calls out
-    ca: str = "ca.crt"  # certificate of the coordinator's authority
-    key: str = "node.key"  # this node's private key (ECDSA P-384, OpenSSH format); never leaves this machine
-    home: str = ".node"  # the node's own files: logs, Flower's folder, the secret between its two processes
-    port: int = 9094  # on loopback, between the node's two processes
-    health_port: int | None = None  # on loopback: gRPC health service for compose, systemd or monitoring
+    code: str  # under which the coordinator enrolled the node's public key
+    center: Path  # center.yaml; only its path is given to Flower, and only on this machine
+    server: str  # the coordinator's address, host:port; the node only calls out
+    ca: Path  # certificate of the coordinator's authority
+    key: Path  # this node's private key (ECDSA, OpenSSH format); never leaves this machine
+    home: Path  # logs, Flower's folder, the secret between the node's two processes
+    health: str  # loopback address of the gRPC health service
+    port: int  # on loopback, between the node's two processes
+
+    @property
+    def log(self) -> Path:
+        """What Flower's SuperNode says since its last start."""
+        return self.home / "node.log"
+
+    @property
+    def secret(self) -> Path:
+        """Who holds it is handed the node's messages; made anew at every start."""
+        return self.home / "executor.secret"
+
+    def said(self) -> str:
+        """The log's text."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
 class NodeRefused(FedgraftError):
@@ -63,79 +84,79 @@ class NodeRefused(FedgraftError):
     code = "node"
 
 
-def start(config: NodeConfig, *, center: Path, code: str, say: Callable[[str], None] = print) -> None:
-    """Run the node until it is stopped (Ctrl-C, SIGTERM), through crashes of either of its processes.
-
-    Args:
-        center: the hospital's ``center.yaml``; only its path is given to Flower, and only on this machine.
-        code: the center's code, under which the coordinator enrolled the node's public key.
+def start(center: Path, config: CenterConfig, *, say: Callable[[str], None] = print) -> int:
+    """Run a hospital's node until it is stopped (Ctrl-C, SIGTERM), through crashes of either of its processes.
 
     Raises:
         NodeRefused: the coordinator does not know this node's key, or its certificate is not the one expected here.
         FedgraftError: a file is missing.
     """
-    _check_files(config, center)
-    release = own_digest()
-    say(f"{code}: release {release[:12]}, coordinator {config.server}, log {_log(config)}")
-    crashes = 0
-    _sign_off(config)  # an earlier start may have ended with its machine
+    node = node_of(center, config)
+    _check_files(node)
+    release, crashes = own_digest(), 0
+    say(f"{node.code}: release {release[:12]}, coordinator {node.server}, logs in {node.home}")
+    _sign_off(node)  # an earlier start may have ended with its machine
     with terminated_is_interrupted():
         while True:
-            started, node = time.monotonic(), _start_both(config, center=center, code=code, release=release)
+            started, running = time.monotonic(), _start_both(node, release=release)
             try:
-                ended = _wait_for_one(node)
+                ended = _wait_for_one(running)
             except KeyboardInterrupt:
-                return
+                return 0
             finally:
-                stop_processes(node)
-            _sign_off(config)
-            _raise_if_refused(config)
-            crashes = 0 if time.monotonic() - started > STEADY_S else crashes + 1
-            pause = PAUSES_S[min(max(crashes - 1, 0), len(PAUSES_S) - 1)]
-            say(f"{code}: {ended} ended; the node starts again in {pause:.0f} s. Its log: {_log(config)}")
+                stop_processes(running)
+            _sign_off(node)
+            _raise_if_refused(node)
+            crashes = 1 if time.monotonic() - started > STEADY_S else crashes + 1
+            pause = PAUSES_S[min(crashes, len(PAUSES_S)) - 1]
+            say(f"{node.code}: {ended} ended; the node starts again in {pause:.0f} s")
             try:
                 time.sleep(pause)
             except KeyboardInterrupt:
-                return
+                return 0
 
 
-def supernode_command(config: NodeConfig, *, center: Path, code: str) -> list[str]:
+def node_of(center: Path, config: CenterConfig) -> Node:
+    """The node that a center's file describes."""
+    return Node(
+        code=config.code,
+        center=center.resolve(),
+        server=config.server,
+        ca=Path(config.server_certificate).resolve(),
+        key=Path(config.key).resolve(),
+        home=(center.parent / f".node-{config.code}").resolve(),
+        health=config.health,
+        port=_free_port(),
+    )
+
+
+def supernode_command(node: Node) -> list[str]:
     """Flower's SuperNode as this project starts it: TLS, a key of its own, tasks only for our executor."""
-    command = [program("flower-supernode"), "--superlink", config.server]
-    command += ["--root-certificates", str(Path(config.ca).resolve())]
-    command += ["--auth-supernode-private-key", str(Path(config.key).resolve())]
-    command += ["--isolation", "process", "--superexec-auth-secret-file", str(_secret(config).resolve())]
-    command += ["--host", "127.0.0.1", "--port", str(config.port)]
-    command += ["--node-config", f'center="{center.resolve()}" code="{code}"']
-    if config.health_port is not None:
-        command += ["--health-server-address", f"127.0.0.1:{config.health_port}"]
-    return command
+    command = [program("flower-supernode"), "--superlink", node.server, "--root-certificates", str(node.ca)]
+    command += ["--auth-supernode-private-key", str(node.key)]
+    command += ["--isolation", "process", "--superexec-auth-secret-file", str(node.secret)]
+    command += ["--host", "127.0.0.1", "--port", str(node.port), "--health-server-address", node.health]
+    return [*command, "--node-config", f'center="{node.center}" code="{node.code}"']
 
 
-def executor_command(config: NodeConfig, *, release: str, parent: int) -> list[str]:
-    """Our executor: the only thing that holds the secret with which tasks are handed out."""
-    command = [
-        sys.executable,
-        "-c",
-        "from client.executor import main; main()",
-        "--runtime-api-address",
-        f"127.0.0.1:{config.port}",
-    ]
-    return [*command, "--secret", str(_secret(config).resolve()), "--release", release, "--parent-pid", str(parent)]
+def executor_command(node: Node, *, release: str, parent: int) -> list[str]:
+    """Our executor: the only thing that holds the secret with which messages are handed out."""
+    command = [sys.executable, "-c", "from client.executor import main; main()"]
+    command += ["--runtime-api-address", f"127.0.0.1:{node.port}", "--secret", str(node.secret)]
+    return [*command, "--release", release, "--parent-pid", str(parent)]
 
 
-def _start_both(config: NodeConfig, *, center: Path, code: str, release: str) -> list[Process]:
-    home = Path(config.home)
-    _write_secret(_secret(config))
-    if _log(config).exists():
-        _log(config).replace(home / "node.log.1")
-    supernode = start_process(supernode_command(config, center=center, code=code), log=_log(config), home=home)
-    command = executor_command(config, release=release, parent=supernode.pid)
-    return [start_process(command, log=home / "center.log", home=home), supernode]
+def _start_both(node: Node, *, release: str) -> list[Process]:
+    _write_secret(node.secret)
+    if node.log.exists():
+        node.log.replace(node.home / "node.log.1")
+    supernode = start_process(supernode_command(node), log=node.log, home=node.home)
+    command = executor_command(node, release=release, parent=supernode.pid)
+    return [start_process(command, log=node.home / "center.log", home=node.home), supernode]
 
 
-def _wait_for_one(node: list[Process]) -> str:
-    executor, supernode = node
+def _wait_for_one(running: list[Process]) -> str:
+    executor, supernode = running
     while True:
         if supernode.poll() is not None:
             return "Flower's SuperNode"
@@ -144,12 +165,12 @@ def _wait_for_one(node: list[Process]) -> str:
         time.sleep(WATCH_S)
 
 
-def _sign_off(config: NodeConfig) -> None:
+def _sign_off(node: Node) -> None:
     """Tell the coordinator that this node is gone, so that a round does not wait for a message that died with it.
 
     Flower would find out after a minute, and would refuse to let the node in again before.
     """
-    found = NODE_ID.findall(_said(config))
+    found = NODE_ID.findall(node.said())
     if not found:
         return
     import httpx
@@ -159,46 +180,39 @@ def _sign_off(config: NodeConfig) -> None:
     from flwr.supernode.fleet_http_client import FleetHttpClient
     from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-    key = load_ssh_private_key(Path(config.key).read_bytes(), None)
+    key = load_ssh_private_key(node.key.read_bytes(), None)
     signed = [
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),
         NodeAuthHttpInterceptor(key, key.public_key()),  # type: ignore[arg-type]
     ]
     try:
-        with FleetHttpClient.from_server_address(config.server, False, str(Path(config.ca)), signed) as client:
+        with FleetHttpClient.from_server_address(node.server, False, str(node.ca), signed) as client:
             client.DeactivateNode(DeactivateNodeRequest(node_id=int(found[-1])))
     except (httpx.HTTPError, RuntimeError):
         return  # the coordinator cannot be reached: it will notice the silence by itself
 
 
-def _raise_if_refused(config: NodeConfig) -> None:
-    said = _said(config)
+def _raise_if_refused(node: Node) -> None:
+    said = node.said()
     reason = next((sentence for mark, sentence in REFUSALS.items() if mark in said), None)
     if reason is not None and not NODE_ID.search(said):
-        raise NodeRefused(reason.format(server=config.server, key=config.key, ca=config.ca))
+        raise NodeRefused(reason.format(server=node.server, key=node.key, ca=node.ca))
 
 
-def _check_files(config: NodeConfig, center: Path) -> None:
-    missing = [str(path) for path in (center, Path(config.ca), Path(config.key)) if not path.is_file()]
+def _check_files(node: Node) -> None:
+    missing = [str(path) for path in (node.center, node.ca, node.key) if not path.is_file()]
     if missing:
         raise FedgraftError(
             f"Not here: {', '.join(missing)}. `python -m client init` makes the key and the center's file; the "
-            "coordinator sends ca.crt."
+            "coordinator sends the certificate of its authority."
         )
-    Path(config.home).mkdir(parents=True, exist_ok=True)
+    node.home.mkdir(parents=True, exist_ok=True)
 
 
-def _log(config: NodeConfig) -> Path:
-    return Path(config.home) / "node.log"
-
-
-def _said(config: NodeConfig) -> str:
-    """What Flower's SuperNode has said since its last start."""
-    return _log(config).read_text(errors="replace") if _log(config).exists() else ""
-
-
-def _secret(config: NodeConfig) -> Path:
-    return Path(config.home) / "executor.secret"
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _write_secret(path: Path) -> None:

@@ -58,7 +58,7 @@ class Federation:
         Waits until ``at_least`` nodes are connected, at most for the patience; raises RoundFailed when none is.
         """
         codes = None if self.enrolled is None else {node: code for code, node in self.enrolled().items()}
-        node_ids = self._wait_for_nodes(max(at_least, len(codes or ())))
+        node_ids = self._wait_for_nodes(at_least)
         exchange = self._send(
             {str(node): node for node in node_ids}, order, "query.describe", order.step.federation.deadline_s
         )
