@@ -77,9 +77,9 @@ def foreign(bundle: bytes, *, release: str) -> str | None:
     if digest == release:
         return None
     return (
-        f"The server's bundle has digest {digest[:12]}, this hospital's reviewed checkout {release[:12]}: nothing of it "
-        "was unpacked or run. Both sides must use the same release; compare `python -m client release` with the "
-        "coordinator's `python -m server release-digest`."
+        f"The server's bundle has digest {digest[:12]}, this hospital's reviewed checkout {release[:12]}: nothing of "
+        "it was unpacked or run. Both sides must use the same release; `python -m client start` and `python -m server "
+        "start` print theirs."
     )
 
 

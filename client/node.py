@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.errors import FedgraftError
 from common.processes import (
@@ -181,7 +181,7 @@ def _sign_off(node: Node) -> None:
     from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
     key = load_ssh_private_key(node.key.read_bytes(), None)
-    signed = [
+    signed: list[Any] = [
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),
         NodeAuthHttpInterceptor(key, key.public_key()),  # type: ignore[arg-type]
     ]

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -114,6 +114,6 @@ def _signal(process: Process, number: signal.Signals) -> None:
         return
 
 
-def _end_with_parent():  # type: ignore[no-untyped-def]
+def _end_with_parent() -> Callable[[], object]:
     libc = ctypes.CDLL(None)
     return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import RoundFailed
+from common.errors import FedgraftError, RoundFailed
 
 HANDOVER_S = 90.0  # a server that lost its SuperLink needs so long, at most, to notice
 
@@ -62,6 +62,13 @@ class RunFolder:
     def evaluation(self, key: str) -> Path:
         """One center's sums for one state."""
         return self.path / "evaluations" / f"{key}.safetensors"
+
+
+def existing(path: Path) -> RunFolder:
+    """A run folder with a ledger. Raises FedgraftError for anything else."""
+    if not RunFolder(path).ledger.exists():
+        raise FedgraftError(f"{path} is no run folder: it has no ledger.jsonl.")
+    return RunFolder(path)
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
@@ -88,8 +90,6 @@ class Control:
     def start_run(self, config: Mapping[str, str]) -> int:
         """Start the two apps of this checkout with a run configuration; Flower's run id."""
         bundle = build_fab_from_files(dict(release_files()))[0]
-        import hashlib
-
         fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
         settings: UserConfig = dict(config)
         request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto(settings))
@@ -119,7 +119,7 @@ class Control:
 @contextmanager
 def control(address: str, authority: Path) -> Iterator[Control]:
     """The control API at a loopback address. Raises LinkUnreachable when nothing answers."""
-    interceptors = [CliClientHttpInterceptor(), RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
+    interceptors: list[Any] = [CliClientHttpInterceptor(), RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
     client = ControlHttpClient.from_server_address(
         address, insecure=False, root_certificates=authority.read_bytes(), interceptors=interceptors
     )

@@ -15,7 +15,7 @@ from typing import Any
 from common.config.load import compose_run
 from common.config.rules import check_run
 from common.config.schema import Run
-from common.errors import FedgraftError, RoundFailed
+from common.errors import RoundFailed
 from common.ledger import Ledger
 from server.deploy.control import LinkUnreachable, RunState, control
 from server.deploy.place import Deployment
@@ -130,11 +130,3 @@ def absolute(run: Run) -> list[str]:
     """Overrides that make the run's own paths independent of the working directory."""
     paths = {"backbone.weights": run.backbone.weights, "backbone.text_folder": run.backbone.text_folder}
     return [f"{key}={Path(path).resolve()}" for key, path in paths.items() if path and not Path(path).is_absolute()]
-
-
-def check_folder(folder: Path) -> RunFolder:
-    """A run folder with a ledger. Raises FedgraftError for anything else."""
-    found = RunFolder(folder)
-    if not found.ledger.exists():
-        raise FedgraftError(f"{folder} is no run folder: it has no ledger.jsonl.")
-    return found
