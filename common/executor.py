@@ -41,9 +41,16 @@ class TaskAccess:
 class OwnCode:
     """A Flower executor (its ``Executor`` protocol) that runs one function of ours in a process per task."""
 
-    def __init__(self, kind: TaskType, run: Callable[[TaskAccess], None], *, release: str):
-        self.kind, self.run, self.release = kind, run, release
-        self._processes: list[BaseProcess] = []
+    def __init__(
+        self,
+        kind: TaskType,
+        run: Callable[[TaskAccess], None],
+        *,
+        release: str,
+        died: Callable[[TaskAccess, int], None] | None = None,
+    ):
+        self.kind, self.run, self.release, self.died = kind, run, release, died
+        self._running: list[tuple[BaseProcess, TaskAccess]] = []
 
     def get_eligible_capacity(
         self, supported: set[TaskType], *, insecure: bool = False, root_certificates_path: str | None = None
@@ -75,16 +82,19 @@ class OwnCode:
         )
         process = processes().Process(target=self.run, args=(access,))
         process.start()
-        self._processes.append(process)
+        self._running.append((process, access))
         return LaunchResult.accepted()
 
     def reconcile(self) -> None:
-        """Forget the processes that ended."""
-        self._processes = [process for process in self._processes if process.is_alive()]
+        """Forget the processes that ended, and report those that a signal ended."""
+        for process, access in self._running:
+            if process.exitcode is not None and process.exitcode < 0 and self.died is not None:
+                self.died(access, -process.exitcode)
+        self._running = [(process, access) for process, access in self._running if process.exitcode is None]
 
     def close(self) -> None:
         """Ask what still runs to end."""
-        for process in self._processes:
+        for process, _ in self._running:
             if process.is_alive():
                 process.terminate()
 
@@ -99,18 +109,25 @@ def forks() -> Any:
     return multiprocessing.get_context("fork" if START_METHOD == "forkserver" else "spawn")
 
 
-def serve(kind: TaskType, run: Callable[[TaskAccess], None], *, preload: Sequence[str]) -> None:
+def serve(
+    kind: TaskType,
+    run: Callable[[TaskAccess], None],
+    *,
+    preload: Sequence[str],
+    died: Callable[[TaskAccess, int], None] | None = None,
+) -> None:
     """Fetch and run tasks until stopped: Flower's own loop around our executor. Reads the process's command line.
 
     Args:
         run: answers one task, in a process of its own.
         preload: modules that every such process finds imported.
+        died: told of a process that a signal ended, with the signal's number.
     """
     arguments = _arguments()
     if START_METHOD == "forkserver":
         processes().set_forkserver_preload(list(preload))
         processes().Process(target=_nothing).start()  # the imports happen now, not when the first message comes
-    executor = OwnCode(kind, run, release=arguments.release)
+    executor = OwnCode(kind, run, release=arguments.release, died=died)
     superexec.get_executor = lambda *_, **__: executor
     superexec.run_superexec(
         runtime_api_address=arguments.runtime_api_address,

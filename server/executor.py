@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import httpx
+from flwr.common.constant import SubStatus
 from flwr.supercore.constant import TaskType
 
 from common.errors import WireError
@@ -45,6 +48,24 @@ def run_task(access: TaskAccess) -> None:
     )
 
 
+def report_death(access: TaskAccess, number: int) -> None:
+    """Tell the SuperLink at once that a run's process was killed; it would notice after a minute of silence."""
+    from flwr.proto.runtime_pb2 import PushTaskOutputRequest
+    from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+    from flwr.supercore.runtime import RuntimeHttpClient
+
+    interceptors: list[Any] = [
+        RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
+        RuntimeTokenHttpInterceptor(access.token),
+    ]
+    certificates = None if access.certificates is None else Path(access.certificates).read_bytes()
+    client = RuntimeHttpClient.from_server_address(access.address, access.insecure, certificates, interceptors)
+    with suppress(httpx.HTTPError):
+        details = f"The ServerApp's process was ended by signal {number}."
+        client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=details))
+    client.close()
+
+
 def main() -> None:
     """Serve the SuperLink until stopped."""
-    serve(TaskType.SERVER_APP, run_task, preload=PRELOAD)
+    serve(TaskType.SERVER_APP, run_task, preload=PRELOAD, died=report_death)

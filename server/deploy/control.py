@@ -20,6 +20,7 @@ from flwr.proto.control_pb2 import (
     ListRunsRequest,
     RegisterNodeRequest,
     StartRunRequest,
+    StopRunRequest,
     UnregisterNodeRequest,
 )
 from flwr.supercore.control import ControlHttpClient
@@ -97,6 +98,10 @@ class Control:
         if not response.HasField("run_id"):
             raise FedgraftError("The SuperLink did not start the run; its log is in logs/superlink.log.")
         return int(response.run_id)
+
+    def stop_run(self, run: int) -> None:
+        """End a run that nobody carries out any more."""
+        self._client.StopRun(StopRunRequest(run_id=run))
 
     def runs(self) -> list[RunState]:
         """All runs, the newest first."""

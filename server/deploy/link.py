@@ -159,6 +159,7 @@ def _start_missing(place: Deployment, running: dict[str, Process], *, release: s
             superlink_command(place), log=place.logs / "superlink.log", home=place.home
         )
         _wait_until_healthy(place, running["superlink"])
+        _end_orphans(place)
         running["executor"] = start_process(
             executor_command(place, release=release, parent=running["superlink"].pid),
             log=place.logs / "executor.log",
@@ -169,6 +170,16 @@ def _start_missing(place: Deployment, running: dict[str, Process], *, release: s
         command = [nginx_program(), "-p", str(place.home), "-c", str(place.path / "nginx.conf")]
         running["nginx"] = start_process(command, log=place.logs / "nginx.log", home=place.home)
     say("ready")
+
+
+def _end_orphans(place: Deployment) -> None:
+    """Runs that an earlier SuperLink left under way have lost their ServerApp: Flower would notice after a minute."""
+    from server.deploy.control import control
+
+    with control(place.link, place.authority) as link:
+        for run in link.runs():
+            if not run.is_over:
+                link.stop_run(run.run)
 
 
 def _watch(place: Deployment, running: dict[str, Process]) -> str:

@@ -25,7 +25,7 @@ from server.narration import Narrator
 
 POLL_S = 1.0
 PATIENCE_S = 180.0  # for a SuperLink that is starting again
-FRUITLESS = 3  # runs that end without one finished round more: the cause is not a crash
+FRUITLESS = {True: 2, False: 10}  # runs without one finished round more that are tried: after an exception, a crash
 
 
 def run_curriculum_here(
@@ -42,12 +42,12 @@ def run_curriculum_here(
     folder.path.mkdir(parents=True, exist_ok=True)
     story, fruitless = Follower(folder, run, say), 0
     while unfinished(run, folder):
-        before = story.told
+        before = rounds_done(folder)
         state = _run_once(place, run, folder, overrides, story)
         if not unfinished(run, folder):
             break
-        fruitless = fruitless + 1 if story.told == before else 0
-        if fruitless >= FRUITLESS:
+        fruitless = fruitless + 1 if rounds_done(folder) == before else 0
+        if fruitless >= FRUITLESS["exception" in state.details]:
             raise RoundFailed(
                 f"Flower's run ended before step '{unfinished(run, folder)[0]}' was finished: "
                 f"{state.details or state.outcome} (its log is {place.logs / 'executor.log'}). Start the same command "
@@ -64,6 +64,12 @@ def unfinished(run: Run, folder: RunFolder) -> list[str]:
     """Steps that the ledger does not hold."""
     ledger = Ledger(folder.ledger)
     return [name for name in run.steps if not ledger.finished(name)]
+
+
+def rounds_done(folder: RunFolder) -> int:
+    """Finished rounds and steps: what a resumed run does not repeat."""
+    ledger = Ledger(folder.ledger)
+    return len(ledger.events("round_finished")) + len(ledger.events("step_finished"))
 
 
 class Follower:
