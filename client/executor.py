@@ -28,10 +28,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import WireError
 from common.executor import TaskAccess, end_with, forks, serve
-from common.orders import Reply
 from common.packing import pack, unpack
 from common.reviewed import bundle_digest
-from common.wire import pack_reply
 
 PRELOAD = ["client.executor", "flwr.supernode.runtime.run_clientapp", "client.app", "client.center"]
 ATTEMPTS = 2
@@ -87,6 +85,8 @@ def foreign(bundle: bytes, *, release: str) -> str | None:
 
 def refusing(code: str) -> Callable[[Message, Context], Message]:
     """An app that declines every message."""
+    from common.orders import Reply  # with torch, which the process that only fetches messages does without
+    from common.wire import pack_reply
 
     def refuse(message: Message, context: Context) -> Message:
         return Message(pack(pack_reply(Reply(center_of(context), code=code))), reply_to=message)

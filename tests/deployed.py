@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from simulations.loopback import Loopback, loopback
+from simulations.loopback import Loopback
 from tests.small import write_cohort
 
 SIZES = {"CHUM": 6, "CHUP": 5, "MDA": 7}
@@ -16,15 +14,6 @@ VIEW = [f"steps.{step}.view.{key}=[16,16,16]" for step in ("tumour_ct", "tumour_
 def roots(base: Path) -> dict[str, Path]:
     """Each hospital's own data folder."""
     return {code: write_cohort(base / f"{code}-data", {code: count}) for code, count in SIZES.items()}
-
-
-@contextmanager
-def federation(base: Path) -> Iterator[Loopback]:
-    """A coordinator and three enrolled hospitals, all at work; stopped on leaving."""
-    with loopback(base, roots(base)) as made:
-        made.start_server()
-        start_nodes(made, *made.centers)
-        yield made
 
 
 def start_nodes(fed: Loopback, *codes: str) -> None:

@@ -5,7 +5,19 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was sent upwards, a stream per connection."""
+
+    upwards: list[bytes]
+
+    def requests(self) -> list[tuple[str, bytes]]:
+        """(path, body) of every HTTP request, connection by connection."""
+        return [request for stream in self.upwards for request in _requests(stream)]
 
 
 class RecordingProxy:
@@ -24,10 +36,6 @@ class RecordingProxy:
     def close(self) -> None:
         """Take no more connections."""
         self._listener.close()
-
-    def requests(self) -> list[tuple[str, bytes]]:
-        """(path, body) of every HTTP request, connection by connection."""
-        return [request for stream in self.upwards for request in _requests(bytes(stream))]
 
     def _accept(self) -> None:
         while True:

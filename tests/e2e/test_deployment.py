@@ -27,9 +27,9 @@ from common.tasks import build_task
 from common.wire import STATUS_COUNTS, check_declared, declared_sums, unpack_reply
 from server.deploy.place import Deployment
 from server.deploy.status import status
-from simulations.loopback import Loopback
-from tests.deployed import SIZES, federation, one_step, overrides, start_nodes
-from tests.recording import RecordingProxy
+from simulations.loopback import Loopback, loopback
+from tests.deployed import SIZES, one_step, overrides, roots, start_nodes
+from tests.recording import Recording, RecordingProxy
 from tests.small import adapters, federate, write_centers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
@@ -38,29 +38,36 @@ RUN_S = 600.0
 
 
 @pytest.fixture(scope="module")
-def fed(tmp_path_factory):
-    """The federation of this module's tests; they use it one after the other."""
-    with federation(tmp_path_factory.mktemp("federation")) as made:
-        yield made
+def proxy_and_fed(tmp_path_factory):
+    """The federation of this module's tests, and the proxy through which its hospitals reach nginx."""
+    base = tmp_path_factory.mktemp("federation")
+    with loopback(base, roots(base)) as made:
+        made.start_server()
+        proxy = RecordingProxy(made.coordinator, public_port(made))
+        for code in SIZES:
+            change(made, code, server=f"localhost:{proxy.port}")
+        start_nodes(made, *SIZES)
+        yield proxy, made
+        proxy.close()
 
 
 @pytest.fixture(scope="module")
-def recorded(fed):
-    """A proxy between the hospitals' nodes and nginx during the undisturbed run, and what `server run` said."""
-    port = int(OmegaConf.load(fed.coordinator / "server.yaml").public_port)
-    proxy = RecordingProxy(fed.coordinator, port)
-    fed.stop(*SIZES)
-    for code in SIZES:
-        change(fed, code, server=f"localhost:{proxy.port}")
-    start_nodes(fed, *SIZES)
-    fed.start_run(overrides("undisturbed"))
-    said = fed.finish_run(within_s=RUN_S)
-    fed.stop(*SIZES)
-    for code in SIZES:
-        change(fed, code, server=f"localhost:{port}")
-    start_nodes(fed, *SIZES)
-    yield proxy, said
-    proxy.close()
+def fed(proxy_and_fed):
+    """The federation; the tests use it one after the other."""
+    return proxy_and_fed[1]
+
+
+@pytest.fixture(scope="module")
+def recorded(proxy_and_fed):
+    """The bytes that hospitals sent during an undisturbed run, and what `server run` said."""
+    proxy, made = proxy_and_fed
+    made.start_run(overrides("undisturbed"))
+    said = made.finish_run(within_s=RUN_S)
+    return Recording([bytes(stream) for stream in proxy.upwards]), said
+
+
+def public_port(fed: Loopback) -> int:
+    return int(OmegaConf.load(fed.coordinator / "server.yaml").public_port)
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +131,11 @@ def test_status_shows_hospitals_and_the_finished_run(fed, recorded):
 # ---- 4. what crossed the wire ------------------------------------------------------------------------------------
 
 
-def replies_on_the_wire(proxy: RecordingProxy) -> list[Message]:
+def replies_on_the_wire(recording: Recording) -> list[Message]:
     """Every reply that hospitals sent, put together from the recorded bytes."""
     objects: dict[str, bytes] = {}
     found: list[str] = []
-    for path, body in proxy.requests():
+    for path, body in recording.requests():
         if path == "/v1/fleet/push-object":
             request = PushObjectRequest.FromString(body)
             objects[request.object_id] = request.object_content
@@ -160,7 +167,7 @@ def test_the_wire_carries_declared_arrays_sums_and_status_codes_only(fed, record
 def test_no_byte_names_a_patient_or_is_a_voxel(fed, recorded):
     import nibabel as nib
 
-    sent = b"".join(bytes(stream) for stream in recorded[0].upwards)
+    sent = b"".join(recorded[0].upwards)
     assert len(sent) > 1_000_000 and not PATIENT.search(sent)
     assert not any(word in sent for word in (b"imagesTr", b".nii", b"Traceback", str(fed.base).encode()))
     for code in SIZES:
@@ -275,7 +282,7 @@ def test_a_plaintext_connection_a_foreign_authority_and_the_control_api_are_refu
     make_authority(tmp_path / "other.crt", tmp_path / "other.key")
     fed.make_hospital("HGJ", tmp_path, server_certificate=str(tmp_path / "other.crt"))
     assert "is not signed by" in stranger(fed, "HGJ")
-    port = int(OmegaConf.load(fed.coordinator / "server.yaml").public_port)
+    port = public_port(fed)
     with pytest.raises(urllib.error.HTTPError, match="400"):
         urllib.request.urlopen(f"http://localhost:{port}/v1/fleet/activate-node", data=b"")
     for path in ("/v1/control/start-run", "/v1/control/register-node", "/v1/runtime/acquire-task", "/docs"):
