@@ -7,7 +7,7 @@ NAME ?= quickstart
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup simulate test test-all check compare bench clean
+.PHONY: help setup simulate test test-all check compare federation bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -26,6 +26,9 @@ simulate: $(READY) ## seven centers, one frozen model, five steps: the quickstar
 
 compare: $(READY) ## the quickstart federated, centralized and local, with controls, in one report
 	$(BIN)/python -m simulations compare curriculum=quickstart
+
+federation: $(READY) ## a coordinator and three hospitals as processes, over TLS, through two crashes
+	$(BIN)/python -m simulations federation
 
 bench: $(READY) ## round overhead and federated / centralized process time
 	$(BIN)/python -m simulations bench

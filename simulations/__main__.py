@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python -m simulations run curriculum=smoke name=try1 runtime.workers=1
   python -m simulations compare curriculum=quickstart
   python -m simulations flower curriculum=smoke
+  python -m simulations federation
   python -m simulations bench
   python -m simulations phantom --out data/phantom --scale 0.2 --seed 11
 """
@@ -36,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     flower.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=smoke")
     bench = commands.add_parser("bench", help="what the federation costs beside training, on this machine")
     bench.add_argument("--out", type=Path, default=Path("runs/bench.json"))
+    federation = commands.add_parser("federation", help="a coordinator and three hospitals as processes, two crashes")
+    federation.add_argument("--out", type=Path, default=Path("runs/federation"))
     phantom = commands.add_parser("phantom", help="make the synthetic cohort on disk")
     phantom.add_argument("--out", type=Path, required=True)
     phantom.add_argument("--scale", type=float, default=0.2, help="1.0 is HECKTOR's 524 patients")
@@ -52,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         "compare": _compare,
         "pretrain": _pretrain,
         "phantom": _phantom,
+        "federation": _federation,
         "flower": _flower,
         "bench": _bench,
     }
@@ -69,6 +73,18 @@ def _run(arguments: argparse.Namespace) -> None:
     folder = simulate(arguments.overrides)
     Console(width=max(Console().width, 100)).print(summary_table(json.loads(folder.results.read_text())))
     print(f"report: {folder.report}")
+
+
+def _federation(arguments: argparse.Namespace) -> None:
+    from simulations.federation import demonstrate
+
+    found = demonstrate(arguments.out.resolve(), say=lambda line: print(line, flush=True))
+    print(f"{found.rounds} rounds, {found.round_s:.1f} s each, {found.overhead_s:.1f} s of it beside training")
+    print(
+        f"a hospital's round: {found.up_mb:.2f} MB up, {found.down_mb:.2f} MB down; recovery {found.recovery_s:.0f} s"
+    )
+    print("the adapters are those of the simulation, bit for bit")
+    print(f"report: {arguments.out / 'deployed' / 'report.html'}")
 
 
 def _compare(arguments: argparse.Namespace) -> None:
