@@ -60,6 +60,18 @@ def find_cases(root: Path, *, center: str | None = None) -> list[Case]:
     Raises:
         DataError: the folder is missing, it holds no case, or its tables or names are broken; all problems together.
     """
+    cases, problems = survey(root, center=center)
+    if problems:
+        raise DataError(problems)
+    return cases
+
+
+def survey(root: Path, *, center: str | None = None) -> tuple[list[Case], list[str]]:
+    """The cases that can be seen below ``root`` and everything that is wrong with names and tables, one sentence each.
+
+    Raises:
+        DataError: the folder is missing.
+    """
     root = Path(root)
     if not root.is_dir():
         raise DataError(
@@ -75,9 +87,8 @@ def find_cases(root: Path, *, center: str | None = None) -> list[Case]:
     own = sorted(patient for patient, where in everyone.items() if wanted in (None, where))
     if not own:
         problems.append(_nobody(root, center, sorted(set(everyone.values()))))
-    if problems:
-        raise DataError(problems)
-    return [_case(p, everyone[p], files.get(p, {}), rows, findings.get(p), reports.get(p)) for p in own]
+    cases = [_case(p, everyone[p], files.get(p, {}), rows, findings.get(p), reports.get(p)) for p in own]
+    return cases, problems
 
 
 Files = dict[str, dict[str, list[Path]]]  # patient -> role -> paths
