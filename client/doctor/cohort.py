@@ -195,7 +195,7 @@ def check_counts(config: CenterConfig, cases: Sequence[Case], examined: Sequence
         yield Finding(
             WARNING,
             "cohort",
-            f"There are {counts['with a relapse']} relapses: this center's own concordance says nothing.",
+            f"So few relapses ({counts['with a relapse']}) say nothing about this center's own concordance.",
             "Nothing; its patients still help the federation.",
         )
     if any(CT not in case.images for case in cases):

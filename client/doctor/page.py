@@ -20,7 +20,7 @@ from common.files import write_bytes
 
 TEMPLATE = Path(__file__).with_name("page.html")
 COLORS = ("#E69F00", "#56B4E9")  # Okabe-Ito: GTVp, GTVn
-SIDE, STEP_MM = 128, 3.0  # a thumbnail: pixels, and millimeters per pixel
+SIDE, STEP_MM = 128, 2.0  # a thumbnail: pixels, and millimeters per pixel
 SOFT_TISSUE_HU = (-200.0, 300.0)
 SHOWN_SUV = (0.0, 10.0)
 
@@ -58,7 +58,7 @@ def _worst(findings: Sequence[Finding], patient: str) -> str:
 
 
 def thumbnail(volumes: Mapping[str, Volume]) -> bytes:
-    """A PNG of three square views, 128 pixels of 3 mm each: axial CT, axial and coronal CT with PET and the label.
+    """A PNG of three square views, 128 pixels of 2 mm each: axial CT, axial and coronal CT with PET and the label.
 
     The views run through the label's middle, else through the CT's; CT and PET are both drawn in space, so that a shift
     shows.

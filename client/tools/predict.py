@@ -1,0 +1,249 @@
+"""Use a learned adapter on this hospital's own images: masks on each CT's own grid, risks, survival curves, findings.
+
+The bank is a run's bank folder or what the coordinator exported; no server and no center.yaml are needed. For every
+task that the bank has learned the fitting head is chosen: the one that uses the most of what a case has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from client.data.hecktor import Case
+    from client.data.volumes import Prepared
+    from common.backbones.base import Backbone
+    from common.bank import AdapterBank, Entry
+    from common.batch import Batch
+    from common.model import AdaptedModel
+    from common.tasks import Task
+
+EXAMPLE = (
+    "python -m client predict --bank runs/quickstart --ct CHUM-001__CT.nii.gz --pet CHUM-001__PT.nii.gz --out out\n"
+    "  python -m client predict --bank runs/quickstart --folder /data/hecktor --out out"
+)
+SHIPPED = ("mini", "tiny")  # frozen models that come with fedgraft: configs/backbone
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bank", type=Path, required=True, help="folder with the bank's heads.json, or one above it")
+    parser.add_argument("--out", type=Path, required=True, help="where masks and predictions.json go")
+    parser.add_argument("--ct", type=Path, help="one CT (NIfTI)")
+    parser.add_argument("--pet", type=Path, help="its PET in SUV (NIfTI)")
+    parser.add_argument("--folder", type=Path, help="instead: every case of a folder in a HECKTOR layout")
+    parser.add_argument("--lineage", help="use this lineage's head only, instead of the fitting one for every task")
+    parser.add_argument("--region", default="head_neck", help="what the images show (head_neck)")
+    parser.add_argument("--weights", type=Path, help="weights of the released CT-CLIP, where the bank is made with it")
+    parser.add_argument("--text-folder", type=Path, help="its text side's folder")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict for every case, write, and print one line each."""
+    import torch
+
+    from common.bank import AdapterBank
+    from common.files import write_json
+
+    torch.set_num_threads(1)
+    cases = _cases(arguments)
+    bank = AdapterBank(bank_folder(arguments.bank))
+    found: dict[str, dict[str, Any]] = {}
+    models = Models(bank, device=arguments.device, weights=arguments.weights, text_folder=arguments.text_folder)
+    for case in cases:
+        found[case.patient] = {}
+        for entry in chosen(bank, case, region=arguments.region, lineage=arguments.lineage):
+            answer = predict_case(models.of(entry), case, device=arguments.device)
+            mask = answer.pop("mask", None)
+            if mask is not None:
+                path = arguments.out / f"{case.patient}__{entry.lineage}.nii.gz"
+                _write_mask(path, mask, case)
+                answer["mask"] = path.name
+            found[case.patient][entry.lineage] = {"task": entry.step.task.kind, "adapter": entry.key, **answer}
+            print(f"{case.patient} {entry.lineage}: {_line(answer)}")
+    write_json(arguments.out / "predictions.json", found)
+    print(f"{arguments.out / 'predictions.json'}: {len(found)} cases")
+    return 0
+
+
+def bank_folder(given: Path) -> Path:
+    """The folder that holds heads.json. Raises BankError."""
+    from common.errors import BankError
+
+    for folder in (given, given / "bank"):
+        if (folder / "heads.json").is_file():
+            return folder
+    raise BankError(
+        f"{given} is no adapter bank: there is no heads.json in it; name runs/NAME/bank or an exported bank."
+    )
+
+
+def chosen(bank: AdapterBank, case: Case, *, region: str, lineage: str | None = None) -> Iterator[Entry]:
+    """The heads to use for a case: a named one, or for every task that was learned the fitting one.
+
+    Raises:
+        BankError: the lineage was never learned, or nothing in the bank fits the case.
+    """
+    from common.errors import BankError
+
+    if lineage is not None:
+        yield bank.entry(bank.head(lineage))
+        return
+    has = modalities_of(case)
+    entries = [bank.entry(key) for key in bank.heads().values()]
+    fitting = sorted(
+        {e.step.task.kind for e in entries if e.step.region == region and set(e.step.modalities) <= set(has)}
+    )
+    if not fitting:
+        raise BankError(
+            f"The bank learned nothing for {region} from {'+'.join(has) or 'nothing'}; it has "
+            + ("; ".join(f"{e.lineage} ({e.step.region}, {'+'.join(e.step.modalities)})" for e in entries) or "nothing")
+            + "."
+        )
+    for task in fitting:
+        yield bank.entry(bank.route(task=task, modalities=has, region=region, center=case.center))
+
+
+def modalities_of(case: Case) -> list[str]:
+    """What a case can show to a step."""
+    from client.data.reports import report_text
+    from common.batch import CT, EHR, PET
+
+    there = {CT: CT in case.images, PET: PET in case.images, EHR: bool(report_text(case.record))}
+    return [name for name, is_there in there.items() if is_there]
+
+
+def predict_case(model: AdaptedModel, case: Case, *, device: str = "cpu") -> dict[str, Any]:
+    """What one adapter says of one case: ``mask`` uint8 on the CT file's own grid, ``risk`` with a survival curve, or
+    probabilities by class."""
+    import torch
+
+    from client.data.volumes import prepare
+    from client.predict import predict
+    from common.batch import CT
+
+    step, prepared = model.step, None
+    if CT in step.modalities and CT in case.images:
+        prepared = prepare(case, view=step.view, modalities=step.modalities, with_label=False)
+    with torch.no_grad():
+        batch = batch_of(case, prepared, step.modalities, model.backbone).to(device)
+        output = predict(model, batch, features=None, window=step.view.window).cpu()
+    return _read(model.task, output, prepared, case)
+
+
+def batch_of(case: Case, prepared: Prepared | None, modalities: Sequence[str], backbone: Backbone) -> Batch:
+    """One case without targets."""
+    import torch
+
+    from client.data.reports import report_text
+    from common.batch import EHR, Batch
+
+    inputs = {} if prepared is None else {name: image[None] for name, image in prepared.images.items()}
+    if EHR in modalities:
+        inputs[EHR] = backbone.tokenizer([report_text(case.record)])
+    return Batch(inputs, {name: torch.ones(1, dtype=torch.bool) for name in inputs}, {})
+
+
+def _read(task: Task, output: torch.Tensor, prepared: Prepared | None, case: Case) -> dict[str, Any]:
+    """A task's output in words of the clinic."""
+    from client.predict import mask_on
+    from common.batch import CT
+    from common.errors import ConfigError
+
+    if task.kind == "segmentation" and prepared is not None:
+        mask, voxel_ml = mask_on(output[0].softmax(dim=0).numpy(), prepared.affine, case.images[CT])
+        volumes = {name: float((mask == i).sum() * voxel_ml) for i, name in enumerate(task.structures, start=1)}  # type: ignore[attr-defined]
+        return {"mask": mask, "milliliters": {name: round(volume, 3) for name, volume in volumes.items()}}
+    if task.kind == "prognosis":
+        curve = task.survival_curve(output)[0].tolist()  # type: ignore[attr-defined]
+        days = task.cuts.tolist()  # type: ignore[attr-defined]
+        return {"risk": float(task.risk(output)[0]), "days": days, "relapse_free": curve}  # type: ignore[attr-defined]
+    if task.kind == "classification":
+        return {"probabilities": dict(zip(task.classes, output[0].sigmoid().tolist(), strict=True))}  # type: ignore[attr-defined]
+    raise ConfigError(f"predict does not know how to show the task '{task.kind}'; name another adapter with --lineage.")
+
+
+def _write_mask(path: Path, mask: np.ndarray, case: Case) -> None:
+    import nibabel as nib
+
+    from client.tools.prepare import write_nifti
+    from common.batch import CT
+
+    image: Any = nib.load(case.images[CT])
+    write_nifti(path, mask, image.affine)
+
+
+def _cases(arguments: argparse.Namespace) -> list[Case]:
+    """One case from two files, or all of a folder. Raises ConfigError, DataError."""
+    from client.data.hecktor import Case, find_cases
+    from common.batch import CT, PET
+    from common.errors import ConfigError
+
+    if (arguments.ct is None) == (arguments.folder is None):
+        raise ConfigError("Name one CT with --ct, and its PET with --pet, or a folder of cases with --folder.")
+    if arguments.folder is not None:
+        return find_cases(arguments.folder)
+    images = {CT: arguments.ct} | ({} if arguments.pet is None else {PET: arguments.pet})
+    name = re.sub(r"(__CT|_ct)?\.nii(\.gz)?$", "", arguments.ct.name)
+    return [Case(name, "", images, None, {}, None, None, None, None)]
+
+
+class Models:
+    """The adapted models of a bank by key, and their frozen models by digest, made when one is first asked for.
+
+    Args:
+        weights, text_folder: of the released CT-CLIP, where the bank was made with it; else the shipped models serve.
+    """
+
+    def __init__(self, bank: AdapterBank, *, device: str, weights: Path | None = None, text_folder: Path | None = None):
+        from common.config.load import compose_run
+        from common.config.schema import BackboneSpec
+
+        self._bank, self._device = bank, device
+        self._tried = " or ".join(SHIPPED) if weights is None else str(weights)
+        self._specs = [compose_run([f"backbone={name}"]).backbone for name in SHIPPED]
+        if weights is not None:
+            folder = None if text_folder is None else str(text_folder)
+            self._specs = [BackboneSpec(config="released", weights=str(weights), text_folder=folder)]
+        self._backbones: dict[str, Backbone] = {}
+        self._models: dict[str, AdaptedModel] = {}
+
+    def of(self, entry: Entry) -> AdaptedModel:
+        """The model of an entry. Raises BackboneError where no frozen model that is here has its digest."""
+        from common.model import AdaptedModel
+
+        if entry.key not in self._models:
+            model = AdaptedModel(self._backbone(entry), entry.step, seed=0)
+            model.load(self._bank.get(entry.key))
+            self._models[entry.key] = model.to(self._device).eval()
+        return self._models[entry.key]
+
+    def _backbone(self, entry: Entry) -> Backbone:
+        from common.backbones import backbone_digest, load_backbone
+        from common.errors import BackboneError
+
+        while entry.base not in self._backbones and self._specs:
+            backbone = load_backbone(self._specs.pop(0)).to(self._device)
+            self._backbones[backbone_digest(backbone)] = backbone
+        if entry.base not in self._backbones:
+            raise BackboneError(
+                f"The adapter '{entry.lineage}' was learned on the frozen model {entry.base[:12]}, which is not "
+                f"{self._tried}; name its weights with --weights."
+            )
+        return self._backbones[entry.base]
+
+
+def _line(answer: dict[str, Any]) -> str:
+    if "milliliters" in answer:
+        return ", ".join(f"{name} {volume:.1f} ml" for name, volume in answer["milliliters"].items())
+    if "risk" in answer:
+        return (
+            f"risk {answer['risk']:.3f}, relapse-free at {answer['days'][-1]:.0f} days {answer['relapse_free'][-1]:.2f}"
+        )
+    return ", ".join(f"{name} {p:.2f}" for name, p in answer["probabilities"].items())
