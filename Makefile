@@ -34,7 +34,7 @@ test: $(READY) ## the fast tests
 	$(BIN)/python -m pytest -q
 
 test-all: $(READY) ## the slow tests too (processes, Ray)
-	$(BIN)/python -m pytest -q -m "slow"
+	$(BIN)/python -m pytest -q -m "slow or e2e"
 
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
@@ -41,9 +41,15 @@ class Exchange:
 class Federation:
     """The centers behind a Grid, by code."""
 
-    def __init__(self, grid: Grid, *, patience_s: float = 60.0):
+    def __init__(
+        self, grid: Grid, *, patience_s: float = 60.0, enrolled: Callable[[], Mapping[str, int]] | None = None
+    ):
+        """Args:
+        enrolled: code -> node id as they are now, where nodes have keys: none can then speak for another center.
+        """
         self.grid = grid
         self.patience_s = patience_s
+        self.enrolled = enrolled
         self.nodes: dict[str, int] = {}
 
     def discover(self, order: Order, *, at_least: int = 1) -> Exchange:
@@ -51,6 +57,7 @@ class Federation:
 
         Waits until ``at_least`` nodes are connected, at most for the patience; raises RoundFailed when none is.
         """
+        codes = None if self.enrolled is None else {node: code for code, node in self.enrolled().items()}
         node_ids = self._wait_for_nodes(at_least)
         exchange = self._send(
             {str(node): node for node in node_ids}, order, "query.describe", order.step.federation.deadline_s
@@ -58,6 +65,9 @@ class Federation:
         found = Exchange(seconds=exchange.seconds)
         for node, reply in exchange.replies.items():
             if reply.code == UNREACHED:
+                continue
+            if codes is not None and codes.get(int(node)) != reply.center:
+                log.warning("a node enrolled as %s calls itself %s: left out", codes.get(int(node)), reply.center)
                 continue
             if reply.center in found.replies:
                 log.warning("two nodes call themselves %s: the second one is left out", reply.center)

@@ -1,0 +1,50 @@
+"""The coordinator's executor: it runs this checkout's ServerApp, and only for a bundle of the same code."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from flwr.supercore.constant import TaskType
+
+from common.errors import WireError
+from common.executor import TaskAccess, serve
+from common.reviewed import ROOT, bundle_digest
+
+PRELOAD = ["server.executor", "flwr.superlink.runtime.run_serverapp", "server.curriculum"]
+
+log = logging.getLogger("fedgraft.server")
+
+
+def run_task(access: TaskAccess) -> None:
+    """One run, from the SuperLink's input to its output; runs in a process of its own."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    os.chdir(ROOT)  # configurations name files relative to the checkout
+
+    def inspect(bundle: bytes, *, skip_prompt: bool) -> None:
+        """In the place where Flower would unpack the bundle."""
+        if bundle_digest(bundle) != access.release:
+            raise WireError("This run's bundle is not the code of this coordinator's checkout; nothing of it was run.")
+
+    flower: Any = importlib.import_module("flwr.superlink.runtime.run_serverapp")
+    flower.install_from_fab = inspect
+    flower.get_project_dir = lambda *_: ROOT  # in the place where it would have unpacked it
+    flower.run_serverapp(
+        runtime_api_address=access.address,
+        log_queue=Queue(),
+        token=access.token,
+        insecure=access.insecure,
+        certificates=None if access.certificates is None else Path(access.certificates).read_bytes(),
+        parent_pid=access.parent,
+        runtime_dependency_install=False,
+    )
+
+
+def main() -> None:
+    """Serve the SuperLink until stopped."""
+    serve(TaskType.SERVER_APP, run_task, preload=PRELOAD)
