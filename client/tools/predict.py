@@ -7,6 +7,7 @@ task that the bank has learned the fitting head is chosen: the one that uses the
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from common.backbones.base import Backbone
     from common.bank import AdapterBank, Entry
     from common.batch import Batch
+    from common.config.schema import BackboneSpec
     from common.model import AdaptedModel
     from common.tasks import Task
 
@@ -33,6 +35,7 @@ SHIPPED = ("mini", "tiny")  # frozen models that come with fedgraft: configs/bac
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bank", type=Path, required=True, help="folder with the bank's heads.json, or one above it")
+    parser.add_argument("--signer", metavar="FINGERPRINT", help="of the coordinator's key; refuses any other's export")
     parser.add_argument("--out", type=Path, required=True, help="where masks and predictions.json go")
     parser.add_argument("--ct", type=Path, help="one CT (NIfTI)")
     parser.add_argument("--pet", type=Path, help="its PET in SUV (NIfTI)")
@@ -48,14 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict for every case, write, and print one line each."""
     import torch
 
-    from common.bank import AdapterBank
     from common.files import write_json
 
     torch.set_num_threads(1)
     cases = _cases(arguments)
-    bank = AdapterBank(bank_folder(arguments.bank))
+    bank, spec = open_bank(arguments.bank, signer=arguments.signer)
     found: dict[str, dict[str, Any]] = {}
-    models = Models(bank, device=arguments.device, weights=arguments.weights, text_folder=arguments.text_folder)
+    candidates = frozen_candidates(spec, weights=arguments.weights, text_folder=arguments.text_folder)
+    models = Models(bank, candidates, device=arguments.device)
     for case in cases:
         found[case.patient] = {}
         for entry in chosen(bank, case, region=arguments.region, lineage=arguments.lineage):
@@ -72,16 +75,42 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def bank_folder(given: Path) -> Path:
-    """The folder that holds heads.json. Raises BankError."""
-    from common.errors import BankError
+def open_bank(given: Path, *, signer: str | None = None) -> tuple[AdapterBank, BackboneSpec | None]:
+    """A bank and, where it was exported, the frozen model that its manifest names.
 
-    for folder in (given, given / "bank"):
-        if (folder / "heads.json").is_file():
-            return folder
-    raise BankError(
-        f"{given} is no adapter bank: there is no heads.json in it; name runs/NAME/bank or an exported bank."
-    )
+    Raises:
+        BankError: there is no bank, an export was changed after it was signed, or not ``signer`` signed it.
+    """
+    from common.bank import AdapterBank
+    from common.config.load import from_json
+    from common.config.schema import BackboneSpec
+    from common.errors import BankError
+    from common.exported import MANIFEST, check_export
+
+    folder = next((f for f in (given, given / "bank") if (f / "heads.json").is_file()), None)
+    if folder is None:
+        raise BankError(f"{given} is no adapter bank: it has no heads.json; name runs/NAME or an exported folder.")
+    top = next((f for f in (given, given.parent) if (f / MANIFEST).is_file()), None)
+    if top is None and signer is not None:
+        raise BankError(f"{given} is not signed: it is a run's own bank and no export; leave --signer out to trust it.")
+    manifest = {} if top is None else check_export(top, signer=signer)
+    spec = from_json(BackboneSpec, json.dumps(manifest["backbone"])) if "backbone" in manifest else None
+    return AdapterBank(folder), spec
+
+
+def frozen_candidates(
+    named: BackboneSpec | None, *, weights: Path | None = None, text_folder: Path | None = None
+) -> list[BackboneSpec]:
+    """Frozen models that may be a bank's: the released one with given weights; else what an export names, where it
+    needs no file of the coordinator's, and those that come with fedgraft."""
+    from common.config.load import compose_run
+    from common.config.schema import BackboneSpec
+
+    if weights is not None:
+        folder = None if text_folder is None else str(text_folder)
+        return [BackboneSpec(config="released", weights=str(weights), text_folder=folder)]
+    own = [] if named is None or named.weights or named.config == "released" else [named]
+    return own + [compose_run([f"backbone={name}"]).backbone for name in SHIPPED]
 
 
 def chosen(bank: AdapterBank, case: Case, *, region: str, lineage: str | None = None) -> Iterator[Entry]:
@@ -198,19 +227,12 @@ class Models:
     """The adapted models of a bank by key, and their frozen models by digest, made when one is first asked for.
 
     Args:
-        weights, text_folder: of the released CT-CLIP, where the bank was made with it; else the shipped models serve.
+        candidates: frozen models to try, in this order.
     """
 
-    def __init__(self, bank: AdapterBank, *, device: str, weights: Path | None = None, text_folder: Path | None = None):
-        from common.config.load import compose_run
-        from common.config.schema import BackboneSpec
-
+    def __init__(self, bank: AdapterBank, candidates: Sequence[BackboneSpec], *, device: str):
         self._bank, self._device = bank, device
-        self._tried = " or ".join(SHIPPED) if weights is None else str(weights)
-        self._specs = [compose_run([f"backbone={name}"]).backbone for name in SHIPPED]
-        if weights is not None:
-            folder = None if text_folder is None else str(text_folder)
-            self._specs = [BackboneSpec(config="released", weights=str(weights), text_folder=folder)]
+        self._specs, self._tried = list(candidates), " or ".join(map(_name, candidates))
         self._backbones: dict[str, Backbone] = {}
         self._models: dict[str, AdaptedModel] = {}
 
@@ -237,6 +259,10 @@ class Models:
                 f"{self._tried}; name its weights with --weights."
             )
         return self._backbones[entry.base]
+
+
+def _name(spec: BackboneSpec) -> str:
+    return spec.weights or (spec.config if spec.kind == "ct_clip" else spec.kind)
 
 
 def _line(answer: dict[str, Any]) -> str:
