@@ -40,6 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     phantom.add_argument("--out", type=Path, required=True)
     phantom.add_argument("--scale", type=float, default=0.2, help="1.0 is HECKTOR's 524 patients")
     phantom.add_argument("--seed", type=int, default=11)
+    dicom = commands.add_parser("dicom", help="a center's cases as DICOM, to try python -m client prepare on")
+    dicom.add_argument("--root", type=Path, required=True, help="folder in a HECKTOR layout")
+    dicom.add_argument("--center", required=True, help="code of the center, e.g. CHUM")
+    dicom.add_argument("--out", type=Path, required=True)
     pretrain = commands.add_parser("pretrain", help="pre-train the mini CT-CLIP on synthetic chest cases")
     pretrain.add_argument("--out", type=Path, default=Path("common/backbones/mini"))
     pretrain.add_argument("--cases", type=int, default=2400)
@@ -52,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         "compare": _compare,
         "pretrain": _pretrain,
         "phantom": _phantom,
+        "dicom": _dicom,
         "flower": _flower,
         "bench": _bench,
     }
@@ -121,6 +126,14 @@ def _bench(arguments: argparse.Namespace) -> None:
     for table in bench_tables(found):
         Console(width=max(Console().width, 110)).print(table)
     print(f"figures: {arguments.out}")
+
+
+def _dicom(arguments: argparse.Namespace) -> None:
+    from client.data.hecktor import find_cases
+    from simulations.dicom import export_cohort
+
+    count = export_cohort(find_cases(arguments.root, center=arguments.center), arguments.out)
+    print(f"{arguments.out}: {count} made-up persons as DICOM")
 
 
 def _phantom(arguments: argparse.Namespace) -> None:

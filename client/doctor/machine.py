@@ -24,10 +24,10 @@ def check_machine(config: CenterConfig) -> Iterator[Finding]:
     yield from _folder("cache", Path(config.cache), "Prepared volumes")
     yield from _folder("vault", Path(config.vault), "The record of what left and the table of codes")
     yield from _vault(Path(config.vault), Path(config.root))
-    if time.time() < RELEASED:
-        yield Finding(
-            ERROR, "machine", f"The clock says {time.strftime('%Y-%m-%d %H:%M')}.", "Set it, and keep it with NTP."
-        )
+    now = time.time()
+    if now < RELEASED:
+        clock = time.strftime("%Y-%m-%d %H:%M", time.localtime(now))
+        yield Finding(ERROR, "machine", f"The clock says {clock}.", "Set it, and keep it with NTP.")
 
 
 def _device(config: CenterConfig) -> Iterator[Finding]:

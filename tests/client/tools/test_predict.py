@@ -71,13 +71,13 @@ def test_an_exported_folder_is_checked_before_it_is_used(tmp_path, bank, small_r
         (["--ct", "a.nii.gz", "--folder", "b"], "Name one CT with --ct"),
         (["--ct", "a.nii.gz", "--region", "chest"], "The bank learned nothing for chest from CT; it has"),
         (["--ct", "a.nii.gz", "--lineage", "hpv"], "Nothing was ever learned for 'hpv'. Learned: relapse_ct"),
-        (["--ct", "a.nii.gz"], "An image file cannot be opened|CT file is missing"),
+        (["--ct", "a.nii.gz"], "The CT file is missing, corrupt or truncated"),
         (["--ct", "a.nii.gz", "--signer", "ab"], "is not signed"),
     ],
 )
 def test_what_cannot_be_predicted_is_said(tmp_path, bank, words, sentence, capsys):
     assert predict(bank.path, tmp_path, *words) == 2
-    assert any(part in capsys.readouterr().err for part in sentence.split("|"))
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_bank_is_named(tmp_path, capsys):
