@@ -13,6 +13,7 @@ import importlib
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -28,6 +29,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from common.errors import WireError
 from common.executor import TaskAccess, end_with, forks, serve
 from common.orders import Reply
+from common.packing import pack, unpack
 from common.reviewed import bundle_digest
 from common.wire import pack_reply
 
@@ -87,7 +89,7 @@ def refusing(code: str) -> Callable[[Message, Context], Message]:
     """An app that declines every message."""
 
     def refuse(message: Message, context: Context) -> Message:
-        return Message(pack_reply(Reply(center_of(context), code=code)), reply_to=message)
+        return Message(pack(pack_reply(Reply(center_of(context), code=code))), reply_to=message)
 
     return refuse
 
@@ -151,9 +153,11 @@ def _work(connection: Connection, parent: int) -> None:
 
 
 def _answer(app: ClientApp, message: bytes, context: bytes) -> Message:
-    return app(
-        message_from_proto(ProtoMessage.FromString(message)), context_from_proto(ProtoContext.FromString(context))
-    )
+    received = message_from_proto(ProtoMessage.FromString(message))
+    with suppress(WireError):  # an order that is not packed is none that the app understands, and it says so
+        received.content = unpack(received.content)
+    reply = app(received, context_from_proto(ProtoContext.FromString(context)))
+    return Message(pack(reply.content), reply_to=received)
 
 
 def main() -> None:

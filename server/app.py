@@ -24,12 +24,15 @@ def main(grid: Grid, context: Context) -> None:
     from server.federation import Federation
     from server.folder import RunFolder, alone_in
     from server.narration import Narrator
+    from server.packed_grid import PackedGrid
 
     run = compose_run(shlex.split(str(context.run_config.get("overrides", ""))))
     check_run(run)
     folder = RunFolder(Path(str(context.run_config.get("run-dir") or Path("runs") / run.name)))
     nodes = str(context.run_config.get("nodes", ""))
     enrolled = (lambda: json.loads(Path(nodes).read_text())) if nodes else None
+    if enrolled is not None:  # over a network, not a simulation's runtime
+        grid = PackedGrid(grid)
     with alone_in(folder):
         narrator = Narrator(folder.tensorboard)
         run_curriculum(Coordinator(Federation(grid, enrolled=enrolled), run, folder, narrator))

@@ -6,19 +6,22 @@ started here and stopped by its id.
 
 from __future__ import annotations
 
+import io
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 from omegaconf import OmegaConf
 
+import client.__main__
+import server.__main__
 from common.errors import FedgraftError
 from common.files import write_bytes
 from common.ledger import Ledger
@@ -60,15 +63,14 @@ class Loopback:
         """`client init` over a folder of patients; ``settings`` change keys of its center.yaml."""
         place = self.base / code
         server = OmegaConf.load(self.coordinator / "server.yaml")
-        given = {"code": code, "root": root, "server": f"localhost:{server.public_port}"}
+        given: dict[str, object] = {"code": code, "root": root, "server": f"localhost:{server.public_port}"}
         given |= {"server-certificate": self.coordinator / "ca.crt"}
         given |= {"cache": place / "cache", "vault": place / "vault", "minimum-cases": 1, "minimum-cell": 1}
         words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
         place.mkdir(parents=True, exist_ok=True)
         command("client", "init", "--yes", "--out", str(place / "center.yaml"), *words)
-        changed = OmegaConf.merge(
-            OmegaConf.load(place / "center.yaml"), {"health": f"127.0.0.1:{free_ports(1)[0]}", **settings}
-        )
+        own: dict[str, object] = {"health": f"127.0.0.1:{free_ports(1)[0]}", **settings}
+        changed = OmegaConf.merge(OmegaConf.load(place / "center.yaml"), OmegaConf.create(own))
         write_bytes(place / "center.yaml", OmegaConf.to_yaml(changed).encode())
         self.centers[code] = place / "center.yaml"
         return self.centers[code]
@@ -155,7 +157,9 @@ class Loopback:
     def _start(self, name: str, *words: str) -> None:
         self.log(name).parent.mkdir(parents=True, exist_ok=True)
         self.log(name).unlink(missing_ok=True)
-        self.running[name] = start_process([sys.executable, "-m", words[0], *words[1:]], log=self.log(name), home=ROOT)
+        self.running[name] = start_process(
+            [sys.executable, "-m", words[0], *words[1:]], log=self.log(name), home=self.base
+        )
 
 
 @contextmanager
@@ -179,13 +183,14 @@ def loopback(base: Path, roots: Mapping[str, Path], *, enrol: Sequence[str] | No
 
 
 def command(package: str, *words: str) -> str:
-    """Run one of the commands to its end; what it printed. Raises FedgraftError with what it complained of."""
-    done = subprocess.run(
-        [sys.executable, "-m", package, *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
-    )
-    if done.returncode != 0:
-        raise FedgraftError(done.stderr.strip() or done.stdout.strip())
-    return done.stdout
+    """Run one of the short commands in this process; what it printed. Raises FedgraftError with its complaint."""
+    said, complained = io.StringIO(), io.StringIO()
+    main = {"client": client.__main__.main, "server": server.__main__.main}[package]
+    with redirect_stdout(said), redirect_stderr(complained):
+        code = main(list(words))
+    if code != 0:
+        raise FedgraftError(complained.getvalue().strip())
+    return said.getvalue()
 
 
 def free_ports(count: int) -> list[int]:
