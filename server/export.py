@@ -87,6 +87,7 @@ def _manifest(
     folder: RunFolder, started: dict[str, Any], entries: dict[str, Entry], heads: dict[str, str]
 ) -> dict[str, Any]:
     config: Any = OmegaConf.to_container(OmegaConf.load(folder.config))
+    known = {event["key"]: event.get("known", {}) for event in Ledger(folder.ledger).events("step_finished")}
     return {
         "format": FORMAT,
         "run": started["run"],
@@ -94,7 +95,10 @@ def _manifest(
         "base": started["base"],
         "backbone": config["backbone"],
         "seed": config["seed"],
-        "adapters": {whole: _card(entry, heads.get(entry.lineage) == whole) for whole, entry in entries.items()},
+        "adapters": {
+            whole: {**_card(entry, heads.get(entry.lineage) == whole), "known": known.get(whole, {})}
+            for whole, entry in entries.items()
+        },
         "verified": [event["changed_bits"] for event in Ledger(folder.ledger).events("verified")][-1:],
     }
 

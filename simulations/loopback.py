@@ -25,7 +25,7 @@ import server.__main__
 from common.errors import FedgraftError
 from common.files import write_bytes
 from common.ledger import Ledger
-from common.processes import ROOT, Process, last_lines, start_process, stop_processes
+from common.processes import Process, last_lines, start_process, stop_processes
 from server.folder import RunFolder
 
 STARTUP_S = 120.0

@@ -1,4 +1,4 @@
-"""A tiny real federation for the tests of tests/e2e: three hospitals' own folders, and the run that they take part in."""
+"""A tiny real federation for tests/e2e: three hospitals' own folders, and the run that they take part in."""
 
 from __future__ import annotations
 

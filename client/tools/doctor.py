@@ -98,7 +98,7 @@ def _cases(config: CenterConfig) -> tuple[list[Case], list[Finding]]:
     from common.errors import DataError
 
     try:
-        cases, problems = survey(Path(config.root), center=config.code)
+        cases, problems = survey(Path(config.root), center=config.code, mapping=config.mapping or None)
         stones = read_tombstones(vault_of(config))
     except DataError as error:
         return [], [from_sentence(problem, "folder") for problem in error.problems]

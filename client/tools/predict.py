@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
     from client.data.volumes import Prepared
     from common.backbones.base import Backbone
     from common.bank import AdapterBank, Entry
-    from common.batch import Batch
     from common.config.schema import BackboneSpec
     from common.model import AdaptedModel
-    from common.tasks import Task
 
 EXAMPLE = (
     "python -m client predict --bank runs/quickstart --ct CHUM-001__CT.nii.gz --pet CHUM-001__PT.nii.gz --out out\n"
@@ -40,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ct", type=Path, help="one CT (NIfTI)")
     parser.add_argument("--pet", type=Path, help="its PET in SUV (NIfTI)")
     parser.add_argument("--folder", type=Path, help="instead: every case of a folder in a HECKTOR layout")
+    parser.add_argument("--mapping", type=Path, help="the hospital's own table mapping for --folder (configs/mapping)")
     parser.add_argument("--lineage", help="use this lineage's head only, instead of the fitting one for every task")
     parser.add_argument("--region", default="head_neck", help="what the images show (head_neck)")
     parser.add_argument("--weights", type=Path, help="weights of the released CT-CLIP, where the bank is made with it")
@@ -55,14 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     cases = _cases(arguments)
-    bank, spec = open_bank(arguments.bank, signer=arguments.signer)
+    bank = open_bank(arguments.bank, signer=arguments.signer)
     found: dict[str, dict[str, Any]] = {}
-    candidates = frozen_candidates(spec, weights=arguments.weights, text_folder=arguments.text_folder)
-    models = Models(bank, candidates, device=arguments.device)
+    candidates = frozen_candidates(bank.backbone, weights=arguments.weights, text_folder=arguments.text_folder)
+    models = Models(bank.adapters, candidates, device=arguments.device)
     for case in cases:
         found[case.patient] = {}
-        for entry in chosen(bank, case, region=arguments.region, lineage=arguments.lineage):
-            answer = predict_case(models.of(entry), case, device=arguments.device)
+        for entry in chosen(bank.adapters, case, region=arguments.region, lineage=arguments.lineage):
+            answer = predict_case(models.of(entry), case, known=bank.known.get(entry.key, {}), device=arguments.device)
             mask = answer.pop("mask", None)
             if mask is not None:
                 path = arguments.out / f"{case.patient}__{entry.lineage}.nii.gz"
@@ -75,8 +75,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def open_bank(given: Path, *, signer: str | None = None) -> tuple[AdapterBank, BackboneSpec | None]:
-    """A bank and, where it was exported, the frozen model that its manifest names.
+@dataclass(frozen=True)
+class Bank:
+    """A bank to predict from.
+
+    Args:
+        backbone: the frozen model that an export names.
+        known: by key, what the federation learned from sums to read outputs by: a temperature, a baseline hazard.
+    """
+
+    adapters: AdapterBank
+    backbone: BackboneSpec | None
+    known: dict[str, dict[str, Any]]
+
+
+def open_bank(given: Path, *, signer: str | None = None) -> Bank:
+    """A run's own bank, or an exported one after its signature was checked.
 
     Raises:
         BankError: there is no bank, an export was changed after it was signed, or not ``signer`` signed it.
@@ -86,6 +100,7 @@ def open_bank(given: Path, *, signer: str | None = None) -> tuple[AdapterBank, B
     from common.config.schema import BackboneSpec
     from common.errors import BankError
     from common.exported import MANIFEST, check_export
+    from common.ledger import Ledger
 
     folder = next((f for f in (given, given / "bank") if (f / "heads.json").is_file()), None)
     if folder is None:
@@ -95,7 +110,10 @@ def open_bank(given: Path, *, signer: str | None = None) -> tuple[AdapterBank, B
         raise BankError(f"{given} is not signed: it is a run's own bank and no export; leave --signer out to trust it.")
     manifest = {} if top is None else check_export(top, signer=signer)
     spec = from_json(BackboneSpec, json.dumps(manifest["backbone"])) if "backbone" in manifest else None
-    return AdapterBank(folder), spec
+    known = {key: card.get("known", {}) for key, card in manifest.get("adapters", {}).items()}
+    for event in Ledger(folder.parent / "ledger.jsonl").events("step_finished"):
+        known.setdefault(event["key"], event.get("known", {}))
+    return Bank(AdapterBank(folder), spec, known)
 
 
 def frozen_candidates(
@@ -148,53 +166,51 @@ def modalities_of(case: Case) -> list[str]:
     return [name for name, is_there in there.items() if is_there]
 
 
-def predict_case(model: AdaptedModel, case: Case, *, device: str = "cpu") -> dict[str, Any]:
+def predict_case(
+    model: AdaptedModel, case: Case, *, known: Mapping[str, Any] | None = None, device: str = "cpu"
+) -> dict[str, Any]:
     """What one adapter says of one case: ``mask`` uint8 on the CT file's own grid, ``risk`` with a survival curve, or
-    probabilities by class."""
+    probabilities by class.
+
+    Args:
+        known: what outputs are read by (`Bank.known`).
+    """
+    import numpy as np
     import torch
 
+    from client.data.dataset import unlabeled
     from client.data.volumes import prepare
     from client.predict import predict
     from common.batch import CT
+    from common.tasks import build_task
 
     step, prepared = model.step, None
     if CT in step.modalities and CT in case.images:
         prepared = prepare(case, view=step.view, modalities=step.modalities, with_label=False)
     with torch.no_grad():
-        batch = batch_of(case, prepared, step.modalities, model.backbone).to(device)
+        batch = unlabeled(case, prepared, step, tokenizer=model.backbone.tokenizer).to(device)
         output = predict(model, batch, features=None, window=step.view.window).cpu()
-    return _read(model.task, output, prepared, case)
+    read_by = {name: np.array(value, np.float64) for name, value in (known or {}).items()}
+    return _read(build_task(step.task, read_by), output, prepared, case)
 
 
-def batch_of(case: Case, prepared: Prepared | None, modalities: Sequence[str], backbone: Backbone) -> Batch:
-    """One case without targets."""
-    import torch
-
-    from client.data.reports import report_text
-    from common.batch import EHR, Batch
-
-    inputs = {} if prepared is None else {name: image[None] for name, image in prepared.images.items()}
-    if EHR in modalities:
-        inputs[EHR] = backbone.tokenizer([report_text(case.record)])
-    return Batch(inputs, {name: torch.ones(1, dtype=torch.bool) for name in inputs}, {})
-
-
-def _read(task: Task, output: torch.Tensor, prepared: Prepared | None, case: Case) -> dict[str, Any]:
-    """A task's output in words of the clinic."""
+def _read(task: Any, output: torch.Tensor, prepared: Prepared | None, case: Case) -> dict[str, Any]:
+    """A task's output in words of the clinic. A Cox model without its baseline hazard has a risk but no curve."""
     from client.predict import mask_on
     from common.batch import CT
     from common.errors import ConfigError
 
     if task.kind == "segmentation" and prepared is not None:
         mask, voxel_ml = mask_on(output[0].softmax(dim=0).numpy(), prepared.affine, case.images[CT])
-        volumes = {name: float((mask == i).sum() * voxel_ml) for i, name in enumerate(task.structures, start=1)}  # type: ignore[attr-defined]
+        volumes = {name: float((mask == i).sum() * voxel_ml) for i, name in enumerate(task.structures, start=1)}
         return {"mask": mask, "milliliters": {name: round(volume, 3) for name, volume in volumes.items()}}
     if task.kind == "prognosis":
-        curve = task.survival_curve(output)[0].tolist()  # type: ignore[attr-defined]
-        days = task.cuts.tolist()  # type: ignore[attr-defined]
-        return {"risk": float(task.risk(output)[0]), "days": days, "relapse_free": curve}  # type: ignore[attr-defined]
+        answer = {"risk": float(task.risk(output)[0])}
+        if task.spec.loss == "cox" and "baseline" not in task.known:
+            return answer
+        return {**answer, "days": task.cuts.tolist(), "relapse_free": task.survival_curve(output)[0].tolist()}
     if task.kind == "classification":
-        return {"probabilities": dict(zip(task.classes, output[0].sigmoid().tolist(), strict=True))}  # type: ignore[attr-defined]
+        return {"probabilities": dict(zip(task.classes, task.probabilities(output)[0].tolist(), strict=True))}
     raise ConfigError(f"predict does not know how to show the task '{task.kind}'; name another adapter with --lineage.")
 
 
@@ -217,7 +233,7 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
     if (arguments.ct is None) == (arguments.folder is None):
         raise ConfigError("Name one CT with --ct, and its PET with --pet, or a folder of cases with --folder.")
     if arguments.folder is not None:
-        return find_cases(arguments.folder)
+        return find_cases(arguments.folder, mapping=arguments.mapping)
     images = {CT: arguments.ct} | ({} if arguments.pet is None else {PET: arguments.pet})
     name = re.sub(r"(__CT|_ct)?\.nii(\.gz)?$", "", arguments.ct.name)
     return [Case(name, "", images, None, {}, None, None, None, None)]
@@ -269,7 +285,10 @@ def _line(answer: dict[str, Any]) -> str:
     if "milliliters" in answer:
         return ", ".join(f"{name} {volume:.1f} ml" for name, volume in answer["milliliters"].items())
     if "risk" in answer:
-        return (
-            f"risk {answer['risk']:.3f}, relapse-free at {answer['days'][-1]:.0f} days {answer['relapse_free'][-1]:.2f}"
+        curve = (
+            f", relapse-free at {answer['days'][-1]:.0f} days {answer['relapse_free'][-1]:.2f}"
+            if "days" in answer
+            else ""
         )
+        return f"risk {answer['risk']:.3f}{curve}"
     return ", ".join(f"{name} {p:.2f}" for name, p in answer["probabilities"].items())
