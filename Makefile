@@ -34,7 +34,7 @@ bench: $(READY) ## round overhead and federated / centralized process time
 	$(BIN)/python -m simulations bench
 
 test: $(READY) ## the fast tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 test-all: $(READY) ## the slow tests too (processes, Ray)
 	$(BIN)/python -m pytest -q -m "slow or e2e"

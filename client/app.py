@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -16,7 +17,7 @@ from flwr.clientapp import ClientApp
 
 from client.sent import NotRecorded, record_reply
 from common.errors import FedgraftError, WireError
-from common.orders import Order, Reply
+from common.orders import Order, Reply, State
 from common.tasks import build_task
 from common.wire import check_declared, content_facts, declared_sums, pack_reply, unpack_order
 
@@ -40,11 +41,19 @@ def evaluate(message: Message, context: Context) -> Message:
 @app.query("describe")
 def describe(message: Message, context: Context) -> Message:
     """Counts of usable cases for a step."""
-    return _answer(message, context, lambda center, order: center.describe(order))
+    return _answer(message, context, lambda center, order: center.describe(order), labels=True)
 
 
-def _answer(message: Message, context: Context, work: Callable[..., Reply]) -> Message:
-    code = "unknown"
+@app.query("sums")
+def sums(message: Message, context: Context) -> Message:
+    """Answer one question of Newton's method."""
+    return _answer(message, context, lambda center, order: center.linear_sums(order), of_round=True)
+
+
+def _answer(
+    message: Message, context: Context, work: Callable[..., Reply], *, labels: bool = False, of_round: bool = False
+) -> Message:
+    code, number = "unknown", 0
     order: Order | None = None
     vault: Path | None = None
     try:
@@ -55,13 +64,16 @@ def _answer(message: Message, context: Context, work: Callable[..., Reply]) -> M
 
         center = Center.open(path)
         code, vault = center.code, center.vault
-        content = _declared(work(center, order), order)
+        number = order.round
+        reply = replace(work(center, order), round=order.round)
+        like = center.declared(order) if reply.state or reply.extra else ({}, {})
+        content = _declared(reply, order, *like, labels=labels, of_round=of_round)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
-        content = pack_reply(Reply(code, code=error.code))
+        content = pack_reply(Reply(code, code=error.code, round=number))
     except Exception:
         log.exception("center=%s code=internal", code)
-        content = pack_reply(Reply(code, code="internal"))
+        content = pack_reply(Reply(code, code="internal", round=number))
     return Message(_recorded(content, message, order, vault, code), reply_to=message)
 
 
@@ -73,14 +85,21 @@ def _recorded(content: RecordDict, message: Message, order: Order | None, vault:
         record_reply(vault, content_facts(content), action=message.metadata.message_type, order=order)
     except NotRecorded as error:
         log.error("center=%s code=%s %s", code, error.code, error)
-        return pack_reply(Reply(code, code=error.code))
+        return pack_reply(Reply(code, code=error.code, round=order.round))
     return content
 
 
-def _declared(reply: Reply, order: Order) -> RecordDict:
+def _declared(
+    reply: Reply, order: Order, state_like: State, extra_like: State, *, labels: bool, of_round: bool
+) -> RecordDict:
     """The reply as Flower content, if it holds nothing that the step does not declare."""
-    sums = declared_sums(build_task(order.step.task), curves=order.threshold is not None)
-    check_declared(reply, state_like=order.state, sum_shapes=sums)
+    task = build_task(order.step.task)
+    sums = task.label_shapes if labels else declared_sums(task, curves=order.wants_curves)
+    if of_round:
+        from common.linear import declared_in_round
+
+        sums = declared_in_round(order.step, order.state, order.round)
+    check_declared(reply, state_like=state_like, sum_shapes=sums, extra_like=extra_like)
     return pack_reply(reply)
 
 

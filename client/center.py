@@ -10,7 +10,7 @@ import copy
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,26 +20,34 @@ import torch
 from omegaconf import OmegaConf
 
 from client.data.cache import VolumeCache
-from client.data.dataset import CaseSet, usable
+from client.data.dataset import CaseSet, targets_of, usable
 from client.data.hecktor import Case, find_cases
 from client.data.splits import PARTS, split_cases
 from client.data.transforms import augment
-from client.held import hold_back, read_tombstones
+from client.drift import Correction, correction_for, settle
+from client.held import hold_back, keeps_place, read_tombstones
 from client.loop import FitLog, Item, fit, optimizer_for
 from client.policy import Policy, check_cases, check_order, told
 from client.predict import features_of, predict
+from client.vault import Vault
 from common.backbones import backbone_digest, load_backbone
-from common.backbones.base import Backbone
-from common.batch import EHR, MODALITIES, Batch
+from common.backbones.base import Backbone, tensors_digest
+from common.batch import CT, EHR, PET, RECORD, VOLUMES, Batch
+from common.compression import NONE, applied, compress, decode, difference, form
 from common.config.load import from_json, step_to_json, to_json
 from common.config.schema import BackboneSpec, Step
-from common.errors import ConfigError, PolicyRefusal
+from common.design import Rows
+from common.errors import ConfigError, PolicyRefusal, WireError
+from common.linear import records_of, round_sums, target_of
 from common.model import AdaptedModel
-from common.orders import Order, Reply, State, Sums
+from common.orders import TOO_FEW_CASES, Order, Reply, State, Sums
 from common.seeding import generator_for, seed_everything, seed_for
 from common.tasks import Task, build_task
+from common.travel import extra_form, local_tensors, sent_back
 
 log = logging.getLogger("fedgraft.center")
+
+ERROR, LOCAL, PERSONAL = "error", "local", "personal"  # shelves of the vault
 
 
 @dataclass
@@ -55,9 +63,10 @@ class CenterConfig:
     mixed_precision: bool = False
     deterministic: bool = True
     gpu_memory_gb: float | None = None  # at most this much of the GPU; null: no limit
+    mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     policy: Policy = field(default_factory=Policy)
     layout: str = "auto"  # the HECKTOR edition that the folder follows; auto: any of them
-    modalities: list[str] = field(default_factory=lambda: list(MODALITIES))  # what steps may see: CT, PET, EHR
+    modalities: list[str] = field(default_factory=lambda: [CT, PET, EHR])  # what steps may see; EHR: clinical records
     server: str = ""  # host:port of the coordinator; empty in a simulation
     server_certificate: str = ""  # PEM file of the authority that signed the coordinator's certificate
     key: str = ""  # this node's private key, made by `python -m client init`
@@ -101,7 +110,7 @@ class Center:
     def everyone(self) -> list[Case]:
         """The center's own patients, and a tombstone for each erased one: what the split is dealt over."""
         return hold_back(
-            _find(self.config.root, self.code),
+            _find(self.config.root, self.code, self.config.mapping),
             tombstones=read_tombstones(self.vault),
             modalities=self.config.modalities,
         )
@@ -112,7 +121,8 @@ class Center:
         return [case for case in self.everyone if not case.erased]
 
     def describe(self, order: Order) -> Reply:
-        """Counts of usable cases per split: what the server may know before the step starts.
+        """Counts of usable cases per split, and sums over the training cases' labels where the task declares some:
+        what the server may know before the step starts.
 
         A center that has too few to train says so here; it may still be evaluated.
         """
@@ -129,7 +139,14 @@ class Center:
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
             return Reply(self.code, code=refusal.code, counts=counts)
-        return Reply(self.code, counts=counts)
+        return Reply(self.code, counts=counts, sums=self.label_sums(order))
+
+    def label_sums(self, order: Order) -> Sums:
+        """The task's counts over the training cases' labels; none of fewer cases than the minimum cell."""
+        task, cases = build_task(order.step.task), self._subset(order, "train")
+        if order.step.rounds == 0 or not task.label_shapes or len(cases) < self._minimum_cell(order):
+            return {}
+        return task.label_sums(targets_of(cases, order.step))
 
     def split_counts(self, order: Order) -> dict[str, int]:
         """Usable cases per split as they may be told: a count below the policy's minimum is told as the minimum."""
@@ -139,21 +156,46 @@ class Center:
         """Train the step's adapter on the local training cases, starting from the order's state."""
         started = time.perf_counter()
         check_order(self.config.policy, order)
-        model, task = self._resident_model(order)
+        order, vault = self._received(order), self._vault(order)
+        own = vault.load(LOCAL, since=order.since) if order.step.federation.local else {}
+        model, task = self._resident_model(replace(order, state={**order.state, **own}))
+        model.train_in_round(order.round)
         cases = self.case_set(order, "train", model)
         check_cases(self.config.policy, len(cases))
-        fitted = self.fit(order, model, task, optimizer=optimizer_for(model, order.step.training))
+        correction = correction_for(order, vault)
+        optimizer = optimizer_for(model, order.step.training)
+        fitted = self.fit(order, model, task, optimizer=optimizer, correction=correction)
+        state = self._trained_parts(model, cases)
+        leaving = {n: state[n] for n in sorted(sent_back(state, order.step, round=order.round))}
+        extra = settle(correction, order, leaving, vault)
+        self._keep_own(order, model, task, vault)
         sums = {"fit.loss": fitted.loss, "fit.cases": fitted.cases, "fit.batches": fitted.batches}
         log.info("step=%s round=%s center=%s loss=%.4f", order.step.name, order.round, self.code, fitted.loss)
         return Reply(
             self.code,
-            state=self._trained_parts(model, cases),
+            state=self._outgoing(order, leaving, vault),
+            extra=extra,
             sums={name: np.array(value, np.float64) for name, value in sums.items()},
             counts={"cases": len(cases), "batches": fitted.batches, "skipped": cases.skipped},
             seconds=time.perf_counter() - started,
         )
 
-    def fit(self, order: Order, model: AdaptedModel, task: Task, *, optimizer: torch.optim.Optimizer) -> FitLog:
+    def declared(self, order: Order) -> tuple[State, State]:
+        """What a training reply to this order may carry: names, shapes and types of its arrays and extras."""
+        self._backbone(order)
+        initial = self._resident(order)[1]
+        leaving = {n: initial[n] for n in sent_back(initial, order.step, round=order.round)}
+        return form(leaving, order.step.federation.compression), extra_form(leaving, order.step)
+
+    def fit(
+        self,
+        order: Order,
+        model: AdaptedModel,
+        task: Task,
+        *,
+        optimizer: torch.optim.Optimizer,
+        correction: Correction | None = None,
+    ) -> FitLog:
         """One round of the local loop; all its randomness comes from the run's seed, step, center and round."""
         seed_everything(seed_for(order.seed, order.step.name, self.code, order.round))
         return fit(
@@ -163,24 +205,55 @@ class Center:
             training=order.step.training,
             optimizer=optimizer,
             autocast=self.config.mixed_precision,
+            correction=correction,
         )
+
+    def linear_sums(self, order: Order) -> Reply:
+        """Answer a question of Newton's method over the local training cases: moments, Gram sums, or the objective's
+        loss, gradient and Hessian at the order's parameters."""
+        started = time.perf_counter()
+        check_order(self.config.policy, order)
+        model, _ = self._resident_model(order)
+        cases = self.case_set(order, "train", model)
+        check_cases(self.config.policy, len(cases))
+        if len(cases) < self._minimum_cell(order):
+            raise PolicyRefusal(TOO_FEW_CASES, f"Sums over {len(cases)} training cases are too close to the patients.")
+        rows = self.design(order, model, cases)
+        minimum = self._minimum_cell(order)
+        sums = round_sums(order.step, model.linear_layout, rows, round=order.round, known=order.known, minimum=minimum)
+        log.info("step=%s round=%s center=%s cases=%s sums", order.step.name, order.round, self.code, len(cases))
+        counts = {"cases": len(cases), "skipped": cases.skipped}
+        return Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
+
+    def design(self, order: Order, model: AdaptedModel, cases: CaseSet) -> Rows:
+        """The cases as the rows of a linear part; they stay on site (or in a simulation's own process)."""
+        parts = []
+        for indices in cases.in_order(order.step.training.batch):
+            batch, features = self._item(order, cases, indices, model)
+            with torch.no_grad():
+                features = model.encode(batch.inputs, batch.present) if features is None else features
+                values, flags = model.design(features, batch.inputs, batch.present)
+            target = target_of(order.step, {name: tensor.cpu() for name, tensor in batch.target.items()})
+            parts.append((values.cpu().numpy(), flags.cpu().numpy(), target))
+        return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def evaluate(self, order: Order) -> Reply:
         """Score the order's state on one local split; only sums over at least the minimum number of cases leave."""
         started = time.perf_counter()
         check_order(self.config.policy, order)
-        model, task = self._resident_model(order)
+        order = self._received(order)
+        model, task = self._resident_model(replace(order, state={**order.state, **self._own(order)}))
         cases = self.case_set(order, order.subset, model)
         counts = {"cases": len(cases), "skipped": cases.skipped}
-        if len(cases) < max(order.minimum_cell, self.config.policy.minimum_cell, 1):
+        if len(cases) < self._minimum_cell(order):
             counts["cases"] = told(self.config.policy, len(cases))
             return Reply(self.code, counts={**counts, "suppressed": 1}, seconds=time.perf_counter() - started)
         observations = self.observe(order, model, task, cases)
         sums: Sums = dict(task.sums([o for o, _ in observations]))
         sums["fit.loss"] = np.array(sum(loss for _, loss in observations), np.float64)
         sums["fit.cases"] = np.array(len(cases), np.float64)
-        if order.threshold is not None:
-            sums.update(task.curve_sums([o for o, _ in observations], order.threshold))
+        if order.wants_curves:
+            sums.update(task.curve_sums([o for o, _ in observations], order.threshold or 0.0))
         return Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
 
     def observe(self, order: Order, model: AdaptedModel, task: Task, cases: CaseSet) -> list[tuple[dict, float]]:
@@ -199,18 +272,90 @@ class Center:
         model = AdaptedModel(self._backbone(order), order.step, seed=order.seed)
         if order.state:
             model.load(order.state)
-        return model.to(self.config.device).eval(), build_task(order.step.task)
+        return model.to(self.config.device).eval(), build_task(order.step.task, order.known)
 
     def _resident_model(self, order: Order) -> tuple[AdaptedModel, Task]:
         """`model` for the length of one message: built once a step and process, then only its state is exchanged."""
         self._backbone(order)
+        model, _ = self._resident(order)
+        model.load(order.state)
+        return model.eval(), build_task(order.step.task, order.known)
+
+    def _resident(self, order: Order) -> tuple[AdaptedModel, State]:
+        """The step's model and the state that the seed gave it."""
         key = (to_json(order.backbone), step_to_json(order.step), order.seed, self.config.device)
         if key not in _RESIDENT:
             _RESIDENT.clear()
-            _RESIDENT[key] = self.model(order)
-        model, task = _RESIDENT[key]
-        model.load(order.state)
-        return model.eval(), task
+            model, _ = self.model(replace(order, state={}))
+            _RESIDENT[key] = (model, model.state())
+        return _RESIDENT[key]
+
+    # ------------------------------------------------------------------------------------- what stays, what is kept
+
+    def _vault(self, order: Order) -> Vault:
+        return Vault(self.vault, order)
+
+    def _received(self, order: Order) -> Order:
+        """The order with its whole state: seeded tensors made here, a difference added to what it refers to.
+
+        Raises:
+            ReferenceMissing: when the vault lacks that; the server then sends the state whole.
+            WireError: when the result is not the state that the server means.
+        """
+        if not order.digest:
+            return order
+        spec = order.step.federation.compression
+        state = dict(order.state)
+        if order.reference:
+            before = self._vault(order).reference(order.reference)
+            moved = {name: tensor for name, tensor in before.items() if name in order.state}
+            state = applied(before, decode(order.state, moved, spec))
+        elif order.seeded:
+            self._backbone(order)
+            initial = self._resident(order)[1]
+            state |= {name: initial[name] for name in order.seeded}
+        if tensors_digest(state) != order.digest:
+            raise WireError("The state made from the seed and the vault is not the server's; install the same release.")
+        if spec.kind != NONE:
+            self._vault(order).keep_reference(order.digest, state)
+        return replace(order, state=state, reference="", digest="", seeded=[])
+
+    def _own(self, order: Order) -> State:
+        """Tensors in which this center's model differs from the common one: local parts (FedBN) or all (Ditto)."""
+        spec = order.step.federation
+        name = PERSONAL if spec.personal is not None else LOCAL if spec.local else ""
+        return self._vault(order).load(name, since=order.since) if name else {}
+
+    def _keep_own(self, order: Order, model: AdaptedModel, task: Task, vault: Vault) -> None:
+        """Into the vault: what stays local of the training just done, or a personal model, trained for itself.
+
+        Ditto (Li et al., ICML 2021, algorithm 1): the personal model v minimizes f(v) + lambda / 2 |v - x|^2, with x
+        the round's common start; the common model does not notice.
+        """
+        spec = order.step.federation
+        if spec.local:
+            state = model.state()
+            vault.save(LOCAL, {n: state[n] for n in local_tensors(state, order.step)}, order=order, keep_all=True)
+        if spec.personal is None:
+            return
+        model.train_in_round(None)
+        model.load(vault.load(PERSONAL, since=order.since) or order.state)
+        optimizer = optimizer_for(model, order.step.training)
+        self.fit(order, model, task, optimizer=optimizer, correction=Correction(order.state, spec.personal))
+        vault.save(PERSONAL, model.state(), order=order, keep_all=True)
+
+    def _outgoing(self, order: Order, leaving: State, vault: Vault) -> State:
+        """What travels for the trained tensors; what rounding loses is kept for the next round."""
+        spec = order.step.federation.compression
+        if spec.kind == NONE:
+            return leaving
+        owed = vault.load(ERROR, since=order.since)
+        packed = compress(difference(leaving, order.state), spec, error=owed)
+        vault.save(ERROR, {**owed, **packed.error}, order=order)
+        return packed.wire
+
+    def _minimum_cell(self, order: Order) -> int:
+        return max(order.minimum_cell, self.config.policy.minimum_cell, 1)
 
     def _trained_parts(self, model: AdaptedModel, cases: CaseSet) -> State:
         """Parts that this center's data could train: a part for a modality that no case has stays at home."""
@@ -233,7 +378,7 @@ class Center:
         return backbone
 
     def _subset(self, order: Order, name: str) -> list[Case]:
-        wanted = [case for case in self.everyone if usable(case, order.step)]
+        wanted = [c for c in self.everyone if (keeps_place(c, order.step) if c.erased else usable(c, order.step))]
         return [case for case in split_cases(wanted, split=order.split)[name] if not case.erased]
 
     def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:
@@ -267,7 +412,7 @@ class Center:
     def _item(self, order: Order, cases: CaseSet, indices: list[int], model: AdaptedModel) -> Item:
         """A batch with its frozen features where they can be computed once and kept."""
         batch = cases.collate(indices).to(self.config.device)
-        whole = all(list(x.shape[2:]) == order.step.view.window for m, x in batch.inputs.items() if m != EHR)
+        whole = all(list(x.shape[2:]) == order.step.view.window for m, x in batch.inputs.items() if m in VOLUMES)
         if not (model.encoder_is_frozen and whole):
             return batch, None
         kept = cases.kept_features(f"{order.base}|{model.encoder_key()}")
@@ -293,13 +438,14 @@ def _set_device(config: CenterConfig) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, config.gpu_memory_gb * 1e9 / whole))
 
 
-_RESIDENT: dict[tuple, tuple[AdaptedModel, Task]] = {}
+_RESIDENT: dict[tuple, tuple[AdaptedModel, State]] = {}
 _CASE_SETS: dict[tuple, CaseSet] = {}
 
 
 def _data_key(step: Step) -> str:
     """What decides a step's prepared cases, so that steps that see the same data share them."""
-    return "|".join([to_json(step.view), ",".join(step.modalities), to_json(step.task)])
+    records = ",".join(records_of(step).names) if RECORD in step.modalities else ""
+    return "|".join([to_json(step.view), ",".join(step.modalities), to_json(step.task), records])
 
 
 @lru_cache(maxsize=64)
@@ -315,5 +461,5 @@ def _load_backbone(spec: str, device: str) -> tuple[Backbone, str]:
 
 
 @lru_cache(maxsize=64)
-def _find(root: str, code: str) -> list[Case]:
-    return find_cases(Path(root), center=code)
+def _find(root: str, code: str, mapping: str) -> list[Case]:
+    return find_cases(Path(root), center=code, mapping=mapping or None)

@@ -1,8 +1,8 @@
 """What this hospital holds back from every step: modalities it does not share, and patients it has erased.
 
-An erased patient leaves a tombstone in the vault: the ID, whether there was an event, and which files there were. It
-is what the split needs to keep every other patient on the side where they are; a patient who trained one step must not
-test the next. The tombstone's case is never opened and never in a split's part.
+An erased patient leaves a tombstone in the vault: the ID, whether there was an event, and which files and fields there
+were, never their values. It is what the split needs to keep every other patient on the side where they are; a patient
+who trained one step must not test the next. The tombstone's case is never opened and never in a split's part.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from client.data.hecktor import Case
-from common.batch import EHR
+from common.batch import CT, EHR, RECORD
+from common.config.schema import Step
 from common.errors import DataError
 from common.files import write_json
+from common.tasks import FINDINGS
 
 FILE = "erased.json"
 GONE = Path("erased")  # stands where a path stood
@@ -31,6 +34,7 @@ class Tombstone:
     label: bool
     event: int | None
     findings: bool
+    fields: tuple[str, ...] = ()  # names of recorded clinical fields
 
     def case(self) -> Case:
         """A case in the patient's place, for the split alone."""
@@ -39,7 +43,7 @@ class Tombstone:
             center=self.center,
             images=dict.fromkeys(self.images, GONE),
             label=GONE if self.label else None,
-            record={},
+            record=dict.fromkeys(self.fields, ""),
             days=None if self.event is None else 0.0,
             event=self.event,
             findings=() if self.findings else None,
@@ -57,7 +61,21 @@ def tombstone_of(case: Case) -> Tombstone:
         case.label is not None,
         case.event,
         case.findings is not None,
+        tuple(sorted(case.record)),
     )
+
+
+def keeps_place(stone: Case, step: Step) -> bool:
+    """Whether an erased patient was usable for a step, as `client.data.dataset.usable` says of the others."""
+    target = getattr(step.task, "target", FINDINGS)
+    has_target = {
+        "segmentation": stone.label is not None and CT in stone.images,
+        "prognosis": stone.event is not None,
+        "classification": stone.findings is not None if target == FINDINGS else target in stone.record,
+    }
+    seen = CT in step.modalities and CT in stone.images
+    read = EHR in step.modalities and bool(stone.record)
+    return has_target.get(step.task.kind, False) and (seen or read or RECORD in step.modalities)
 
 
 def read_tombstones(vault: Path) -> list[Tombstone]:
@@ -66,12 +84,16 @@ def read_tombstones(vault: Path) -> list[Tombstone]:
     if not path.exists():
         return []
     try:
-        return [Tombstone(**{**entry, "images": tuple(entry["images"])}) for entry in json.loads(path.read_text())]
+        return [_tombstone(entry) for entry in json.loads(path.read_text())]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"The vault's list of erased patients, {path.name}, cannot be read ({type(error).__name__}); restore it "
             "from a backup: without it erased patients would train again."
         ) from error
+
+
+def _tombstone(entry: dict[str, Any]) -> Tombstone:
+    return Tombstone(**{**entry, "images": tuple(entry["images"]), "fields": tuple(entry["fields"])})
 
 
 def write_tombstones(vault: Path, tombstones: Iterable[Tombstone]) -> None:
@@ -87,5 +109,6 @@ def hold_back(cases: Sequence[Case], *, tombstones: Sequence[Tombstone], modalit
 
 
 def _limited(case: Case, modalities: Collection[str]) -> Case:
+    """EHR stands for the clinical record, be it read as text or as numbers."""
     images = {name: path for name, path in case.images.items() if name in modalities}
     return replace(case, images=images, record=case.record if EHR in modalities else {})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from client.drift import Correction
 from common.backbones.base import Features
 from common.batch import Batch
 from common.config.schema import Training
@@ -42,12 +43,14 @@ def fit(
     training: Training,
     optimizer: torch.optim.Optimizer,
     autocast: bool = False,
+    correction: Correction | None = None,
 ) -> FitLog:
     """Train on the given batches once.
 
     Args:
         batches: pairs of a batch and, where the encoder is frozen, its precomputed features.
         optimizer: fresh each round in a federation; kept across epochs by the centralized baseline.
+        correction: what the federation adds to each gradient (FedProx, SCAFFOLD, FedDyn), before clipping.
     """
     model.train()
     log = FitLog()
@@ -55,6 +58,8 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         loss = _loss(model, task, batch, features, autocast)
         loss.backward()
+        if correction is not None:
+            correction.apply(model.named_trainable_parameters())
         if training.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(model.trainable_parameters(), training.clip_norm)
         optimizer.step()

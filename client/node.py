@@ -14,9 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from common.errors import FedgraftError
+from omegaconf import DictConfig, OmegaConf
+
+from common.errors import ConfigError, FedgraftError
+from common.files import write_bytes
 from common.processes import (
     Process,
     program,
@@ -26,15 +29,14 @@ from common.processes import (
 )
 from common.reviewed import own_digest
 
-if TYPE_CHECKING:
-    from client.center import CenterConfig
-
 PAUSES_S = (5.0, 10.0, 30.0, 60.0)  # before the first, second, … start after a crash
 STEADY_S = 120.0  # a node that ran for so long starts counting anew
 WATCH_S = 0.5
 NODE_ID = re.compile(r"SuperNode ID: (\d+)")
+PATIENCE_S = 90.0
+UNKNOWN_KEY = "[code: 2004]"
 REFUSALS = {  # what Flower says -> what it means here
-    "[code: 2004]": (
+    UNKNOWN_KEY: (
         "The coordinator at {server} does not know the key {key}: send it the public half (.pub) and ask to be "
         "enrolled (`python -m server enrol`)."
     ),
@@ -73,6 +75,15 @@ class Node:
         """Who holds it is handed the node's messages; made anew at every start."""
         return self.home / "executor.secret"
 
+    @property
+    def identity(self) -> Path:
+        """The id that the coordinator gave this node when it last let it in."""
+        return self.home / "node.id"
+
+    def was_in(self) -> bool:
+        """Whether the coordinator has ever let this node in."""
+        return self.identity.exists() or NODE_ID.search(self.said()) is not None
+
     def said(self) -> str:
         """The log's text."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -84,16 +95,17 @@ class NodeRefused(FedgraftError):
     code = "node"
 
 
-def start(center: Path, config: CenterConfig, *, say: Callable[[str], None] = print) -> int:
+def start(center: Path, *, say: Callable[[str], None] = print) -> int:
     """Run a hospital's node until it is stopped (Ctrl-C, SIGTERM), through crashes of either of its processes.
 
     Raises:
         NodeRefused: the coordinator does not know this node's key, or its certificate is not the one expected here.
+        ConfigError: the center's file does not say how to reach the coordinator.
         FedgraftError: a file is missing.
     """
-    node = node_of(center, config)
+    node = node_of(center)
     _check_files(node)
-    release, crashes = own_digest(), 0
+    release, crashes, first = own_digest(), 0, time.monotonic()
     say(f"{node.code}: release {release[:12]}, coordinator {node.server}, logs in {node.home}")
     _sign_off(node)  # an earlier start may have ended with its machine
     with terminated_is_interrupted():
@@ -106,7 +118,8 @@ def start(center: Path, config: CenterConfig, *, say: Callable[[str], None] = pr
             finally:
                 stop_processes(running)
             _sign_off(node)
-            _raise_if_refused(node)
+            still_in = node.was_in() and time.monotonic() - first < PATIENCE_S
+            _raise_if_refused(node, patient=still_in)
             crashes = 1 if time.monotonic() - started > STEADY_S else crashes + 1
             pause = PAUSES_S[min(crashes, len(PAUSES_S)) - 1]
             say(f"{node.code}: {ended} ended; the node starts again in {pause:.0f} s")
@@ -116,16 +129,31 @@ def start(center: Path, config: CenterConfig, *, say: Callable[[str], None] = pr
                 return 0
 
 
-def node_of(center: Path, config: CenterConfig) -> Node:
-    """The node that a center's file describes."""
+def node_of(center: Path) -> Node:
+    """The node that a center's file describes.
+
+    Only what the node needs is read: the whole file is checked by every message's own process and by
+    `python -m client doctor`, which import PyTorch; a process that only watches two others must not.
+    """
+    try:
+        config = OmegaConf.load(center)
+        assert isinstance(config, DictConfig)
+    except Exception as error:
+        raise ConfigError(f"{center} is not a center's configuration: {error}") from error
+    missing = [name for name in ("code", "server", "server_certificate", "key") if not config.get(name)]
+    if missing:
+        raise ConfigError(
+            f"{center} does not say {', '.join(missing)}; run `python -m client init` or add them: a node connects "
+            "with TLS and its own key, never without."
+        )
     return Node(
-        code=config.code,
+        code=str(config.code),
         center=center.resolve(),
-        server=config.server,
-        ca=Path(config.server_certificate).resolve(),
-        key=Path(config.key).resolve(),
+        server=str(config.server),
+        ca=Path(str(config.server_certificate)).resolve(),
+        key=Path(str(config.key)).resolve(),
         home=(center.parent / f".node-{config.code}").resolve(),
-        health=config.health,
+        health=str(config.get("health", "127.0.0.1:9097")),
         port=_free_port(),
     )
 
@@ -170,9 +198,10 @@ def _sign_off(node: Node) -> None:
 
     Flower would find out after a minute, and would refuse to let the node in again before.
     """
-    found = NODE_ID.findall(node.said())
+    found = NODE_ID.findall(node.said()) or ([node.identity.read_text()] if node.identity.exists() else [])
     if not found:
         return
+    write_bytes(node.identity, found[-1].encode())
     import httpx
     from cryptography.hazmat.primitives.serialization import load_ssh_private_key
     from flwr.proto.fleet_pb2 import DeactivateNodeRequest
@@ -192,10 +221,12 @@ def _sign_off(node: Node) -> None:
         return  # the coordinator cannot be reached: it will notice the silence by itself
 
 
-def _raise_if_refused(node: Node) -> None:
+def _raise_if_refused(node: Node, *, patient: bool) -> None:
+    """A node that vanished without a word is refused, too, until the coordinator has missed it for a minute."""
     said = node.said()
-    reason = next((sentence for mark, sentence in REFUSALS.items() if mark in said), None)
-    if reason is not None and not NODE_ID.search(said):
+    mark = next((mark for mark in REFUSALS if mark in said), None)
+    if mark is not None and not NODE_ID.search(said) and not (patient and mark == UNKNOWN_KEY):
+        reason = REFUSALS[mark]
         raise NodeRefused(reason.format(server=node.server, key=node.key, ca=node.ca))
 
 

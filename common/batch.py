@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CT, PET, EHR = "CT", "PET", "EHR"
-MODALITIES = (CT, PET, EHR)
+CT, PET, EHR, RECORD = "CT", "PET", "EHR", "RECORD"
+MODALITIES = (CT, PET, EHR, RECORD)
+VOLUMES = (CT, PET)
 
 
 @dataclass
@@ -17,7 +18,8 @@ class Batch:
 
     Args:
         inputs: ``CT`` and ``PET`` are float (B, 1, D, H, W), axes ordered inferior-superior, posterior-anterior,
-            left-right; ``EHR`` is the tokenised report, int64 (B, L), 0 = padding. A modality that a case lacks is
+            left-right; ``EHR`` is the tokenised report, int64 (B, L), 0 = padding; ``RECORD`` the recorded values and
+            their known flags, float64 (B, F + V), as `common.records` lays them out. A modality that a case lacks is
             zero there; a modality that no case has may be absent from the dict.
         present: per modality, bool (B,). A modality missing from the dict is present nowhere.
         target: named tensors with leading dimension B; which names, the task says.

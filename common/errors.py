@@ -11,6 +11,7 @@ FedgraftError                 something a person can act on; the message is one 
 ├── LedgerError               a ledger whose hash chain does not hold
 ├── PolicyRefusal             a center declines a step; the reason travels as a code
 └── RoundFailed               too few usable replies; the model stays as it was
+    └── TooFewUpdates         fewer than a robust rule's bound
 """
 
 from __future__ import annotations
@@ -69,6 +70,12 @@ class PolicyRefusal(FedgraftError):
 
 class RoundFailed(FedgraftError):
     code = "round"
+
+
+class TooFewUpdates(RoundFailed):
+    """A robust rule promises nothing below its bound, so it refuses: the round is void."""
+
+    code = "round.too_few"
 
 
 class UnknownName(FedgraftError):

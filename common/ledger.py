@@ -6,6 +6,7 @@ but it and the bank. Times are for people; nothing is computed from them.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -25,21 +26,32 @@ class Ledger:
     def __init__(self, path: Path):
         self.path = path
         self._events, self._last, self._torn_at = _read(path)
+        self._size = path.stat().st_size if path.exists() else 0
 
     def append(self, kind: str, event: dict[str, Any]) -> dict[str, Any]:
-        """Add an event durably and return it as stored."""
-        body = {"format": FORMAT, "kind": kind, "time": _now(), "previous": self._last, **event}
-        digest = _hash(body)
-        line = _encode({**body, "hash": digest}, sort=False)  # as written, so that steps keep their order
+        """Add an event durably and return it as stored. Another process may append in between: lines never cross."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._drop_torn_line()
         with self.path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.refresh()
+            self._drop_torn_line()
+            body = {"format": FORMAT, "kind": kind, "time": _now(), "previous": self._last, **event}
+            digest = _hash(body)
+            line = _encode({**body, "hash": digest}, sort=False)  # as written, so that steps keep their order
             file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
+            self._size = file.tell()
         self._events.append({**json.loads(line)})
         self._last = digest
         return self._events[-1]
+
+    def refresh(self) -> None:
+        """Take in what another process appended: a person who releases a center while the run goes on."""
+        size = self.path.stat().st_size if self.path.exists() else 0
+        if size != self._size:
+            self._events, self._last, self._torn_at = _read(self.path)
+            self._size = size
 
     def events(self, kind: str | None = None, **fields: Any) -> list[dict[str, Any]]:
         """Events of one kind whose fields equal the given ones, in order."""

@@ -16,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from common.adapters import INJECTED, Surroundings, build_part
+from common.adapters.factors import trained_tensors
 from common.backbones.base import Backbone, Features, tensors_digest
-from common.batch import CT, EHR, PET
+from common.batch import CT, EHR, PET, RECORD, VOLUMES
 from common.config.schema import Step
+from common.design import Layout
 from common.errors import AdapterError
+from common.linear import layout_of, records_of
 from common.orders import State
 from common.seeding import seed_for
 from common.tasks import build_task
@@ -76,6 +79,9 @@ class AdaptedModel(nn.Module):
         if self.task.zero_shot:
             return Features([], {})  # the backbone compares image and prompts by itself, in `decode`
         inputs, present = self._seen(inputs, present)
+        inputs, present = ({m: x for m, x in given.items() if m != RECORD} for given in (inputs, present))
+        if not inputs:
+            return Features([], {})  # a record alone has nothing to encode
         stems = {spec.modality: self._part(name) for name, spec in self._of_kind("patch_embed")}
         return self.backbone(inputs, present, stems)
 
@@ -86,10 +92,31 @@ class AdaptedModel(nn.Module):
             return self.backbone.zero_shot(inputs, self.task.classes)  # type: ignore[operator, attr-defined]
         if self._of_kind("decoder"):
             return self._segment(features, inputs, present)
+        for name, _ in self._of_kind("linear"):
+            return self._part(name)(*self.design(features, inputs, present))
         joined = torch.cat(self._embeddings(features, inputs, present), dim=1)
         for name, _ in self._of_kind("fusion"):
             joined = self._part(name)(joined)
         return self._part(HEAD)(joined)
+
+    def design(
+        self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Values (B, F) and known flags (B, V), float64, of a linear part, in the order of `linear_layout`."""
+        inputs, present = self._seen(inputs, present)
+        some = next(iter(inputs.values()))
+        values = [e.double() for e in self._embeddings(features, inputs, present)]
+        flags = [_any_present(present, SOURCES[s], like=some)[:, None].double() for s, _ in self._sources()]
+        if RECORD in inputs:
+            width = len(records_of(self.step).values)
+            values, flags = [*values, inputs[RECORD][:, :width]], [*flags, inputs[RECORD][:, width:]]
+        return torch.cat(values, dim=1), torch.cat(flags, dim=1)
+
+    @property
+    def linear_layout(self) -> Layout:
+        """The columns of the step's linear part."""
+        widths = {source: _width(self.backbone, source) for source, _ in self._sources()}
+        return layout_of(self.step, widths, with_records=RECORD in self.modalities)
 
     @property
     def encoder_is_frozen(self) -> bool:
@@ -192,7 +219,7 @@ class AdaptedModel(nn.Module):
         """Live tensors by state name, sorted."""
         tensors: dict[str, Tensor] = {}
         for name in self.part_names:
-            inside = self._lora[name].parameters() if name in self._lora else _own_tensors(self._part(name))
+            inside = self._lora[name].tensors() if name in self._lora else _own_tensors(self._part(name))
             tensors |= {f"{name}/{path}": tensor for path, tensor in inside.items()}
         return dict(sorted(tensors.items()))
 
@@ -215,9 +242,12 @@ class AdaptedModel(nn.Module):
         own = {name: spec for name, spec in self.specs.items() if spec.kind not in INJECTED}
         for name in sorted(own, key=lambda name: (own[name].kind != "mlp", name)):
             joined = 0 if own[name].kind == "mlp" else self._joined_width()
+            layout = self.linear_layout if own[name].kind == "linear" else None
             with _seeded(seed, name):
-                part = build_part(own[name], Surroundings(backbone, self.task.outputs, joined))
+                part = build_part(own[name], Surroundings(backbone, self.task.outputs, joined, layout))
             self.parts[name] = part
+        if self._of_kind("linear"):
+            return
         fusions = self._of_kind("fusion")
         with _seeded(seed, HEAD):
             head = self.task.head(self._part(fusions[0][0]).width if fusions else self._joined_width())
@@ -242,9 +272,19 @@ class AdaptedModel(nn.Module):
                 f"train_parts names {', '.join(map(repr, idle))}, which match no part; parts: {', '.join(names)}."
             )
         self._trained = {name for name in names if any(fnmatchcase(name, p) for p in patterns)}
-        for name, tensor in self._tensors().items():
+        self.train_in_round(None)
+
+    def train_in_round(self, round: int | None) -> None:
+        """Give gradients to what this round trains: a LoRA rule may freeze factors for good or by turns.
+
+        Args:
+            round: from 1; None: whatever any round trains. `trained_tensors` in `common.adapters.factors` decides.
+        """
+        tensors = self._tensors()
+        changing = trained_tensors(tensors, self.specs, round=round)
+        for name, tensor in tensors.items():
             if isinstance(tensor, nn.Parameter):
-                tensor.requires_grad_(name.partition("/")[0] in self._trained)
+                tensor.requires_grad_(name in changing and name.partition("/")[0] in self._trained)
 
     def _joined_width(self) -> int:
         return sum(self._part(mlp).width if mlp else _width(self.backbone, source) for source, mlp in self._sources())
@@ -298,7 +338,11 @@ def _check_parts(specs: Mapping[str, Any], step: Step) -> None:
     segmenting = step.task.kind == "segmentation"
     if segmenting != ("decoder" in kinds):
         wrong.append("segmentation needs a decoder part" if segmenting else "a decoder part needs a segmentation task")
-    if segmenting and set(step.modalities) <= {EHR}:
+    if "linear" in kinds and (len(kinds) > 1 or segmenting):
+        wrong.append("a linear part is a step's only part, and not for segmentation")
+    if RECORD in step.modalities and "linear" not in kinds:
+        wrong.append("records are read by a linear part")
+    if segmenting and not {*VOLUMES} & {*step.modalities}:
         wrong.append("segmentation needs CT or PET among the modalities")
     for kind in ("patch_embed", "skip"):
         seen = [spec.modality for spec in specs.values() if spec.kind == kind]

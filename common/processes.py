@@ -116,4 +116,4 @@ def _signal(process: Process, number: signal.Signals) -> None:
 
 def _end_with_parent() -> Callable[[], object]:
     libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # nginx must take its workers along

@@ -1,8 +1,8 @@
 """Domain objects <-> Flower records, and the allowlist of what may travel.
 
-An order carries ``arrays`` (the adapter state) and ``config`` (strings and numbers); a reply carries ``arrays``,
-``sums`` and ``status``. What a reply holds is checked against the step's declaration on both sides: before it leaves
-the center, and before the server looks at it.
+An order carries ``arrays`` (the adapter state), ``known`` (merged sums) and ``config`` (strings and numbers); a reply
+carries ``arrays``, ``sums`` and ``status``. What a reply holds is checked against the step's declaration on both sides:
+before it leaves the center, and before the server looks at it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from common.orders import Order, Reply, State
 STATUS_COUNTS = ("cases", "batches", "skipped", "train", "validation", "test", "suppressed")
 CODE = re.compile(r"[a-z0-9_.:-]{1,60}")
 CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
+EXTRA = "./"  # part names hold neither
 MAX_ARRAY_BYTES = 2 << 30
 FIT_SUMS: dict[str, tuple[int, ...]] = {"fit.loss": (), "fit.cases": (), "fit.batches": ()}
 
@@ -39,9 +40,12 @@ class DeclaresSums(Protocol):
     @property
     def curve_shapes(self) -> dict[str, tuple[int, ...]]: ...
 
+    @property
+    def label_shapes(self) -> dict[str, tuple[int, ...]]: ...
+
 
 def declared_sums(task: DeclaresSums, *, curves: bool) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every sum that a step's replies may carry; ``curves`` where the order has a threshold."""
+    """Name -> shape of every sum that a step's scores may carry; ``curves`` where the order wants them."""
     return {**FIT_SUMS, **task.sum_shapes, **(task.curve_shapes if curves else {})}
 
 
@@ -68,17 +72,22 @@ def pack_order(order: Order) -> RecordDict:
         "minimum_cell": order.minimum_cell,
         "subset": order.subset,
     }
+    config |= {"since": order.since, "seeded": list(order.seeded)}
+    config |= {"reference": order.reference, "digest": order.digest}
     if order.threshold is not None:
         config["threshold"] = float(order.threshold)
-    return RecordDict({"arrays": pack_state(order.state), "config": ConfigRecord(config)})
+    arrays = pack_state(_beside(order.state, order.extra))
+    return RecordDict({"arrays": arrays, "known": _pack_sums(order.known), "config": ConfigRecord(config)})
 
 
 def unpack_order(content: RecordDict) -> Order:
     """Flower content as an order. Raises WireError or ConfigError when it is not one."""
     try:
         config = content.config_records["config"]
+        step = step_from_json(str(config["step"]))
+        state, extra = _apart(unpack_state(content.array_records["arrays"]))
         return Order(
-            step=step_from_json(str(config["step"])),
+            step=step,
             backbone=from_json(BackboneSpec, str(config["backbone"])),
             split=from_json(Split, str(config["split"])),
             seed=int(config["seed"]),  # type: ignore[arg-type]
@@ -86,9 +95,15 @@ def unpack_order(content: RecordDict) -> Order:
             base=str(config["base"]),
             skip_unreadable=bool(config["skip_unreadable"]),
             minimum_cell=int(config["minimum_cell"]),  # type: ignore[arg-type]
-            state=unpack_state(content.array_records["arrays"]),
+            state=state,
+            extra=extra,
             subset=str(config["subset"]),
             threshold=float(config["threshold"]) if "threshold" in config else None,  # type: ignore[arg-type]
+            since=int(config["since"]),  # type: ignore[arg-type]
+            seeded=[str(name) for name in config["seeded"]],  # type: ignore[union-attr]
+            reference=str(config["reference"]),
+            digest=str(config["digest"]),
+            known={name: _checked(name, array) for name, array in content.array_records["known"].items()},
         )
     except KeyError as error:
         raise WireError(f"An order lacks {error}; server and client must run the same release.") from error
@@ -96,50 +111,66 @@ def unpack_order(content: RecordDict) -> Order:
 
 def pack_reply(reply: Reply) -> RecordDict:
     """A reply as Flower content."""
-    sums = ArrayRecord({name: Array(np.asarray(reply.sums[name], np.float64)) for name in sorted(reply.sums)})
+    sums = _pack_sums(reply.sums)
     status: dict[str, Any] = {
         "center": reply.center,
         "code": reply.code,
         "seconds": float(reply.seconds),
+        "round": int(reply.round),
         **reply.counts,
     }
-    return RecordDict({"arrays": pack_state(reply.state), "sums": sums, "status": ConfigRecord(status)})
+    arrays = pack_state(_beside(reply.state, reply.extra))
+    return RecordDict({"arrays": arrays, "sums": sums, "status": ConfigRecord(status)})
 
 
 def unpack_reply(content: RecordDict) -> Reply:
     """Flower content as a reply. Raises WireError when it carries anything but arrays, sums and a status."""
-    extra = sorted(set(content) - {"arrays", "sums", "status"})
+    unasked = sorted(set(content) - {"arrays", "sums", "status"})
     missing = sorted({"arrays", "sums", "status"} - set(content))
-    if extra or missing:
-        raise WireError(f"A reply must hold arrays, sums and status; extra: {extra}, missing: {missing}.")
+    if unasked or missing:
+        raise WireError(f"A reply must hold arrays, sums and status; extra: {unasked}, missing: {missing}.")
     if not isinstance(content["status"], ConfigRecord) or not all(
         isinstance(content[name], ArrayRecord) for name in ("arrays", "sums")
     ):
         raise WireError("A reply's arrays and sums must be arrays and its status strings and numbers.")
     status = dict(content.config_records["status"])
     center, code, seconds = str(status.pop("center", "")), str(status.pop("code", "")), status.pop("seconds", 0.0)
-    if not CENTER.fullmatch(center) or not CODE.fullmatch(code) or not _is_duration(seconds):
-        raise WireError("A reply's status has no well-formed center, code and seconds.")
+    number = status.pop("round", None)
+    well_formed = CENTER.fullmatch(center) and CODE.fullmatch(code) and _is_duration(seconds) and _is_count(number)
+    if not well_formed:
+        raise WireError("A reply's status has no well-formed center, code, round and seconds.")
     unknown = sorted(set(status) - set(STATUS_COUNTS))
-    if unknown or not all(isinstance(v, int) and v >= 0 for v in status.values()):
+    if unknown or not all(_is_count(value) for value in status.values()):
         raise WireError(
             f"A reply's status may hold the counts {', '.join(STATUS_COUNTS)} only; it also holds {unknown}."
         )
     sums = {name: _checked(name, array) for name, array in content.array_records["sums"].items()}
-    state = unpack_state(content.array_records["arrays"])
-    return Reply(center, code, state, sums, counts=status, seconds=seconds)  # type: ignore[arg-type]
+    state, beside = _apart(unpack_state(content.array_records["arrays"]))
+    return Reply(
+        center,
+        code,
+        state,
+        sums,
+        counts=status,  # type: ignore[arg-type]
+        seconds=seconds,  # type: ignore[arg-type]
+        round=number,  # type: ignore[arg-type]
+        extra=beside,
+    )
 
 
-def check_declared(reply: Reply, *, state_like: State, sum_shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_declared(
+    reply: Reply, *, state_like: State, sum_shapes: Mapping[str, tuple[int, ...]], extra_like: State | None = None
+) -> None:
     """Refuse a reply with arrays or sums that the step did not declare. Parts may be absent (a center without PET)."""
+    got, declared = _beside(reply.state, reply.extra), _beside(state_like, extra_like or {})
     problems = _undeclared(
-        "array", {k: tuple(v.shape) for k, v in reply.state.items()}, {k: tuple(v.shape) for k, v in state_like.items()}
+        "array", {k: tuple(v.shape) for k, v in got.items()}, {k: tuple(v.shape) for k, v in declared.items()}
     )
     problems += _undeclared("sum", {k: np.shape(v) for k, v in reply.sums.items()}, sum_shapes)
     problems += [
-        f"array '{name}' is {tensor.dtype}, declared {state_like[name].dtype}"
-        for name, tensor in reply.state.items()
-        if name in state_like and tensor.dtype != state_like[name].dtype
+        f"array '{name}' is {tensor.dtype}, declared {declared[name].dtype}"
+        for name, tensor in got.items()
+        if name in declared and tensor.dtype != declared[name].dtype
     ]
     if problems:
         raise WireError(f"A reply carries what the step does not declare: {'; '.join(sorted(problems))}.")
@@ -180,6 +211,20 @@ def content_digest(content: RecordDict) -> str:
     return digest.hexdigest()
 
 
+def _beside(state: State, extra: State) -> State:
+    """One record's names: what a rule asks for beside the state stands behind a mark that no part's name may have."""
+    return {**state, **{EXTRA + name: tensor for name, tensor in extra.items()}} if extra else state
+
+
+def _apart(arrays: State) -> tuple[State, State]:
+    extra = {name.removeprefix(EXTRA): tensor for name, tensor in arrays.items() if name.startswith(EXTRA)}
+    return {name: tensor for name, tensor in arrays.items() if not name.startswith(EXTRA)}, extra
+
+
+def _pack_sums(sums: Mapping[str, np.ndarray]) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.asarray(sums[name], np.float64)) for name in sorted(sums)})
+
+
 def _undeclared(what: str, got: Mapping[str, tuple], declared: Mapping[str, tuple]) -> list[str]:
     return [
         f"{what} '{name}' of shape {shape}"
@@ -192,6 +237,10 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
         raise WireError("bfloat16 tensors cannot travel; keep adapter parameters in float32.")
     return tensor.detach().cpu().numpy()
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_duration(value: object) -> bool:

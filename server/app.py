@@ -20,6 +20,7 @@ def main(grid: Grid, context: Context) -> None:
     """
     from common.config.load import compose_run
     from common.config.rules import check_run
+    from common.errors import ConfigError
     from server.curriculum import Coordinator, run_curriculum
     from server.federation import Federation
     from server.folder import RunFolder, alone_in
@@ -28,6 +29,10 @@ def main(grid: Grid, context: Context) -> None:
 
     run = compose_run(shlex.split(str(context.run_config.get("overrides", ""))))
     check_run(run)
+    if run.faults and not getattr(grid, "makes_faults", False):
+        raise ConfigError(
+            "The run has faults, which happen over LocalGrid only; start it with python -m simulations run."
+        )
     folder = RunFolder(Path(str(context.run_config.get("run-dir") or Path("runs") / run.name)))
     nodes = str(context.run_config.get("nodes", ""))
     enrolled = (lambda: json.loads(Path(nodes).read_text())) if nodes else None

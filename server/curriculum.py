@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from common.adapters.lora import frozen_weights
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
 from common.bank import AdapterBank, Entry
@@ -19,17 +22,21 @@ from common.files import write_bytes
 from common.ledger import Ledger
 from common.machine import environment
 from common.model import AdaptedModel
-from common.orders import Order, State
+from common.orders import Order, State, Sums
 from common.tasks import build_task, merge_sums
+from common.travel import made_from_seed
 from server.enrolment import Enrolment, enrol
 from server.federation import Federation
 from server.folder import RunFolder
 from server.narration import Narrator
+from server.newton import NewtonFit
 from server.probe import probe_output
+from server.quarantine import suspended
 from server.rounds import run_rounds
 from server.scoring import Scorer
 from server.sizes import released_sizes
 from server.strategy import AdapterStrategy
+from server.withdraw import centers_of, to_refit, withdrawn
 
 
 class Coordinator:
@@ -67,6 +74,8 @@ def run_curriculum(coordinator: Coordinator) -> None:
             coordinator.narrator.say(f"{name}: finished before, skipped")
             continue
         run_step(coordinator, step)
+    for name in to_refit(coordinator.ledger):
+        refit_step(coordinator, coordinator.run.steps[name])
 
 
 def run_step(coordinator: Coordinator, step: Step) -> None:
@@ -74,20 +83,26 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     began = time.perf_counter()
     order = coordinator.order(step)
     task = build_task(step.task)
-    enrolment = enrol(coordinator.federation, order)
+    enrolment = _enrol(coordinator, order)
     start = starting_state(coordinator, step)
-    _step_started(coordinator, step, enrolment, start)
-    order.state = start
+    event = _step_started(coordinator, step, enrolment, start)
+    order.state, order.known = start, _known(event)
     scores = coordinator.scorer.score(order, task, enrolment.evaluating, label="start")
     coordinator.ledger.append("start_scores", {"step": "start", "task": step.name, "scores": scores})
 
     state, kept = start, 0
-    if step.rounds > 0:
+    if step.rounds > 0 and step.federation.kind == "newton":
+        state, kept = fit_exactly(coordinator, order, enrolment.training)
+        enrolment.training = centers_of(coordinator.ledger, step.name)
+    elif step.rounds > 0:
         strategy = AdapterStrategy(
             order,
             nodes={center: coordinator.federation.nodes[center] for center in enrolment.training},
             cases={center: enrolment.counts[center]["train"] for center in enrolment.training},
             sum_shapes=task.sum_shapes,
+            validation={center: enrolment.counts[center].get("validation", 0) for center in enrolment.training},
+            seeded=seeded_names(coordinator, step, start),
+            base_weights=frozen_weights(coordinator.backbone, step.adapter.parts),
         )
         strategy.summary()
         state, kept = run_rounds(
@@ -100,6 +115,48 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
         )
     entry = _commit(coordinator, step, state, enrolment)
     _step_finished(coordinator, step, entry, kept, enrolment, began=began)
+
+
+def fit_exactly(coordinator: Coordinator, order: Order, centers: Sequence[str]) -> tuple[State, int]:
+    """The state and the number of questions of a Newton step over these centers."""
+    layout = AdaptedModel(coordinator.backbone, order.step, seed=order.seed).linear_layout
+    fit = NewtonFit(
+        coordinator.federation,
+        order,
+        layout,
+        folder=coordinator.folder,
+        ledger=coordinator.ledger,
+        narrator=coordinator.narrator,
+    )
+    return fit.run(centers)
+
+
+def refit_step(coordinator: Coordinator, step: Step) -> None:
+    """Fit a Newton step again without the centers that have left; its lineage then points at the result."""
+    order = coordinator.order(step)
+    enrolment = _enrol(coordinator, order)
+    started = coordinator.ledger.events("step_started", step=step.name)[-1]
+    order.state, order.known = starting_state(coordinator, step), _known(started)
+    wanted = centers_of(coordinator.ledger, step.name)
+    enrolment.training = [center for center in enrolment.training if center in wanted]
+    state, _ = fit_exactly(coordinator, order, enrolment.training)
+    key = _commit(coordinator, step, state, enrolment).key
+    left = withdrawn(coordinator.ledger)
+    coordinator.ledger.append(
+        "step_refitted", {"step": step.name, "without": left[-1], "key": key, "centers": enrolment.training}
+    )
+    coordinator.narrator.say(f"{step.name}: fitted again without {', '.join(left)}, adapter {key[:12]}")
+
+
+def _enrol(coordinator: Coordinator, order: Order) -> Enrolment:
+    """The step's centers without those that have left the run."""
+    out = suspended(coordinator.ledger, limit=order.step.federation.guards.strikes)
+    enrolment = enrol(coordinator.federation, order, suspended=out)
+    for center in withdrawn(coordinator.ledger):
+        enrolment.training = [c for c in enrolment.training if c != center]
+        enrolment.evaluating = [c for c in enrolment.evaluating if c != center]
+        enrolment.refused[center] = "withdrawn"
+    return enrolment
 
 
 def starting_state(coordinator: Coordinator, step: Step) -> State:
@@ -115,6 +172,12 @@ def starting_state(coordinator: Coordinator, step: Step) -> State:
         if name in state and tensor.shape == state[name].shape and tensor.dtype == state[name].dtype
     }
     return {**state, **shared}
+
+
+def seeded_names(coordinator: Coordinator, step: Step, start: State) -> list[str]:
+    """Tensors of the start that need not travel, because no round changes them and the seed makes them anywhere."""
+    initial = AdaptedModel(coordinator.backbone, step, seed=coordinator.run.seed).state()
+    return made_from_seed(start, initial, step)
 
 
 def _lineage(run: Run, name: str) -> str:
@@ -190,7 +253,9 @@ def _step_card(step: Step) -> dict[str, Any]:
     }
 
 
-def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, start: State) -> None:
+def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, start: State) -> dict[str, Any]:
+    begun = coordinator.ledger.events("step_started", step=step.name)
+    known = begun[0].get("known", {}) if begun else _plain(enrolment.known)  # a resumed step goes on as it began
     event = coordinator.ledger.append(
         "step_started",
         {
@@ -201,9 +266,21 @@ def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, st
             "parts": _part_sizes(start),
             "adapter_bytes": sum(t.numel() * t.element_size() for t in start.values()),
             "counts": enrolment.counts,
+            "known": known,
         },
     )
     coordinator.narrator.step_started(event)
+    return event
+
+
+def _plain(sums: Sums) -> dict[str, Any]:
+    """Sums as the ledger holds them."""
+    return {name: np.asarray(value, np.float64).tolist() for name, value in sums.items()}
+
+
+def _known(event: Mapping[str, Any]) -> Sums:
+    """What was known of a step's labels and of its model, as it stands in an event."""
+    return {name: np.array(value, np.float64) for name, value in event.get("known", {}).items()}
 
 
 def _part_sizes(state: State) -> dict[str, int]:
@@ -226,6 +303,7 @@ def _commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrol
 def _step_finished(
     coordinator: Coordinator, step: Step, entry: Entry, kept: int, enrolment: Enrolment, *, began: float
 ) -> None:
+    known = _calibrated(coordinator, step, enrolment, kept)
     event: dict[str, Any] = {
         "step": step.name,
         "task": step.name,
@@ -234,7 +312,8 @@ def _step_finished(
         "key": entry.key,
         "kept_round": kept,
         "evaluated_at": enrolment.evaluating,
-        "threshold": _risk_threshold(coordinator, step, enrolment),
+        "threshold": float(known.pop("threshold")) if "threshold" in known else None,
+        "known": _plain(known),
     }
     event |= evaluate_all(coordinator, [*coordinator.ledger.events("step_finished"), event], label=step.name)
     event["seconds"] = round(time.perf_counter() - began, 3)
@@ -256,22 +335,25 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
         task = build_task(step.task)
         order = coordinator.order(step)
         order.state = coordinator.bank.get(coordinator.bank.head(event["lineage"]))
-        order.threshold = event["threshold"]
+        order.threshold, order.known = event["threshold"], _known(event)
+        order.since = event["kept_round"]
         centers = sorted({c for e in seen if e["region"] == event["region"] for c in e["evaluated_at"]})
         rows += coordinator.scorer.score(order, task, centers, label=label, pooled_over=event["evaluated_at"])
         primary[name] = task.primary
-        if order.threshold is not None:
+        if order.wants_curves:
             curves[name] = coordinator.scorer.curves(order, task, event["evaluated_at"])
     return {"scores": rows, "curves": curves, "primary": primary}
 
 
-def _risk_threshold(coordinator: Coordinator, step: Step, enrolment: Enrolment) -> float | None:
-    """The mean predicted risk of the validation cases: splits low from high risk without touching a test case."""
+def _calibrated(coordinator: Coordinator, step: Step, enrolment: Enrolment, kept: int) -> Sums:
+    """What is known of a learned step: its label sums, and what the validation cases' sums say about the kept state (a
+    threshold between low and high risk, a temperature, a baseline hazard), without touching a test case."""
     task = build_task(step.task)
-    if "risk_sum" not in task.sum_shapes:
-        return None
+    known = _known(coordinator.ledger.events("step_started", step=step.name)[0])
     order = coordinator.order(step)
     order.state = coordinator.bank.get(coordinator.bank.head(step.writes or step.name))
-    order.subset = "validation"
+    order.known, order.subset, order.since = known, "validation", kept
+    if step.rounds == 0 or not task.curve_shapes:
+        return known
     pooled = merge_sums(list(coordinator.scorer.sums(order, task, enrolment.training).values()))
-    return float(pooled["risk_sum"].sum() / pooled["cases"].sum()) if pooled and pooled["cases"].sum() > 0 else None
+    return known | task.calibrate(pooled)

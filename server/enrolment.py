@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from common.config.schema import Step
 from common.errors import DataError, RoundFailed
-from common.orders import OK, TOO_FEW_CASES, Order
+from common.orders import OK, TOO_FEW_CASES, Order, Reply, Sums
+from common.tasks import build_task, merge_sums
 from server.federation import Federation
+from server.screening import reason_to_reject
 
 EVERYONE = "*"
+SUSPENDED = "suspended"
 
 
 @dataclass
@@ -20,16 +24,28 @@ class Enrolment:
     training: list[str] = field(default_factory=list)
     evaluating: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    known: Sums = field(default_factory=dict)  # the training centers' label sums, added
 
 
-def enrol(federation: Federation, order: Order) -> Enrolment:
-    """Ask every node what it holds for the step and sort the centers. Raises RoundFailed when nobody can train."""
+def enrol(federation: Federation, order: Order, *, suspended: Collection[str] = ()) -> Enrolment:
+    """Ask every node what it holds for the step and sort the centers. Raises RoundFailed when nobody can train.
+
+    Where the step asks everyone ("*"), it waits for ``federation.at_least`` centers, for as many as earlier steps knew,
+    and until no more come; else for those that it names. Suspended centers do not train until they are released.
+    """
     step = order.step
-    wanted = {*step.centers, *step.evaluate_at} - {EVERYONE}
-    found = federation.discover(order, at_least=max(1, len(wanted)))
+    asked = {*step.centers, *step.evaluate_at}
+    wanted = asked - {EVERYONE}
+    everyone = EVERYONE in asked
+    known = max(step.federation.at_least, len(federation.nodes)) if everyone else 0
+    found = federation.discover(order, at_least=max(1, len(wanted), known), everyone=everyone)
     enrolment = Enrolment(counts={center: reply.counts for center, reply in found.replies.items() if reply.counts})
     for center in sorted(found.replies):
-        _place(enrolment, step, center, found.replies[center].code, found.replies[center].counts)
+        _place(enrolment, step, center, _code(found.replies[center], step), found.replies[center].counts)
+    for center in sorted(set(enrolment.training) & set(suspended)):
+        enrolment.training.remove(center)
+        enrolment.refused[center] = SUSPENDED
+    enrolment.known = merge_sums(found.replies[center].sums for center in enrolment.training)
     for center in sorted(wanted - set(found.replies)):
         enrolment.refused[center] = "not_connected"
     if not order.skip_unreadable:
@@ -37,6 +53,23 @@ def enrol(federation: Federation, order: Order) -> Enrolment:
     if step.rounds > 0 and not enrolment.training:
         raise RoundFailed(f"No center can train step '{step.name}': {enrolment.refused or 'none was asked to'}.")
     return enrolment
+
+
+def join(federation: Federation, order: Order) -> Enrolment:
+    """Centers that connected since, sorted for the step: they take part from the next round on."""
+    enrolment = Enrolment()
+    found = federation.newcomers(order)
+    for center in sorted(found.replies):
+        enrolment.counts[center] = found.replies[center].counts
+        _place(enrolment, order.step, center, found.replies[center].code, found.replies[center].counts)
+    return enrolment
+
+
+def _code(reply: Reply, step: Step) -> str:
+    """The reply's code, or why its label sums must not be used; none at all are fine (too few cases)."""
+    if reply.code != OK:
+        return reply.code
+    return reason_to_reject(reply, state_like={}, sum_shapes=build_task(step.task).label_shapes) or OK
 
 
 def _place(enrolment: Enrolment, step: Step, center: str, code: str, counts: dict[str, int]) -> None:

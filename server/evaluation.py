@@ -16,7 +16,7 @@ from common.errors import LedgerError
 
 START = "start"
 POOLED = "pooled"
-LOWER_IS_BETTER = frozenset({"brier", "hd95", "loss", "mae", "nll"})
+LOWER_IS_BETTER = frozenset({"brier", "ece", "hd95", "ibs", "loss", "mae", "nll"})
 
 Row = Mapping[str, Any]
 Matrix = dict[str, dict[str, float | None]]  # step -> column key -> value

@@ -5,15 +5,12 @@ A hospital predicts from it without any server; what it needs beside it is the f
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -21,18 +18,16 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
-    load_pem_public_key,
 )
 from omegaconf import OmegaConf
 
 from common.bank import AdapterBank, Entry
 from common.errors import BankError
+from common.exported import FORMAT, MANIFEST, PUBLIC_KEY, SIGNATURE, file_digest, fingerprint, signed_files
 from common.files import write_bytes, write_json
 from common.ledger import Ledger
 from server.folder import RunFolder
 
-FORMAT = 1
-MANIFEST, SIGNATURE, PUBLIC_KEY = "manifest.json", "manifest.sig", "signer.pub"
 READ_ME = """# Adapters of the run {run}
 
 Use one on your own images, without any server:
@@ -82,49 +77,17 @@ def export(folder: RunFolder, out: Path, *, key: Path, everything: bool = False)
         lines="\n".join(f"- {card['lineage']}: {card['for']}" for card in manifest["adapters"].values()),
     )
     write_bytes(out / "README.md", text.encode())
-    manifest["files"] = {name: _digest(out / name) for name in _files(out)}
+    manifest["files"] = {name: file_digest(out / name) for name in signed_files(out)}
     write_json(out / MANIFEST, manifest)
     write_bytes(out / SIGNATURE, signer.sign((out / MANIFEST).read_bytes()))
     return out / MANIFEST
-
-
-def check_export(folder: Path, *, signer: str | None = None) -> dict[str, Any]:
-    """The manifest of an exported folder in which nothing was changed, added or removed since it was signed.
-
-    Args:
-        signer: fingerprint of the coordinator's key; without it only the folder's own key is checked.
-
-    Raises:
-        BankError: it was changed, or another key signed it.
-    """
-    try:
-        content = (folder / MANIFEST).read_bytes()
-        public = load_pem_public_key((folder / PUBLIC_KEY).read_bytes())
-        assert isinstance(public, ed25519.Ed25519PublicKey)
-        public.verify((folder / SIGNATURE).read_bytes(), content)
-        manifest = json.loads(content)
-    except (OSError, ValueError, AssertionError, InvalidSignature) as error:
-        raise BankError(f"{folder} has no valid signature; ask the coordinator for it again.") from error
-    if signer is not None and fingerprint(public) != signer:
-        raise BankError(f"{folder} is signed by {fingerprint(public)}, not by {signer}; do not use it.")
-    if manifest.get("format") != FORMAT:
-        raise BankError(f"{folder} has format {manifest.get('format')}; this release reads {FORMAT}.")
-    present = {name: _digest(folder / name) for name in _files(folder)}
-    wrong = sorted(name for name in {*present, *manifest["files"]} if present.get(name) != manifest["files"].get(name))
-    if wrong:
-        raise BankError(f"{folder} was changed after it was signed: {', '.join(wrong)}; ask for it again.")
-    return manifest
-
-
-def fingerprint(key: ed25519.Ed25519PublicKey) -> str:
-    """SHA-256 of a public key's raw bytes, in hexadecimal."""
-    return hashlib.sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()
 
 
 def _manifest(
     folder: RunFolder, started: dict[str, Any], entries: dict[str, Entry], heads: dict[str, str]
 ) -> dict[str, Any]:
     config: Any = OmegaConf.to_container(OmegaConf.load(folder.config))
+    known = {event["key"]: event.get("known", {}) for event in Ledger(folder.ledger).events("step_finished")}
     return {
         "format": FORMAT,
         "run": started["run"],
@@ -132,7 +95,10 @@ def _manifest(
         "base": started["base"],
         "backbone": config["backbone"],
         "seed": config["seed"],
-        "adapters": {whole: _card(entry, heads.get(entry.lineage) == whole) for whole, entry in entries.items()},
+        "adapters": {
+            whole: {**_card(entry, heads.get(entry.lineage) == whole), "known": known.get(whole, {})}
+            for whole, entry in entries.items()
+        },
         "verified": [event["changed_bits"] for event in Ledger(folder.ledger).events("verified")][-1:],
     }
 
@@ -148,16 +114,6 @@ def _card(entry: Entry, is_head: bool) -> dict[str, Any]:
         "trained_at": entry.centers,
         "state_hash": entry.state_hash,
     }
-
-
-def _files(folder: Path) -> list[str]:
-    apart = {MANIFEST, SIGNATURE}
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return [name for name in found if name not in apart]
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _signing_key(path: Path) -> ed25519.Ed25519PrivateKey:

@@ -17,6 +17,16 @@ from common.wire import content_bytes, pack_order, unpack_reply
 log = logging.getLogger("fedgraft.server")
 
 UNREACHED = "no_reply"
+SETTLE_S = 5.0  # where a step asks everyone: how long no new node may appear before the step begins
+
+
+@dataclass
+class Delivery:
+    """What came back for a batch of messages, before anyone looked inside."""
+
+    messages: list[Message] = field(default_factory=list)
+    bytes: dict[str, dict[str, int]] = field(default_factory=dict)  # center -> {"up", "down"}
+    seconds: float = 0.0
 
 
 @dataclass
@@ -51,25 +61,79 @@ class Federation:
         self.patience_s = patience_s
         self.enrolled = enrolled
         self.nodes: dict[str, int] = {}
+        self._asked: set[int] = set()  # nodes that were asked who they are
 
-    def discover(self, order: Order, *, at_least: int = 1) -> Exchange:
+    def discover(self, order: Order, *, at_least: int = 1, everyone: bool = False) -> Exchange:
         """Ask every connected node who it is and what it holds for a step; remember the codes.
 
-        Waits until ``at_least`` nodes are connected, at most for the patience; raises RoundFailed when none is.
+        Waits until ``at_least`` nodes are connected and, for ``everyone``, until no more come, at most for the
+        patience; raises RoundFailed when none is.
         """
-        codes = None if self.enrolled is None else {node: code for code, node in self.enrolled().items()}
-        node_ids = self._wait_for_nodes(at_least)
-        exchange = self._send(
-            {str(node): node for node in node_ids}, order, "query.describe", order.step.federation.deadline_s
-        )
+        return self._introduce(self._wait_for_nodes(at_least, everyone), order, order.step.federation.deadline_s)
+
+    def newcomers(self, order: Order) -> Exchange:
+        """Ask nodes that were not asked before, at most for the patience: a center that comes late, or comes back."""
+        unknown = sorted(set(self.grid.get_node_ids()) - self._asked)
+        if not unknown:
+            return Exchange()
+        return self._introduce(unknown, order, min(order.step.federation.deadline_s, max(self.patience_s, 1.0)))
+
+    def connected(self) -> set[str]:
+        """Centers whose node is there now."""
+        online = set(self.grid.get_node_ids())
+        return {center for center, node in self.nodes.items() if node in online}
+
+    def ask(self, centers: Iterable[str], order: Order, action: str) -> Exchange:
+        """Send one order to the given centers and wait for their replies, at most the step's deadline."""
+        nodes = {center: self.nodes[center] for center in sorted(centers)}
+        return self._send(nodes, order, action, order.step.federation.deadline_s)
+
+    def deliver(self, messages: Iterable[Message], *, names: Mapping[int, str], timeout_s: float) -> Delivery:
+        """Send prepared messages and wait, at most for the timeout; strangers' and failed replies are left out.
+
+        A reply counts towards its center's bytes however often it comes.
+        """
+        started = time.perf_counter()
+        sent = list(messages)
+        found = Delivery()
+        size: tuple[RecordDict, int] | None = None
+        for message in sent:
+            if size is None or size[0] is not message.content:  # one order goes to every center
+                size = (message.content, content_bytes(message.content))
+            found.bytes[names[message.metadata.dst_node_id]] = {"up": 0, "down": size[1]}
+        for reply in self.grid.send_and_receive(sent, timeout=timeout_s) if sent else []:
+            name = names.get(reply.metadata.src_node_id)
+            if reply.has_error() or name not in found.bytes:
+                continue
+            found.bytes[name]["up"] += content_bytes(reply.content)
+            found.messages.append(reply)
+        found.seconds = time.perf_counter() - started
+        return found
+
+    def exchange(self, messages: Iterable[Message], *, names: Mapping[int, str], timeout_s: float) -> Exchange:
+        """Send prepared messages; a center that does not answer in time has the code ``no_reply``."""
+        delivery = self.deliver(messages, names=names, timeout_s=timeout_s)
+        found = Exchange(bytes=delivery.bytes, seconds=delivery.seconds)
+        found.replies = {name: Reply(name, code=UNREACHED) for name in delivery.bytes}
+        for message in delivery.messages:
+            found.replies[names[message.metadata.src_node_id]] = read_reply(message.content)
+        return found
+
+    def _introduce(self, node_ids: Iterable[int], order: Order, timeout_s: float) -> Exchange:
+        asked = {str(node): node for node in node_ids}
+        self._asked |= set(asked.values())
+        exchange = self._send(asked, order, "query.describe", timeout_s)
         found = Exchange(seconds=exchange.seconds)
+        online = set(self.grid.get_node_ids())
+        codes = None if self.enrolled is None else {node: code for code, node in self.enrolled().items()}
         for node, reply in exchange.replies.items():
             if reply.code == UNREACHED:
                 continue
             if codes is not None and codes.get(int(node)) != reply.center:
                 log.warning("a node enrolled as %s calls itself %s: left out", codes.get(int(node)), reply.center)
                 continue
-            if reply.center in found.replies:
+            known = self.nodes.get(reply.center)
+            if reply.center in found.replies or (known not in (None, int(node)) and known in online):
                 log.warning("two nodes call themselves %s: the second one is left out", reply.center)
                 continue
             self.nodes[reply.center] = int(node)
@@ -77,40 +141,24 @@ class Federation:
             found.bytes[reply.center] = exchange.bytes[node]
         return found
 
-    def ask(self, centers: Iterable[str], order: Order, action: str) -> Exchange:
-        """Send one order to the given centers and wait for their replies, at most the step's deadline."""
-        nodes = {center: self.nodes[center] for center in sorted(centers)}
-        return self._send(nodes, order, action, order.step.federation.deadline_s)
-
-    def exchange(self, messages: Iterable[Message], *, names: Mapping[int, str], timeout_s: float) -> Exchange:
-        """Send prepared messages; a center that does not answer in time has the code ``no_reply``."""
-        started = time.perf_counter()
-        sent = list(messages)
-        found = Exchange()
-        for message in sent:
-            name = names[message.metadata.dst_node_id]
-            found.replies[name] = Reply(name, code=UNREACHED)
-            found.bytes[name] = {"up": 0, "down": content_bytes(message.content)}
-        for message in self.grid.send_and_receive(sent, timeout=timeout_s):
-            if message.has_error() or message.metadata.src_node_id not in names:
-                continue
-            name = names[message.metadata.src_node_id]
-            found.bytes[name]["up"] = content_bytes(message.content)
-            found.replies[name] = read_reply(message.content)
-        found.seconds = time.perf_counter() - started
-        return found
-
     def _send(self, nodes: Mapping[str, int], order: Order, action: str, timeout_s: float) -> Exchange:
         content = pack_order(order)
         messages = [Message(content, dst_node_id=node, message_type=action) for node in nodes.values()]
         return self.exchange(messages, names={node: name for name, node in nodes.items()}, timeout_s=timeout_s)
 
-    def _wait_for_nodes(self, at_least: int) -> list[int]:
+    def _wait_for_nodes(self, at_least: int, everyone: bool) -> list[int]:
+        """Connected nodes; a grid that says `is_complete` (a simulation's) never has more to come."""
         deadline = time.monotonic() + self.patience_s
+        settled = getattr(self.grid, "is_complete", False) or not everyone
+        count, since = 0, time.monotonic()
         while True:
             node_ids = sorted(self.grid.get_node_ids())
-            is_over = time.monotonic() > deadline
-            if len(node_ids) >= at_least or (node_ids and is_over):
+            now = time.monotonic()
+            if len(node_ids) != count:
+                count, since = len(node_ids), now
+            is_over = now > deadline
+            enough = len(node_ids) >= at_least and (settled or now - since >= SETTLE_S)
+            if enough or (node_ids and is_over):
                 return node_ids
             if is_over:
                 raise RoundFailed(

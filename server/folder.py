@@ -59,6 +59,18 @@ class RunFolder:
         """The aggregated state after a round."""
         return self.path / "checkpoints" / step / f"round-{number:04d}.safetensors"
 
+    def memory(self, step: str, number: int) -> Path:
+        """What the aggregation rule and the link remember after a round."""
+        return self.path / "checkpoints" / step / f"round-{number:04d}.memory.safetensors"
+
+    def sums(self, step: str, question: str, center: str) -> Path:
+        """One center's answer to one question of a Newton fit."""
+        return self.path / "sums" / step / question / f"{center}.safetensors"
+
+    def all_sums(self, step: str) -> list[Path]:
+        """Every stored answer of a step."""
+        return sorted((self.path / "sums" / step).glob("*/*.safetensors"))
+
     def evaluation(self, key: str) -> Path:
         """One center's sums for one state."""
         return self.path / "evaluations" / f"{key}.safetensors"

@@ -38,6 +38,7 @@ class Narrator:
         shown = "—" if value is None else f"{value:.3f}"
         seconds = event["seconds"]["train"] + event["seconds"]["validate"]
         failed = f"  failed: {event['failed']}" if event["failed"] else ""
+        failed += f"  void: {event['why_void']}" if event["void"] else ""
         metric = event["validation"]["metric"]
         self.say(
             f"[{self._clock()}]   round {event['round']}/{of}  loss {loss:.4f}  validation {metric} {shown}  "

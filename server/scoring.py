@@ -35,7 +35,7 @@ class Scorer:
         missing = [center for center, key in keys.items() if not self.folder.evaluation(key).exists()]
         reachable = [center for center in missing if center in self.federation.nodes]
         if reachable:
-            shapes = declared_sums(task, curves=order.threshold is not None)
+            shapes = declared_sums(task, curves=order.wants_curves)
             for center, reply in self.federation.ask(reachable, order, "evaluate").usable.items():
                 reason = reason_to_reject(reply, state_like={}, sum_shapes=shapes)
                 if (reason or missing_in_scores(reply, sum_shapes=shapes)) is None:
@@ -63,6 +63,7 @@ class Scorer:
         for center, sums in [*by_center.items(), ("pooled", merge_sums(pooled))]:
             cases = int(sums["fit.cases"]) if "fit.cases" in sums else 0
             metrics = task.metrics(_own(sums)) if sums else {task.primary: None}
+            intervals = task.intervals(_own(sums)) if sums else {}
             rows += [
                 {
                     "step": label,
@@ -72,6 +73,7 @@ class Scorer:
                     "mode": "+".join(step.modalities),
                     "value": value,
                     "n": cases,
+                    **_interval(intervals.get(metric)),
                 }
                 for metric, value in metrics.items()
             ]
@@ -90,17 +92,24 @@ class Scorer:
         return rows
 
     def curves(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Any]:
-        """Kaplan-Meier counts by predicted-risk group, summed over centers."""
+        """Kaplan-Meier counts by predicted-risk group and predicted against observed shares, summed over centers."""
         order.subset = "test"
         pooled = merge_sums(list(self.sums(order, task, centers).values()))
-        if "km_at_risk" not in pooled:
-            return {}
-        return {
-            "grid_days": [float(day) for day in getattr(task, "cuts", ())],
-            "at_risk": pooled["km_at_risk"].tolist(),
-            "events": pooled["km_events"].tolist(),
-            "threshold": order.threshold,
-        }
+        found: dict[str, Any] = {}
+        if "km_at_risk" in pooled:
+            days = [float(day) for day in getattr(task, "cuts", ())]
+            found |= {"grid_days": days, "threshold": order.threshold, "reliability_days": days[len(days) // 2]}
+            found |= {"at_risk": pooled["km_at_risk"].tolist(), "events": pooled["km_events"].tolist()}
+        if "reliability_cases" in pooled:
+            names = ("cases", "predicted", "observed")
+            found["reliability"] = {name: pooled[f"reliability_{name}"].tolist() for name in names}
+        if "temperature" in order.known:
+            found["temperature"] = float(order.known["temperature"])
+        return found
+
+
+def _interval(found: tuple[float, float] | None) -> dict[str, float]:
+    return {} if found is None else {"low": found[0], "high": found[1]}
 
 
 def _own(sums: Sums) -> Sums:
@@ -115,7 +124,9 @@ def _key(order: Order, center: str) -> str:
         json.dumps(asdict(order.split)),
         order.subset,
         repr(order.threshold),
+        hashlib.sha256(save({name: np.asarray(v, np.float64) for name, v in order.known.items()})).hexdigest(),
         str(order.minimum_cell),
+        str(order.since),
         center,
     ]
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

@@ -19,7 +19,8 @@ from client.loop import optimizer_for
 from common.config.schema import Run, Step
 from common.model import AdaptedModel
 from common.orders import Order, State
-from common.tasks import build_task, pooled_metrics
+from common.tasks import Observation, build_task, pooled_metrics
+from server.evaluation import LOWER_IS_BETTER
 
 
 class PooledCenter(Center):
@@ -42,13 +43,9 @@ class Trained:
 
     state: State
     kept_pass: int
-    validation: list[float | None]  # of the start and of every pass, larger is better
+    validation: list[float | None]  # of every pass, larger is better
     batches: int
-
-    @property
-    def value(self) -> float | None:
-        """The kept state's validation value."""
-        return self.validation[self.kept_pass]
+    value: float | None = None  # of the kept state
 
 
 def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False) -> Trained:
@@ -58,14 +55,16 @@ def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False)
         reset_per_round: a fresh optimiser each pass and no annealing: the federation's own schedule.
     """
     step = order.step
+    order = order if order.known else replace(order, known=center.label_sums(order))
     model, task = center.model(order)
     optimizer = optimizer_for(model, step.training)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(step.rounds, 1))
     states: list[State] = [order.state]
-    values = [_validate(center, order, model)]
+    scores = [_validate(center, order, model) if step.rounds > 0 else None]
     batches = 0
     for number in range(1, step.rounds + 1):
         if reset_per_round:
+            model.train_in_round(number)
             optimizer = optimizer_for(model, step.training)
         fitted = center.fit(replace(order, round=number), model, task, optimizer=optimizer)
         batches += fitted.batches
@@ -73,28 +72,49 @@ def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False)
             schedule.step()
         states.append(model.state())
         is_looked_at = number % step.selection.every == 0 or number == step.rounds
-        values.append(_validate(center, order, model) if is_looked_at else None)
-    kept = _best(values)
-    return Trained(states[kept], kept, values, batches)
+        scores.append(_validate(center, order, model) if is_looked_at else None)
+    kept = best_pass(scores)
+    values = [None if score is None else score.value for score in scores]
+    return Trained(states[kept], kept, values[1:], batches, values[kept])
 
 
-def _validate(center: Center, order: Order, model: AdaptedModel) -> float | None:
-    """The pass's validation value, larger is better."""
+@dataclass(frozen=True, order=True)
+class Score:
+    """What a pass is worth, larger is better: its validation value, then, of equals, its validation loss."""
+
+    value: float
+    minus_loss: float
+
+
+def _validate(center: Center, order: Order, model: AdaptedModel) -> Score | None:
     task = build_task(order.step.task)
     cases = center.case_set(order, "validation", model)
     if len(cases) == 0:
         return None
     observed = center.observe(order, model, task, cases)
-    metric = order.step.selection.metric or task.primary
+    return selection_score(order.step, observed, [case.center for case in cases.cases])
+
+
+def selection_score(step: Step, observed: Sequence[tuple[Observation, float]], centers: Sequence[str]) -> Score | None:
+    """What the step's validation rule says about validation cases.
+
+    Args:
+        observed: a record and a loss per case.
+        centers: one label per case; pairs of cases are formed within centers.
+    """
+    task = build_task(step.task)
+    metric = step.selection.metric or task.primary
+    loss = sum(loss for _, loss in observed) / len(observed)
     if metric == "loss":
-        return -sum(loss for _, loss in observed) / len(observed)
-    return pooled_metrics(task, [o for o, _ in observed], [case.center for case in cases.cases]).get(metric)
+        return Score(-loss, -loss)
+    value = pooled_metrics(task, [o for o, _ in observed], centers).get(metric)
+    return None if value is None else Score(-value if metric in LOWER_IS_BETTER else value, -loss)
 
 
-def _best(values: Sequence[float | None]) -> int:
-    """The pass with the best value, the latest of equals; the last if none has one; 0 is the start."""
-    scored = [(value, number) for number, value in enumerate(values) if value is not None]
-    return max(scored)[1] if scored else len(values) - 1
+def best_pass(scores: Sequence[Score | None]) -> int:
+    """The pass with the best score, the start being pass 0; of equals the latest. The last if no pass has one."""
+    scored = [(score, number) for number, score in enumerate(scores) if score is not None]
+    return max(scored)[1] if scored else len(scores) - 1
 
 
 def baseline_order(run: Run, step: Step, *, base: str, state: State) -> Order:

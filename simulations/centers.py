@@ -37,7 +37,7 @@ def write_centers(run: Run, folder: RunFolder, roots: list[Path]) -> tuple[dict[
     files: dict[str, Path] = {}
     sizes: dict[str, int] = {}
     for root in roots:
-        for code, cases in sorted(Counter(case.center for case in find_cases(root)).items()):
+        for code, cases in sorted(Counter(case.center for case in find_cases(root, mapping=run.data.mapping)).items()):
             files[code] = folder.centers / f"{code}.yaml"
             sizes[code] = cases
             write_bytes(files[code], _center_yaml(run, code, root, folder).encode())
@@ -48,6 +48,7 @@ def _center_yaml(run: Run, code: str, root: Path, folder: RunFolder) -> str:
     config = CenterConfig(
         code=code,
         root=str(root.resolve()),
+        mapping=str(Path(run.data.mapping).resolve()) if run.data.mapping else "",
         cache=str((Path(".cache") / "volumes").resolve()),
         vault=str((folder.path / "vaults" / code).resolve()),
         device=run.runtime.device,

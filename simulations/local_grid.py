@@ -12,10 +12,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.serde import error_to_proto, message_from_proto, metadata_to_proto, recorddict_to_proto
@@ -30,8 +31,20 @@ FIRST_NODE = 100
 ERROR_CLIENT = 3
 
 
+class WorkerLost(Exception):
+    """A worker ended over a message; in this process, where nothing may end, raised in its place."""
+
+
 class LocalGrid(Grid):
-    """Centers as worker processes of this machine, or in this very process with ``workers=0``."""
+    """Centers as worker processes of this machine, or in this very process with ``workers=0``.
+
+    Attributes:
+        is_complete: every node is there from the beginning, nobody need wait for more.
+        makes_faults: whether a run's faults happen here.
+    """
+
+    is_complete = True
+    makes_faults = False
 
     def __init__(self, centers: Mapping[str, Path], *, workers: int, sizes: Mapping[str, int] | None = None):
         """Args:
@@ -94,8 +107,9 @@ class LocalGrid(Grid):
             self._count += 1
             message.metadata.__dict__["_message_id"] = f"local-{self._count}"
         if not self._pools:
-            return [(m, _decoded(_answer(*self._task(m)))) for m in messages]
-        futures = {id(message): self._submit(message) for message in messages}
+            answered = [(message, self._answered_here(message, timeout)) for message in messages]
+            return [(message, reply) for message, reply in answered if reply is not None]
+        futures = {id(message): self._submit(message, timeout) for message in messages}
         free_at = dict.fromkeys(self._worker_of.values(), time.monotonic())  # when it turns to its next message
         answers: list[tuple[Message, Message]] = []
         for position, message in enumerate(messages):
@@ -105,10 +119,24 @@ class LocalGrid(Grid):
             if worker_lost:  # it died or overran on this message: the others that it had queued start again
                 for other in messages[position + 1 :]:
                     if self._worker(other) == self._worker(message) and not _succeeded(futures[id(other)]):
-                        futures[id(other)] = self._submit(other)
+                        futures[id(other)] = self._submit(other, timeout)
             if reply is not None:
                 answers.append((message, reply))
         return answers
+
+    def _answered_here(self, message: Message, timeout: float | None) -> Message | None:
+        """The reply, unless it comes later than the timeout: in one process nobody can be interrupted."""
+        started = time.monotonic()
+        function, arguments = self._job(message, timeout)
+        try:
+            reply = _decoded(function(*arguments))
+        except WorkerLost:
+            return Message(Error(code=ERROR_CLIENT, reason="worker died"), reply_to=message)
+        return None if timeout is not None and time.monotonic() - started > timeout else reply
+
+    def _job(self, message: Message, timeout: float | None) -> tuple[Callable[..., bytes], tuple[Any, ...]]:
+        """What a worker does for a message, and with what."""
+        return _answer, self._task(message)
 
     def _worker(self, message: Message) -> int:
         return self._worker_of[message.metadata.dst_node_id]
@@ -119,12 +147,13 @@ class LocalGrid(Grid):
             self._last = (message.content, _content(message.content))
         return _envelope(message) + self._last[1], str(self.centers[node]), node
 
-    def _submit(self, message: Message) -> Future[bytes]:
+    def _submit(self, message: Message, timeout: float | None = None) -> Future[bytes]:
+        function, arguments = self._job(message, timeout)
         try:
-            future = self._pool(self._worker(message)).submit(_answer, *self._task(message))
+            future = self._pool(self._worker(message)).submit(function, *arguments)
         except BrokenProcessPool:
             self._stop(self._worker(message))
-            future = self._pool(self._worker(message)).submit(_answer, *self._task(message))
+            future = self._pool(self._worker(message)).submit(function, *arguments)
         future.add_done_callback(_note_time)
         return future
 

@@ -53,7 +53,7 @@ def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Seq
     _check_named_centers(run, files)
     if only is not None:
         files = {code: path for code, path in files.items() if code in only}
-    grid = LocalGrid(files, workers=worker_count(run.runtime), sizes=sizes)
+    grid = _grid(run, files, sizes)
     context = Context(
         run_id=1,
         node_id=1,
@@ -65,6 +65,15 @@ def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Seq
         app(grid, context)
     finally:
         grid.close()
+
+
+def _grid(run: Run, files: dict[str, Path], sizes: dict[str, int]) -> LocalGrid:
+    workers = worker_count(run.runtime)
+    if not run.faults:
+        return LocalGrid(files, workers=workers, sizes=sizes)
+    from simulations.faults import FaultyGrid
+
+    return FaultyGrid(files, workers=workers, sizes=sizes, faults=run.faults, seed=run.seed)
 
 
 def _check_named_centers(run: Run, found: Collection[str]) -> None:

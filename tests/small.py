@@ -108,7 +108,9 @@ def write_centers(folder: Path, root: Path, codes, **policy) -> dict[str, Path]:
     files = {}
     folder.mkdir(parents=True, exist_ok=True)
     for code in codes:
-        config = CenterConfig(code, str(root), str(folder / ".cache"), str(folder / ".vault"), policy=Policy(**policy))
+        config = CenterConfig(
+            code, str(root), cache=str(folder / ".cache"), vault=str(folder / ".vault"), policy=Policy(**policy)
+        )
         files[code] = folder / f"{code}.yaml"
         files[code].write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
     return files

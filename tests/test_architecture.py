@@ -21,7 +21,12 @@ FLOWER = {
     "client/app.py", "client/secagg.py", "common/wire.py", "common/secure_sum.py", "simulations/local_grid.py",
 }  # fmt: skip
 # Runs start the two apps: these build a Context or read Flower's version, and speak to no Grid.
-FLOWER_EDGE = {"simulations/run.py": {"flwr.app"}, "simulations/flower.py": set(), "server/curriculum.py": set()}
+# Faults are built into messages on their way.
+FLOWER_EDGE = {
+    "simulations/run.py": {"flwr.app"},
+    "simulations/faults.py": {"flwr.app"},
+    "simulations/flower.py": set(),
+}
 OPENS_FILES = {"nibabel", "pydicom", "SimpleITK"}
 SOURCES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,18 +17,48 @@ from client.data.reports import report_text
 from client.data.transforms import random_window
 from client.data.volumes import Prepared, prepare
 from common.backbones.base import Features, Tokenizer
-from common.batch import CT, EHR, PET, Batch
+from common.batch import CT, EHR, PET, RECORD, Batch
 from common.config.schema import Step
 from common.errors import ConfigError, UnknownName
 from common.findings import FINDINGS
+from common.linear import records_of
+from common.records import encode_records
+from common.tasks import FINDINGS as FINDINGS_TARGET
+from common.tasks import withheld_fields
 
 
 def usable(case: Case, step: Step) -> bool:
-    """Whether the case has the step's target and at least a CT, or a report, among the step's modalities."""
-    has_target: Callable[[Case], bool] = _target_kind(step)[0]
+    """Whether the case has the step's target and a CT, a report or a record (be it empty) among its modalities."""
+    has_target: Callable[[Case, Step], bool] = _target_kind(step)[0]
     seen = CT in step.modalities and CT in case.images
-    read = EHR in step.modalities and bool(report_text(case.record))
-    return has_target(case) and (seen or read)
+    read = EHR in step.modalities and bool(_text(case, step))
+    return has_target(case, step) and (seen or read or RECORD in step.modalities)
+
+
+def targets_of(cases: Sequence[Case], step: Step) -> dict[str, Tensor]:
+    """Targets of cases of a task that needs no image for them, stacked; empty for no cases."""
+    each = [_target_kind(step)[1](case, None, step) for case in cases]
+    return {name: torch.stack([target[name] for target in each]) for name in each[0]} if each else {}
+
+
+def _text(case: Case, step: Step) -> str:
+    """The report as this task may read it: without its target and the target's proxies."""
+    return report_text(case.record, withhold=withheld_fields(step.task))
+
+
+def unlabeled(case: Case, prepared: Prepared | None, step: Step, *, tokenizer: Tokenizer | None) -> Batch:
+    """One case as a step's model sees it, without a target, to predict it.
+
+    Args:
+        prepared: its images on the step's view; None where it has none that the step looks at.
+    """
+    inputs = {} if prepared is None else {name: image[None] for name, image in prepared.images.items()}
+    text = _text(case, step) if EHR in step.modalities else ""
+    if text and tokenizer is not None:
+        inputs[EHR] = tokenizer([text])
+    if RECORD in step.modalities:
+        inputs[RECORD] = _records([case], step)
+    return Batch(inputs, {name: torch.ones(1, dtype=torch.bool) for name in inputs}, {})
 
 
 class CaseSet:
@@ -69,12 +100,15 @@ class CaseSet:
             wanted, prepare_one=lambda case: _prepared(case, step, cache), skip_unreadable=skip_unreadable
         )
         self.cases = [case for case, _ in ready]
-        texts = [report_text(case.record) for case in self.cases] if EHR in step.modalities else []
+        texts = [_text(case, step) for case in self.cases] if EHR in step.modalities else []
         tokens = tokenizer(texts) if tokenizer is not None and texts else None
         self._samples = [
             _sample(case, prepared, step, tokens[i] if tokens is not None and texts[i] else None)
             for i, (case, prepared) in enumerate(ready)
         ]
+        records = _records(self.cases, step) if RECORD in step.modalities else None
+        for i, sample in enumerate(self._samples):
+            sample.record = None if records is None else records[i]
         self._text_length = 0 if tokens is None else tokens.shape[1]
         self._kept: tuple[str, dict[int, Features]] = ("", {})
 
@@ -140,6 +174,9 @@ class CaseSet:
             blank = torch.zeros(self._text_length, dtype=torch.int64)
             inputs[EHR] = torch.stack([blank if s.tokens is None else s.tokens for s in samples])
             present[EHR] = torch.tensor([sample.tokens is not None for sample in samples])
+        if RECORD in self._step.modalities:
+            inputs[RECORD] = torch.stack([s.record for s in samples if s.record is not None])
+            present[RECORD] = torch.ones(len(samples), dtype=torch.bool)
         target = {name: torch.stack([s.target[name] for s in samples]) for name in samples[0].target}
         return Batch(inputs, present, target)
 
@@ -149,11 +186,18 @@ class _Sample:
     images: dict[str, Tensor]  # (1, D, H, W)
     tokens: Tensor | None  # (L,); None where the report is empty
     target: dict[str, Tensor]
+    record: Tensor | None = None  # (F + V,); None where the step reads no records
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(D, H, W), or () for a case without images."""
         return tuple(next(iter(self.images.values())).shape[1:]) if self.images else ()
+
+
+def _records(cases: Sequence[Case], step: Step) -> Tensor:
+    """Values and known flags (n, F + V) of the variables that this step may see, float64."""
+    values, flags = encode_records([case.record for case in cases], records_of(step))
+    return torch.cat([torch.from_numpy(values), torch.from_numpy(flags)], dim=1)
 
 
 def _prepared(case: Case, step: Step, cache: VolumeCache | None) -> Prepared | None:
@@ -190,10 +234,15 @@ def _segmentation(case: Case, prepared: Prepared | None, step: Step) -> dict[str
 
 def _prognosis(case: Case, prepared: Prepared | None, step: Step) -> dict[str, Tensor]:
     assert case.days is not None and case.event is not None  # asked for by `usable`
-    return {"days": torch.tensor(case.days), "event": torch.tensor(float(case.event))}
+    stratum = zlib.crc32(case.center.encode())  # Cox's risk sets hold one center's cases
+    return {
+        "days": torch.tensor(case.days), "event": torch.tensor(float(case.event)), "stratum": torch.tensor(stratum),
+    }  # fmt: skip
 
 
 def _classification(case: Case, prepared: Prepared | None, step: Step) -> dict[str, Tensor]:
+    if step.task.target != FINDINGS_TARGET:
+        return {"labels": torch.tensor([float(_class_number(case, step))])}
     assert case.findings is not None  # asked for by `usable`
     known = dict(zip(FINDINGS, case.findings, strict=True))
     for name in step.task.classes:
@@ -202,15 +251,28 @@ def _classification(case: Case, prepared: Prepared | None, step: Step) -> dict[s
     return {"labels": torch.tensor([float(known[name]) for name in step.task.classes or FINDINGS])}
 
 
+def _class_number(case: Case, step: Step) -> int:
+    """The class of a recorded field: 0 or 1 of a flag, a stage's place among the task's classes; -1 where unknown."""
+    value = case.record.get(step.task.target)
+    if isinstance(value, float) and step.task.form == "binary":
+        return int(value)
+    names = [str(name).lower() for name in step.task.classes]
+    return names.index(str(value).lower()) if str(value).lower() in names else -1
+
+
+def _has_classes(case: Case, step: Step) -> bool:
+    return case.findings is not None if step.task.target == FINDINGS_TARGET else _class_number(case, step) >= 0
+
+
 Target = Callable[[Case, Prepared | None, Step], dict[str, Tensor]]
-TARGETS: dict[str, tuple[Callable[[Case], bool], Target]] = {
-    "classification": (lambda case: case.findings is not None, _classification),
-    "prognosis": (lambda case: case.days is not None and case.event is not None, _prognosis),
-    "segmentation": (lambda case: case.label is not None and CT in case.images, _segmentation),
+TARGETS: dict[str, tuple[Callable[[Case, Step], bool], Target]] = {
+    "classification": (_has_classes, _classification),
+    "prognosis": (lambda case, step: case.days is not None and case.event is not None, _prognosis),
+    "segmentation": (lambda case, step: case.label is not None and CT in case.images, _segmentation),
 }
 
 
-def _target_kind(step: Step) -> tuple[Callable[[Case], bool], Target]:
+def _target_kind(step: Step) -> tuple[Callable[[Case, Step], bool], Target]:
     if step.task.kind not in TARGETS:
         raise UnknownName("task", step.task.kind, TARGETS, where=f"step '{step.name}'")
     return TARGETS[step.task.kind]

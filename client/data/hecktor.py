@@ -15,13 +15,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.data.tables import CENTER_ALIASES, Rows, Value, patient_id, read_chest, read_tables
+from client.data.tables import CENTER_ALIASES, Rows, patient_id, read_chest, read_tables
 from common.batch import CT, PET
 from common.errors import DataError
+from common.records import Value
 
 log = logging.getLogger("fedgraft.center")
 
 LABEL = "label"
+OUTCOME = "rfs"  # of the outcomes that a mapping declares
 ROLES = {"__CT": CT, "_ct": CT, "__PT": PET, "_pt": PET, "": LABEL, "_gtvt": LABEL}
 FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTs", "hecktor_nii")  # beside folders named after the patient
 _NAME = re.compile(r"^([A-Za-z]+[-_]?\d{2,5})(" + "|".join(ROLES) + r")\.nii(?:\.gz)?$")
@@ -54,11 +56,31 @@ class Case:
     erased: bool = False
 
 
-def find_cases(root: Path, *, center: str | None = None) -> list[Case]:
+def find_cases(root: Path, *, center: str | None = None, mapping: str | None = None) -> list[Case]:
     """All cases below ``root`` (of one center, if named), sorted by patient.
+
+    Args:
+        mapping: path of the hospital's own table mapping (see configs/mapping), beside the shipped ones.
 
     Raises:
         DataError: the folder is missing, it holds no case, or its tables or names are broken; all problems together.
+    """
+    cases, problems = survey(root, center=center, mapping=mapping)
+    if problems:
+        raise DataError(problems)
+    return cases
+
+
+def survey(
+    root: Path, *, center: str | None = None, mapping: str | None = None
+) -> tuple[list[Case], list[str]]:
+    """The cases that can be seen below ``root`` and everything that is wrong with names and tables, one sentence each.
+
+    Args:
+        center, mapping: as in `find_cases`.
+
+    Raises:
+        DataError: the folder is missing.
     """
     root = Path(root)
     if not root.is_dir():
@@ -68,16 +90,15 @@ def find_cases(root: Path, *, center: str | None = None) -> list[Case]:
         )
     wanted = None if center is None else CENTER_ALIASES.get(center, center)
     files = _scan(root)
-    rows = read_tables(root, center=wanted)
+    rows = read_tables(root, center=wanted, mapping=mapping)
     findings, reports, problems = read_chest(root)
     problems = _duplicates(files, wanted) + rows.problems + problems
     everyone = _patients(files, rows)
     own = sorted(patient for patient, where in everyone.items() if wanted in (None, where))
     if not own:
         problems.append(_nobody(root, center, sorted(set(everyone.values()))))
-    if problems:
-        raise DataError(problems)
-    return [_case(p, everyone[p], files.get(p, {}), rows, findings.get(p), reports.get(p)) for p in own]
+    cases = [_case(p, everyone[p], files.get(p, {}), rows, findings.get(p), reports.get(p)) for p in own]
+    return cases, problems
 
 
 Files = dict[str, dict[str, list[Path]]]  # patient -> role -> paths
@@ -144,17 +165,15 @@ def _case(
     findings: tuple[int, ...] | None,
     report: str | None,
 ) -> Case:
-    record = dict(rows.fields.get(patient, {}))
-    days, event = record.pop("days", None), record.pop("event", None)
-    complete = days is not None and event is not None
+    days, event = rows.outcome(patient, OUTCOME) or (None, None)
     return Case(
         patient=patient,
         center=center,
         images={role: files[role][0] for role in (CT, PET) if role in files},
         label=files[LABEL][0] if LABEL in files else None,
-        record=record,
-        days=float(days) if complete and days is not None else None,
-        event=int(event) if complete and event is not None else None,
+        record=dict(rows.fields.get(patient, {})),
+        days=days,
+        event=event,
         findings=findings,
         report=report,
     )

@@ -37,5 +37,5 @@ def probe(address: str, *, patience_s: float = 0.0, timeout_s: float = 3.0) -> s
                 health_pb2.HealthCheckRequest(), timeout=max(patience_s, timeout_s), wait_for_ready=patience_s > 0
             )
         except grpc.RpcError as error:
-            return f"no answer ({error.code().name.lower().replace('_', ' ')}); is the node running?"
+            return f"no answer ({error.code().name.lower().replace('_', ' ')}), it may not be running"
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)

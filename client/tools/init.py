@@ -201,6 +201,8 @@ code: {code}
 root: {root}
 # Edition that the folder follows: 2021, 2022, 2025 or 2026. auto reads any; an edition lets doctor name stray files.
 layout: {layout}
+# This hospital's own table mapping, as in configs/mapping; "" reads the tables of every HECKTOR edition.
+mapping: ""
 # What steps may see of this center: CT always; PET and EHR (clinical records) only where they are named here.
 modalities: [{modalities}]
 

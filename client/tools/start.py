@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from client.tools.files import add_center, center_of
-from common.errors import ConfigError
+from client.tools.files import add_center
 
 EXAMPLE = "python -m client start --center center.yaml"
 
@@ -20,13 +19,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until stopped."""
-    config = center_of(arguments)
-    missing = [name for name in ("server", "server_certificate", "key") if not getattr(config, name)]
-    if missing:
-        raise ConfigError(
-            f"{arguments.center} does not say {', '.join(missing)}; run `python -m client init` or add them: a node "
-            "connects with TLS and its own key, never without."
-        )
     from client.node import start
 
-    return start(arguments.center.resolve(), config)
+    return start(arguments.center.resolve())

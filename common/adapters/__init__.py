@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from common.backbones.base import Backbone
+from common.design import Layout
 from common.errors import UnknownName
 
 
@@ -24,11 +25,13 @@ class Surroundings:
         backbone: gives the patch and the widths.
         outputs: channels or columns that the task asks of the last layer.
         joined: width of the embeddings side by side, in front of a fusion.
+        layout: the columns of a linear part.
     """
 
     backbone: Backbone
     outputs: int
     joined: int
+    layout: Layout | None = None
 
 
 # Parts are imported where they are built: peft and MONAI take seconds to import.
@@ -45,6 +48,13 @@ def _fusion(spec: Any, around: Surroundings) -> nn.Module:
     from common.adapters.fusion import Fusion
 
     return Fusion(around.joined, spec.width, dropout=spec.dropout)
+
+
+def _linear(spec: Any, around: Surroundings) -> nn.Module:
+    from common.linear import Linear
+
+    assert around.layout is not None  # the model lays out the columns before it builds the part
+    return Linear(around.layout, around.outputs)
 
 
 def _mlp(spec: Any, around: Surroundings) -> nn.Module:
@@ -71,6 +81,7 @@ def _skip(spec: Any, around: Surroundings) -> nn.Module:
 PARTS: dict[str, Callable[[Any, Surroundings], nn.Module]] = {
     "decoder": _decoder,
     "fusion": _fusion,
+    "linear": _linear,
     "mlp": _mlp,
     "patch_embed": _patch_embed,
     "skip": _skip,

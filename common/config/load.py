@@ -30,6 +30,7 @@ from common.config.schema import (
     Adapter,
     BackboneSpec,
     Data,
+    Fault,
     Run,
     Runtime,
     Selection,
@@ -51,6 +52,7 @@ def compose_run(overrides: Sequence[str] = (), *, name: str | None = None) -> Ru
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             config = compose("config", overrides=list(overrides))
         run: Any = OmegaConf.to_object(config)
+        run.faults = {name: _plain(Fault, dict(given)) for name, given in run.faults.items()}
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, overrides)) from error
     if run.with_controls:

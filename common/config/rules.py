@@ -5,14 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from math import prod
 
+from common.adapters.factors import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
 from common.batch import EHR, MODALITIES
-from common.config.schema import PARTS, DecoderPart, LoraPart, MlpPart, PatchEmbedPart, Run, SkipPart, Step
+from common.config.federation import SUM_ONLY, clashes, option_problems, part_problems
+from common.config.schema import (
+    FAULTS,
+    PARTS,
+    DecoderPart,
+    LinearPart,
+    LoraPart,
+    MlpPart,
+    PatchEmbedPart,
+    Run,
+    SkipPart,
+    Step,
+)
 from common.errors import ConfigError
+from common.linear import objective_name
+from common.records import MODEL_VARIABLES
 
 DATA_KINDS = ("folder", "phantom")
 CROPS = ("center", "head_neck", "none")
 PET_SCALES = ("suv", "zscore")
+FORMS = ("binary", "multi_class", "multi_label", "ordinal")
+IMBALANCES = ("counts", "none", "weights")
+TARGETS = ("findings", "hpv", "n_stage", "t_stage")
+TEXTS = ("ngrams", "own")
+ACROSS = "_across_centers"
 WEIGHTINGS = ("n", "sqrt", "uniform")
+VALIDATIONS = ("pooled", "median")
+COMPRESSIONS = ("none", "fp16", "int8", "topk")
+REMADE = frozenset({FEDSVD, FLEXLORA, FLORA})
 
 
 def check_run(run: Run) -> None:
@@ -33,6 +56,8 @@ def broken_rules(run: Run) -> list[str]:
 def _run_rules(run: Run) -> Iterator[str]:
     if not run.steps:
         yield "The run has no steps; choose a curriculum: curriculum=quickstart."
+    if run.backbone.text not in TEXTS:
+        yield f"backbone.text is '{run.backbone.text}'; it can be {', '.join(TEXTS)}."
     if run.runtime.device not in ("cpu", "cuda"):
         yield f"runtime.device is '{run.runtime.device}'; it can be cpu or cuda."
     if run.runtime.threads < 1 or run.runtime.workers < 0:
@@ -46,16 +71,57 @@ def _run_rules(run: Run) -> Iterator[str]:
         yield f"data.split has fold {split.fold} of {split.folds}, validation {split.validation}; use 2 or more folds."
     if not run.compare.learning_rates or min(run.compare.learning_rates) <= 0 or not 0 < run.compare.tuning_share <= 1:
         yield "compare.learning_rates takes positive factors ([1]: no tuning), compare.tuning_share a share in (0, 1]."
+    yield from _fault_rules(run)
     written = [step.writes or name for name, step in run.steps.items()]
     for name in sorted({name for name in written if written.count(name) > 1}):
         yield f"Several steps write lineage '{name}'; that needs a continual method, and none is in this release."
 
 
+def _fault_rules(run: Run) -> Iterator[str]:
+    for name, fault in run.faults.items():
+        if fault.kind not in FAULTS:
+            yield f"Fault '{name}' has kind '{fault.kind}'; it can be {', '.join(FAULTS)}."
+        unknown = sorted(set(fault.steps) - {"*"} - set(run.steps))
+        if unknown:
+            yield f"Fault '{name}' names steps {unknown}; the run has {sorted(run.steps)}."
+        if not 0 < fault.probability <= 1 or min([*fault.rounds, 1]) < 1:
+            yield f"Fault '{name}' needs a probability in (0, 1] and rounds from 1."
+
+
 def _task(step: Step, run: Run) -> Iterator[str]:
     if step.task is None:
         yield "it has no task; set task@steps.NAME.task=deephit, findings or tumour."
-    elif step.task.kind == "classification" and not step.task.classes:
+    elif step.task.kind == "classification":
+        yield from _classification(step)
+    elif step.task.kind == "prognosis" and step.task.loss == "cox" and step.selection.metric == "loss":
+        yield "a single case has no Cox loss, so validation cannot choose by it; set selection.metric to nll."
+    if step.selection.metric.endswith(ACROSS):
+        yield (
+            f"selection.metric is '{step.selection.metric}'; pairs of patients of different centers need every "
+            f"patient's time, event and risk in one place, which only a simulation has. Use "
+            f"'{step.selection.metric.removesuffix(ACROSS)}', which counts pairs within each center."
+        )
+
+
+def _classification(step: Step) -> Iterator[str]:
+    task = step.task
+    if not task.classes:
         yield "its classification task has no classes."
+    if task.form not in FORMS or task.imbalance not in IMBALANCES:
+        yield (
+            f"its task has form '{task.form}' and imbalance '{task.imbalance}'; forms: {', '.join(FORMS)}; imbalance: "
+            f"{', '.join(IMBALANCES)}."
+        )
+    if task.target not in TARGETS:
+        yield f"its task predicts '{task.target}'; it can be {', '.join(TARGETS)}."
+    if task.form == "binary" and len(task.classes) != 1:
+        yield f"a binary task has one class, the one that is present or not; it names {len(task.classes)}."
+    if task.form in ("multi_class", "ordinal") and len(task.classes) < 2:
+        yield f"a task of form {task.form} needs two classes or more."
+    if task.imbalance == "weights" and len(task.weights) != len(task.classes):
+        yield f"task.weights has {len(task.weights)} entries for {len(task.classes)} classes; give one for each."
+    if task.target != "findings" and task.form == "multi_label":
+        yield f"'{task.target}' is one fact per patient; set task.form to binary, multi_class or ordinal."
 
 
 def _modalities(step: Step, run: Run) -> Iterator[str]:
@@ -83,8 +149,12 @@ def _parts(step: Step, run: Run) -> Iterator[str]:
             yield f"part '{name}' has kind '{getattr(part, 'kind', None)}'; known: {', '.join(sorted(PARTS))}."
         if "/" in name or "." in name:
             yield f"part name '{name}' may not hold '/' or '.'."
+        if isinstance(part, LoraPart) and run.backbone.text == "ngrams" and any(s[:4] == "text" for s in part.sites):
+            yield f"part '{name}' adapts the text side, but hashed n-grams have no layers; keep its image sites only."
         if isinstance(part, LoraPart) and (part.rank < 1 or not 0 <= part.dropout < 1):
             yield f"part '{name}' has rank {part.rank} and dropout {part.dropout}; use rank >= 1, dropout in [0, 1)."
+        if isinstance(part, LoraPart):
+            yield from part_problems(name, part)
         if isinstance(part, SkipPart) and decoders and part.features != decoders[0].features:
             yield f"part '{name}' has {part.features} features, the decoder {decoders[0].features}; make them equal."
         if isinstance(part, PatchEmbedPart) and part.init not in ("zero", "copy"):
@@ -125,12 +195,83 @@ def _order(step: Step, run: Run) -> Iterator[str]:
 
 def _federation(step: Step, run: Run) -> Iterator[str]:
     spec = step.federation
-    if spec.weighting not in WEIGHTINGS:
+    yield from option_problems(spec)
+    yield from clashes(spec, step.adapter.parts)
+    if getattr(spec, "weighting", "n") not in WEIGHTINGS:
         yield f"federation.weighting is '{spec.weighting}'; it can be {', '.join(WEIGHTINGS)}."
     if not 0 < spec.quorum <= 1:
         yield f"federation.quorum is {spec.quorum}; it is a share in (0, 1]."
     if spec.deadline_s <= 0:
         yield f"federation.deadline_s is {spec.deadline_s}; it must be positive."
+
+
+def _guards(step: Step, run: Run) -> Iterator[str]:
+    guards, spec = step.federation.guards, step.federation
+    if guards.norm_factor < 0 or guards.norm_mads < 0 or (guards.norm_cap is not None and guards.norm_cap <= 0):
+        yield "federation.guards.norm_factor and norm_mads must be 0 or more and norm_cap positive."
+    if 0 < guards.norm_factor < 1:
+        yield f"federation.guards.norm_factor is {guards.norm_factor}: below 1 it rejects the median update itself."
+    if guards.strikes < 0 or spec.at_least < 0:
+        yield "federation.guards.strikes and federation.at_least must be 0 or more."
+    if guards.validation not in VALIDATIONS:
+        yield f"federation.guards.validation is '{guards.validation}'; it can be {', '.join(VALIDATIONS)}."
+
+
+def _compression(step: Step, run: Run) -> Iterator[str]:
+    spec = step.federation.compression
+    if spec.kind not in COMPRESSIONS:
+        yield f"federation.compression.kind is '{spec.kind}'; it can be {', '.join(COMPRESSIONS)}."
+    if spec.group < 1 or not 0 < spec.share <= 1:
+        yield "federation.compression.group must be 1 or more and share in (0, 1]."
+    if spec.kind == "none":
+        return
+    if step.federation.kind == "scaffold":
+        yield (
+            "SCAFFOLD's control variates are gradients, not differences of states, so they are not compressed; set "
+            "federation.compression.kind to none, or use feddyn."
+        )
+    remade = [name for name, part in step.adapter.parts.items() if _is_remade(part)]
+    for name in remade:
+        yield (
+            f"part '{name}' gets factors that are made anew each round, while what rounding owes belongs to old ones; "
+            "use rolora, ffa, fedsb or fedit for the part, or no compression."
+        )
+
+
+def _is_remade(part: object) -> bool:
+    return isinstance(part, LoraPart) and lora_rule(part) in REMADE
+
+
+def _sum_only(step: Step, run: Run) -> Iterator[str]:
+    spec = step.federation
+    if not spec.sum_only:
+        return
+    if spec.kind not in SUM_ONLY:
+        yield f"federation.sum_only hides single updates, {spec.kind} looks at them; use {', '.join(sorted(SUM_ONLY))}."
+    stacked = [name for name, part in step.adapter.parts.items() if isinstance(part, LoraPart) and _stacks(part)]
+    for name in stacked:
+        yield f"part '{name}' stacks the centers' factors, which sum_only hides; use rolora, ffa, fedsvd or fedsb."
+    if spec.guards.norm_factor > 0 or spec.guards.norm_cap is not None:
+        yield "federation.sum_only hides each update's norm: set guards.norm_factor to 0 and norm_cap to null."
+    if spec.guards.validation != "pooled":
+        yield "federation.sum_only hides the centers' own scores: set guards.validation to pooled."
+    if spec.compression.kind in ("int8", "topk"):
+        yield f"{spec.compression.kind} gives each center its own scales, and such sums mean nothing; use none or fp16."
+
+
+def _stacks(part: LoraPart) -> bool:
+    return lora_rule(part) in STACKED
+
+
+def _personal(step: Step, run: Run) -> Iterator[str]:
+    spec = step.federation
+    if spec.proximal < 0 or (spec.personal is not None and spec.personal < 0):
+        yield "federation.proximal and federation.personal must be 0 or more."
+    if spec.personal is not None and spec.local:
+        yield "federation.personal keeps a whole model at each center, federation.local some tensors: use one of them."
+    named = [kind for kind in ("scaffold", "feddyn") if spec.kind == kind]
+    if named and spec.proximal > 0:
+        yield f"{named[0]} corrects drift by itself; set federation.proximal to 0, or use mean with it (FedProx)."
 
 
 def _training(step: Step, run: Run) -> Iterator[str]:
@@ -139,6 +280,25 @@ def _training(step: Step, run: Run) -> Iterator[str]:
         yield "training.batch and training.epochs must be 1 or more and training.learning_rate positive."
 
 
+def _newton(step: Step, run: Run) -> Iterator[str]:
+    linear = [part for part in step.adapter.parts.values() if isinstance(part, LinearPart)]
+    fitted = step.federation.kind == "newton"
+    if linear and not fitted and step.rounds > 0:
+        yield "a linear part is fitted by federation=newton; set federation@steps.NAME.federation=newton."
+    if fitted and (len(linear) != 1 or len(step.adapter.parts) > 1):
+        yield "federation=newton fits one linear part and nothing else; set adapter@steps.NAME.adapter=linear."
+    if fitted and step.task is not None:
+        try:
+            objective_name(step)
+        except ConfigError as error:
+            yield str(error)
+    if fitted and step.federation.penalty <= 0:
+        yield f"federation.penalty is {step.federation.penalty}; it must be positive."
+    for name in sorted({name for part in linear for name in part.variables} - set(MODEL_VARIABLES)):
+        yield f"'{name}' is no variable that a model can use; known: {', '.join(MODEL_VARIABLES)}."
+
+
 STEP_RULES: list[Callable[[Step, Run], Iterator[str]]] = [
-    _task, _modalities, _parts, _view, _order, _federation, _training,
+    _task, _modalities, _parts, _view, _order, _federation, _guards, _compression, _sum_only, _personal, _training,
+    _newton,
 ]  # fmt: skip

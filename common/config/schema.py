@@ -31,14 +31,18 @@ class View:
 @dataclass
 class ClassificationTask:
     kind: str = "classification"
-    classes: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)  # findings, or the names of one target's classes in order
+    form: str = "multi_label"  # binary (one name), multi_label, multi_class, or ordinal (stages)
+    target: str = "findings"  # findings, or the record's field that is predicted: hpv, t_stage, n_stage
     zero_shot: bool = False  # score by text prompts instead of a trained head
+    imbalance: str = "none"  # counts: rarer classes weigh more, by the centers' summed counts; weights: as given
+    weights: list[float] = field(default_factory=list)  # one per class; of a binary or multi-label class: of its yes
 
 
 @dataclass
 class PrognosisTask:
     kind: str = "prognosis"
-    loss: str = "deephit"
+    loss: str = "deephit"  # deephit, mtlr, hazard, or cox (stratified by center; no curve of its own)
     bins: int = 12
     horizon_days: float = 1825.0  # configured, never a patient's own maximum
     alpha: float = 0.2
@@ -65,6 +69,10 @@ class LoraPart:
     dropout: float = 0.1
     depth: int | None = None  # only the last k blocks of each stack; null: all
     dora: bool = False
+    rule: str = ""  # how factors are aggregated: fedit, ffa, rolora, fedsvd, fedsb, flora, fedex, flexlora; empty:
+    # rolora (exact, half the bytes), for dora the exact stack (flora)
+    side_rank: int = 32  # flora, fedex: room of the task's frozen side factor; what does not fit is reported
+    refresh_every: int = 1  # fedsvd: rounds between two new bases
 
 
 @dataclass
@@ -113,6 +121,15 @@ class SkipPart:
 
 
 @dataclass
+class LinearPart:
+    """A linear model on frozen features and records, fitted by federation=newton; it is the step's head."""
+
+    kind: str = "linear"
+    variables: list[str] = field(default_factory=list)  # of the clinical schema, for modality RECORD; empty: all
+    known_flags: bool = True  # false: the ablation without the flags that say what is recorded, and so where
+
+
+@dataclass
 class Adapter:
     """Named parts. Everything that a step trains, and everything that travels."""
 
@@ -135,13 +152,188 @@ class Training:
 
 
 @dataclass
-class MeanFederation:
+class Guards:
+    """What the server asks of an update before it may be aggregated, and when it stops listening to a center."""
+
+    norm_factor: float = 5.0  # an update this many times the round's median norm is quarantined; 0 switches it off
+    norm_mads: float = 6.0  # ... unless it is within this many (scaled) median absolute deviations of the median
+    norm_cap: float | None = None  # a norm that no part of an update may exceed, whatever the others do
+    strikes: int = 3  # quarantined updates after which a center is suspended until released; 0: never
+    validation: str = "pooled"  # pooled sums, or median of the centers' own values: no center alone chooses the round
+
+
+@dataclass
+class Compression:
+    """How adapters travel: as they are, or as rounded differences with error feedback, both ways."""
+
+    kind: str = "none"  # none, fp16, int8 (neighbors in groups share a scale) or topk (the largest share)
+    group: int = 64
+    share: float = 0.1
+
+
+@dataclass
+class Federation:
+    """What every aggregation rule has."""
+
+    kind: str = ""
+    quorum: float = 0.7  # share of the step's centers that must reply, else the round is void
+    deadline_s: float = 3600.0
+    at_least: int = 0  # centers to wait for where a step asks "*"; 0: those that are there once no more come
+    proximal: float = 0.0  # FedProx: the pull mu of local training towards the round's start
+    local: list[str] = field(default_factory=list)  # FedBN: patterns of tensor names that stay at each center
+    sum_only: bool = False  # promise never to look at one update by itself: what secure sums need; checked by the rules
+    personal: float | None = None  # Ditto: each center keeps a model of its own, pulled this much to the common one
+    guards: Guards = field(default_factory=Guards)
+    compression: Compression = field(default_factory=Compression)
+
+
+@dataclass
+class WeightedFederation(Federation):
+    """A rule in which a center's registered training cases count."""
+
+    weighting: str = "sqrt"  # n, sqrt (of n: MDA alone holds 38 % of HECKTOR) or uniform
+
+
+@dataclass
+class MeanFederation(WeightedFederation):
     """Weighted mean of the centers' parameters, part by part over the centers that trained the part."""
 
     kind: str = "mean"
-    weighting: str = "sqrt"  # n, sqrt (of n: MDA alone holds 38 % of HECKTOR) or uniform
-    quorum: float = 0.7  # share of the step's centers that must reply, else the round is void
-    deadline_s: float = 3600.0
+
+
+@dataclass
+class FedAvgMFederation(WeightedFederation):
+    """The mean's step with momentum on the server."""
+
+    kind: str = "fedavgm"
+    learning_rate: float = 1.0
+    momentum: float = 0.9
+
+
+@dataclass
+class AdaptiveFederation(WeightedFederation):
+    """The mean's step, scaled per coordinate on the server."""
+
+    learning_rate: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3  # adaptivity: what the root of the second moment starts at and is added to it
+
+
+@dataclass
+class FedAdamFederation(AdaptiveFederation):
+    kind: str = "fedadam"
+
+
+@dataclass
+class FedYogiFederation(AdaptiveFederation):
+    kind: str = "fedyogi"
+
+
+@dataclass
+class FedAdagradFederation(WeightedFederation):
+    """As FedAdam, with a second moment that never forgets."""
+
+    kind: str = "fedadagrad"
+    learning_rate: float = 0.01
+    beta1: float = 0.0
+    tau: float = 1e-3
+
+
+@dataclass
+class ScaffoldFederation(WeightedFederation):
+    """Control variates against client drift: twice the bytes, and state at both ends."""
+
+    kind: str = "scaffold"
+    learning_rate: float = 1.0
+
+
+@dataclass
+class FedDynFederation(WeightedFederation):
+    """Dynamic regularisation against client drift, with state at both ends."""
+
+    kind: str = "feddyn"
+    alpha: float = 0.1
+
+
+@dataclass
+class MedianFederation(Federation):
+    """Median of each coordinate: every center one voice."""
+
+    kind: str = "median"
+    faulty: int = 2  # centers that may send anything; too few centers for it are refused
+
+
+@dataclass
+class TrimmedMeanFederation(Federation):
+    """Mean of each coordinate without its ``faulty`` smallest and largest values."""
+
+    kind: str = "trimmed_mean"
+    faulty: int = 2
+
+
+@dataclass
+class GeometricMedianFederation(WeightedFederation):
+    """The point with the least summed distance to the updates (RFA)."""
+
+    kind: str = "geometric_median"
+    faulty: int = 2
+    smoothing: float = 1e-6  # of the median distance: below it an update counts as being there
+
+
+@dataclass
+class NormClipFederation(WeightedFederation):
+    """Mean of updates that are shortened to a common length."""
+
+    kind: str = "norm_clip"
+    faulty: int = 2
+    bound: float | None = None  # length of an update; null: the median of the round's lengths
+
+
+@dataclass
+class CenteredClipFederation(WeightedFederation):
+    """Mean of updates whose distance from the running center is shortened, repeated."""
+
+    kind: str = "centered_clip"
+    faulty: int = 2
+    bound: float | None = None  # distance; null: the median of the distances, in every iteration
+    iterations: int = 3
+
+
+@dataclass
+class KrumFederation(Federation):
+    """The one update that is nearest to its neighbors. Costs about half an update where nobody attacks."""
+
+    kind: str = "krum"
+    faulty: int = 2
+
+
+@dataclass
+class MultiKrumFederation(Federation):
+    """Mean of the updates that are nearest to their neighbors."""
+
+    kind: str = "multi_krum"
+    faulty: int = 2
+    keep: int | None = None  # how many; null: all but ``faulty``
+
+
+@dataclass
+class BulyanFederation(Federation):
+    """Multi-Krum's selection, then a trimmed mean around the median of each coordinate."""
+
+    kind: str = "bulyan"
+    faulty: int = 1
+
+
+@dataclass
+class NewtonFederation(Federation):
+    """Exact: centers send sums of gradients and Hessians, the fit equals that of pooled cases (a Cox model's risk sets
+    stay within centers). For steps whose only part is linear; ``rounds`` is the most that the search may take."""
+
+    kind: str = "newton"
+    objective: str = ""  # empty: the task's own (cox, hazard or logistic); ridge: least squares, in one round
+    penalty: float = 10.0  # of penalty / 2 * |weight|^2 beside the summed loss, on standardised columns
+    keep_sums: bool = True  # false: a center's own ridge sums are forgotten once added; it cannot be subtracted later
 
 
 @dataclass
@@ -161,7 +353,7 @@ class Step:
     modalities: list[str] = field(default_factory=lambda: ["CT"])
     adapter: Adapter = field(default_factory=Adapter)
     methods: list[Any] = field(default_factory=list)
-    federation: Any = field(default_factory=MeanFederation)
+    federation: Any = None  # null: the mean; a default of its own kind could not be replaced by another kind
     view: View = field(default_factory=View)
     training: Training = field(default_factory=Training)
     selection: Selection = field(default_factory=Selection)
@@ -173,17 +365,25 @@ class Step:
     train_parts: list[str] = field(default_factory=lambda: ["*"])  # the others stay at their start
     region: str = "head_neck"
 
+    def __post_init__(self) -> None:
+        self.federation = MeanFederation() if self.federation is None else self.federation
+
 
 # -------------------------------------------------------------------------------------------------------- the run
 
 
 @dataclass
 class BackboneSpec:
-    kind: str = "ct_clip"
-    config: str = "mini"  # mini or released
-    weights: str | None = None  # path; null: the shipped mini weights
+    kind: str = "ct_clip"  # ct_clip, unetr, swin_unetr or tiny
+    config: str = "mini"  # ct_clip: mini, released; unetr: vit_b, small; swin_unetr: base, small
+    weights: str | None = None  # path of a checkpoint; null: the shipped weights of the mini CT-CLIP
     text_folder: str | None = None  # a local CXR-BERT folder for the released text side
+    projection: bool = True  # ct_clip: false leaves out the visual projection, which only zero-shot scores need
+    image_size: list[int] | None = None  # unetr: (depth, height, width) of its position table; null: the config's
+    feature_size: int | None = None  # swin_unetr: channels of a token, a multiple of 12; null: the config's
     random_seed: int | None = None  # the control: the same architecture frozen at random weights
+    text: str = "own"  # own: the backbone's text side; ngrams: hashed words and word pairs, projected at random
+    digest: str | None = None  # refuse weights with another SHA-256 (python -m server inspect prints it)
 
 
 @dataclass
@@ -201,6 +401,8 @@ class Data:
     kind: str = "phantom"  # phantom, or folder for any HECKTOR edition or sts7
     root: str = "data/phantom"
     chest_root: str | None = None
+    mapping: str | None = None  # YAML that says what a table's columns mean; null: the shipped ones
+    table: str | None = None  # study=survival_table: one table of patients of several centers
     scale: float = 0.3  # of the phantom cohort: 1.0 is HECKTOR's 524
     seed: int = 11
     split: Split = field(default_factory=Split)
@@ -233,6 +435,60 @@ class Compare:
     draws: int = 1000  # of the patient-level bootstrap
 
 
+FAULTS = (
+    "alie", "count_inflation", "crash", "dropout", "duplicate", "inf", "ipm", "label_flip", "nan", "replay", "scaled",
+    "sign_flip", "stale", "straggler", "wrong_keys", "wrong_shape",
+)  # fmt: skip
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong on purpose in a simulation; `simulations/faults.py` says what each kind does."""
+
+    kind: str = "???"
+    centers: list[str] = field(default_factory=lambda: ["*"])
+    steps: list[str] = field(default_factory=lambda: ["*"])
+    rounds: list[int] = field(default_factory=list)  # empty: every round
+    probability: float = 1.0  # of each center in each round, drawn from the run's seed
+    factor: float | None = None  # of a kind that scales, slows down or inflates; null: the kind's own
+
+
+@dataclass
+class PhantomPrognosisStudy:
+    """Prognosis heads on frozen features of the phantom cohort, for every input, loss and way to learn."""
+
+    kind: str = "phantom_prognosis"
+    inputs: list[str] = field(default_factory=lambda: ["text", "image", "image+text"])
+    losses: list[str] = field(default_factory=lambda: ["deephit", "mtlr", "cox"])
+    folds: int = 5
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    rounds: int = 30  # and passes of the arms that are not federated
+    batch: int = 16
+    learning_rate: float = 1e-3
+    penalties: list[float] = field(default_factory=lambda: [3.0, 30.0, 300.0])  # of the Newton baseline
+    draws: int = 1000  # of the bootstrap over patients
+
+
+@dataclass
+class SurvivalTableStudy:
+    """Cox models of one table (data.table, data.mapping): pooled, federated, local, one center left out."""
+
+    kind: str = "survival_table"
+    about: str = ""  # where the data come from; said on the page
+    outcome: str = "rfs"  # one of the mapping's outcomes
+    inputs: dict[str, list[str]] = field(default_factory=dict)  # name -> variables; empty: all that the mapping has
+    known_flags: bool = True  # false: the ablation without the flags that reveal who records what
+    folds: int = 5
+    repeats: int = 5
+    across_folds: bool = False  # also compare patients of different test folds; for centers of a few patients
+    penalties: list[float] = field(default_factory=lambda: [1.0, 3.0, 10.0, 30.0, 100.0])
+    sgd_rounds: int = 50  # of FedAvg and FedAdam
+    local_steps: int = 5
+    local_rate: float = 0.1
+    server_rate: float = 0.03  # FedAdam's
+    draws: int = 2000  # of the bootstrap
+
+
 @dataclass
 class Run:
     """One run: everything needed to repeat it."""
@@ -247,6 +503,7 @@ class Run:
     controls: dict[str, Step] = field(default_factory=dict)  # steps that only a comparison runs, after the others
     with_controls: bool = False
     compare: Compare = field(default_factory=Compare)
+    faults: dict[str, Any] = field(default_factory=dict)  # name -> Fault, in simulations only
     study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes
 
 
@@ -254,11 +511,29 @@ TASKS = {"classification": ClassificationTask, "prognosis": PrognosisTask, "segm
 PARTS = {
     "decoder": DecoderPart,
     "fusion": FusionPart,
+    "linear": LinearPart,
     "lora": LoraPart,
     "mlp": MlpPart,
     "patch_embed": PatchEmbedPart,
     "skip": SkipPart,
 }
 METHODS: dict[str, type] = {}
-FEDERATIONS = {"mean": MeanFederation}
-STUDIES: dict[str, type] = {}
+FEDERATIONS: dict[str, type] = {
+    "bulyan": BulyanFederation,
+    "centered_clip": CenteredClipFederation,
+    "fedadagrad": FedAdagradFederation,
+    "fedadam": FedAdamFederation,
+    "fedavgm": FedAvgMFederation,
+    "feddyn": FedDynFederation,
+    "fedyogi": FedYogiFederation,
+    "geometric_median": GeometricMedianFederation,
+    "krum": KrumFederation,
+    "mean": MeanFederation,
+    "median": MedianFederation,
+    "multi_krum": MultiKrumFederation,
+    "newton": NewtonFederation,
+    "norm_clip": NormClipFederation,
+    "scaffold": ScaffoldFederation,
+    "trimmed_mean": TrimmedMeanFederation,
+}
+STUDIES: dict[str, type] = {"phantom_prognosis": PhantomPrognosisStudy, "survival_table": SurvivalTableStudy}

@@ -2,43 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from common.errors import UnknownName
+from common.records import withheld_for
 from common.tasks.base import Observation, Sums, Task, merge_sums, pooled_metrics
 
-__all__ = ["TASKS", "Observation", "Sums", "Task", "build_task", "merge_sums", "pooled_metrics"]
+__all__ = [
+    "FINDINGS",
+    "TASKS",
+    "Observation",
+    "Sums",
+    "Task",
+    "build_task",
+    "merge_sums",
+    "pooled_metrics",
+    "withheld_fields",
+]
+
+Known = Mapping[str, np.ndarray]
+
+FINDINGS = "findings"  # the target of the chest cohort's labels; any other target is a field of the record
 
 
-def _classification(spec: Any) -> Task:
+def withheld_fields(spec: Any) -> frozenset[str]:
+    """Fields that may reach neither the record nor the report text of a task: its target and the target's proxies.
+
+    Outcome and follow-up are no fields of a record, so no task needs to withhold them.
+    """
+    target = getattr(spec, "target", FINDINGS)
+    return frozenset() if target == FINDINGS else withheld_for(target)
+
+
+def _classification(spec: Any, known: Known | None) -> Task:
     from common.tasks.classification import Classification
 
-    return Classification(spec)
+    return Classification(spec, known)
 
 
-def _prognosis(spec: Any) -> Task:
+def _prognosis(spec: Any, known: Known | None) -> Task:
     from common.tasks.prognosis import Prognosis
 
-    return Prognosis(spec)
+    return Prognosis(spec, known)
 
 
-def _segmentation(spec: Any) -> Task:
+def _segmentation(spec: Any, known: Known | None) -> Task:
     from common.tasks.segmentation import Segmentation  # MONAI's losses take seconds to import
 
     return Segmentation(spec)
 
 
-TASKS: dict[str, Callable[[Any], Task]] = {
+TASKS: dict[str, Callable[[Any, Known | None], Task]] = {
     "classification": _classification,
     "prognosis": _prognosis,
     "segmentation": _segmentation,
 }
 
 
-def build_task(spec: Any) -> Task:
-    """The task of a step's spec. Raises UnknownName for an unknown kind or option."""
+def build_task(spec: Any, known: Known | None = None) -> Task:
+    """The task of a step's spec. Raises UnknownName for an unknown kind or option.
+
+    Args:
+        known: what the federation has learned from the centers' sums so far (`Order.known`).
+    """
     kind = getattr(spec, "kind", None)
     if kind not in TASKS:
         raise UnknownName("task", kind, TASKS)
-    return TASKS[kind](spec)
+    return TASKS[kind](spec, known)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ class Task(Protocol):
         primary: name of the metric that selects rounds and fills the score matrix.
         sum_shapes: name -> shape of every sum of `sums`; () is a single number. What is not declared may not leave.
         curve_shapes: the same for `curve_sums`; empty where the task draws no curves.
+        label_shapes: the same for `label_sums`; empty where the task learns nothing from counting labels.
         zero_shot: whether the frozen model answers by itself, without a trained head.
     """
 
@@ -42,6 +43,9 @@ class Task(Protocol):
     @property
     def curve_shapes(self) -> Shapes: ...
 
+    @property
+    def label_shapes(self) -> Shapes: ...
+
     def head(self, dim: int) -> nn.Module | None:
         """The last layer on an embedding of ``dim``; None where the output is made elsewhere."""
 
@@ -55,10 +59,23 @@ class Task(Protocol):
         """Sums over cases of one center; also of none."""
 
     def curve_sums(self, observations: Sequence[Observation], threshold: float) -> Sums:
-        """Further sums for curves by predicted risk, below and above a threshold; empty where there are none."""
+        """Further sums for curves and calibration, asked for once a step is learned; empty where there are none.
+
+        Args:
+            threshold: of the predicted risk, between the low- and the high-risk group; others do not look at it.
+        """
+
+    def label_sums(self, target: Mapping[str, Tensor]) -> Sums:
+        """Counts of the training cases' targets, before any model is asked: class counts, censoring."""
+
+    def calibrate(self, sums: Sums) -> Sums:
+        """What merged sums over the validation cases say about a learned model: a threshold, a temperature."""
 
     def metrics(self, sums: Sums) -> dict[str, float | None]:
         """Metrics of merged sums; None where they do not define a value."""
+
+    def intervals(self, sums: Sums) -> dict[str, tuple[float, float] | None]:
+        """95 % intervals, from the same sums, of those metrics that have one."""
 
 
 def merge_sums(parts: Iterable[Sums]) -> Sums:

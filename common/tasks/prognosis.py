@@ -1,12 +1,13 @@
-"""Prognosis: time to relapse on a fixed grid, with DeepHit, MTLR or discrete-time hazard losses.
+"""Prognosis: time to relapse on a fixed grid, with DeepHit, MTLR, discrete-time hazard or Cox losses.
 
 Formulae follow pycox (and are tested against its numbers): Lee et al. 2018 (DeepHit), Fotso 2018 (N-MTLR), Gensheimer
-and Narasimhan 2019 (discrete-time logistic hazard). The grid comes from the run's config, never from patients.
+and Narasimhan 2019 (discrete-time logistic hazard); Cox is in `common.tasks.cox`. The grid comes from the run's config,
+never from patients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,86 +17,242 @@ from torch import Tensor, nn
 from common.batch import Batch
 from common.config.schema import PrognosisTask
 from common.errors import UnknownName
-from common.metrics import concordance_index, harrell_counts
+from common.metrics import (
+    CALIBRATION_BINS,
+    antolini_counts,
+    brier_sums,
+    calibration_error,
+    censoring_counts,
+    censoring_survival,
+    concordance_index,
+    concordance_interval,
+    d_calibration,
+    d_calibration_counts,
+    dynamic_auc_sums,
+    harrell_counts,
+    integrated,
+    mean_defined,
+    pair_spread,
+    reliability_sums,
+    uno_sums,
+)
+from common.metrics.survival import grid_index, survival_at, weights_at
 from common.orders import Sums
 from common.tasks.base import Observation, Shapes, column, to_numpy
+from common.tasks.cox import cox_nll
 
-DAYS, EVENT = "days", "event"
+DAYS, EVENT, STRATUM = "days", "event", "stratum"
 GROUPS = 2  # low and high predicted risk
+COX = "cox"
+BASE_SUMS = (
+    "antolini_concordant", "antolini_tied", "cases", "comparable", "concordant", "events", "risk_sum", "spread_cc",
+    "spread_cn", "spread_nn", "tied",
+)  # fmt: skip
+CURVE_SCALARS = ("uno_comparable", "uno_concordant", "uno_tied")
 
 
 class Prognosis:
-    """Logits (B, K), one per grid time, against ``days`` (B,) and ``event`` (B,), 1 relapse or 0 censored."""
+    """Logits (B, K), one per grid time, or (B, 1) log hazards (Cox), against ``days`` (B,) and ``event`` (B,).
+
+    Args:
+        known: what the federation has learned from sums so far. ``censoring_at_risk`` and ``censoring_censored`` (K,)
+            give the censoring distribution of the training cases; without them nobody is thought to be censored.
+            ``baseline`` (K,) is Cox's cumulative hazard at a log risk of 0; without it a constant rate of one relapse
+            per horizon stands in, and Cox's curves are right in order only. ``threshold`` () splits low from high risk.
+    """
 
     kind = "prognosis"
     primary = "c_index"
     zero_shot = False
 
-    def __init__(self, spec: PrognosisTask):
-        if spec.loss not in LOSSES:
-            raise UnknownName("prognosis loss", spec.loss, LOSSES)
+    def __init__(self, spec: PrognosisTask, known: Mapping[str, np.ndarray] | None = None):
+        if spec.loss not in {*LOSSES, COX}:
+            raise UnknownName("prognosis loss", spec.loss, {*LOSSES, COX})
         self.spec = spec
-        self.outputs = spec.bins
+        self.known = dict(known or {})
+        self.bins = spec.bins
+        self.outputs = 1 if spec.loss == COX else spec.bins
         self.cuts = torch.linspace(0, spec.horizon_days, spec.bins, dtype=torch.float64)
 
     @property
     def sum_shapes(self) -> Shapes:
-        return dict.fromkeys(("cases", "comparable", "concordant", "events", "risk_sum", "tied"), ())
+        cox = {"breslow_events": (self.bins,), "breslow_risk": (self.bins,), "partial_nll": ()}
+        return dict.fromkeys(BASE_SUMS, ()) | (cox if self.spec.loss == COX else {})
 
     @property
     def curve_shapes(self) -> Shapes:
-        return dict.fromkeys(("km_at_risk", "km_events"), (GROUPS, self.outputs))
+        kaplan_meier = dict.fromkeys(("km_at_risk", "km_events"), (GROUPS, self.bins))
+        on_grid = dict.fromkeys(("auc_pairs", "auc_wins", "brier"), (self.bins,))
+        names = ("d_calibration", "reliability_cases", "reliability_observed", "reliability_predicted")
+        return kaplan_meier | on_grid | dict.fromkeys(names, (CALIBRATION_BINS,)) | dict.fromkeys(CURVE_SCALARS, ())
+
+    @property
+    def label_shapes(self) -> Shapes:
+        return dict.fromkeys(("censoring_at_risk", "censoring_censored"), (self.bins,))
 
     def head(self, dim: int) -> nn.Module | None:
         return nn.Linear(dim, self.outputs)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        if self.spec.loss == COX:
+            time, event = (batch.target[name].to(output.device) for name in (DAYS, EVENT))
+            stratum = batch.target.get(STRATUM)
+            total = cox_nll(output.float()[:, 0], time, event, None if stratum is None else stratum.to(output.device))
+            return total / event.sum().clamp(min=1)
         index, event = discretise(batch.target[DAYS], batch.target[EVENT], self.cuts)
         return LOSSES[self.spec.loss](output.float(), index.to(output.device), event.to(output.device), self.spec)
 
     def survival_curve(self, output: Tensor) -> Tensor:
         """Probability (B, K) of being free of relapse after each grid time."""
         output = output.double()
+        if self.spec.loss == COX:
+            return torch.exp(-self._baseline().to(output.device) * output.clamp(-30, 30).exp())
         if self.spec.loss == "hazard":
             return (1 - output.sigmoid()).cumprod(dim=1)
         return 1 - _scores(output, self.spec.loss).softmax(dim=1).cumsum(dim=1)[:, :-1]
 
     def risk(self, output: Tensor) -> Tensor:
-        """Expected share of the horizon lost to relapse, (B,) in [0, 1]: the mean over the grid of the cumulative
-        incidence 1 - S. Higher is worse; its order is that of the restricted mean survival time, reversed."""
-        return 1 - self.survival_curve(output).mean(dim=1)
+        """One number per case (B,), higher is worse. Cox: the log hazard. Else the expected share of the horizon lost
+        to relapse in [0, 1], the mean over the grid of 1 - S: the restricted mean survival time, reversed."""
+        return output.double()[:, 0] if self.spec.loss == COX else 1 - self.survival_curve(output).mean(dim=1)
+
+    def median_time(self, output: Tensor) -> Tensor:
+        """Days (B,) at which the curve, linear between grid times, falls to one half; inf where it stays above."""
+        survival, cuts = self.survival_curve(output), self.cuts.to(output.device)
+        below = survival <= 0.5
+        k = below.int().argmax(dim=1)
+        previous = torch.where(k > 0, survival.gather(1, (k - 1).clamp(min=0)[:, None])[:, 0], torch.ones_like(cuts[k]))
+        here = survival.gather(1, k[:, None])[:, 0]
+        start = torch.where(k > 0, cuts[(k - 1).clamp(min=0)], torch.zeros_like(cuts[k]))
+        share = (previous - 0.5) / (previous - here).clamp(min=1e-12)
+        return torch.where(below.any(dim=1), start + share.clamp(0, 1) * (cuts[k] - start), torch.inf)
 
     def observe(self, output: Tensor, batch: Batch) -> list[Observation]:
-        """``time`` in days (not cut at the horizon), ``event`` and ``risk`` per case, each a scalar."""
-        columns = {"time": batch.target[DAYS], EVENT: batch.target[EVENT], "risk": self.risk(output)}
+        """``time`` in days (not cut at the horizon), ``event`` and ``risk``, each a scalar, and ``survival`` (K,)."""
+        columns = {
+            "time": batch.target[DAYS], EVENT: batch.target[EVENT], "risk": self.risk(output),
+            "survival": self.survival_curve(output),
+        }  # fmt: skip
         arrays = {name: to_numpy(values) for name, values in columns.items()}
         return [{name: values[i] for name, values in arrays.items()} for i in range(len(output))]
 
+    # ------------------------------------------------------------------------------------------------------- sums
+
     def sums(self, observations: Sequence[Observation]) -> Sums:
-        """Harrell's pairs under HECKTOR's rules, formed within these cases only, and counts."""
-        time, event, risk = (column(observations, name) for name in ("time", EVENT, "risk"))
-        counts = harrell_counts(time, event, risk)
-        totals = {"cases": len(time), "events": event.sum(), "risk_sum": np.nansum(risk)}
-        return {name: np.array(float(value)) for name, value in (counts._asdict() | totals).items()}
+        """Harrell's pairs under HECKTOR's rules and Antolini's, formed within these cases only, and counts."""
+        time, event, risk = self._columns(observations)
+        survival = column(observations, "survival", width=self.bins)
+        harrell, spread = harrell_counts(time, event, risk), pair_spread(time, event, risk)
+        antolini = antolini_counts(time, event, survival_at(survival, time, self.cuts.numpy()))
+        totals = harrell._asdict() | {f"spread_{name}": value for name, value in spread._asdict().items()}
+        totals |= {"antolini_concordant": antolini.concordant, "antolini_tied": antolini.tied}
+        totals |= {"cases": len(time), "events": event.sum(), "risk_sum": np.nansum(risk)}
+        sums = {name: np.array(float(value)) for name, value in totals.items()}
+        return sums | (self._cox_sums(time, event, risk) if self.spec.loss == COX else {})
 
     def curve_sums(self, observations: Sequence[Observation], threshold: float) -> Sums:
-        """At-risk and event counts (2, K) on the grid for Kaplan-Meier curves; row 1 has a risk above the threshold.
+        """What curves and calibration need, (2, K) counts for Kaplan-Meier among them; row 1 is above the threshold.
 
-        Cases sit on the grid as in training: an event at the next grid time, a censoring at the previous one.
+        For Kaplan-Meier, cases sit on the grid as in training: an event at the next grid time, a censoring at the
+        previous one. Calibration looks at the middle of the grid.
         """
-        time, event, risk = (column(observations, name) for name in ("time", EVENT, "risk"))
-        index, happened = (x.numpy() for x in discretise(torch.tensor(time), torch.tensor(event), self.cuts))
-        sums = {name: np.zeros(shape) for name, shape in self.curve_shapes.items()}
-        for group, chosen in enumerate((~(risk > threshold), risk > threshold)):
-            left = np.bincount(index[chosen], minlength=self.outputs)
-            sums["km_at_risk"][group] = left[::-1].cumsum()[::-1]
-            sums["km_events"][group] = np.bincount(index[chosen & (happened > 0)], minlength=self.outputs)
-        return sums
+        time, event, risk = self._columns(observations)
+        survival, grid = np.nan_to_num(column(observations, "survival", width=self.bins)), self.cuts.numpy()
+        censoring = self._censoring()
+        where = {"grid": grid, "censoring": censoring}
+        weight = weights_at(time, event, grid, censoring)
+        uno = uno_sums(time, event, risk, weight=weight**2)
+        wins, pairs = dynamic_auc_sums(time, event, risk, **where)
+        middle = self.bins // 2
+        early = weight * (grid_index(time, grid) <= middle)
+        reliability = reliability_sums(np.clip(1 - survival[:, middle], 0, 1), early)
+        own = np.diagonal(survival_at(survival, np.minimum(time, grid[-1]), grid))
+        sums: Sums = {"auc_wins": wins, "auc_pairs": pairs, "brier": brier_sums(time, event, survival, **where)}
+        sums |= {f"uno_{name}": np.array(value) for name, value in uno._asdict().items()}
+        sums |= {f"reliability_{name}": value for name, value in reliability._asdict().items()}
+        sums["d_calibration"] = d_calibration_counts(own, event * (time <= grid[-1]))
+        return sums | self._kaplan_meier(time, event, risk > threshold)
+
+    def label_sums(self, target: Mapping[str, Tensor]) -> Sums:
+        """Counts of the training cases' censoring on the grid, before any model is asked."""
+        at_risk, censored = censoring_counts(to_numpy(target[DAYS]), to_numpy(target[EVENT]), self.cuts.numpy())
+        return {"censoring_at_risk": at_risk, "censoring_censored": censored}
+
+    def calibrate(self, sums: Sums) -> Sums:
+        """From validation cases: the mean risk as the ``threshold``, and Cox's ``baseline`` (Breslow's, pooled)."""
+        if not sums or sums["cases"].sum() <= 0:
+            return {}
+        found: Sums = {"threshold": sums["risk_sum"] / sums["cases"]}
+        if self.spec.loss == COX:
+            at_risk = sums["breslow_risk"]
+            steps = np.divide(sums["breslow_events"], at_risk, out=np.zeros(self.bins), where=at_risk > 0)
+            found["baseline"] = steps.cumsum()
+        return found
 
     def metrics(self, sums: Sums) -> dict[str, float | None]:
-        """``c_index``: concordance over the pairs within centers."""
-        counts = (float(sums[name]) for name in ("concordant", "tied", "comparable"))
-        return {"c_index": concordance_index(*counts)}
+        """``c_index`` and ``antolini`` over pairs within centers; Cox: ``nll`` per relapse. With the sums for curves
+        also ``uno``, ``ibs`` (integrated Brier score), ``td_auc`` (mean over the grid), ``ece`` at the middle of the
+        grid and ``d_calibration_p``."""
+        counts = [float(sums[name]) for name in ("concordant", "tied", "comparable")]
+        antolini = float(sums["antolini_concordant"]), float(sums["antolini_tied"]), counts[2]
+        found = {"c_index": concordance_index(*counts), "antolini": concordance_index(*antolini)}
+        if self.spec.loss == COX:
+            events = float(sums["events"])
+            found["nll"] = float(sums["partial_nll"]) / events if events > 0 else None
+        return found | (self._curve_metrics(sums) if "brier" in sums else {})
+
+    def intervals(self, sums: Sums) -> dict[str, tuple[float, float] | None]:
+        """95 % intervals of metrics from the same sums."""
+        counts = tuple(float(sums[name]) for name in ("concordant", "tied", "comparable"))
+        spread = tuple(float(sums[f"spread_{name}"]) for name in ("cc", "cn", "nn"))
+        return {"c_index": concordance_interval(counts, spread)}  # type: ignore[arg-type]
+
+    def _curve_metrics(self, sums: Sums) -> dict[str, float | None]:
+        cases, grid = float(sums["cases"]), self.cuts.numpy()
+        some = sums["auc_pairs"] > 0
+        d_test = d_calibration(sums["d_calibration"])
+        uno = (float(sums[f"uno_{name}"]) for name in ("concordant", "tied", "comparable"))
+        reliability = (sums[f"reliability_{name}"] for name in ("cases", "predicted", "observed"))
+        return {
+            "uno": concordance_index(*uno),
+            "ibs": integrated(sums["brier"] / cases, grid) if cases > 0 else None,
+            "td_auc": mean_defined((sums["auc_wins"][some] / sums["auc_pairs"][some]).tolist()),
+            "ece": calibration_error(*reliability),
+            "d_calibration_p": d_test[1] if d_test else None,
+        }
+
+    def _columns(self, observations: Sequence[Observation]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        time, event, risk = (column(observations, name) for name in ("time", EVENT, "risk"))
+        return time, event, risk
+
+    def _kaplan_meier(self, time: np.ndarray, event: np.ndarray, high: np.ndarray) -> Sums:
+        index, happened = (x.numpy() for x in discretise(torch.tensor(time), torch.tensor(event), self.cuts))
+        sums = {name: np.zeros((GROUPS, self.bins)) for name in ("km_at_risk", "km_events")}
+        for group, chosen in enumerate((~high, high)):
+            left = np.bincount(index[chosen], minlength=self.bins)
+            sums["km_at_risk"][group] = left[::-1].cumsum()[::-1]
+            sums["km_events"][group] = np.bincount(index[chosen & (happened > 0)], minlength=self.bins)
+        return sums
+
+    def _cox_sums(self, time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> Sums:
+        risk = np.clip(np.nan_to_num(risk), -30, 30)
+        index, happened = (x.numpy() for x in discretise(torch.tensor(time), torch.tensor(event), self.cuts))
+        left = np.bincount(index, weights=np.exp(risk), minlength=self.bins)
+        return {
+            "breslow_events": np.bincount(index[happened > 0], minlength=self.bins).astype(np.float64),
+            "breslow_risk": left[::-1].cumsum()[::-1].copy(),
+            "partial_nll": to_numpy(cox_nll(torch.tensor(risk), torch.tensor(time), torch.tensor(event))),
+        }
+
+    def _censoring(self) -> np.ndarray:
+        if "censoring_at_risk" not in self.known:
+            return np.ones(self.bins)
+        return censoring_survival(self.known["censoring_at_risk"], self.known["censoring_censored"])
+
+    def _baseline(self) -> Tensor:
+        if "baseline" in self.known:
+            return torch.tensor(self.known["baseline"], dtype=torch.float64)
+        return self.cuts / self.cuts[-1]
 
 
 def discretise(time: Tensor, event: Tensor, cuts: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -45,6 +45,10 @@ class Segmentation:
     def curve_shapes(self) -> Shapes:
         return {}
 
+    @property
+    def label_shapes(self) -> Shapes:
+        return {}
+
     def head(self, dim: int) -> nn.Module | None:
         return None  # the decoder part ends in logits
 
@@ -84,6 +88,15 @@ class Segmentation:
         }
 
     def curve_sums(self, observations: Sequence[Observation], threshold: float) -> Sums:
+        return {}
+
+    def label_sums(self, target: Mapping[str, Tensor]) -> Sums:
+        return {}
+
+    def calibrate(self, sums: Sums) -> Sums:
+        return {}
+
+    def intervals(self, sums: Sums) -> dict[str, tuple[float, float] | None]:
         return {}
 
     def metrics(self, sums: Sums) -> dict[str, float | None]:

@@ -1,1 +1,75 @@
-"""How updates become one state: pure functions of updates, one file per family."""
+"""How updates become one state: pure functions, one file per family, and the closed registry of rules.
+
+The contract: ``rule(updates, start, memory, setting) -> Aggregated(state, memory, report, notes)``.
+
+- ``updates``: `Update` (center, state *as trained*, weight, extra), one per center, in any order.
+- ``start``: what the round began with. The result has its names, shapes and dtypes.
+- ``memory``: named tensors that the rule keeps between rounds, {} at first; stored and restored, it continues bit for
+  bit. A rule that needs none hands back what it was given.
+- ``setting``: the step's federation spec, its parts, the round (see `Setting`).
+
+Every rule is pure; takes a tensor over the updates that carry it and leaves one that nobody carries as it is; works in
+float64 in the order of center codes, so that the order of replies does not change a bit; ignores updates of weight 0;
+gives finite values for finite ones; and refuses, with the numbers, fewer updates than it needs (`TooFewUpdates`: the
+round is void). One update alone comes back exactly from ``mean``, ``median`` and ``trimmed_mean`` with f = 0.
+
+`aggregate` is the door: it puts updates in order, drops what this round does not train, checks that the rule can work
+with the step's LoRA parts, runs the rule and, where a part asks for it, takes a new basis (FedSVD).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from common.config.federation import clashes
+from common.errors import AdapterError, UnknownName
+from common.orders import State
+from server.aggregation import control, lora, robust, server_opt
+from server.aggregation.mean import WEIGHTINGS, average
+from server.aggregation.updates import Aggregated, Setting, Update, canonical, restricted
+
+Rule = Callable[[Sequence[Update], State, State, Setting], Aggregated]
+
+RULES: dict[str, Rule] = {
+    "bulyan": robust.bulyan,
+    "centered_clip": robust.centered_clip,
+    "fedadagrad": server_opt.adaptive,
+    "fedadam": server_opt.adaptive,
+    "fedavgm": server_opt.fedavgm,
+    "feddyn": control.feddyn,
+    "fedyogi": server_opt.adaptive,
+    "geometric_median": robust.geometric_median,
+    "krum": robust.krum,
+    "mean": average,
+    "median": robust.median,
+    "multi_krum": robust.multi_krum,
+    "norm_clip": robust.norm_clip,
+    "scaffold": control.scaffold,
+    "trimmed_mean": robust.trimmed_mean,
+}
+
+
+def aggregate(updates: Sequence[Update], start: State, memory: State, setting: Setting) -> Aggregated:
+    """A round's updates as one state. See the module for what holds for every rule.
+
+    Raises:
+        TooFewUpdates: fewer updates than the rule needs for its promise.
+        AdapterError: a rule that cannot work with the step's LoRA parts, or updates that do not belong to the step.
+    """
+    kind = setting.federation.kind
+    if kind not in RULES:
+        raise UnknownName("aggregation rule", kind, RULES)
+    problems = clashes(setting.federation, setting.parts)
+    if problems:
+        raise AdapterError(" ".join(problems))
+    ordered = [restricted(update, start, setting) for update in canonical(updates)]
+    done = RULES[kind](ordered, start, memory, setting)
+    state, kept = lora.refresh(done.state, done.memory, setting)
+    return replace(done, state=state, memory=kept)
+
+
+def weight_of(federation: Any, cases: int) -> float:
+    """An update's weight from the center's registered training cases; 1 where every center is one voice."""
+    return WEIGHTINGS[getattr(federation, "weighting", "uniform")](cases)

@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 
 from common.errors import ConfigError, FedgraftError
 from common.files import write_bytes
-from common.wire import CENTER
 from server.deploy.certificates import make_authority, make_server_certificate
 
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
@@ -163,6 +162,8 @@ def write_private(path: Path, content: bytes) -> None:
 
 def check_code(code: str) -> str:
     """A center's code as it may be used in file names and messages. Raises FedgraftError."""
+    from common.wire import CENTER
+
     if not CENTER.fullmatch(code):
         raise FedgraftError(f"'{code}' is no center's code: letters, digits, _ and -, 32 at most.")
     return code

@@ -21,7 +21,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write it and print the manifest's path and the signer's fingerprint."""
-    from server.export import check_export, export
+    from common.exported import check_export
+    from server.export import export
     from server.folder import existing
 
     manifest = export(existing(arguments.folder), arguments.out, key=arguments.key, everything=arguments.all)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from common.config.schema import Run
 from common.errors import UnknownName
+from simulations.studies import phantom_prognosis, survival_table
 from simulations.studies.page import Page, write_page
 
 Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
 
-STUDIES: dict[str, Study] = {}
+STUDIES: dict[str, Study] = {"phantom_prognosis": phantom_prognosis.run, "survival_table": survival_table.run}
 
 
 def run_study(run: Run, overrides: Sequence[str], *, folder: Path, say: Callable[[str], None] = print) -> Page:

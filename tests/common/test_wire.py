@@ -46,7 +46,7 @@ def test_bfloat16_is_refused_in_a_sentence():
 @pytest.mark.parametrize("status", [{"patient": "CHUM-001"}, {"cases": "many"}, {"cases": -1}])
 def test_a_status_holds_only_declared_counts(status):
     content = pack_reply(Reply("CHUM"))
-    content["status"] = ConfigRecord({"center": "CHUM", "code": "ok", "seconds": 0.0, **status})
+    content["status"] = ConfigRecord({"center": "CHUM", "code": "ok", "seconds": 0.0, "round": 0, **status})
     with pytest.raises(WireError, match="counts"):
         unpack_reply(content)
 

@@ -248,10 +248,10 @@ class DeadlyGrid(LocalGrid):
 
     fate = staticmethod(exit_in_training)
 
-    def _submit(self, message: Message):
+    def _job(self, message: Message, timeout):
         if asked(message) == ("train", 1) and self._codes[message.metadata.dst_node_id] == "CHUP":
-            return self._pool(self._worker(message)).submit(type(self).fate)
-        return super()._submit(message)
+            return type(self).fate, ()
+        return super()._job(message, timeout)
 
 
 class HangingGrid(DeadlyGrid):

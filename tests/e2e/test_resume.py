@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.config.load import compose_run
 from common.errors import ConfigError
@@ -58,8 +59,9 @@ def scores(leader):
 
 
 DEATHS = {
-    "before round 2 is sent": (LocalGrid, "send_and_receive", 5, True),
-    "after round 2's replies": (AdapterStrategy, "aggregate_train", 2, True),
+    "before the start is validated": (LocalGrid, "send_and_receive", 3, True),
+    "before round 2 is sent": (LocalGrid, "send_and_receive", 6, True),
+    "after round 2's replies": (AdapterStrategy, "aggregate", 2, True),
     "between checkpoint and ledger": (rounds, "write_tensors", 2, False),
     "after round 1 stands in the ledger": (Narrator, "round_finished", 1, True),
     "in the middle of an evaluation": (scoring, "write_bytes", 2, False),
@@ -97,8 +99,11 @@ def test_a_run_may_go_on_with_another_number_of_workers_but_not_of_threads(tmp_p
     run.runtime.workers += 1
     assert adapters(federate(run, tmp_path, small_centers)) == first
     run.runtime.threads += 1  # convolution gradients depend on it
-    with pytest.raises(ConfigError, match="another configuration"):
-        federate(run, tmp_path, small_centers)
+    try:
+        with pytest.raises(ConfigError, match="another configuration"):
+            federate(run, tmp_path, small_centers)
+    finally:
+        torch.set_num_threads(1)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import pytest
 from flwr.common.serde import message_to_proto
 
 from common.tasks import build_task
+from common.travel import sent_back
 from common.wire import STATUS_COUNTS, declared_sums, unpack_order
 from tests.small import asked, code_of, federate, small_run, tampering
 
@@ -27,8 +28,8 @@ def crossing(tmp_path_factory, small_centers):
 def test_replies_hold_three_records_and_nothing_else(crossing):
     for sent, reply in crossing:
         assert set(reply.content) == {"arrays", "sums", "status"} and not reply.has_error()
-        assert set(reply.content["status"]) <= {"center", "code", "seconds", *STATUS_COUNTS}
-        assert set(sent.content) == {"arrays", "config"}
+        assert set(reply.content["status"]) <= {"center", "code", "round", "seconds", *STATUS_COUNTS}
+        assert set(sent.content) == {"arrays", "config", "known"}
 
 
 def test_every_array_is_an_adapter_tensor_that_the_server_sent(crossing):
@@ -38,18 +39,26 @@ def test_every_array_is_an_adapter_tensor_that_the_server_sent(crossing):
         if asked(sent)[0] != "train":
             assert len(arrays) == 0
             continue
-        assert {n: (a.dtype, a.shape) for n, a in arrays.items()} == {n: (a.dtype, a.shape) for n, a in offered.items()}
+        order = unpack_order(sent.content)
+        expected = sent_back(
+            offered, order.step, round=order.round
+        )  # of LoRA's factors only those that the round trains
+        assert {n: (a.dtype, a.shape) for n, a in arrays.items()} == {
+            n: (a.dtype, a.shape) for n, a in offered.items() if n in expected
+        }
 
 
 def test_every_sum_is_declared_by_the_step(crossing):
     names = set()
     for sent, reply in crossing:
         order = unpack_order(sent.content)
-        declared = declared_sums(build_task(order.step.task), curves=order.threshold is not None)
+        task = build_task(order.step.task)
+        described = asked(sent)[0] == "query.describe"
+        declared = task.label_shapes if described else declared_sums(task, curves=order.wants_curves)
         for name, array in reply.content.array_records["sums"].items():
             assert tuple(array.shape) == declared[name]
             names.add(name)
-    assert {"fit.loss", "intersection", "concordant", "km_at_risk"} <= names
+    assert {"fit.loss", "intersection", "concordant", "km_at_risk", "censoring_at_risk"} <= names
 
 
 def test_no_array_grows_with_the_number_of_cases(crossing):

@@ -17,6 +17,15 @@ def event(number, pooled, metric="dice"):
     return {"round": number, "validation": {"metric": metric, "pooled": pooled}}
 
 
+def test_the_start_is_kept_if_no_round_is_better_and_of_equals_the_lower_loss():
+    def with_loss(number, pooled, loss):
+        return {"round": number, "validation": {"metric": "dice", "pooled": pooled, "loss": loss}}
+
+    assert kept_round([with_loss(0, 0.5, 1.0), with_loss(1, 0.4, 0.1), with_loss(2, 0.4, 0.1)])["round"] == 0
+    assert kept_round([with_loss(0, 0.5, 1.0), with_loss(1, 0.5, 0.9), with_loss(2, 0.5, 0.95)])["round"] == 1
+    assert kept_round([with_loss(0, 0.5, 1.0), with_loss(1, 0.5, 1.0)])["round"] == 1
+
+
 @pytest.mark.parametrize(
     ("values", "kept"),
     [([0.1, 0.3, 0.2], 2), ([0.3, 0.3], 2), ([None, 0.0, None], 2), ([None, None], 2), ([-1.0, -2.0], 1)],

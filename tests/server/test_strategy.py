@@ -29,14 +29,17 @@ def strategy(small_centers):
     return build
 
 
-def answers(strategy, values, **changes):
+def answers(strategy, values, *, number=3, **counts):
     """Replies in the given order; a value of None is a center that failed."""
-    sent = {m.metadata.dst_node_id: m for m in strategy.configure_train(3, pack_state(STATE), ConfigRecord(), None)}
+    state = strategy.order.state
+    sent = {
+        m.metadata.dst_node_id: m for m in strategy.configure_train(number, pack_state(state), ConfigRecord(), None)
+    }
     for center, value in values.items():
         ok = value is not None
         reply = Reply(
             center, "ok" if ok else "internal", {"decoder/w": torch.full((2,), value)} if ok else {},
-            FIT, {"cases": 999, "batches": 1},
+            FIT, {"cases": strategy.cases.get(center, 1), "batches": 1, **counts}, round=number,
         )  # fmt: skip
         message = Message(pack_reply(reply), reply_to=sent[strategy.nodes[center]])
         message.metadata.__dict__["_src_node_id"] = strategy.nodes[center]
@@ -50,9 +53,9 @@ def test_every_center_gets_the_state_and_the_round(strategy):
     assert order.round == 3 and torch.equal(order.state["decoder/w"], torch.ones(2))
 
 
-def test_weights_are_the_registered_cases_whatever_a_reply_claims(strategy):
+def test_weights_are_the_registered_cases(strategy):
     chosen = strategy(3)
-    arrays, _ = chosen.aggregate_train(1, answers(chosen, {"C2": 6.0, "C0": 0.0, "C1": 3.0}))
+    arrays, _ = chosen.aggregate_train(3, answers(chosen, {"C2": 6.0, "C0": 0.0, "C1": 3.0}))
     assert unpack_state(arrays)["decoder/w"].tolist() == [(0 * 1 + 3 * 2 + 6 * 3) / 6] * 2
     assert list(chosen.outcome.accepted) == ["C0", "C1", "C2"]
 
@@ -60,25 +63,25 @@ def test_weights_are_the_registered_cases_whatever_a_reply_claims(strategy):
 @pytest.mark.parametrize(("answering", "is_void"), [(4, False), (3, False), (2, True)])
 def test_a_quorum_of_70_percent_of_four_is_three(strategy, answering, is_void):
     chosen = strategy(4)
-    arrays, _ = chosen.aggregate_train(1, answers(chosen, {f"C{i}": 1.0 for i in range(answering)}))
+    arrays, _ = chosen.aggregate_train(3, answers(chosen, {f"C{i}": 1.0 for i in range(answering)}))
     assert (arrays is None) == is_void
 
 
 def test_a_quorum_is_never_rounded_down(strategy):
     chosen = strategy(6, quorum=0.7)  # 4.2 centers: four of six are fewer than 70 %
-    arrays, _ = chosen.aggregate_train(1, answers(chosen, {f"C{i}": 1.0 for i in range(4)}))
+    arrays, _ = chosen.aggregate_train(3, answers(chosen, {f"C{i}": 1.0 for i in range(4)}))
     assert arrays is None
     exact = strategy(10, quorum=0.7)  # 0.7 * 10 is a little more than 7 in floating point
-    assert exact.aggregate_train(1, answers(exact, {f"C{i}": 1.0 for i in range(7)}))[0] is not None
+    assert exact.aggregate_train(3, answers(exact, {f"C{i}": 1.0 for i in range(7)}))[0] is not None
 
 
 def test_failed_and_silent_centers_have_a_code(strategy):
     chosen = strategy(4, quorum=0.1)
-    chosen.aggregate_train(1, answers(chosen, {"C0": 1.0, "C1": None}))
+    chosen.aggregate_train(3, answers(chosen, {"C0": 1.0, "C1": None}))
     assert chosen.outcome.rejected == {"C1": "internal", "C2": "no_reply", "C3": "no_reply"}
 
 
 def test_a_stranger_is_not_heard(strategy):
     chosen, other = strategy(2, quorum=0.1), strategy(4)
-    arrays, _ = chosen.aggregate_train(1, list(answers(other, {"C3": 9.0, "C0": 2.0})))
+    arrays, _ = chosen.aggregate_train(3, list(answers(other, {"C3": 9.0, "C0": 2.0})))
     assert unpack_state(arrays)["decoder/w"].tolist() == [2.0, 2.0]

@@ -4,16 +4,27 @@ import pytest
 
 from common.backbones import backbone_digest, load_backbone
 from common.model import AdaptedModel
-from simulations.baselines import PooledCenter, _best, baseline_order, train_pooled
+from simulations.baselines import PooledCenter, Score, baseline_order, best_pass, train_pooled
 from tests.small import forget, open_all, small_run
 
 
 @pytest.mark.parametrize(
     ("values", "kept"),
-    [([0.1, 0.3, 0.3], 2), ([None, 0.2, None], 1), ([None, None], 1), ([None], 0), ([0.4, 0.1], 0), ([0.4, 0.4], 1)],
+    [
+        ([0.0, 0.1, 0.3, 0.3], 3),
+        ([None, None, 0.2, None], 2),
+        ([None, None, None], 2),
+        ([None], 0),
+        ([0.4, 0.3, 0.1], 0),
+        ([0.4, 0.4], 1),
+    ],
 )
-def test_the_best_pass_is_kept_the_latest_of_equals(values, kept):
-    assert _best(values) == kept
+def test_the_best_pass_is_kept_the_latest_of_equals_the_start_being_one(values, kept):
+    assert best_pass([None if value is None else Score(value, -1.0) for value in values]) == kept
+
+
+def test_of_equal_values_the_lower_loss_is_kept():
+    assert best_pass([Score(0.5, -1.0), Score(0.5, -0.8), Score(0.5, -0.9)]) == 1
 
 
 def trained(small_centers, *, rounds=3, every=1, reset=False, codes=("CHUM",)):
@@ -29,7 +40,7 @@ def trained(small_centers, *, rounds=3, every=1, reset=False, codes=("CHUM",)):
 
 def test_passes_are_looked_at_as_often_as_rounds(small_centers):
     done, _ = trained(small_centers, rounds=3, every=2)
-    assert [value is None for value in done.validation] == [False, True, False, False]
+    assert [value is None for value in done.validation] == [True, False, False] and done.kept_pass in (2, 3)
 
 
 def test_a_pool_trains_on_everyones_cases_as_often_as_there_are_rounds(small_centers):

@@ -39,7 +39,7 @@ def test_golden_values_through_peft(dora):
     backbone = OneLayer(given["W"])
     twin = frozen_twin(backbone)
     spec = LoraPart(sites=["layer"], rank=1, alpha=float(given["scale"]), dropout=0.0, dora=dora)
-    tensors = inject(twin, backbone, name="within", spec=spec).parameters()
+    tensors = inject(twin, backbone, name="within", spec=spec).tensors()
     with torch.no_grad():
         tensors["layer.lora_A.weight"].copy_(torch.tensor(given["A"]))
         tensors["layer.lora_B.weight"].copy_(torch.tensor(given["B"]))
@@ -79,7 +79,7 @@ def test_two_parts_on_one_layer_add_up():
     backbone = OneLayer([[1.0, 0], [0, 1], [0, 0]])
     twin = frozen_twin(backbone)
     spec = LoraPart(sites=["layer"], rank=1, alpha=1.0, dropout=0.0)
-    first, second = (inject(twin, backbone, name=name, spec=spec).parameters() for name in ("one", "one_more"))
+    first, second = (inject(twin, backbone, name=name, spec=spec).tensors() for name in ("one", "one_more"))
     assert list(first) == list(second) == ["layer.lora_A.weight", "layer.lora_B.weight"]
     with torch.no_grad():
         for tensors, value in ((first, 1.0), (second, 10.0)):

@@ -26,7 +26,7 @@ from common.metrics import (
     score_bins,
 )
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
+GOLDEN = Path(__file__).parents[3].parent / "shared" / "golden"
 
 
 @pytest.fixture(scope="module")

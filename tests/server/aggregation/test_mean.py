@@ -1,10 +1,15 @@
-"""The mean is exact for one center, blind to reply order, and leaves untrained parts alone."""
+"""The mean is exact for one center, blind to reply order, leaves untrained parts alone, and can be taken one by one."""
 
+import tracemalloc
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.aggregation.mean import Update, mean
+from common.errors import AdapterError
+from server.aggregation.mean import Update, average, mean
+from tests.server.aggregation.made import lora_part, setting
 
 
 def updates_of(seed, count):
@@ -58,3 +63,43 @@ def test_a_part_is_averaged_over_the_centers_that_trained_it_and_kept_where_none
     both = mean([*ct_only, with_pet], start=START)
     assert torch.equal(both["b/w"], torch.full((2,), 7.0))
     assert torch.allclose(both["a/w"], torch.full((3, 5), 3.0))
+
+
+def test_counts_stay_whole_numbers():
+    start = {"a/n": torch.tensor([3])}
+    updates = [Update(f"C{i}", {"a/n": torch.tensor([i])}, 1.0) for i in range(4)]
+    assert mean(updates, start=start)["a/n"].tolist() == [2]
+
+
+def test_an_iterator_gives_the_same_bits_and_must_be_in_order():
+    updates = updates_of(0, 6)
+    all_at_once = average(updates, START, {}, setting()).state
+    one_by_one = average(iter(updates), START, {}, setting()).state
+    assert all(torch.equal(all_at_once[name], one_by_one[name]) for name in START)
+    with pytest.raises(AdapterError, match="update of C0 comes after the one of C1"):
+        average(iter([updates[1], updates[0]]), START, {}, setting())
+    with pytest.raises(
+        AdapterError, match="Part 'within' stacks factors, so its updates cannot be taken one at a time"
+    ):
+        average(iter(updates), START, {}, setting(part=lora_part("flora")))
+
+
+def test_memory_does_not_grow_with_the_number_of_streamed_updates():
+    """torch's own allocations are not traced, so numpy's memory stands for the tensors'."""
+    import numpy as np
+
+    size = 20_000
+    start = {"a/w": torch.zeros(size)}
+
+    def stream(count):
+        rng = np.random.default_rng(0)
+        for i in range(count):
+            yield Update(f"C{i:04}", {"a/w": torch.from_numpy(rng.standard_normal(size, dtype=np.float32))}, 1.0)
+
+    peaks = []
+    for count in (5, 200):
+        tracemalloc.start()
+        average(stream(count), start, {}, setting())
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 2 * size * 4

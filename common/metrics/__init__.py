@@ -1,0 +1,85 @@
+"""Metrics as pure functions of counts, so that centers' counts can be added and divided once.
+
+Counts are numpy float64. A value that the counts do not define (no comparable pair, an empty structure) is None.
+Concordance is about the order of relapses, survival about curves on the run's grid, labels about classes, overlap about
+volumes, resampling about intervals.
+"""
+
+from common.metrics.concordance import (
+    HarrellCounts,
+    PairSpread,
+    antolini_counts,
+    concordance_index,
+    concordance_interval,
+    harrell_counts,
+    pair_spread,
+    ranked_pairs,
+    uno_sums,
+)
+from common.metrics.labels import (
+    SCORE_BINS,
+    TEMPERATURES,
+    auprc_from_counts,
+    auroc_from_counts,
+    auroc_interval,
+    balanced_accuracy,
+    best_temperature,
+    calibration_error,
+    score_bins,
+    score_of_bin,
+)
+from common.metrics.overlap import dsc_agg, mean_defined
+from common.metrics.resampling import Difference, Interval, bootstrap_concordance, bootstrap_weights, paired_bootstrap
+from common.metrics.survival import (
+    CALIBRATION_BINS,
+    brier_sums,
+    censoring_counts,
+    censoring_survival,
+    d_calibration,
+    d_calibration_counts,
+    dynamic_auc_sums,
+    integrated,
+    kaplan_meier,
+    log_rank,
+    reliability_sums,
+)
+
+__all__ = [
+    "CALIBRATION_BINS",
+    "SCORE_BINS",
+    "TEMPERATURES",
+    "Difference",
+    "HarrellCounts",
+    "Interval",
+    "PairSpread",
+    "antolini_counts",
+    "auprc_from_counts",
+    "auroc_from_counts",
+    "auroc_interval",
+    "balanced_accuracy",
+    "best_temperature",
+    "bootstrap_concordance",
+    "bootstrap_weights",
+    "brier_sums",
+    "calibration_error",
+    "censoring_counts",
+    "censoring_survival",
+    "concordance_index",
+    "concordance_interval",
+    "d_calibration",
+    "d_calibration_counts",
+    "dsc_agg",
+    "dynamic_auc_sums",
+    "harrell_counts",
+    "integrated",
+    "kaplan_meier",
+    "log_rank",
+    "mean_defined",
+    "pair_spread",
+    "paired_bootstrap",
+    "ranked_pairs",
+    "reliability_sums",
+    "score_bins",
+    "score_of_bin",
+    "uno_sums",
+]

@@ -1,0 +1,27 @@
+"""Overlap of volumes, and means that skip what is not defined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def dsc_agg(intersection: np.ndarray, volumes: np.ndarray) -> list[float | None]:
+    """HECKTOR's aggregated Dice per structure: 2 sum |A and B| / sum (|A| + |B|), over all cases.
+
+    Args:
+        intersection, volumes: (S,) sums over cases; volumes is predicted plus true. Any one unit of volume.
+    """
+    return [ratio(2 * float(i), float(v)) for i, v in zip(intersection, volumes, strict=True)]
+
+
+def mean_defined(values: Sequence[float | None]) -> float | None:
+    """Mean of the values that are defined; None where none is."""
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def ratio(numerator: float, denominator: float) -> float | None:
+    """The quotient; None where the denominator is not positive."""
+    return numerator / denominator if denominator > 0 else None

@@ -1,0 +1,180 @@
+"""Survival on a common grid: Kaplan-Meier, censoring weights, Brier score, time-dependent AUC and calibration.
+
+Everything here is a sum over patients once the censoring distribution G is known, and G itself comes from summed
+counts. Times go up to the next grid time, and every metric is exact for those times. Beyond the last grid time nothing
+is known, as in training.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.integrate import simpson
+from scipy.stats import chi2
+
+CALIBRATION_BINS = 10
+
+
+def grid_index(time: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Number of the next grid time for each time (n,); the grid's length for times beyond it."""
+    return np.searchsorted(np.asarray(grid, np.float64), np.asarray(time, np.float64), side="left")
+
+
+# ----------------------------------------------------------------------------------------------- Kaplan and Meier
+
+
+def kaplan_meier(at_risk: np.ndarray, events: np.ndarray) -> np.ndarray:
+    """Survival (..., K) after each grid time from at-risk and event counts (..., K); flat where nobody is at risk."""
+    hazard = np.divide(
+        events, at_risk, out=np.zeros_like(np.asarray(events, np.float64)), where=np.asarray(at_risk) > 0
+    )
+    return np.cumprod(1 - hazard, axis=-1)
+
+
+def log_rank(at_risk: np.ndarray, events: np.ndarray) -> tuple[float, float] | None:
+    """Log-rank statistic and p value of two groups from at-risk and event counts (2, K); None without variance."""
+    at_risk, events = np.asarray(at_risk, np.float64), np.asarray(events, np.float64)
+    n, d = at_risk.sum(axis=0), events.sum(axis=0)
+    some = n > 1
+    share = at_risk[1, some] / n[some]
+    expected = (d[some] * share).sum()
+    variance = (d[some] * share * (1 - share) * (n[some] - d[some]) / (n[some] - 1)).sum()
+    if variance <= 0:
+        return None
+    statistic = float((events[1, some].sum() - expected) ** 2 / variance)
+    return statistic, float(chi2.sf(statistic, df=1))
+
+
+# ------------------------------------------------------------------------------------------------------ censoring
+
+
+def censoring_counts(time: np.ndarray, event: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(at risk of being censored, censored), each (K,), per grid time; events at the same time come first."""
+    index, happened = grid_index(time, grid), np.asarray(event) > 0
+    size = len(grid) + 1
+    left, events = np.bincount(index, minlength=size), np.bincount(index[happened], minlength=size)
+    entering = left[::-1].cumsum()[::-1]
+    return (entering - events)[:-1].astype(np.float64), (left - events)[:-1].astype(np.float64)
+
+
+def censoring_survival(at_risk: np.ndarray, censored: np.ndarray) -> np.ndarray:
+    """G (K,): probability of not being censored up to and including each grid time."""
+    return kaplan_meier(at_risk, censored)
+
+
+def weights_at(time: np.ndarray, event: np.ndarray, grid: np.ndarray, censoring: np.ndarray) -> np.ndarray:
+    """1 / G(t_i) (n,) of cases with an event on the grid; 0 of the others and where G is 0."""
+    index = grid_index(time, grid)
+    padded = np.append(np.asarray(censoring, np.float64), 0.0)
+    inverse = np.divide(1.0, padded, out=np.zeros_like(padded), where=padded > 0)
+    return inverse[index] * (np.asarray(event) > 0)
+
+
+# ---------------------------------------------------------------------------------------------------------- Brier
+
+
+def brier_sums(
+    time: np.ndarray, event: np.ndarray, survival: np.ndarray, *, grid: np.ndarray, censoring: np.ndarray
+) -> np.ndarray:
+    """Sum (K,) over cases of the censoring-weighted squared error at each grid time (Graf et al. 1999).
+
+    Args:
+        survival: (n, K) predicted probability of being free of relapse after each grid time.
+        censoring: (K,) G at the grid times; times where G is 0 add nothing.
+    """
+    index, columns = grid_index(time, grid)[:, None], np.arange(len(grid))[None, :]
+    gone = (index <= columns) * weights_at(time, event, grid, censoring)[:, None]
+    alive = (index > columns) * np.divide(1.0, censoring, out=np.zeros(len(grid)), where=np.asarray(censoring) > 0)
+    return (gone * survival**2 + alive * (1 - survival) ** 2).sum(axis=0)
+
+
+def integrated(values: np.ndarray, grid: np.ndarray) -> float | None:
+    """Mean over time by Simpson's rule, as pycox does; None on fewer than two grid times."""
+    grid = np.asarray(grid, np.float64)
+    return float(simpson(values, x=grid) / (grid[-1] - grid[0])) if len(grid) > 1 and grid[-1] > grid[0] else None
+
+
+# --------------------------------------------------------------------------------------------- time-dependent AUC
+
+
+def dynamic_auc_sums(
+    time: np.ndarray, event: np.ndarray, risk: np.ndarray, *, grid: np.ndarray, censoring: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(wins, pairs), each (K,): cumulative cases against those still free at each grid time (Uno et al. 2007).
+
+    A case with a relapse up to the grid time weighs 1 / G(t_i); wins / pairs is the AUC. Ties count half.
+    """
+    index, risk = grid_index(time, grid), np.asarray(risk, np.float64)
+    weight = weights_at(time, event, grid, censoring)
+    better = (risk[:, None] > risk[None, :]) + 0.5 * ((risk[:, None] == risk[None, :]) | _missing(risk))
+    wins, pairs = np.zeros(len(grid)), np.zeros(len(grid))
+    for k in range(len(grid)):
+        case, control = weight * (index <= k), (index > k).astype(np.float64)
+        wins[k], pairs[k] = case @ better @ control, case.sum() * control.sum()
+    return wins, pairs
+
+
+def _missing(risk: np.ndarray) -> np.ndarray:
+    return np.isnan(risk)[:, None] | np.isnan(risk)[None, :]
+
+
+# ---------------------------------------------------------------------------------------------------- calibration
+
+
+class Reliability(NamedTuple):
+    """Per bin of the predicted probability: cases, summed prediction and (weighted) events that happened."""
+
+    cases: np.ndarray
+    predicted: np.ndarray
+    observed: np.ndarray
+
+
+def reliability_sums(predicted: np.ndarray, observed: np.ndarray, *, bins: int = CALIBRATION_BINS) -> Reliability:
+    """Sums (bins,) over equally wide bins of the predicted probability.
+
+    Args:
+        predicted: (n,) in [0, 1].
+        observed: (n,) 0 or 1, or under censoring 1 / G(t_i) for an event up to the time in question.
+    """
+    place = np.minimum((np.asarray(predicted, np.float64) * bins).astype(np.int64), bins - 1)
+    parts = (np.bincount(place, weights=x, minlength=bins) for x in (np.ones(len(place)), predicted, observed))
+    return Reliability(*(np.asarray(part, np.float64) for part in parts))
+
+
+def d_calibration_counts(survival: np.ndarray, event: np.ndarray, *, bins: int = CALIBRATION_BINS) -> np.ndarray:
+    """Counts (bins,) of the predicted survival at each case's own time (Haider et al. 2020).
+
+    A relapse counts in the bin of its S_i(t_i); a censored case is spread over that bin and those below, as its time of
+    relapse is later.
+
+    Args:
+        survival: (n,) S_i(t_i) in [0, 1].
+    """
+    survival, happened = np.clip(np.asarray(survival, np.float64), 0, 1), np.asarray(event) > 0
+    place = np.minimum((survival * bins).astype(np.int64), bins - 1)
+    counts = np.bincount(place[happened], minlength=bins).astype(np.float64)
+    for s, b in zip(survival[~happened], place[~happened], strict=True):
+        if s <= 0:
+            counts[0] += 1
+            continue
+        counts[b] += (s - b / bins) / s
+        counts[:b] += 1 / (bins * s)
+    return counts
+
+
+def d_calibration(counts: np.ndarray) -> tuple[float, float] | None:
+    """Chi-square statistic and p value of equal counts; a small p says that the curves are not calibrated."""
+    counts = np.asarray(counts, np.float64)
+    if counts.sum() <= 0:
+        return None
+    expected = counts.sum() / len(counts)
+    statistic = float(((counts - expected) ** 2 / expected).sum())
+    return statistic, float(chi2.sf(statistic, df=len(counts) - 1))
+
+
+def survival_at(survival: np.ndarray, time: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """S_j(t_i), (n, m) in row i and column j: curves (m, K) as right-continuous steps, 1 before the first grid time."""
+    index = np.searchsorted(np.asarray(grid, np.float64), np.asarray(time, np.float64), side="right") - 1
+    padded = np.concatenate([np.ones((len(survival), 1)), survival], axis=1)
+    return padded[:, np.minimum(index, len(grid) - 1) + 1].T
