@@ -25,13 +25,14 @@ from client.data.hecktor import Case, find_cases
 from client.data.splits import PARTS, split_cases
 from client.data.transforms import augment, drawn
 from client.drift import Correction, correction_for, settle
+from client.held import hold_back, keeps_place, read_tombstones
 from client.loop import FitLog, Item, fit, optimizer_for
-from client.policy import Policy, check_cases, check_order
+from client.policy import Policy, check_cases, check_order, told
 from client.predict import features_of, predict
 from client.vault import Vault
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone, tensors_digest
-from common.batch import RECORD, VOLUMES, Batch
+from common.batch import CT, EHR, PET, RECORD, VOLUMES, Batch
 from common.compression import NONE, applied, compress, decode, difference, form
 from common.config.load import from_json, step_to_json, to_json
 from common.config.schema import BackboneSpec, Step
@@ -52,7 +53,7 @@ ERROR, LOCAL, PERSONAL = "error", "local", "personal"  # shelves of the vault
 
 @dataclass
 class CenterConfig:
-    """``center.yaml``: what only this hospital knows."""
+    """``center.yaml``: what only this hospital knows. `python -m client init` writes one with every key explained."""
 
     code: str = "???"
     root: str = "???"  # folder in a HECKTOR layout
@@ -65,6 +66,26 @@ class CenterConfig:
     gpu_memory_gb: float | None = None  # at most this much of the GPU; null: no limit
     mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     policy: Policy = field(default_factory=Policy)
+    layout: str = "auto"  # the HECKTOR edition that the folder follows; auto: any of them
+    modalities: list[str] = field(default_factory=lambda: [CT, PET, EHR])  # what steps may see; EHR: clinical records
+    server: str = ""  # host:port of the coordinator; empty in a simulation
+    server_certificate: str = ""  # PEM file of the authority that signed the coordinator's certificate
+    key: str = ""  # this node's private key, made by `python -m client init`
+    health: str = "127.0.0.1:9097"  # where the running node answers health probes; this machine only
+
+
+def read_config(path: Path | str) -> CenterConfig:
+    """What a center's YAML file says. Raises ConfigError."""
+    try:
+        config = copy.deepcopy(_config(str(path), Path(path).stat().st_mtime_ns))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} is not a center's configuration: there is no such file. Write one with `python -m client init`."
+        ) from error
+    except Exception as error:
+        raise ConfigError(f"{path} is not a center's configuration: {error}") from error
+    assert isinstance(config, CenterConfig)
+    return config
 
 
 class Center:
@@ -79,17 +100,26 @@ class Center:
     @classmethod
     def open(cls, path: Path | str) -> Center:
         """The center that a YAML file describes."""
-        try:
-            config = copy.deepcopy(_config(str(path), Path(path).stat().st_mtime_ns))
-        except Exception as error:
-            raise ConfigError(f"{path} is not a center's configuration: {error}") from error
-        assert isinstance(config, CenterConfig)
-        return cls(config)
+        return cls(read_config(path))
+
+    @property
+    def vault(self) -> Path:
+        """This center's folder of what must survive: centers of a simulation may share a root."""
+        return Path(self.config.vault) / self.code
 
     @cached_property
+    def everyone(self) -> list[Case]:
+        """The center's own patients, and a tombstone for each erased one: what the split is dealt over."""
+        return hold_back(
+            _find(self.config.root, self.code, self.config.mapping),
+            tombstones=read_tombstones(self.vault),
+            modalities=self.config.modalities,
+        )
+
+    @property
     def cases(self) -> list[Case]:
         """The center's own patients."""
-        return _find(self.config.root, self.code, self.config.mapping)
+        return [case for case in self.everyone if not case.erased]
 
     def describe(self, order: Order) -> Reply:
         """Counts of usable cases per split, and sums over the training cases' labels where the task declares some:
@@ -99,14 +129,14 @@ class Center:
         """
         check_order(self.config.policy, order)
         self._backbone(order)
-        counts = {name: len(self._subset(order, name)) for name in PARTS}
+        counts = self.split_counts(order)
         if not order.skip_unreadable:  # then a case that cannot be used is a reason not to start
             model, _ = self.model(order)
             for name in PARTS:
                 self.case_set(order, name, model)
         try:
             if order.step.rounds > 0 and counts["train"] > 0:
-                check_cases(self.config.policy, counts["train"])
+                check_cases(self.config.policy, len(self._subset(order, "train")))
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
             return Reply(self.code, code=refusal.code, counts=counts)
@@ -118,6 +148,10 @@ class Center:
         if order.step.rounds == 0 or not task.label_shapes or len(cases) < self._minimum_cell(order):
             return {}
         return task.label_sums(targets_of(cases, order.step))
+
+    def split_counts(self, order: Order) -> dict[str, int]:
+        """Usable cases per split as they may be told: a count below the policy's minimum is told as the minimum."""
+        return {name: told(self.config.policy, len(self._subset(order, name))) for name in PARTS}
 
     def train(self, order: Order) -> Reply:
         """Train the step's adapter on the local training cases, starting from the order's state."""
@@ -225,6 +259,7 @@ class Center:
         shown = len(cases.having(order.mode))
         counts = {"cases": shown, "skipped": cases.skipped}
         if shown < self._minimum_cell(order):
+            counts["cases"] = told(self.config.policy, shown)
             return Reply(self.code, counts={**counts, "suppressed": 1}, seconds=time.perf_counter() - started)
         observations = self.observe(order, model, task, cases)
         sums: Sums = dict(task.sums([o for o, _ in observations]))
@@ -274,7 +309,7 @@ class Center:
     # ------------------------------------------------------------------------------------- what stays, what is kept
 
     def _vault(self, order: Order) -> Vault:
-        return Vault(Path(self.config.vault) / self.code, order)
+        return Vault(self.vault, order)
 
     def _received(self, order: Order) -> Order:
         """The order with its whole state: seeded tensors made here, a difference added to what it refers to.
@@ -349,8 +384,8 @@ class Center:
         return backbone
 
     def _subset(self, order: Order, name: str) -> list[Case]:
-        wanted = [case for case in self.cases if usable(case, order.step)]
-        part = split_cases(wanted, split=order.split)[name]
+        wanted = [c for c in self.everyone if (keeps_place(c, order.step) if c.erased else usable(c, order.step))]
+        part = [case for case in split_cases(wanted, split=order.split)[name] if not case.erased]
         return part if name == "test" else [case for case in part if trainable(case, order.step)]
 
     def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:

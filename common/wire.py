@@ -7,6 +7,7 @@ before it leaves the center, and before the server looks at it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -182,6 +183,34 @@ def content_bytes(content: RecordDict) -> int:
     arrays = sum(len(a.data) + len(n) for r in content.array_records.values() for n, a in r.items())
     configs = sum(len(str(k)) + len(str(v)) for r in content.config_records.values() for k, v in r.items())
     return arrays + configs
+
+
+def content_facts(content: RecordDict) -> dict[str, Any]:
+    """Names, sizes and a digest of what a reply carries, never its values, for the center's own record of what left."""
+    records = content.array_records
+    status = dict(content.config_records["status"]) if "status" in content.config_records else {}
+    return {
+        "code": str(status.get("code", "")),
+        "counts": {name: value for name, value in sorted(status.items()) if isinstance(value, int)},
+        "parts": sorted({name.partition("/")[0] for group, r in records.items() if group != "sums" for name in r}),
+        "arrays": sum(len(record) for group, record in records.items() if group != "sums"),
+        "array_bytes": sum(len(a.data) for group, r in records.items() if group != "sums" for a in r.values()),
+        "sums": sorted(records["sums"]) if "sums" in records else [],
+        "bytes": content_bytes(content),
+        "digest": content_digest(content),
+    }
+
+
+def content_digest(content: RecordDict) -> str:
+    """SHA-256 over every name and value of a message's content, in name order."""
+    digest = hashlib.sha256()
+    for group, record in sorted(content.array_records.items()):
+        for name, array in sorted(record.items()):
+            digest.update(f"{group}|{name}|{array.dtype}|{tuple(array.shape)}|".encode())
+            digest.update(array.data)
+    for group, config in sorted(content.config_records.items()):
+        digest.update("".join(f"{group}|{name}|{value!r}|" for name, value in sorted(config.items())).encode())
+    return digest.hexdigest()
 
 
 def _beside(state: State, extra: State) -> State:

@@ -33,9 +33,9 @@ class PooledCenter(Center):
         self.centers = list(centers)
 
     @cached_property
-    def cases(self) -> list[Case]:
+    def everyone(self) -> list[Case]:
         """All cases, in the order of the centers."""
-        return [case for center in self.centers for case in center.cases]
+        return [case for center in self.centers for case in center.everyone]
 
 
 @dataclass

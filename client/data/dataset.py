@@ -64,6 +64,21 @@ def _text(case: Case, step: Step) -> str:
     return report_text(case.record, withhold=withheld_fields(step.task))
 
 
+def unlabeled(case: Case, prepared: Prepared | None, step: Step, *, tokenizer: Tokenizer | None) -> Batch:
+    """One case as a step's model sees it, without a target, to predict it.
+
+    Args:
+        prepared: its images on the step's view; None where it has none that the step looks at.
+    """
+    inputs = {} if prepared is None else {name: image[None] for name, image in prepared.images.items()}
+    text = _text(case, step) if EHR in step.modalities else ""
+    if text and tokenizer is not None:
+        inputs[EHR] = tokenizer([text])
+    if RECORD in step.modalities:
+        inputs[RECORD] = _records([case], step)
+    return Batch(inputs, {name: torch.ones(1, dtype=torch.bool) for name in inputs}, {})
+
+
 class CaseSet:
     """The usable ones among ``cases``, decoded once and held in memory.
 
