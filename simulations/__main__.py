@@ -164,10 +164,12 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 def _dicom(arguments: argparse.Namespace) -> None:
     from client.data.hecktor import find_cases
-    from simulations.dicom import export_cohort
+    from simulations.dicom import export_cohort, export_tables
 
-    count = export_cohort(find_cases(arguments.root, center=arguments.center), arguments.out)
-    print(f"{arguments.out}: {count} made-up persons as DICOM")
+    cases = find_cases(arguments.root, center=arguments.center)
+    count = export_cohort(cases, arguments.out)
+    tables = export_tables(cases, arguments.root, arguments.out)
+    print(f"{arguments.out}: {count} made-up persons as DICOM, {', '.join(path.name for path in tables)}")
 
 
 def _phantom(arguments: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import contourpy
 import nibabel as nib
 import numpy as np
+import pandas as pd
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
@@ -147,8 +148,25 @@ PET_STEP_SUV = 0.001  # stored integers
 def export_cohort(cases: Sequence[Case], folder: Path) -> int:
     """Write cases as DICOM, one made-up person each, all in one folder as a PACS gives them; how many there were."""
     for number, case in enumerate(cases, start=1):
-        export_case(case, folder, Visit(patient=f"{4710 + number:07d}", date=f"2024{1 + number % 12:02d}05"))
+        export_case(case, folder, Visit(patient=_hospital_number(number), date=f"2024{1 + number % 12:02d}05"))
     return len(cases)
+
+
+def export_tables(cases: Sequence[Case], root: Path, folder: Path) -> list[Path]:
+    """Copies of a cohort's tables with the made-up hospital numbers of `export_cohort` in place of codes."""
+    numbers = {case.patient: _hospital_number(number) for number, case in enumerate(cases, start=1)}
+    written = []
+    for path in sorted(root.glob("*.csv")):
+        frame = pd.read_csv(path, dtype=str)
+        own = frame[frame["PatientID"].isin(numbers)]
+        folder.mkdir(parents=True, exist_ok=True)
+        own.assign(PatientID=own["PatientID"].map(numbers)).to_csv(folder / path.name, index=False)
+        written.append(folder / path.name)
+    return written
+
+
+def _hospital_number(number: int) -> str:
+    return f"{4710 + number:07d}"
 
 
 def export_case(case: Case, folder: Path, visit: Visit) -> None:

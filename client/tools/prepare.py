@@ -50,7 +50,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_center(parser)
     parser.add_argument("--out", type=Path, help="where to write (root of the center's file)")
     parser.add_argument("--names", type=Path, help="YAML with the names of GTVp and GTVn at this hospital")
-    parser.add_argument("--table", type=Path, help="clinical CSV with a PatientID column; copied with the codes")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        action="append",
+        default=[],
+        help="clinical CSV with a PatientID column; copied with the codes",
+    )
     parser.add_argument(
         "--examination", choices=("only", "earliest", "latest"), default="only", help="of several examinations (only)"
     )
@@ -71,8 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     write_table(out / TABLE, rows)
     _print(rows, found.other_files, found.other_modalities)
-    if arguments.table is not None:
-        print(copy_table(arguments.table, codes, out))
+    for table in arguments.table:
+        print(copy_table(table, codes, out))
     return 1 if any(row.status == "refused" for row in rows) else 0
 
 
