@@ -42,7 +42,6 @@ def main(argv: list[str] | None = None) -> int:
     bench.add_argument("--out", type=Path, default=None, help="default: runs/bench.json, runs/bench_WHAT.json")
     bench.add_argument("--cpu", action="store_true", help="sizes: time the real sizes on the CPU, minutes each")
     bench.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="sizes: e.g. unetr_fs16")
-    bench = commands.add_parser("bench", help="what the federation costs beside training, on this machine")
     federation = commands.add_parser("federation", help="a coordinator and three hospitals as processes, two crashes")
     federation.add_argument("--out", type=Path, default=Path("runs/federation"))
     phantom = commands.add_parser("phantom", help="make the synthetic cohort on disk")

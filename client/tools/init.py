@@ -1,4 +1,4 @@
-"""Write center.yaml, with every key explained, and make this node's key pair.
+"""Write center.yaml, with every key explained, and draw this node's key pair.
 
 Asks for what no flag gives; with --yes it asks nothing and takes the defaults. The private key never leaves this
 machine; what to send to the coordinator is printed at the end.
