@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from common.adapters.factors import trained_tensors
+from common.adapters.factors import seeded_tensors, trained_tensors
 from common.config.schema import Step
 from common.orders import State
 
@@ -32,14 +32,17 @@ def extra_form(sent: Mapping[str, Tensor], step: Step) -> State:
 
 
 def made_from_seed(state: Mapping[str, Tensor], initial: Mapping[str, Tensor], step: Step) -> list[str]:
-    """Tensors that no round changes and that still are what the seed makes: a center makes them itself.
+    """Tensors that neither centers nor the server change and that still are what the seed makes: they need not travel.
+
+    Frozen factors (FFA, Fed-SB), parts at rest and what stays local. A factor that only the server changes (FedSVD's A,
+    a side factor) is none of them.
 
     Args:
         initial: the step's state as a seed makes it, before anything was loaded.
     """
-    changing = trained_tensors([n for n in state if _in_training(n, step)], step.adapter.parts, round=None)
-    resting = sorted(set(state) - (changing - local_tensors(changing, step)))
-    return [n for n in resting if n in initial and _same(state[n], initial[n])]
+    resting = {n for n in state if not _in_training(n, step)} | local_tensors(state, step)
+    resting |= seeded_tensors(state, step.adapter.parts)
+    return [n for n in sorted(resting) if n in initial and _same(state[n], initial[n])]
 
 
 def _in_training(name: str, step: Step) -> bool:

@@ -1,7 +1,7 @@
 """study=aggregation: every aggregation rule on one segmentation and one prognosis step, with what it costs.
 
-Rows differ from the mean by the overrides that they show; data, splits, seeds, start and samples are the same. No option
-of any rule was searched: all stand at their defaults.
+Rows differ from the mean by their overrides; data, splits, seeds, start and samples are the same. No option of any rule
+was searched: all stand at their defaults.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _table(
         interval = "" if scored.low is None else f"[{scored.low:+.3f}, {scored.high:+.3f}]"
         difference = "" if scored.difference is None else f"{scored.difference:+.3f}"
         kept = max((result.kept_bytes for result in own), default=0) / 1e3
-        value = scored.value if not scored.failed else "refused: see notes"
+        value = scored.value if not scored.failed else "no round counted"
         up, down, server = (mean_of(own, field) for field in ("up", "down", "server_ms"))
         shown.append(
             [name, value, difference, interval, _kilo(up), _kilo(down), _digits(server), _digits(kept if up else None)]

@@ -1,9 +1,9 @@
 """study=attacks: every attack against every robust rule, with none, one and two of seven centers attacking.
 
 Rules stand alone (the norm guard is off, so that the rule's own work shows) and once behind the guards; the form checks
-(names, shapes, finite values, counts, replays) are always on, so that a broken update costs its own center only, whatever
-the rule. Beside them the untrained start and the undefended mean: where the mean keeps its score too, a row proves
-nothing.
+(names, shapes, finite values, counts, replays) are always on, so that a broken update costs its own center only,
+whatever the rule. Beside them the untrained start and the undefended mean: where the mean keeps its score too, a row
+proves nothing.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def _scores(run: Run, rows: Rows, results: dict[Trial, Result]) -> dict[tuple[st
 def _lead(run: Run) -> str:
     study, step = run.study, run.steps[run.study.step]
     return (
-        f"Synthetic phantom cohort (scale {run.data.scale}), seven centers, step {step.name} over {step.rounds} rounds, "
-        f"seeds {study.seeds}. Attackers: {study.attackers[0]} (f = 1), with {' and '.join(study.attackers[1:2])} (f = 2), "
+        f"Synthetic phantom cohort (scale {run.data.scale}), seven centers, step {step.name}, {step.rounds} rounds, "
+        f"seeds {study.seeds}. Attackers: {study.attackers[0]} (f = 1), {' and '.join(study.attackers[:2])} (f = 2), "
         "in every round; they know every honest update. Scores are of all seven centers' test patients, labels right."
     )
 
@@ -125,7 +125,8 @@ def _attack_table(run: Run, scored: dict[tuple[str, str, int], Scored], f: int) 
     rows.append([UNTRAINED, *(_share(untrained, scored[MEAN, CLEAN, 0].value) for _ in attacks)])
     proves = ["proves nothing" if _keeps(scored, MEAN, attack, f) else "a test" for attack in attacks]
     rows.append([f"the mean keeps {KEPT:.0%}?", *proves])
-    return Table(f"{f} of 7 attack: share of the rule's own score without attack, with the difference's interval",
+    title = f"{f} of 7 attack: share of the rule's own score without attack, and the difference's interval"
+    return Table(title,
                  ["Rule", *attacks], rows,
                  f"A column in which the undefended mean keeps {KEPT:.0%} proves nothing about any rule.")  # fmt: skip
 
@@ -156,7 +157,7 @@ def _notes(run: Run, scored: dict[tuple[str, str, int], Scored]) -> list[str]:
     cost = scored[HOSTILE, CLEAN, 0].difference
     return [
         f"Profile hostile at f = 2 keeps {KEPT:.0%} of its attack-free score under "
-        f"{len(attacks) - len(failed)} of {len(attacks)} attacks{'; not under ' + ', '.join(failed) if failed else ''}. "
+        f"{len(attacks) - len(failed)} of {len(attacks)} attacks; not under: {', '.join(failed) or 'none'}. "
         f"Attacks that prove something (the undefended mean fails): {', '.join(tests) or 'none'}.",
         f"Its clean cost against the mean is {-cost:+.3f} (goal: at most {CLEAN_COST})." if cost is not None else
         "Its clean cost is not defined: the hostile profile or the mean has no score.",

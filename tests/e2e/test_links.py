@@ -109,14 +109,14 @@ def test_a_lost_vault_costs_one_round(tmp_path, small_root, monkeypatch):
     assert [e["failed"] for e in rounds_of(leader)] == [{}, {"CHUP": "reference"}, {}]
 
 
-def test_fp16_ends_where_no_compression_does(tmp_path, small_centers):
+def test_one_round_over_fp16_ends_where_one_without_compression_does(tmp_path, small_centers):
     ends = []
     for kind in ("none", "fp16"):
-        leader = federate(a_run(2, compression=Compression(kind)), tmp_path / kind, small_centers)
+        leader = federate(a_run(1, compression=Compression(kind)), tmp_path / kind, small_centers)
         ends.append(load_checkpoint(leader.folder, "tumour_ct", rounds_of(leader)[-1]))
     start = ends[0]
     worst = max(float((a - ends[1][n]).abs().max()) for n, a in start.items())
-    assert 0 < worst < 1e-4
+    assert 0 < worst < 1e-5  # of steps of 2e-3; later rounds start elsewhere, and AdamW takes whole steps
 
 
 def test_seeded_factors_do_not_travel(tmp_path, small_centers):
@@ -151,7 +151,7 @@ def test_every_lora_rule_runs_its_rounds(tmp_path, small_centers, rule):
     leader = federate(run, tmp_path, small_centers)
     hashes = [e["state_hash"] for e in rounds_of(leader)]
     assert len({*hashes, tensors_digest(leader.bank.get(leader.bank.head("relapse")))}) >= 2
-    assert all(not e["failed"] and not e["void"] for e in rounds_of(leader))
+    assert [(e["failed"], e["void"]) for e in rounds_of(leader)] == [({}, False)] * 2
 
 
 @pytest.mark.parametrize("profile", ["trusted_fast", "hostile", "private"])
