@@ -70,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check(answers)
     key = arguments.key or arguments.out.parent / "keys" / answers["code"]
     write_center(arguments.out, {**answers, "key": str(key)})
+    Path(answers["vault"]).expanduser().mkdir(parents=True, exist_ok=True, mode=0o700)  # before anything else makes it
     public = make_keys(key, comment=f"fedgraft-{answers['code']}")
     _say(arguments.out, key, public, answers)
     return 0

@@ -6,6 +6,7 @@ import gzip
 import http.server
 import json
 import shutil
+import socket
 import ssl
 import threading
 from datetime import UTC, datetime, timedelta
@@ -414,7 +415,7 @@ def test_a_coordinator_in_good_health(serve, asked, tmp_path):
     assert has(found, "note", "network", "TLS handshake with the coordinator: TLSv1.3, 364 days left")
 
 
-def test_everything_between_here_and_the_coordinator_is_told(serve, asked, tmp_path):
+def test_everything_between_here_and_the_coordinator_is_told(serve, asked, tmp_path, monkeypatch):
     good, old, other = certificate(tmp_path), certificate(tmp_path, days=9), certificate(tmp_path, name="elsewhere")
     assert has(asked(serve(good), old), "error", "network", "certificate that is not trusted")
     assert has(asked(serve(other), other), "error", "network", "certificate that is not trusted (Hostname mismatch")
@@ -424,6 +425,11 @@ def test_everything_between_here_and_the_coordinator_is_told(serve, asked, tmp_p
     assert has(asked(serve(good, late_s=-600), good), "error", "network", "s behind the coordinator's")
     assert has(asked(1, good), "error", "network", "refuses the connection")
     assert has(asked(serve(good), None), "error", "network", "certificate authority is missing")
+
+    def unknown(*where, **how):
+        raise socket.gaierror("unknown name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)  # a resolver without a network may take minutes
     assert has(asked(443, good, host="no-such-host.invalid"), "error", "network", "cannot resolve")
 
 

@@ -25,6 +25,7 @@ def test_the_file_says_what_was_answered_and_explains_every_key(tmp_path, monkey
     config, text = read_config(tmp_path / "center.yaml"), (tmp_path / "center.yaml").read_text()
     assert (config.code, config.root) == ("CHUM", str(tmp_path / "data: #1"))
     assert (config.server, config.server_certificate) == ("fed.example.org:443", str(tmp_path / "keys" / "ca.crt"))
+    assert stat.S_IMODE((tmp_path / ".vault").stat().st_mode) == 0o700
     assert (config.modalities, config.policy.minimum_cases, config.layout) == (["CT", "PET"], 7, "auto")
     lines = text.splitlines()
     for name in [*vars(CenterConfig("A", "b")), *vars(Policy())]:
