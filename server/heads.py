@@ -8,7 +8,7 @@ from common.ledger import Ledger
 from server.folder import RunFolder, alone_in
 
 
-def promote(folder: RunFolder, lineage: str, key: str, *, reason: str = "") -> str:
+def promote(folder: RunFolder, lineage: str, key: str, *, reason: str = "", kind: str = "promoted") -> str:
     """Point a lineage at one of its own adapters, named by the beginning of its key; the whole key.
 
     Raises:
@@ -24,25 +24,28 @@ def promote(folder: RunFolder, lineage: str, key: str, *, reason: str = "") -> s
         previous = bank.head(lineage)
         bank.promote(lineage, found[0])
         event = {"lineage": lineage, "key": found[0], "previous_key": previous, "reason": reason}
-        Ledger(folder.ledger).append("promoted", event)
+        Ledger(folder.ledger).append(kind, event)
     return found[0]
 
 
 def rollback(folder: RunFolder, lineage: str, *, reason: str = "") -> str:
     """Point a lineage at the head that it had before the present one; its key. Raises BankError without one."""
-    bank = AdapterBank(folder.bank)
-    present, heads = bank.head(lineage), head_history(Ledger(folder.ledger), lineage)
-    earlier = heads[: len(heads) - 1 - heads[::-1].index(present)] if present in heads else heads
-    before = next((key for key in reversed(earlier) if key != present), None)
-    if before is None:
+    heads = head_history(Ledger(folder.ledger), lineage)
+    if len(heads) < 2:
+        present = AdapterBank(folder.bank).head(lineage)
         raise BankError(f"'{lineage}' has had no other head than {present[:12]}; there is nothing to go back to.")
-    return promote(folder, lineage, before, reason=reason or "rollback")
+    return promote(folder, lineage, heads[-2], reason=reason, kind="rolled_back")
 
 
 def head_history(ledger: Ledger, lineage: str) -> list[str]:
-    """The lineage's heads in the order in which the ledger tells them."""
-    kinds = ("step_finished", "promoted")
-    return [event["key"] for event in ledger.events(lineage=lineage) if event["kind"] in kinds]
+    """The lineage's heads up to the present one, without those that were rolled back."""
+    heads: list[str] = []
+    for event in ledger.events(lineage=lineage):
+        if event["kind"] == "rolled_back":
+            heads.pop()
+        elif event["kind"] in ("step_finished", "promoted") and heads[-1:] != [event["key"]]:
+            heads.append(event["key"])
+    return heads
 
 
 def keys_of(bank: AdapterBank, lineage: str) -> list[str]:

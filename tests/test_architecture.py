@@ -19,6 +19,9 @@ ALLOWED = {
 FLOWER = {
     "server/app.py", "server/federation.py", "server/rounds.py", "server/strategy.py", "server/secagg.py",
     "client/app.py", "client/secagg.py", "common/wire.py", "common/secure_sum.py", "simulations/local_grid.py",
+    # A real deployment: Flower's tasks run our own code, its control API is ours alone, arrays travel packed.
+    "common/executor.py", "common/packing.py", "client/executor.py",
+    "server/executor.py", "server/packed_grid.py", "server/deploy/control.py",
 }  # fmt: skip
 # Runs start the two apps: these build a Context or read Flower's version, and speak to no Grid.
 # Faults are built into messages on their way.

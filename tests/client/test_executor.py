@@ -53,8 +53,9 @@ def tampered(kind: str, marker: Path) -> bytes:
         files["client/other.py"] = announce + b"from client.app import app as own\n\napp = own\n"
         manifest["tool"]["flwr"]["app"]["components"]["clientapp"] = "client.other:app"
     else:
-        files["pandas.py"] = announce
-        manifest["tool"]["flwr"]["app"]["fab-include"].append("pandas.py")
+        for name in ("pandas.py", "omegaconf.py"):  # one that a task imports, one that the app imports at once
+            files[name] = announce
+            manifest["tool"]["flwr"]["app"]["fab-include"].append(name)
     files["pyproject.toml"] = tomli_w.dumps(manifest).encode()
     return build_fab_from_files(files)[0]
 
