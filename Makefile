@@ -7,7 +7,7 @@ NAME ?= quickstart
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup simulate test test-all check compare bench clean
+.PHONY: help setup simulate test test-all check compare federation bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -27,6 +27,9 @@ simulate: $(READY) ## seven centers, one frozen model, five steps: the quickstar
 compare: $(READY) ## the quickstart federated, centralized and local, with controls, in one report
 	$(BIN)/python -m simulations compare curriculum=quickstart
 
+federation: $(READY) ## a coordinator and three hospitals as processes, over TLS, through two crashes
+	$(BIN)/python -m simulations federation
+
 bench: $(READY) ## round overhead and federated / centralized process time
 	$(BIN)/python -m simulations bench
 
@@ -34,7 +37,7 @@ test: $(READY) ## the fast tests
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 test-all: $(READY) ## the slow tests too (processes, Ray)
-	$(BIN)/python -m pytest -q -m "slow"
+	$(BIN)/python -m pytest -q -m "slow or e2e"
 
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -15,10 +15,11 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.sent import NotRecorded, record_reply
 from common.errors import FedgraftError, WireError
 from common.orders import Order, Reply, State
 from common.tasks import build_task
-from common.wire import check_declared, declared_sums, pack_reply, unpack_order
+from common.wire import check_declared, content_facts, declared_sums, pack_reply, unpack_order
 
 log = logging.getLogger("fedgraft.center")
 
@@ -43,33 +44,61 @@ def describe(message: Message, context: Context) -> Message:
     return _answer(message, context, lambda center, order: center.describe(order), labels=True)
 
 
-def _answer(message: Message, context: Context, work: Callable[..., Reply], *, labels: bool = False) -> Message:
+@app.query("sums")
+def sums(message: Message, context: Context) -> Message:
+    """Answer with sums over the training cases: for a survival grid, or for one question of Newton's method."""
+    return _answer(message, context, lambda center, order: center.sums(order), of_round=True)
+
+
+def _answer(
+    message: Message, context: Context, work: Callable[..., Reply], *, labels: bool = False, of_round: bool = False
+) -> Message:
     code, number = "unknown", 0
+    order: Order | None = None
+    vault: Path | None = None
     try:
         path = _center_file(context)
         code = path.stem
-        order: Order = unpack_order(message.content)
+        order = unpack_order(message.content)
         from client.center import Center  # heavy imports only once there is work
 
         center = Center.open(path)
-        code = center.code
+        code, vault = center.code, center.vault
         number = order.round
         reply = replace(work(center, order), round=order.round)
         like = center.declared(order) if reply.state or reply.extra else ({}, {})
-        content = _declared(reply, order, *like, labels=labels)
+        content = _declared(reply, order, *like, labels=labels, of_round=of_round)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
         content = pack_reply(Reply(code, code=error.code, round=number))
     except Exception:
         log.exception("center=%s code=internal", code)
         content = pack_reply(Reply(code, code="internal", round=number))
-    return Message(content, reply_to=message)
+    return Message(_recorded(content, message, order, vault, code), reply_to=message)
 
 
-def _declared(reply: Reply, order: Order, state_like: State, extra_like: State, *, labels: bool) -> RecordDict:
+def _recorded(content: RecordDict, message: Message, order: Order | None, vault: Path | None, code: str) -> RecordDict:
+    """The content, once the vault's record names it; where it cannot be recorded, a code in its place."""
+    if order is None or vault is None:
+        return content  # no order was understood or no center opened: this is a code and nothing else
+    try:
+        record_reply(vault, content_facts(content), action=message.metadata.message_type, order=order)
+    except NotRecorded as error:
+        log.error("center=%s code=%s %s", code, error.code, error)
+        return pack_reply(Reply(code, code=error.code, round=order.round))
+    return content
+
+
+def _declared(
+    reply: Reply, order: Order, state_like: State, extra_like: State, *, labels: bool, of_round: bool
+) -> RecordDict:
     """The reply as Flower content, if it holds nothing that the step does not declare."""
     task = build_task(order.step.task)
     sums = task.label_shapes if labels else declared_sums(task, curves=order.wants_curves)
+    if of_round:
+        from common.linear import declared_in_order
+
+        sums = declared_in_order(order)
     check_declared(reply, state_like=state_like, sum_shapes=sums, extra_like=extra_like)
     return pack_reply(reply)
 

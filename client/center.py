@@ -20,24 +20,28 @@ import torch
 from omegaconf import OmegaConf
 
 from client.data.cache import VolumeCache
-from client.data.dataset import CaseSet, targets_of, usable
+from client.data.dataset import CaseSet, targets_of, trainable, usable
 from client.data.hecktor import Case, find_cases
 from client.data.splits import PARTS, split_cases
-from client.data.transforms import augment
+from client.data.transforms import augment, drawn
 from client.drift import Correction, correction_for, settle
+from client.held import hold_back, keeps_place, read_tombstones
 from client.loop import FitLog, Item, fit, optimizer_for
-from client.policy import Policy, check_cases, check_order
+from client.policy import Policy, check_cases, check_order, told
 from client.predict import features_of, predict
 from client.vault import Vault
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone, tensors_digest
-from common.batch import EHR, Batch
+from common.batch import CT, EHR, PET, RECORD, VOLUMES, Batch
 from common.compression import NONE, applied, compress, decode, difference, form
 from common.config.load import from_json, step_to_json, to_json
 from common.config.schema import BackboneSpec, Step
+from common.design import Rows
 from common.errors import ConfigError, PolicyRefusal, WireError
+from common.grid import EVENTS, GRID, event_histogram
+from common.linear import records_of, round_sums, target_of
 from common.model import AdaptedModel
-from common.orders import Order, Reply, State, Sums
+from common.orders import TOO_FEW_CASES, Order, Reply, State, Sums
 from common.seeding import generator_for, seed_everything, seed_for
 from common.tasks import Task, build_task
 from common.travel import extra_form, local_tensors, sent_back
@@ -49,11 +53,10 @@ ERROR, LOCAL, PERSONAL = "error", "local", "personal"  # shelves of the vault
 
 @dataclass
 class CenterConfig:
-    """``center.yaml``: what only this hospital knows."""
+    """``center.yaml``: what only this hospital knows. `python -m client init` writes one with every key explained."""
 
     code: str = "???"
     root: str = "???"  # folder in a HECKTOR layout
-    mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     cache: str = ".cache"  # prepared volumes; can be deleted at any time
     vault: str = ".vault"  # what must survive between rounds and steps
     device: str = "cpu"
@@ -61,7 +64,28 @@ class CenterConfig:
     mixed_precision: bool = False
     deterministic: bool = True
     gpu_memory_gb: float | None = None  # at most this much of the GPU; null: no limit
+    mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     policy: Policy = field(default_factory=Policy)
+    layout: str = "auto"  # the HECKTOR edition that the folder follows; auto: any of them
+    modalities: list[str] = field(default_factory=lambda: [CT, PET, EHR])  # what steps may see; EHR: clinical records
+    server: str = ""  # host:port of the coordinator; empty in a simulation
+    server_certificate: str = ""  # PEM file of the authority that signed the coordinator's certificate
+    key: str = ""  # this node's private key, made by `python -m client init`
+    health: str = "127.0.0.1:9097"  # where the running node answers health probes; this machine only
+
+
+def read_config(path: Path | str) -> CenterConfig:
+    """What a center's YAML file says. Raises ConfigError."""
+    try:
+        config = copy.deepcopy(_config(str(path), Path(path).stat().st_mtime_ns))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} is not a center's configuration: there is no such file. Write one with `python -m client init`."
+        ) from error
+    except Exception as error:
+        raise ConfigError(f"{path} is not a center's configuration: {error}") from error
+    assert isinstance(config, CenterConfig)
+    return config
 
 
 class Center:
@@ -76,17 +100,26 @@ class Center:
     @classmethod
     def open(cls, path: Path | str) -> Center:
         """The center that a YAML file describes."""
-        try:
-            config = copy.deepcopy(_config(str(path), Path(path).stat().st_mtime_ns))
-        except Exception as error:
-            raise ConfigError(f"{path} is not a center's configuration: {error}") from error
-        assert isinstance(config, CenterConfig)
-        return cls(config)
+        return cls(read_config(path))
+
+    @property
+    def vault(self) -> Path:
+        """This center's folder of what must survive: centers of a simulation may share a root."""
+        return Path(self.config.vault) / self.code
 
     @cached_property
+    def everyone(self) -> list[Case]:
+        """The center's own patients, and a tombstone for each erased one: what the split is dealt over."""
+        return hold_back(
+            _find(self.config.root, self.code, self.config.mapping),
+            tombstones=read_tombstones(self.vault),
+            modalities=self.config.modalities,
+        )
+
+    @property
     def cases(self) -> list[Case]:
         """The center's own patients."""
-        return _find(self.config.root, self.code, self.config.mapping)
+        return [case for case in self.everyone if not case.erased]
 
     def describe(self, order: Order) -> Reply:
         """Counts of usable cases per split, and sums over the training cases' labels where the task declares some:
@@ -96,14 +129,14 @@ class Center:
         """
         check_order(self.config.policy, order)
         self._backbone(order)
-        counts = {name: len(self._subset(order, name)) for name in PARTS}
+        counts = self.split_counts(order)
         if not order.skip_unreadable:  # then a case that cannot be used is a reason not to start
             model, _ = self.model(order)
             for name in PARTS:
                 self.case_set(order, name, model)
         try:
             if order.step.rounds > 0 and counts["train"] > 0:
-                check_cases(self.config.policy, counts["train"])
+                check_cases(self.config.policy, len(self._subset(order, "train")))
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
             return Reply(self.code, code=refusal.code, counts=counts)
@@ -115,6 +148,10 @@ class Center:
         if order.step.rounds == 0 or not task.label_shapes or len(cases) < self._minimum_cell(order):
             return {}
         return task.label_sums(targets_of(cases, order.step))
+
+    def split_counts(self, order: Order) -> dict[str, int]:
+        """Usable cases per split as they may be told: a count below the policy's minimum is told as the minimum."""
+        return {name: told(self.config.policy, len(self._subset(order, name))) for name in PARTS}
 
     def train(self, order: Order) -> Reply:
         """Train the step's adapter on the local training cases, starting from the order's state."""
@@ -129,7 +166,7 @@ class Center:
         correction = correction_for(order, vault)
         optimizer = optimizer_for(model, order.step.training)
         fitted = self.fit(order, model, task, optimizer=optimizer, correction=correction)
-        state = self._trained_parts(model, cases)
+        state = {name: t for name, t in model.state().items() if name.partition("/")[0] in fitted.parts}
         leaving = {n: state[n] for n in sorted(sent_back(state, order.step, round=order.round))}
         extra = settle(correction, order, leaving, vault)
         self._keep_own(order, model, task, vault)
@@ -172,6 +209,46 @@ class Center:
             correction=correction,
         )
 
+    def sums(self, order: Order) -> Reply:
+        """Answer with sums over the local training cases: event times for a grid, moments, Gram sums, or a Newton
+        objective's loss, gradient and Hessian at the order's parameters."""
+        started = time.perf_counter()
+        check_order(self.config.policy, order)
+        if order.subset == GRID:
+            return self._event_histogram(order)
+        model, _ = self._resident_model(order)
+        cases = self.case_set(order, "train", model)
+        check_cases(self.config.policy, len(cases))
+        if len(cases) < self._minimum_cell(order):
+            raise PolicyRefusal(TOO_FEW_CASES, f"Sums over {len(cases)} training cases are too close to the patients.")
+        rows = self.design(order, model, cases)
+        minimum = self._minimum_cell(order)
+        sums = round_sums(order.step, model.linear_layout, rows, round=order.round, known=order.known, minimum=minimum)
+        log.info("step=%s round=%s center=%s cases=%s sums", order.step.name, order.round, self.code, len(cases))
+        counts = {"cases": len(cases), "skipped": cases.skipped}
+        return Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
+
+    def _event_histogram(self, order: Order) -> Reply:
+        """When events happened among the training cases, in coarse bins up to the task's horizon."""
+        target = targets_of(self._subset(order, "train"), order.step)
+        if not target:
+            raise PolicyRefusal(TOO_FEW_CASES, "There is no training case to tell event times of.")
+        days, event = target["days"].numpy(), target["event"].numpy()
+        horizon, minimum = order.step.task.horizon_days, self._minimum_cell(order)
+        return Reply(self.code, sums={EVENTS: event_histogram(days, event, horizon=horizon, minimum=minimum)})
+
+    def design(self, order: Order, model: AdaptedModel, cases: CaseSet) -> Rows:
+        """The cases as the rows of a linear part; they stay on site (or in a simulation's own process)."""
+        parts = []
+        for indices in cases.in_order(order.step.training.batch):
+            batch, features = self._item(order, cases, indices, model)
+            with torch.no_grad():
+                features = model.encode(batch.inputs, batch.present) if features is None else features
+                values, flags = model.design(features, batch.inputs, batch.present)
+            target = target_of(order.step, {name: tensor.cpu() for name, tensor in batch.target.items()})
+            parts.append((values.cpu().numpy(), flags.cpu().numpy(), target))
+        return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
     def evaluate(self, order: Order) -> Reply:
         """Score the order's state on one local split; only sums over at least the minimum number of cases leave."""
         started = time.perf_counter()
@@ -179,21 +256,26 @@ class Center:
         order = self._received(order)
         model, task = self._resident_model(replace(order, state={**order.state, **self._own(order)}))
         cases = self.case_set(order, order.subset, model)
-        counts = {"cases": len(cases), "skipped": cases.skipped}
-        if len(cases) < self._minimum_cell(order):
+        shown = len(cases.having(order.mode))
+        counts = {"cases": shown, "skipped": cases.skipped}
+        if shown < self._minimum_cell(order):
+            counts["cases"] = told(self.config.policy, shown)
             return Reply(self.code, counts={**counts, "suppressed": 1}, seconds=time.perf_counter() - started)
         observations = self.observe(order, model, task, cases)
         sums: Sums = dict(task.sums([o for o, _ in observations]))
         sums["fit.loss"] = np.array(sum(loss for _, loss in observations), np.float64)
-        sums["fit.cases"] = np.array(len(cases), np.float64)
+        sums["fit.cases"] = np.array(shown, np.float64)
         if order.wants_curves:
             sums.update(task.curve_sums([o for o, _ in observations], order.threshold or 0.0))
         return Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
 
     def observe(self, order: Order, model: AdaptedModel, task: Task, cases: CaseSet) -> list[tuple[dict, float]]:
-        """Per-case observations and losses: they stay on site (or in a simulation's own process)."""
+        """Per-case observations and losses of the cases that the order's mode can show (`CaseSet.having`), in order.
+
+        They stay on site (or in a simulation's own process).
+        """
         found = []
-        for indices in cases.in_order(order.step.training.batch):
+        for indices in cases.in_order(order.step.training.batch, only=cases.having(order.mode)):
             batch, features = self._item(order, cases, indices, model)
             with torch.no_grad():
                 output = predict(model, batch, features=features, window=order.step.view.window)
@@ -227,7 +309,7 @@ class Center:
     # ------------------------------------------------------------------------------------- what stays, what is kept
 
     def _vault(self, order: Order) -> Vault:
-        return Vault(Path(self.config.vault) / self.code, order)
+        return Vault(self.vault, order)
 
     def _received(self, order: Order) -> Order:
         """The order with its whole state: seeded tensors made here, a difference added to what it refers to.
@@ -291,16 +373,6 @@ class Center:
     def _minimum_cell(self, order: Order) -> int:
         return max(order.minimum_cell, self.config.policy.minimum_cell, 1)
 
-    def _trained_parts(self, model: AdaptedModel, cases: CaseSet) -> State:
-        """Parts that this center's data could train: a part for a modality that no case has stays at home."""
-        seen = cases.modalities
-        absent = {
-            name
-            for name, spec in model.specs.items()
-            if getattr(spec, "modality", None) is not None and spec.modality not in seen
-        }
-        return {name: tensor for name, tensor in model.state().items() if name.split("/", 1)[0] not in absent}
-
     def _backbone(self, order: Order) -> Backbone:
         backbone, digest = _load_backbone(to_json(order.backbone), self.config.device)
         if digest != order.base:
@@ -312,8 +384,9 @@ class Center:
         return backbone
 
     def _subset(self, order: Order, name: str) -> list[Case]:
-        wanted = [case for case in self.cases if usable(case, order.step)]
-        return split_cases(wanted, split=order.split)[name]
+        wanted = [c for c in self.everyone if (keeps_place(c, order.step) if c.erased else usable(c, order.step))]
+        part = [case for case in split_cases(wanted, split=order.split)[name] if not case.erased]
+        return part if name == "test" else [case for case in part if trainable(case, order.step)]
 
     def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:
         """The prepared cases of one split, kept in this process."""
@@ -335,10 +408,11 @@ class Center:
         for epoch in range(step.training.epochs):
             generator = generator_for(order.seed, step.name, self.code, order.round, epoch)
             for indices in cases.shuffled(step.training.batch, generator=generator):
-                if not step.training.augment and step.view.size == step.view.window:
+                if not (step.training.augment or step.training.draw) and step.view.size == step.view.window:
                     yield self._item(order, cases, indices, model)
                     continue
                 batch = cases.collate(indices, generator=generator)
+                batch = drawn(batch, step.training.draw, generator=generator)
                 if step.training.augment:
                     batch = augment(batch, generator=generator)
                 yield batch.to(self.config.device), None
@@ -346,10 +420,11 @@ class Center:
     def _item(self, order: Order, cases: CaseSet, indices: list[int], model: AdaptedModel) -> Item:
         """A batch with its frozen features where they can be computed once and kept."""
         batch = cases.collate(indices).to(self.config.device)
-        whole = all(list(x.shape[2:]) == order.step.view.window for m, x in batch.inputs.items() if m != EHR)
+        batch = batch.in_mode(order.mode) if order.mode else batch
+        whole = all(list(x.shape[2:]) == order.step.view.window for m, x in batch.inputs.items() if m in VOLUMES)
         if not (model.encoder_is_frozen and whole):
             return batch, None
-        kept = cases.kept_features(f"{order.base}|{model.encoder_key()}")
+        kept = cases.kept_features(f"{order.base}|{order.mode}|{model.encoder_key()}")
         return batch, features_of(model, batch, kept=kept, indices=indices)
 
 
@@ -378,7 +453,8 @@ _CASE_SETS: dict[tuple, CaseSet] = {}
 
 def _data_key(step: Step) -> str:
     """What decides a step's prepared cases, so that steps that see the same data share them."""
-    return "|".join([to_json(step.view), ",".join(step.modalities), to_json(step.task)])
+    records = ",".join(records_of(step).names) if RECORD in step.modalities else ""
+    return "|".join([to_json(step.view), ",".join(step.modalities), to_json(step.task), records])
 
 
 @lru_cache(maxsize=64)

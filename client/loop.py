@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class FitLog:
     loss: float = 0.0
     batches: int = 0
     cases: int = 0
+    parts: set[str] = field(default_factory=set)  # that at least one batch reached and trained
 
 
 Item = tuple[Batch, Features | None]
@@ -53,21 +54,34 @@ def fit(
         correction: what the federation adds to each gradient (FedProx, SCAFFOLD, FedDyn), before clipping.
     """
     model.train()
-    log = FitLog()
+    log, trained = FitLog(), model.trainable_parameters()
     for batch, features in batches:
         optimizer.zero_grad(set_to_none=True)
         loss = _loss(model, task, batch, features, autocast)
         loss.backward()
+        log.parts |= _keep_reached(model, batch)
         if correction is not None:
-            correction.apply(model.named_trainable_parameters())
+            correction.apply({n: p for n, p in model.named_trainable_parameters().items() if p.grad is not None})
         if training.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(model.trainable_parameters(), training.clip_norm)
+            torch.nn.utils.clip_grad_norm_(trained, training.clip_norm)
         optimizer.step()
         log.loss += float(loss.detach()) * len(batch)
         log.batches += 1
         log.cases += len(batch)
     model.eval()
     return log
+
+
+def _keep_reached(model: AdaptedModel, batch: Batch) -> set[str]:
+    """Drop the gradients of parts that no case of the batch reaches, and return the trained parts that one does.
+
+    A gradient of exact zeros would still move a part: by the optimiser's momentum and weight decay.
+    """
+    found = model.reached_parts(batch.present) & model.trained_parts
+    for name, parameter in model.named_trainable_parameters().items():
+        if name.partition("/")[0] not in found:
+            parameter.grad = None
+    return found
 
 
 def _loss(model: AdaptedModel, task: Task, batch: Batch, features: Features | None, autocast: bool) -> Tensor:

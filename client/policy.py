@@ -1,11 +1,20 @@
-"""The hospital's floor: what a center will not do, whatever the server asks. A refusal is a normal reply."""
+"""The hospital's floor: what a center will not do, whatever the server asks. A refusal is a normal reply.
+
+It is checked on site before any data is opened. The code of a refusal travels; its sentence stays in the center's log.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, time
 
-from common.errors import PolicyRefusal
+from common.backbones.base import tensors_digest
+from common.errors import ConfigError, PolicyRefusal
 from common.orders import TOO_FEW_CASES, Order
+
+_SPAN = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)")
 
 
 @dataclass
@@ -17,17 +26,29 @@ class Policy:
     minimum_cases: int = 1  # fewer training cases than this: do not train
     minimum_cell: int = 1  # results of fewer cases than this do not leave
     maximum_rounds: int = 1000
+    parts: list[str] = field(default_factory=list)  # allowed kinds of adapter parts
+    initialisations: list[str] = field(
+        default_factory=list
+    )  # allowed digests of the state that a step's round 1 brings
+    require_privacy: bool = False
+    require_secure_aggregation: bool = False
+    quiet_hours: list[str] = field(default_factory=list)  # local times such as 08:00-18:00 in which nothing is trained
 
 
-def check_order(policy: Policy, order: Order) -> None:
-    """Raise PolicyRefusal for a step that breaks the local floor, before any data is opened."""
-    kind = order.step.task.kind
-    if policy.tasks and kind not in policy.tasks:
-        raise PolicyRefusal("declined.task", f"Local policy allows {policy.tasks}; the step asks for '{kind}'.")
-    if policy.bases and order.base not in policy.bases:
-        raise PolicyRefusal("declined.base", f"Frozen model {order.base[:12]} is not on the local allow-list.")
-    if order.round > policy.maximum_rounds:
-        raise PolicyRefusal("declined.rounds", f"Round {order.round} is beyond the local {policy.maximum_rounds}.")
+def check_order(policy: Policy, order: Order, *, now: datetime | None = None) -> None:
+    """Raise PolicyRefusal for a step that breaks the local floor, before any data is opened.
+
+    Args:
+        now: local time; the clock's where absent.
+
+    Raises:
+        ConfigError: quiet hours that are no times.
+    """
+    for check in _CHECKS:
+        refusal = check(policy, order)
+        if refusal is not None:
+            raise refusal
+    _check_quiet(policy, order, now or datetime.now())
 
 
 def check_cases(policy: Policy, cases: int) -> None:
@@ -36,3 +57,100 @@ def check_cases(policy: Policy, cases: int) -> None:
         raise PolicyRefusal(
             TOO_FEW_CASES, f"{cases} usable training cases; local policy asks for {max(policy.minimum_cases, 1)}."
         )
+
+
+def told(policy: Policy, count: int) -> int:
+    """A number of cases as the server may learn it: none is told, a few are told as the minimum cell."""
+    return 0 if count == 0 else max(count, policy.minimum_cell)
+
+
+def quiet_spans(policy: Policy) -> list[tuple[time, time]]:
+    """Start and end of each quiet span; one whose end is not after its start runs over midnight. Raises ConfigError."""
+    spans = []
+    for text in policy.quiet_hours:
+        match = _SPAN.fullmatch(text.strip())
+        try:
+            if match is None:
+                raise ValueError(text)
+            hours = [int(group) for group in match.groups()]
+            spans.append((time(hours[0], hours[1]), time(hours[2], hours[3])))
+        except ValueError as error:
+            raise ConfigError(f"policy.quiet_hours holds '{text}'; write local times as in 08:00-18:00.") from error
+    return spans
+
+
+def _task(policy: Policy, order: Order) -> PolicyRefusal | None:
+    kind = order.step.task.kind
+    if not policy.tasks or kind in policy.tasks:
+        return None
+    return PolicyRefusal("declined.task", f"Local policy allows {policy.tasks}; the step asks for '{kind}'.")
+
+
+def _parts(policy: Policy, order: Order) -> PolicyRefusal | None:
+    foreign = sorted({part.kind for part in order.step.adapter.parts.values()} - set(policy.parts))
+    if not policy.parts or not foreign:
+        return None
+    return PolicyRefusal(
+        "declined.part",
+        f"Local policy allows the adapter parts {policy.parts}; the step also has {', '.join(foreign)}.",
+    )
+
+
+def _base(policy: Policy, order: Order) -> PolicyRefusal | None:
+    if not policy.bases or order.base in policy.bases:
+        return None
+    return PolicyRefusal("declined.base", f"Frozen model {order.base[:12]} is not on the local allow-list.")
+
+
+def _initialisation(policy: Policy, order: Order) -> PolicyRefusal | None:
+    """What round 1 starts from; later rounds start from what this center helped to make."""
+    if not policy.initialisations or order.round != 1 or order.subset:
+        return None
+    digest = str(getattr(order, "digest", "")) or tensors_digest(order.state)
+    if digest in policy.initialisations:
+        return None
+    return PolicyRefusal(
+        "declined.initialisation", f"The step starts from adapter state {digest[:12]}, not on the local allow-list."
+    )
+
+
+def _rounds(policy: Policy, order: Order) -> PolicyRefusal | None:
+    asked = max(order.round, order.step.rounds)
+    if asked <= policy.maximum_rounds:
+        return None
+    return PolicyRefusal(
+        "declined.rounds", f"The step asks for {asked} rounds; local policy allows {policy.maximum_rounds}."
+    )
+
+
+def _privacy(policy: Policy, order: Order) -> PolicyRefusal | None:
+    if not policy.require_privacy:
+        return None
+    return PolicyRefusal(
+        "declined.privacy", "Local policy requires differential privacy, which this release cannot give: no step runs."
+    )
+
+
+def _secure_aggregation(policy: Policy, order: Order) -> PolicyRefusal | None:
+    if not policy.require_secure_aggregation:
+        return None
+    return PolicyRefusal(
+        "declined.secure_aggregation",
+        "Local policy requires secure aggregation, which this release cannot give: no step runs.",
+    )
+
+
+def _check_quiet(policy: Policy, order: Order, now: datetime) -> None:
+    clock = now.time().replace(tzinfo=None)
+    for start, end in quiet_spans(policy):
+        within = start <= clock < end if start < end else clock >= start or clock < end
+        if within:
+            raise PolicyRefusal(
+                "declined.quiet_hours",
+                f"It is {clock:%H:%M}; local policy keeps this machine free from {start:%H:%M} to {end:%H:%M}.",
+            )
+
+
+_CHECKS: tuple[Callable[[Policy, Order], PolicyRefusal | None], ...] = (
+    _task, _parts, _base, _initialisation, _rounds, _privacy, _secure_aggregation,
+)  # fmt: skip

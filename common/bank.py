@@ -21,6 +21,7 @@ from common.config.load import step_from_json, step_to_json
 from common.config.schema import Step
 from common.errors import BankError
 from common.files import write_json, write_tensors
+from common.modes import answers_from
 
 FORMAT = 1
 State = dict[str, Tensor]
@@ -132,14 +133,13 @@ class AdapterBank:
 
     def route(self, *, task: str, modalities: Sequence[str], region: str, center: str | None = None) -> str:
         """The head to use for a request, the most specific first: one that the center itself trained, then one that
-        uses the most of the modalities that are present. Refuses what was never learned and says what was.
+        uses the most of the modalities that are present (all of its own, or those of one of its modes). Refuses what
+        was never learned and says what was.
         """
         candidates = [
             (entry, key)
             for entry, key in ((self.entry(key), key) for key in self.heads().values())
-            if entry.step.task.kind == task
-            and entry.step.region == region
-            and set(entry.step.modalities) <= set(modalities)
+            if entry.step.task.kind == task and entry.step.region == region and answers_from(entry.step, {*modalities})
         ]
         if not candidates:
             raise BankError(
@@ -150,7 +150,7 @@ class AdapterBank:
             entry, _ = item
             own = center is not None and entry.centers == [center]
             shared = len(entry.centers)
-            return own, len(entry.step.modalities), shared
+            return own, answers_from(entry.step, {*modalities}), shared
 
         return max(candidates, key=fitness)[1]
 
@@ -167,14 +167,13 @@ class AdapterBank:
         return ", ".join(names) or "nothing"
 
     def _learned(self) -> str:
-        entries = [self.entry(key) for key in self.heads().values()]
-        return (
-            "; ".join(
-                f"{e.step.task.kind} on {e.step.region} from {'+'.join(e.step.modalities)} ({e.lineage})"
-                for e in entries
-            )
-            or "nothing"
-        )
+        return "; ".join(_described(self.entry(key)) for key in self.heads().values()) or "nothing"
+
+
+def _described(entry: Entry) -> str:
+    step = entry.step
+    modes = " or ".join(step.modes or ["+".join(step.modalities)])
+    return f"{step.task.kind} on {step.region} from {modes} ({entry.lineage})"
 
 
 def _key(step_json: str, state_hash: str, base: str, parents: Sequence[str]) -> str:

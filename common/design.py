@@ -113,9 +113,9 @@ def moment_sums(layout: Layout, rows: Rows, *, minimum: int = 1) -> Sums:
     }
 
 
-def moment_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
-    """What `moment_sums` may say."""
-    return dict.fromkeys((COUNT, SUM, SQUARE), (len(layout.values),))
+def moment_shapes(values: int) -> dict[str, tuple[int, ...]]:
+    """What `moment_sums` may say of that many value columns."""
+    return dict.fromkeys((COUNT, SUM, SQUARE), (values,))
 
 
 def scaling_from(sums: Sums) -> Scaling:

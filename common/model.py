@@ -17,18 +17,18 @@ from torch import Tensor, nn
 
 from common.adapters import INJECTED, Surroundings, build_part
 from common.adapters.factors import trained_tensors
-from common.backbones.base import Backbone, Features, tensors_digest
-from common.batch import CT, EHR, PET
+from common.adapters.fitting import HEAD, IMAGE, SOURCES, misfits, reached
+from common.backbones.base import BESIDE, Backbone, Features, Join, tensors_digest
+from common.batch import CT, PET, RECORD
 from common.config.schema import Step
+from common.design import Layout
 from common.errors import AdapterError
+from common.linear import layout_of, records_of
 from common.orders import State
 from common.seeding import seed_for
 from common.tasks import build_task
 
-HEAD = "head"
-RESERVED = {HEAD, *dir(nn.ModuleDict)}
-IMAGE, TEXT = "image", "text"
-SOURCES = {IMAGE: (CT, PET), TEXT: (EHR,)}  # which modalities an embedding is made of
+ENCODING = ("full", "join", "lora", "patch_embed", "resolution", "stand_in")  # kinds that work inside the encoder
 
 
 class AdaptedModel(nn.Module):
@@ -51,12 +51,11 @@ class AdaptedModel(nn.Module):
         self.task = build_task(step.task)
         self.modalities = tuple(step.modalities)
         self.specs = {name: step.adapter.parts[name] for name in sorted(step.adapter.parts)}
-        _check_parts(self.specs, step)
+        _check_parts(step)
         self.backbone = frozen_twin(backbone)
-        self._lora = self._inject_lora(backbone, seed)
+        self._injected = self._inject(backbone, seed)
         self.parts = nn.ModuleDict()
         self._build_parts(backbone, seed)
-        self._check_joints()
         device = next(backbone.parameters()).device
         self.parts.to(device)
         self._train_only(step.train_parts)
@@ -77,8 +76,14 @@ class AdaptedModel(nn.Module):
         if self.task.zero_shot:
             return Features([], {})  # the backbone compares image and prompts by itself, in `decode`
         inputs, present = self._seen(inputs, present)
+        inputs, present = ({m: x for m, x in given.items() if m != RECORD} for given in (inputs, present))
+        if not inputs:
+            return Features([], {})  # a record alone has nothing to encode
         stems = {spec.modality: self._part(name) for name, spec in self._of_kind("patch_embed")}
-        return self.backbone(inputs, present, stems)
+        position = None
+        for name, _ in self._of_kind("resolution"):
+            stems[CT], position = self._part(name), self._part(name).position
+        return self.backbone(inputs, present, stems, join=self._join(), position=position)
 
     def decode(self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         """The output from features and, for skips, the volumes."""
@@ -87,10 +92,33 @@ class AdaptedModel(nn.Module):
             return self.backbone.zero_shot(inputs, self.task.classes)  # type: ignore[operator, attr-defined]
         if self._of_kind("decoder"):
             return self._segment(features, inputs, present)
-        joined = torch.cat(self._embeddings(features, inputs, present), dim=1)
+        for name, _ in self._of_kind("linear"):
+            return self._part(name)(*self.design(features, inputs, present))
+        embeddings, there = self._embeddings(features, inputs, present)
         for name, _ in self._of_kind("fusion"):
-            joined = self._part(name)(joined)
-        return self._part(HEAD)(joined)
+            tokens = features.pyramid[-1].flatten(2).transpose(1, 2) if features.pyramid else None
+            imaged = _any_present(present, SOURCES[IMAGE], like=embeddings[0])
+            return self._part(HEAD)(self._part(name)(embeddings, there, tokens, imaged))
+        return self._part(HEAD)(torch.cat(embeddings, dim=1))
+
+    def design(
+        self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Values (B, F) and known flags (B, V), float64, of a linear part, in the order of `linear_layout`."""
+        inputs, present = self._seen(inputs, present)
+        some = next(iter(inputs.values()))
+        values = [e.double() for e in self._embeddings(features, inputs, present)[0]]
+        flags = [_any_present(present, SOURCES[s], like=some)[:, None].double() for s, _ in self._sources()]
+        if RECORD in inputs:
+            width = len(records_of(self.step).values)
+            values, flags = [*values, inputs[RECORD][:, :width]], [*flags, inputs[RECORD][:, width:]]
+        return torch.cat(values, dim=1), torch.cat(flags, dim=1)
+
+    @property
+    def linear_layout(self) -> Layout:
+        """The columns of the step's linear part."""
+        widths = {source: _width(self.backbone, source) for source, _ in self._sources()}
+        return layout_of(self.step, widths, with_records=RECORD in self.modalities)
 
     @property
     def encoder_is_frozen(self) -> bool:
@@ -101,12 +129,22 @@ class AdaptedModel(nn.Module):
         """What, beside the base and the inputs, decides what `encode` says: the modalities that it looks at and a
         digest of the tensors inside the encoder. Features kept under another key are not this model's."""
         inside = self._inside()
-        tensors = {name: t for name, t in self._tensors().items() if name.partition("/")[0] in inside}
+        live = self._tensors() if inside else {}  # asked for with every batch
+        tensors = {name: t for name, t in live.items() if name.partition("/")[0] in inside}
         return f"{'+'.join(sorted(self.modalities))}|{self.task.zero_shot}|{tensors_digest(tensors)}"
 
     def _inside(self) -> set[str]:
         """Parts that work inside the encoder."""
-        return {name for kind in ("lora", "patch_embed") for name, _ in self._of_kind(kind)}
+        return {name for name, spec in self.specs.items() if spec.kind in ENCODING}
+
+    def _join(self) -> Join | str | None:
+        """How the tokens of several modalities meet in the backbone."""
+        for name, _ in self._of_kind("join"):
+            from common.adapters.pet_pathway import Pathway
+
+            return Pathway(self._part(name), {s.modality: self._part(n) for n, s in self._of_kind("stand_in")})
+        beside = any(spec.place == "beside" for _, spec in self._of_kind("patch_embed"))
+        return BESIDE if beside else None
 
     def _segment(self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         if not features.pyramid:
@@ -121,17 +159,18 @@ class AdaptedModel(nn.Module):
 
     def _embeddings(
         self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
-    ) -> list[Tensor]:
-        """Embeddings of the step's sources, (B, width) each, zero where a case lacks the source."""
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Embeddings of the step's sources, (B, width) each, zero where a case lacks the source; and who has it."""
         some = next(iter(inputs.values()))
-        embeddings = []
+        embeddings, has = [], []
         for source, mlp in self._sources():
             there = _any_present(present, SOURCES[source], like=some)
             pooled = features.pooled.get(source)
             if pooled is None:
                 pooled = torch.zeros(len(some), _width(self.backbone, source), device=some.device)
             embeddings.append(_where(there, self._part(mlp)(pooled) if mlp else pooled))
-        return embeddings
+            has.append(there)
+        return embeddings, has
 
     def _seen(
         self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
@@ -153,7 +192,20 @@ class AdaptedModel(nn.Module):
     @property
     def part_names(self) -> list[str]:
         """Names of the parts that have tensors, sorted; ``head`` is the task's."""
-        return sorted({*self._lora, *self.parts})
+        return sorted({*self._injected, *self.parts})
+
+    @property
+    def trained_parts(self) -> set[str]:
+        """Parts that the step's ``train_parts`` lets move."""
+        return set(self._trained)
+
+    def reached_parts(self, present: Mapping[str, Tensor]) -> set[str]:
+        """Parts that take part in the output of at least one of a batch's cases: the only ones it may train."""
+        names = [m for m in self.modalities if m in present]
+        patterns = {tuple(row) for row in torch.stack([present[m] for m in names], dim=1).tolist()} if names else set()
+        cases = [{name for name, has in zip(names, pattern, strict=True) if has} for pattern in patterns]
+        found: set[str] = set().union(*(reached(self.specs, shown) for shown in cases))
+        return found & set(self.part_names)
 
     def state(self) -> State:
         """Everything that travels: ``<part>/<path>`` -> tensor on the CPU, detached copies, never the backbone's."""
@@ -186,54 +238,59 @@ class AdaptedModel(nn.Module):
         super().train(False)
         self.training = mode
         for name in self._trained:
-            (self._lora[name] if name in self._lora else self._part(name)).train(mode)
+            (self._injected[name] if name in self._injected else self._part(name)).train(mode)
         return self
 
     def _tensors(self) -> dict[str, Tensor]:
         """Live tensors by state name, sorted."""
         tensors: dict[str, Tensor] = {}
         for name in self.part_names:
-            inside = self._lora[name].tensors() if name in self._lora else _own_tensors(self._part(name))
+            inside = self._injected[name].tensors() if name in self._injected else _own_tensors(self._part(name))
             tensors |= {f"{name}/{path}": tensor for path, tensor in inside.items()}
         return dict(sorted(tensors.items()))
 
     # --------------------------------------------------------------------------------------------------- building
 
-    def _inject_lora(self, backbone: Backbone, seed: int) -> dict[str, Any]:
-        specs = self._of_kind("lora")
-        if not specs:
-            return {}
-        from common.adapters.lora import inject  # peft takes seconds to import
-
-        injected = {}
-        for name, spec in specs:
+    def _inject(self, backbone: Backbone, seed: int) -> dict[str, Any]:
+        injected: dict[str, Any] = {}
+        for name, spec in self.specs.items():
             with _seeded(seed, name):
-                injected[name] = inject(self.backbone, backbone, name=name, spec=spec)
+                if spec.kind == "lora":
+                    from common.adapters.lora import inject  # peft takes seconds to import
+
+                    injected[name] = inject(self.backbone, backbone, name=name, spec=spec)
+                elif spec.kind == "full":
+                    from common.adapters.full import own_tensors
+
+                    injected[name] = own_tensors(self.backbone, spec)
         return injected
 
     def _build_parts(self, backbone: Backbone, seed: int) -> None:
         """Modules in the order in which widths become known: mlp parts, everything else, the head."""
         own = {name: spec for name, spec in self.specs.items() if spec.kind not in INJECTED}
+        patch, (depth, height, width) = self._patch(backbone), self.step.view.window
         for name in sorted(own, key=lambda name: (own[name].kind != "mlp", name)):
-            joined = 0 if own[name].kind == "mlp" else self._joined_width()
+            widths = () if own[name].kind == "mlp" else tuple(self._widths())
+            layout = self.linear_layout if own[name].kind == "linear" else None
+            around = Surroundings(backbone, self.task.outputs, widths, patch, (depth, height, width), layout)
             with _seeded(seed, name):
-                part = build_part(own[name], Surroundings(backbone, self.task.outputs, joined))
+                part = build_part(own[name], around)
             self.parts[name] = part
+        if self._of_kind("linear"):
+            return
         fusions = self._of_kind("fusion")
         with _seeded(seed, HEAD):
-            head = self.task.head(self._part(fusions[0][0]).width if fusions else self._joined_width())
+            head = self.task.head(self._part(fusions[0][0]).width if fusions else sum(self._widths()))
         if head is not None:
             self.parts[HEAD] = head
 
-    def _check_joints(self) -> None:
-        """Parts that meet must have the same width."""
-        for name, spec in self._of_kind("skip"):
-            [(decoder, beside)] = self._of_kind("decoder")
-            if spec.features != beside.features:
-                raise AdapterError(
-                    f"Part '{name}' has {spec.features} features and is added to the skip of part '{decoder}', which "
-                    f"has {beside.features}; set both to the same number."
-                )
+    def _patch(self, backbone: Backbone) -> tuple[int, int, int]:
+        """Voxels of a token: the backbone's, or what a resolution part makes of it."""
+        for _, spec in self._of_kind("resolution"):
+            from common.adapters.resolution import adapted_patch
+
+            return adapted_patch(backbone, spec.patch)
+        return backbone.patch
 
     def _train_only(self, patterns: Iterable[str]) -> None:
         names, patterns = self.part_names, list(patterns)
@@ -257,8 +314,9 @@ class AdaptedModel(nn.Module):
             if isinstance(tensor, nn.Parameter):
                 tensor.requires_grad_(name in changing and name.partition("/")[0] in self._trained)
 
-    def _joined_width(self) -> int:
-        return sum(self._part(mlp).width if mlp else _width(self.backbone, source) for source, mlp in self._sources())
+    def _widths(self) -> list[int]:
+        """Widths of the embeddings that a fusion or the head sees, in order."""
+        return [self._part(mlp).width if mlp else _width(self.backbone, source) for source, mlp in self._sources()]
 
     def _sources(self) -> list[tuple[str, str | None]]:
         """(source, mlp part or None) for each embedding that the head sees, in a fixed order."""
@@ -301,28 +359,12 @@ def _names_by_part(names: Iterable[str]) -> dict[str, list[str]]:
     return grouped
 
 
-def _check_parts(specs: Mapping[str, Any], step: Step) -> None:
+def _check_parts(step: Step) -> None:
     """Which parts a step may combine; everything wrong at once."""
-    kinds = [spec.kind for spec in specs.values()]
-    wrong = [f"a part cannot be called '{name}'" for name in specs if {"/", "."} & {*name} or name in RESERVED]
-    wrong += [f"{kinds.count(k)} {k} parts, at most one fits" for k in ("decoder", "fusion") if kinds.count(k) > 1]
-    segmenting = step.task.kind == "segmentation"
-    if segmenting != ("decoder" in kinds):
-        wrong.append("segmentation needs a decoder part" if segmenting else "a decoder part needs a segmentation task")
-    if segmenting and set(step.modalities) <= {EHR}:
-        wrong.append("segmentation needs CT or PET among the modalities")
-    for kind in ("patch_embed", "skip"):
-        seen = [spec.modality for spec in specs.values() if spec.kind == kind]
-        wrong += [f"a {kind} part for {m}, which is not among the modalities" for m in seen if m not in step.modalities]
-        wrong += [f"{seen.count(m)} {kind} parts for {m}" for m in sorted(set(seen)) if seen.count(m) > 1]
-    if "skip" in kinds and "decoder" not in kinds:
-        wrong.append("a skip part needs a decoder part to be added to")
-    for name, spec in specs.items():
-        source = SOURCES.get(getattr(spec, "input", ""), ())
-        if source and not any(m in step.modalities for m in source):
-            wrong.append(f"part '{name}' reads {' or '.join(source)}, not among the modalities")
+    wrong = misfits(step)
     if wrong:
-        raise AdapterError(f"The adapter of step '{step.name}' does not hold together: {'; '.join(wrong)}.")
+        said = "; ".join(sentence.rstrip(".") for sentence in wrong)
+        raise AdapterError(f"The adapter of step '{step.name}' does not hold together: {said}.")
 
 
 def _check_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 
 from common.design import (
     Layout,
@@ -277,8 +278,7 @@ def advance(search: Search, sums: Mapping[str, np.ndarray], *, penalty: np.ndarr
 def _solve(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """The minimum-norm solution: a column that nobody recorded, or that others imply, moves nothing by itself."""
     try:
-        factor = np.linalg.cholesky(matrix)
-        return np.linalg.solve(factor.T, np.linalg.solve(factor, vector))
+        return cho_solve(cho_factor(matrix, lower=True), vector)
     except np.linalg.LinAlgError:
         return np.linalg.lstsq(matrix, vector, rcond=1e-12)[0]
 
@@ -342,9 +342,9 @@ def ridge_sums(layout: Layout, rows: Rows) -> Sums:
     }
 
 
-def ridge_shapes(layout: Layout, classes: int) -> dict[str, tuple[int, ...]]:
+def ridge_shapes(values: int, flags: int, classes: int) -> dict[str, tuple[int, ...]]:
     """What `ridge_sums` may say."""
-    size = 1 + len(layout.values) + len(layout.flags)
+    size = 1 + values + flags
     return {GRAM: (classes, size, size), MOMENT: (classes, size), CASES: (classes,)}
 
 

@@ -31,6 +31,7 @@ class Order:
     state: State = field(default_factory=dict)
     extra: State = field(default_factory=dict)  # what a rule sends beside the state: SCAFFOLD's control variates
     subset: str = ""  # evaluate: which split, validation or test
+    mode: str = ""  # evaluate: show only these modalities ("PET"), of cases that have them; empty: all
     threshold: float | None = None  # evaluate: predicted risk above it counts as the high-risk group
     since: int = 0  # the last round whose update by this center was used: its vault goes on from there
     seeded: list[str] = field(default_factory=list)  # tensors that do not travel: the center makes them from the seed

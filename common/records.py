@@ -103,7 +103,10 @@ SCHEMA: dict[str, Variable] = {
 # keeps what was written; the columns hold it once.
 SAME_FACT = {"treatment": ("chemotherapy", {"radiotherapy": 0.0, "chemoradiotherapy": 1.0})}
 STAGING = frozenset({"t_stage", "n_stage", "m_stage", "tumor_volume_ml"})
-PROXIES: dict[str, frozenset[str]] = {"hpv": frozenset({"hpv"}), **dict.fromkeys(("t_stage", "n_stage"), STAGING)}
+PROXIES: dict[str, frozenset[str]] = {
+    "hpv": frozenset({"hpv"}),
+    **dict.fromkeys(("t_stage", "n_stage", "m_stage"), STAGING),
+}
 MODEL_VARIABLES = tuple(n for n, v in SCHEMA.items() if v.kind != WORDS and n not in SAME_FACT)
 
 
@@ -111,8 +114,8 @@ def withheld_for(target: str) -> frozenset[str]:
     """The variables that a task must not see: its target, the target's proxies, and what was decided after it.
 
     Args:
-        target: ``hpv``, ``t_stage`` or ``n_stage`` for a diagnosis; ``outcome`` (time to an event) withholds nothing,
-            because follow-up is in no record and the plan stands when follow-up begins.
+        target: ``hpv``, ``t_stage``, ``n_stage`` or ``m_stage`` for a diagnosis; ``outcome`` (time to an event)
+            withholds nothing: follow-up is in no record, and the plan stands when follow-up begins.
     """
     if target == "outcome":
         return frozenset()

@@ -7,6 +7,7 @@ before it leaves the center, and before the server looks at it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -70,6 +71,7 @@ def pack_order(order: Order) -> RecordDict:
         "skip_unreadable": order.skip_unreadable,
         "minimum_cell": order.minimum_cell,
         "subset": order.subset,
+        "mode": order.mode,
     }
     config |= {"since": order.since, "seeded": list(order.seeded)}
     config |= {"reference": order.reference, "digest": order.digest}
@@ -97,6 +99,7 @@ def unpack_order(content: RecordDict) -> Order:
             state=state,
             extra=extra,
             subset=str(config["subset"]),
+            mode=str(config["mode"]),
             threshold=float(config["threshold"]) if "threshold" in config else None,  # type: ignore[arg-type]
             since=int(config["since"]),  # type: ignore[arg-type]
             seeded=[str(name) for name in config["seeded"]],  # type: ignore[union-attr]
@@ -124,10 +127,10 @@ def pack_reply(reply: Reply) -> RecordDict:
 
 def unpack_reply(content: RecordDict) -> Reply:
     """Flower content as a reply. Raises WireError when it carries anything but arrays, sums and a status."""
-    extra = sorted(set(content) - {"arrays", "sums", "status"})
+    unasked = sorted(set(content) - {"arrays", "sums", "status"})
     missing = sorted({"arrays", "sums", "status"} - set(content))
-    if extra or missing:
-        raise WireError(f"A reply must hold arrays, sums and status; extra: {extra}, missing: {missing}.")
+    if unasked or missing:
+        raise WireError(f"A reply must hold arrays, sums and status; extra: {unasked}, missing: {missing}.")
     if not isinstance(content["status"], ConfigRecord) or not all(
         isinstance(content[name], ArrayRecord) for name in ("arrays", "sums")
     ):
@@ -180,6 +183,34 @@ def content_bytes(content: RecordDict) -> int:
     arrays = sum(len(a.data) + len(n) for r in content.array_records.values() for n, a in r.items())
     configs = sum(len(str(k)) + len(str(v)) for r in content.config_records.values() for k, v in r.items())
     return arrays + configs
+
+
+def content_facts(content: RecordDict) -> dict[str, Any]:
+    """Names, sizes and a digest of what a reply carries, never its values, for the center's own record of what left."""
+    records = content.array_records
+    status = dict(content.config_records["status"]) if "status" in content.config_records else {}
+    return {
+        "code": str(status.get("code", "")),
+        "counts": {name: value for name, value in sorted(status.items()) if isinstance(value, int)},
+        "parts": sorted({name.partition("/")[0] for group, r in records.items() if group != "sums" for name in r}),
+        "arrays": sum(len(record) for group, record in records.items() if group != "sums"),
+        "array_bytes": sum(len(a.data) for group, r in records.items() if group != "sums" for a in r.values()),
+        "sums": sorted(records["sums"]) if "sums" in records else [],
+        "bytes": content_bytes(content),
+        "digest": content_digest(content),
+    }
+
+
+def content_digest(content: RecordDict) -> str:
+    """SHA-256 over every name and value of a message's content, in name order."""
+    digest = hashlib.sha256()
+    for group, record in sorted(content.array_records.items()):
+        for name, array in sorted(record.items()):
+            digest.update(f"{group}|{name}|{array.dtype}|{tuple(array.shape)}|".encode())
+            digest.update(array.data)
+    for group, config in sorted(content.config_records.items()):
+        digest.update("".join(f"{group}|{name}|{value!r}|" for name, value in sorted(config.items())).encode())
+    return digest.hexdigest()
 
 
 def _beside(state: State, extra: State) -> State:

@@ -1,89 +1,51 @@
-"""python -m server {plan,verify,report,release}: plan a run, prove it, read it, let centers back in."""
+"""python -m server: the coordinator's commands, from a planned run to its exported adapters."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import importlib
+import logging
 import sys
-from pathlib import Path
 
 from common.cli import run_command
 from common.offline import go_offline
-
-EXAMPLES = """examples:
-  python -m server plan curriculum=quickstart steps.tumour_ct.rounds=5
-  python -m server verify runs/quickstart
-  python -m server report runs/quickstart
-  python -m server release runs/quickstart CHUP --reason "scanner fixed"
-"""
+from server.tools import COMMANDS
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, call one function, print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m server", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    plan = commands.add_parser("plan", help="print the resolved run and every broken rule")
-    plan.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=quickstart")
-    for name, text in (
-        ("verify", "recompute every step's probe in this process"),
-        ("report", "write the report again"),
-    ):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("folder", type=Path, help="a run folder, e.g. runs/quickstart")
-    release = commands.add_parser("release", help="let suspended centers take part again, on the ledger")
-    release.add_argument("folder", type=Path, help="a run folder, also of a run that is going on")
-    release.add_argument("centers", nargs="+", help="center codes, e.g. CHUP")
-    release.add_argument("--reason", default="", help="for the record")
-    arguments = parser.parse_args(argv)
+    """Parse, call one command's ``run``, return its exit code; only the chosen command's file is imported."""
+    words = sys.argv[1:] if argv is None else argv
+    chosen = next((word for word in words if word in COMMANDS), None)
+    arguments = _parser(chosen).parse_args(words)
     go_offline()
-    actions = {
-        "plan": lambda: _plan(arguments.overrides),
-        "verify": lambda: _verify(arguments.folder),
-        "report": lambda: _report(arguments.folder),
-        "release": lambda: _release(arguments.folder, arguments.centers, arguments.reason),
-    }
-    return run_command(actions[arguments.command])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    module = importlib.import_module(f"server.tools.{arguments.command}")
+    return run_command(lambda: module.run(arguments))
 
 
-def _plan(overrides: list[str]) -> int:
-    from common.config.load import compose_run, run_to_yaml
-    from common.config.rules import broken_rules
-
-    run = compose_run(overrides)
-    print(run_to_yaml(run))
-    problems = broken_rules(run)
-    for problem in problems:
-        print(f"broken rule: {problem}", file=sys.stderr)
-    if not problems:
-        print(f"{len(run.steps)} steps, no broken rule.")
-    return 2 if problems else 0
-
-
-def _verify(path: Path) -> int:
-    from server.finish import verify_folder
-
-    found = verify_folder(path)
-    print(json.dumps({"changed_bits": found.changed_bits, "base_after": found.base_after}))
-    return 0 if found.total == 0 else 1
-
-
-def _report(path: Path) -> int:
-    from server.finish import write_outputs
-
-    print(write_outputs(path))
-    return 0
-
-
-def _release(path: Path, centers: list[str], reason: str) -> int:
-    from common.ledger import Ledger
-    from server.folder import RunFolder
-    from server.quarantine import release
-
-    released = release(Ledger(RunFolder(path).ledger), centers, reason=reason)
-    print(f"released: {', '.join(released)}; they take part from the next round on")
-    return 0
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m server",
+        description=__doc__,
+        epilog="begin with: python -m server plan curriculum=quickstart\n"
+        "one command in detail: python -m server start --help",
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, purpose in COMMANDS.items():
+        if name != chosen:
+            commands.add_parser(name, help=purpose)
+            continue
+        module = importlib.import_module(f"server.tools.{name}")
+        command = commands.add_parser(
+            name,
+            help=purpose,
+            description=module.__doc__,
+            epilog=f"example:\n  {module.EXAMPLE}",
+            formatter_class=argparse.RawTextHelpFormatter,
+        )
+        module.arguments(command)
+    return parser
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -13,14 +14,18 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run or resume the curriculum in ``run-dir``; ``overrides`` is the command line that composes it."""
+    """Run or resume the curriculum in ``run-dir``; ``overrides`` is the command line that composes it.
+
+    ``nodes`` names a file with the node id that each enrolled center's key has; a simulation has none.
+    """
     from common.config.load import compose_run
     from common.config.rules import check_run
     from common.errors import ConfigError
     from server.curriculum import Coordinator, run_curriculum
     from server.federation import Federation
-    from server.folder import RunFolder
+    from server.folder import RunFolder, alone_in
     from server.narration import Narrator
+    from server.packed_grid import PackedGrid
 
     run = compose_run(shlex.split(str(context.run_config.get("overrides", ""))))
     check_run(run)
@@ -29,5 +34,10 @@ def main(grid: Grid, context: Context) -> None:
             "The run has faults, which happen over LocalGrid only; start it with python -m simulations run."
         )
     folder = RunFolder(Path(str(context.run_config.get("run-dir") or Path("runs") / run.name)))
-    narrator = Narrator(folder.tensorboard)
-    run_curriculum(Coordinator(Federation(grid), run, folder, narrator))
+    nodes = str(context.run_config.get("nodes", ""))
+    enrolled = (lambda: json.loads(Path(nodes).read_text())) if nodes else None
+    if enrolled is not None:  # over a network, not a simulation's runtime
+        grid = PackedGrid(grid)
+    with alone_in(folder):
+        narrator = Narrator(folder.tensorboard)
+        run_curriculum(Coordinator(Federation(grid, enrolled=enrolled), run, folder, narrator))

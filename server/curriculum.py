@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,20 +21,23 @@ from common.errors import ConfigError
 from common.files import write_bytes
 from common.ledger import Ledger
 from common.machine import environment
-from common.model import AdaptedModel
+from common.model import AdaptedModel, parts_of
 from common.orders import Order, State, Sums
 from common.tasks import build_task, merge_sums
 from common.travel import made_from_seed
 from server.enrolment import Enrolment, enrol
 from server.federation import Federation
 from server.folder import RunFolder
+from server.grid import fix_grid
 from server.narration import Narrator
+from server.newton import NewtonFit
 from server.probe import probe_output
 from server.quarantine import suspended
 from server.rounds import run_rounds
 from server.scoring import Scorer
 from server.sizes import released_sizes
 from server.strategy import AdapterStrategy
+from server.withdraw import centers_of, to_refit, withdrawn
 
 
 class Coordinator:
@@ -68,10 +71,14 @@ def run_curriculum(coordinator: Coordinator) -> None:
     """Run every step that the ledger does not already hold."""
     _begin(coordinator)
     for name, step in coordinator.run.steps.items():
+        order = coordinator.order(step)
+        fix_grid(step, order, coordinator.federation, coordinator.ledger, say=coordinator.narrator.say)
         if coordinator.ledger.finished(name):
             coordinator.narrator.say(f"{name}: finished before, skipped")
             continue
         run_step(coordinator, step)
+    for name in to_refit(coordinator.ledger):
+        refit_step(coordinator, coordinator.run.steps[name])
 
 
 def run_step(coordinator: Coordinator, step: Step) -> None:
@@ -79,8 +86,7 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     began = time.perf_counter()
     order = coordinator.order(step)
     task = build_task(step.task)
-    out = suspended(coordinator.ledger, limit=step.federation.guards.strikes)
-    enrolment = enrol(coordinator.federation, order, suspended=out)
+    enrolment = _enrol(coordinator, order)
     start = starting_state(coordinator, step)
     event = _step_started(coordinator, step, enrolment, start)
     order.state, order.known = start, _known(event)
@@ -95,6 +101,10 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
 def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> tuple[State, int]:
     """The step's rounds from the order's state; the state that they keep, with its round."""
     step, task = order.step, build_task(order.step.task)
+    if step.federation.kind == "newton":
+        found = fit_exactly(coordinator, order, enrolment.training)
+        enrolment.training = centers_of(coordinator.ledger, step.name)
+        return found
     strategy = AdapterStrategy(
         order,
         nodes={center: coordinator.federation.nodes[center] for center in enrolment.training},
@@ -113,6 +123,48 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
         ledger=coordinator.ledger,
         narrator=coordinator.narrator,
     )
+
+
+def fit_exactly(coordinator: Coordinator, order: Order, centers: Sequence[str]) -> tuple[State, int]:
+    """The state and the number of questions of a Newton step over these centers."""
+    layout = AdaptedModel(coordinator.backbone, order.step, seed=order.seed).linear_layout
+    fit = NewtonFit(
+        coordinator.federation,
+        order,
+        layout,
+        folder=coordinator.folder,
+        ledger=coordinator.ledger,
+        narrator=coordinator.narrator,
+    )
+    return fit.run(centers)
+
+
+def refit_step(coordinator: Coordinator, step: Step) -> None:
+    """Fit a Newton step again without the centers that have left; its lineage then points at the result."""
+    order = coordinator.order(step)
+    enrolment = _enrol(coordinator, order)
+    started = coordinator.ledger.events("step_started", step=step.name)[-1]
+    order.state, order.known = starting_state(coordinator, step), _known(started)
+    wanted = centers_of(coordinator.ledger, step.name)
+    enrolment.training = [center for center in enrolment.training if center in wanted]
+    state, _ = fit_exactly(coordinator, order, enrolment.training)
+    key = _commit(coordinator, step, state, enrolment).key
+    left = withdrawn(coordinator.ledger)
+    coordinator.ledger.append(
+        "step_refitted", {"step": step.name, "without": left[-1], "key": key, "centers": enrolment.training}
+    )
+    coordinator.narrator.say(f"{step.name}: fitted again without {', '.join(left)}, adapter {key[:12]}")
+
+
+def _enrol(coordinator: Coordinator, order: Order) -> Enrolment:
+    """The step's centers without those that have left the run."""
+    out = suspended(coordinator.ledger, limit=order.step.federation.guards.strikes)
+    enrolment = enrol(coordinator.federation, order, suspended=out)
+    for center in withdrawn(coordinator.ledger):
+        enrolment.training = [c for c in enrolment.training if c != center]
+        enrolment.evaluating = [c for c in enrolment.evaluating if c != center]
+        enrolment.refused[center] = "withdrawn"
+    return enrolment
 
 
 def starting_state(coordinator: Coordinator, step: Step) -> State:
@@ -219,7 +271,7 @@ def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, st
             "centers": enrolment.training,
             "evaluated_at": enrolment.evaluating,
             "refused": enrolment.refused,
-            "parts": _part_sizes(start),
+            "parts": {part: sum(t.numel() for t in own.values()) for part, own in parts_of(start).items()},
             "adapter_bytes": sum(t.numel() * t.element_size() for t in start.values()),
             "counts": enrolment.counts,
             "known": known,
@@ -237,14 +289,6 @@ def _plain(sums: Sums) -> dict[str, Any]:
 def _known(event: Mapping[str, Any]) -> Sums:
     """What was known of a step's labels and of its model, as it stands in an event."""
     return {name: np.array(value, np.float64) for name, value in event.get("known", {}).items()}
-
-
-def _part_sizes(state: State) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for name, tensor in state.items():
-        part = name.split("/", 1)[0]
-        sizes[part] = sizes.get(part, 0) + tensor.numel()
-    return sizes
 
 
 def _commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrolment) -> Entry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
@@ -51,9 +51,15 @@ class Exchange:
 class Federation:
     """The centers behind a Grid, by code."""
 
-    def __init__(self, grid: Grid, *, patience_s: float = 60.0):
+    def __init__(
+        self, grid: Grid, *, patience_s: float = 60.0, enrolled: Callable[[], Mapping[str, int]] | None = None
+    ):
+        """Args:
+        enrolled: code -> node id as they are now, where nodes have keys: none can then speak for another center.
+        """
         self.grid = grid
         self.patience_s = patience_s
+        self.enrolled = enrolled
         self.nodes: dict[str, int] = {}
         self._asked: set[int] = set()  # nodes that were asked who they are
 
@@ -119,8 +125,12 @@ class Federation:
         exchange = self._send(asked, order, "query.describe", timeout_s)
         found = Exchange(seconds=exchange.seconds)
         online = set(self.grid.get_node_ids())
+        codes = None if self.enrolled is None else {node: code for code, node in self.enrolled().items()}
         for node, reply in exchange.replies.items():
             if reply.code == UNREACHED:
+                continue
+            if codes is not None and codes.get(int(node)) != reply.center:
+                log.warning("a node enrolled as %s calls itself %s: left out", codes.get(int(node)), reply.center)
                 continue
             known = self.nodes.get(reply.center)
             if reply.center in found.replies or (known not in (None, int(node)) and known in online):

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from common.errors import FedgraftError, RoundFailed
+
+HANDOVER_S = 90.0  # a server that lost its SuperLink needs so long, at most, to notice
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,43 @@ class RunFolder:
         """What the aggregation rule and the link remember after a round."""
         return self.path / "checkpoints" / step / f"round-{number:04d}.memory.safetensors"
 
+    def sums(self, step: str, question: str, center: str) -> Path:
+        """One center's answer to one question of a Newton fit."""
+        return self.path / "sums" / step / question / f"{center}.safetensors"
+
+    def all_sums(self, step: str) -> list[Path]:
+        """Every stored answer of a step."""
+        return sorted((self.path / "sums" / step).glob("*/*.safetensors"))
+
     def evaluation(self, key: str) -> Path:
         """One center's sums for one state."""
         return self.path / "evaluations" / f"{key}.safetensors"
+
+
+def existing(path: Path) -> RunFolder:
+    """A run folder with a ledger. Raises FedgraftError for anything else."""
+    if not RunFolder(path).ledger.exists():
+        raise FedgraftError(f"{path} is no run folder: it has no ledger.jsonl.")
+    return RunFolder(path)
+
+
+@contextmanager
+def alone_in(folder: RunFolder, *, patience_s: float = HANDOVER_S) -> Iterator[None]:
+    """Hold the run folder for this process: two servers that append to one ledger would break its chain.
+
+    The lock goes with the process, however it ends. Raises RoundFailed when another one keeps it.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience_s
+    with (folder.path / ".lock").open("ab") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise RoundFailed(
+                        f"Another process is at work in {folder.path}; wait for it, or give this run another name=…."
+                    ) from error
+                time.sleep(0.2)
+        yield

@@ -10,9 +10,10 @@ from torch import Tensor
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
 from common.bank import AdapterBank
-from common.batch import EHR
+from common.batch import EHR, RECORD
 from common.config.schema import BackboneSpec, Step
 from common.ledger import Ledger
+from common.linear import records_of
 from common.model import AdaptedModel
 from common.orders import State
 from common.seeding import generator_for
@@ -43,6 +44,9 @@ def probe_output(backbone: Backbone, step: Step, state: State, *, seed: int) -> 
     for modality in step.modalities:
         if modality == EHR:
             inputs[modality] = backbone.tokenizer([PROBE_REPORT])
+        elif modality == RECORD:
+            layout = records_of(step)
+            inputs[modality] = torch.ones(1, len(layout.values) + len(layout.flags), dtype=torch.float64)
         else:
             generator = generator_for("probe", modality)
             inputs[modality] = torch.rand((1, 1, *step.view.window), generator=generator) * 2 - 1
@@ -70,8 +74,9 @@ def verify_run(folder: RunFolder, spec: BackboneSpec, *, seed: int, backbone: Ba
     bank, ledger = AdapterBank(folder.bank), Ledger(folder.ledger)
     ledger.verify()
     changed: dict[str, int] = {}
-    for event in ledger.events("step_finished"):
-        entry = bank.entry(event["key"])
-        output = probe_output(backbone, entry.step, bank.get(event["key"]), seed=seed)
-        changed[event["step"]] = changed_bits(output, bank.probe(event["key"]))
+    committed = {event["step"]: event["key"] for event in ledger.events("step_finished")}
+    committed |= {f"{e['step']} without {e['without']}": e["key"] for e in ledger.events("step_refitted")}
+    for name, key in committed.items():
+        output = probe_output(backbone, bank.entry(key).step, bank.get(key), seed=seed)
+        changed[name] = changed_bits(output, bank.probe(key))
     return Verification(changed, backbone_digest(backbone))

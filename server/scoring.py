@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from common.backbones.base import tensors_digest
 from common.config.load import step_to_json
 from common.files import write_bytes
+from common.modes import mode_label, scored_modes
 from common.orders import Order, Sums
 from common.tasks import Task, merge_sums
 from common.wire import declared_sums
@@ -31,7 +32,8 @@ class Scorer:
 
     def sums(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Sums]:
         """Sums by center; a center whose result is suppressed or failed has no entry."""
-        keys = {center: _key(order, center) for center in sorted(centers)}
+        digest = tensors_digest(order.state)
+        keys = {center: _key(order, digest, center) for center in sorted(centers)}
         missing = [center for center, key in keys.items() if not self.folder.evaluation(key).exists()]
         reachable = [center for center in missing if center in self.federation.nodes]
         if reachable:
@@ -54,42 +56,30 @@ class Scorer:
         label: str,
         pooled_over: Sequence[str] | None = None,
     ) -> list[dict[str, Any]]:
-        """Rows for one task: every metric at every center, and pooled over ``pooled_over`` (default: all)."""
+        """Rows for one task: every metric in every mode at every center, and pooled over ``pooled_over`` (default:
+        all)."""
         order.subset = "test"
+        over = centers if pooled_over is None else pooled_over
+        modes = [replace(order, mode=mode) for mode in scored_modes(order.step)]
+        return [row for asked in modes for row in self._rows(asked, task, centers, label=label, pooled_over=over)]
+
+    def _rows(
+        self, order: Order, task: Task, centers: Sequence[str], *, label: str, pooled_over: Sequence[str]
+    ) -> list[dict[str, Any]]:
         by_center = self.sums(order, task, centers)
-        pooled = [by_center[c] for c in (centers if pooled_over is None else pooled_over) if c in by_center]
-        step = order.step
+        pooled = [by_center[c] for c in pooled_over if c in by_center]
+        known: dict[str, Any] = {"step": label, "task": order.step.name, "mode": mode_label(order.step, order.mode)}
         rows: list[dict[str, Any]] = []
         for center, sums in [*by_center.items(), ("pooled", merge_sums(pooled))]:
             cases = int(sums["fit.cases"]) if "fit.cases" in sums else 0
             metrics = task.metrics(_own(sums)) if sums else {task.primary: None}
             intervals = task.intervals(_own(sums)) if sums else {}
             rows += [
-                {
-                    "step": label,
-                    "task": step.name,
-                    "metric": metric,
-                    "center": center,
-                    "mode": "+".join(step.modalities),
-                    "value": value,
-                    "n": cases,
-                    **_interval(intervals.get(metric)),
-                }
-                for metric, value in metrics.items()
+                {**known, "metric": m, "center": center, "value": v, "n": cases, **_interval(intervals.get(m))}
+                for m, v in metrics.items()
             ]
-        rows += [
-            {
-                "step": label,
-                "task": step.name,
-                "metric": task.primary,
-                "center": center,
-                "mode": "+".join(step.modalities),
-                "value": None,
-                "n": None,
-            }
-            for center in sorted(set(centers) - set(by_center))
-        ]
-        return rows
+        silent = sorted(set(centers) - set(by_center))
+        return rows + [{**known, "metric": task.primary, "center": c, "value": None, "n": None} for c in silent]
 
     def curves(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Any]:
         """Kaplan-Meier counts by predicted-risk group and predicted against observed shares, summed over centers."""
@@ -116,13 +106,14 @@ def _own(sums: Sums) -> Sums:
     return {name: value for name, value in sums.items() if not name.startswith(("fit.", "km_"))}
 
 
-def _key(order: Order, center: str) -> str:
+def _key(order: Order, digest: str, center: str) -> str:
     parts = [
         step_to_json(order.step),
-        tensors_digest(order.state),
+        digest,
         order.base,
         json.dumps(asdict(order.split)),
         order.subset,
+        order.mode,
         repr(order.threshold),
         hashlib.sha256(save({name: np.asarray(v, np.float64) for name, v in order.known.items()})).hexdigest(),
         str(order.minimum_cell),

@@ -22,6 +22,7 @@ from common.backbones.base import tensors_digest
 from common.compression import NONE, applied, decode, form
 from common.config.federation import NEEDS_BOTH_ENDS
 from common.errors import TooFewUpdates, WireError
+from common.modes import validation_mode
 from common.orders import Order, Reply, State, Sums
 from common.tasks import merge_sums
 from common.travel import extra_form, sent_back
@@ -244,7 +245,8 @@ class AdapterStrategy(Strategy):
     def validation_orders(self, server_round: int, state: State) -> list[Message]:
         """`configure_evaluate` for a state that is at hand."""
         self.order = replace(self.order, round=server_round, state=state)
-        return self._messages("evaluate", replace(self.order, subset="validation"))
+        mode = validation_mode(self.order.step)
+        return self._messages("evaluate", replace(self.order, subset="validation", mode=mode))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Screened sums are kept in ``outcome``; division happens once, where the metric is made."""

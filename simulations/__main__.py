@@ -14,7 +14,9 @@ EXAMPLES = """examples:
   python -m simulations run curriculum=smoke name=try1 runtime.workers=1
   python -m simulations compare curriculum=quickstart
   python -m simulations flower curriculum=smoke
+  python -m simulations federation
   python -m simulations bench
+  python -m simulations bench sizes
   python -m simulations bench aggregation
   python -m simulations phantom --out data/phantom --scale 0.2 --seed 11
 """
@@ -35,13 +37,21 @@ def main(argv: list[str] | None = None) -> int:
     comparison.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=quickstart")
     flower = commands.add_parser("flower", help="the same under Flower's simulation runtime (Ray)")
     flower.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=smoke")
-    bench = commands.add_parser("bench", help="what the federation costs beside training, on this machine")
-    bench.add_argument("what", nargs="?", choices=("rounds", "aggregation"), default="rounds")
-    bench.add_argument("--out", type=Path, help="default: runs/bench.json, runs/bench_aggregation.json")
+    bench = commands.add_parser("bench", help="what a federation, aggregation alone or the real sizes cost")
+    bench.add_argument("what", nargs="?", choices=["rounds", "aggregation", "sizes"], default="rounds")
+    bench.add_argument("--out", type=Path, default=None, help="default: runs/bench.json, runs/bench_WHAT.json")
+    bench.add_argument("--cpu", action="store_true", help="sizes: time the real sizes on the CPU, minutes each")
+    bench.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="sizes: e.g. unetr_fs16")
+    federation = commands.add_parser("federation", help="a coordinator and three hospitals as processes, two crashes")
+    federation.add_argument("--out", type=Path, default=Path("runs/federation"))
     phantom = commands.add_parser("phantom", help="make the synthetic cohort on disk")
     phantom.add_argument("--out", type=Path, required=True)
     phantom.add_argument("--scale", type=float, default=0.2, help="1.0 is HECKTOR's 524 patients")
     phantom.add_argument("--seed", type=int, default=11)
+    dicom = commands.add_parser("dicom", help="a center's cases as DICOM, to try python -m client prepare on")
+    dicom.add_argument("--root", type=Path, required=True, help="folder in a HECKTOR layout")
+    dicom.add_argument("--center", required=True, help="code of the center, e.g. CHUM")
+    dicom.add_argument("--out", type=Path, required=True)
     pretrain = commands.add_parser("pretrain", help="pre-train the mini CT-CLIP on synthetic chest cases")
     pretrain.add_argument("--out", type=Path, default=Path("common/backbones/mini"))
     pretrain.add_argument("--cases", type=int, default=2400)
@@ -54,6 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         "compare": _compare,
         "pretrain": _pretrain,
         "phantom": _phantom,
+        "dicom": _dicom,
+        "federation": _federation,
         "flower": _flower,
         "bench": _bench,
     }
@@ -71,6 +83,18 @@ def _run(arguments: argparse.Namespace) -> None:
     folder = simulate(arguments.overrides)
     Console(width=max(Console().width, 100)).print(summary_table(json.loads(folder.results.read_text())))
     print(f"report: {folder.report}")
+
+
+def _federation(arguments: argparse.Namespace) -> None:
+    from simulations.federation import demonstrate
+
+    found = demonstrate(arguments.out.resolve(), say=lambda line: print(line, flush=True))
+    print(f"{found.rounds} rounds, {found.round_s:.1f} s each, {found.overhead_s:.1f} s of it beside training")
+    print(
+        f"a hospital's round: {found.up_mb:.2f} MB up, {found.down_mb:.2f} MB down; recovery {found.recovery_s:.0f} s"
+    )
+    print("the adapters are those of the simulation, bit for bit")
+    print(f"report: {arguments.out / 'deployed' / 'report.html'}")
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -117,19 +141,34 @@ def _flower(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    if arguments.what == "aggregation":
+    if arguments.what == "sizes":
+        from simulations.bench_sizes import bench_sizes, sizes_table
+
+        out = arguments.out or Path("runs/bench_sizes.json")
+        tables = [sizes_table(bench_sizes(out, only=arguments.only, cpu=arguments.cpu))]
+    elif arguments.what == "aggregation":
         from simulations.bench_aggregation import aggregation_tables, bench_aggregation
 
         out = arguments.out or Path("runs/bench_aggregation.json")
-        tables = aggregation_tables(bench_aggregation(out))
+        tables = list(aggregation_tables(bench_aggregation(out)))
     else:
         from simulations.bench import bench, bench_tables
 
         out = arguments.out or Path("runs/bench.json")
-        tables = bench_tables(bench(out))
+        tables = list(bench_tables(bench(out)))
     for table in tables:
         Console(width=max(Console().width, 110)).print(table)
     print(f"figures: {out}")
+
+
+def _dicom(arguments: argparse.Namespace) -> None:
+    from client.data.hecktor import find_cases
+    from simulations.dicom import export_cohort, export_tables
+
+    cases = find_cases(arguments.root, center=arguments.center)
+    count = export_cohort(cases, arguments.out)
+    tables = export_tables(cases, arguments.root, arguments.out)
+    print(f"{arguments.out}: {count} made-up persons as DICOM, {', '.join(path.name for path in tables)}")
 
 
 def _phantom(arguments: argparse.Namespace) -> None:

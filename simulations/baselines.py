@@ -18,6 +18,7 @@ from client.data.hecktor import Case
 from client.loop import optimizer_for
 from common.config.schema import Run, Step
 from common.model import AdaptedModel
+from common.modes import validation_mode
 from common.orders import Order, State
 from common.tasks import Observation, build_task, pooled_metrics
 from server.evaluation import LOWER_IS_BETTER
@@ -32,9 +33,9 @@ class PooledCenter(Center):
         self.centers = list(centers)
 
     @cached_property
-    def cases(self) -> list[Case]:
+    def everyone(self) -> list[Case]:
         """All cases, in the order of the centers."""
-        return [case for center in self.centers for case in center.cases]
+        return [case for center in self.centers for case in center.everyone]
 
 
 @dataclass
@@ -91,8 +92,11 @@ def _validate(center: Center, order: Order, model: AdaptedModel) -> Score | None
     cases = center.case_set(order, "validation", model)
     if len(cases) == 0:
         return None
-    observed = center.observe(order, model, task, cases)
-    return selection_score(order.step, observed, [case.center for case in cases.cases])
+    mode = validation_mode(order.step)
+    observed = center.observe(replace(order, mode=mode), model, task, cases)
+    if not observed:
+        return None
+    return selection_score(order.step, observed, [cases.cases[i].center for i in cases.having(mode)])
 
 
 def selection_score(step: Step, observed: Sequence[tuple[Observation, float]], centers: Sequence[str]) -> Score | None:

@@ -1,7 +1,7 @@
-"""Frozen features computed once, and centers that train on them: what lets a table of hundreds of models run in minutes.
+"""Frozen features computed once, and centers that train on them: a table of hundreds of models in minutes.
 
 A `FeatureCenter` is a `Center` whose cases are already encoded. The local loop, splits, seeds, aggregation and
-validation rule are the run's own; only messages and decoding are left out, and a test shows that the result is the same.
+validation rule are the run's own; only messages and decoding are left out, and a test shows that nothing changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from client.center import Center, CenterConfig
 from client.data.dataset import CaseSet, targets_of, usable
 from client.data.hecktor import Case
 from client.loop import optimizer_for
-from common.backbones.base import Features
+from common.backbones.base import Backbone, Features
 from common.batch import CT, EHR, Batch
 from common.config.schema import Run, Step
 from common.files import write_tensors
@@ -130,6 +130,16 @@ class FeatureSet:
         return Batch(inputs, present, {name: values[rows] for name, values in self._target.items()})
 
 
+class Encoded(Backbone):
+    """Stands where the encoder stood, and knows how wide its embeddings are. It encodes nothing."""
+
+    def __init__(self, table: FeatureTable):
+        super().__init__()
+        self.sites, self.blocks = {}, {}
+        self.image_dim, self.text_dim = (table.pooled[source].shape[1] for source in ("image", "text"))
+        self.device_of = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
+
+
 class FeatureCenter(Center):
     """A center, or several as one, whose cases are encoded already."""
 
@@ -137,19 +147,25 @@ class FeatureCenter(Center):
         super().__init__(config)
         self._chosen, self._table = list(cases), table
         self._sets: dict[str, FeatureSet] = {}
+        self._split: dict[str, list[Case]] = {}
 
     @cached_property
     def cases(self) -> list[Case]:
         return self._chosen
 
+    def _backbone(self, order: Order) -> Backbone:
+        return Encoded(self._table)
+
     def subset(self, order: Order, name: str) -> list[Case]:
         """The cases of one split."""
-        return self._subset(order, name)
+        if name not in self._split:
+            self._split[name] = self._subset(order, name)
+        return self._split[name]
 
     def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:
         """One split's cases; the center serves one step and split only."""
         if name not in self._sets:
-            self._sets[name] = FeatureSet(self._subset(order, name), order.step, self._table)
+            self._sets[name] = FeatureSet(self.subset(order, name), order.step, self._table)
         return self._sets[name]  # type: ignore[return-value]
 
 
@@ -163,7 +179,8 @@ def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
     step = order.step
     training = [center for center in centers if len(center.subset(order, "train"))]
     model, task = training[0].model(order)
-    states, memory = [order.state], {}
+    states: list[State] = [order.state]
+    memory: State = {}
     model.load(order.state)
     scores = [_validated(training, order, model)]
     for number in range(1, step.rounds + 1):

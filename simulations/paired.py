@@ -14,7 +14,7 @@ from common.config.schema import Step
 from common.metrics import paired_bootstrap
 from common.tasks import build_task, pooled_metrics
 from server.report.report import Comparison
-from simulations.study import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing
+from simulations.study import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, records_name
 
 MARGINS = {"dsc_agg": 0.01, "dice": 0.01, "c_index": 0.02}  # non-inferiority, DESIGN section 8
 SMALLEST = 5  # patients; below, no interval is claimed
@@ -31,12 +31,12 @@ class Patient:
     records: tuple[dict[str, np.ndarray], ...]
 
 
-def patients_of(comparing: Comparing, arm: str, step: str) -> list[Patient]:
-    """Every test patient of an arm and step, folds joined, in the order of center and ID."""
+def patients_of(comparing: Comparing, arm: str, step: str, *, mode: str = "") -> list[Patient]:
+    """Every test patient of an arm and step in one mode, folds joined, in the order of center and ID."""
     found: dict[tuple[str, str, int], list[dict[str, np.ndarray]]] = {}
     for cell in comparing.cells:
         places = (comparing.folder / "records" / cell.name).glob(f"{arm}-*" if arm == LOCAL else arm)
-        for path in sorted(place / f"{step}.json" for place in places):
+        for path in sorted(place / records_name(step, mode) for place in places):
             for row in json.loads(path.read_text()) if path.exists() else []:
                 record = {name: np.asarray(value) for name, value in row["record"].items()}
                 found.setdefault((row["center"], row["patient"], cell.fold), []).append(record)

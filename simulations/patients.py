@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,15 +26,18 @@ class Observed:
     observation: Observation
 
 
-def observe(run: Run, step: Step, state: State, centers: Sequence[Center], *, base: str) -> list[Observed]:
-    """Every test patient of the centers, scored under a state, ordered by center and patient."""
-    order = baseline_order(run, step, base=base, state=state)
+def observe(
+    run: Run, step: Step, state: State, centers: Sequence[Center], *, base: str, mode: str = ""
+) -> list[Observed]:
+    """Every test patient of the centers that a mode can show, scored under a state, ordered by center and patient."""
+    order = replace(baseline_order(run, step, base=base, state=state), mode=mode)
     found = []
     for center in sorted(centers, key=lambda c: c.code):
         model, task = center.model(order)
         cases = center.case_set(order, "test", model)
         observed = center.observe(order, model, task, cases)
-        found += [Observed(center.code, case.patient, o) for case, (o, _) in zip(cases.cases, observed, strict=True)]
+        shown = [cases.cases[i] for i in cases.having(mode)]
+        found += [Observed(center.code, case.patient, o) for case, (o, _) in zip(shown, observed, strict=True)]
     return found
 
 

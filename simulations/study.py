@@ -23,6 +23,7 @@ from common.bank import AdapterBank
 from common.config.load import compose_run
 from common.config.rules import check_run
 from common.config.schema import Run, Step
+from common.errors import ConfigError
 from common.files import write_json, write_tensors
 from common.ledger import Ledger
 from common.model import AdaptedModel
@@ -30,7 +31,7 @@ from common.orders import State
 from server.finish import verify_in_fresh_process
 from server.folder import RunFolder
 from simulations.baselines import PooledCenter, Trained, baseline_order, train_pooled
-from simulations.patients import observe, open_centers
+from simulations.patients import Observed, observe, open_centers
 from simulations.run import RUNS, federate, worker_count
 from simulations.tuning import Values, read_choice, trial_overrides, tune_federated, tuned_overrides, write_choice
 
@@ -115,8 +116,19 @@ def prepare(overrides: Sequence[str]) -> Comparing:
     """Compose and check a comparison."""
     run = compose_run([*overrides, "with_controls=true"])
     check_run(run)
+    _check_grids(run)
     name = run.name if run.name != run.curriculum else f"compare-{run.curriculum}"
     return Comparing(run, RUNS / name, tuple(overrides))
+
+
+def _check_grids(run: Run) -> None:
+    """Every arm of a comparison needs the same survival grid; quantiles would be chosen by each run anew."""
+    for name, step in run.steps.items():
+        if getattr(step.task, "grid", "equal") == "quantiles" and not step.task.cuts_days:
+            raise ConfigError(
+                f"Step '{name}' chooses its grid from the run's own centers, which a comparison's other arms cannot "
+                f"follow: set steps.{name}.task.cuts_days to the cuts that one run wrote to its ledger (grid_chosen)."
+            )
 
 
 def run_arms(comparing: Comparing, *, say=print) -> None:
@@ -178,12 +190,22 @@ def run_job(job: Job) -> None:
     for work in _steps(job, comparing, run):
         step = work.step
         states[step.name] = _state(job, comparing, work, states)
-        found = observe(run, step, states[step.name], open_centers(work.files, work.evaluated), base=work.base)
-        write_json(
-            job.place / f"{step.name}.json",
-            [{"center": o.center, "patient": o.patient, "record": _plain(o.observation)} for o in found],
-        )
+        centers = open_centers(work.files, work.evaluated)
+        for mode in dict.fromkeys(["", *step.modes]):
+            found = observe(run, step, states[step.name], centers, base=work.base, mode=mode)
+            write_records(job.place, step.name, found, mode=mode)
     write_json(job.place / "done.json", {"arm": job.arm, "cell": job.cell.name})
+
+
+def write_records(place: Path, step: str, found: Sequence[Observed], *, mode: str = "") -> None:
+    """Leave the test patients' records of a step, as one mode shows them, in a job's folder."""
+    rows = [{"center": o.center, "patient": o.patient, "record": _plain(o.observation)} for o in found]
+    write_json(place / records_name(step, mode), rows)
+
+
+def records_name(step: str, mode: str = "") -> str:
+    """File name of a step's records in one mode; the empty mode shows whatever a case has."""
+    return f"{step}@{mode}.json" if mode else f"{step}.json"
 
 
 def tune_job(job: Job) -> None:

@@ -7,21 +7,24 @@ grid for every arm; its terms are sums over centers, so the federated arms could
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from client.data.hecktor import Case
 from client.data.splits import split_cases
-from common.config.schema import Split
-from common.design import Layout, LinearModel, Rows, add, moment_sums, pooled, scaling_from, standardise
-from common.newton import GRADIENT, LOSS, Cox, fit_newton
-from server.aggregation.mean import Update, mean
+from common.config.schema import FedAdamFederation, MeanFederation, Split
+from common.design import Layout, LinearModel, Rows, Scaling, add, moment_sums, pooled, scaling_from, standardise
+from common.newton import GRADIENT, HESSIAN, LOSS, Cox, fit_newton
+from common.orders import State
+from server.aggregation import aggregate
+from server.aggregation.updates import Setting, Update
 
 INNER_FOLDS = 3
-Rows_ = dict[str, Rows]  # center -> its cases; target columns: time in days, event
+Tables = dict[str, Rows]  # center -> its cases; target columns: time in days, event
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Cohort:
     """Patients with an outcome, by center; positions within a center are the same in every field."""
 
     cases: dict[str, list[Case]]
-    rows: Rows_
+    rows: Tables
     layout: Layout
 
     @property
@@ -37,124 +40,149 @@ class Cohort:
         """Codes, sorted."""
         return sorted(self.rows)
 
-    def take(self, positions: Mapping[str, np.ndarray]) -> Rows_:
+    def take(self, positions: Mapping[str, np.ndarray]) -> Tables:
         """The rows at these positions, of the centers that have any."""
         return {c: self.rows[c].take(p) for c, p in sorted(positions.items()) if len(p)}
 
 
 @dataclass
 class Learning:
-    """How the arms learn.
-
-    Args:
-        penalties: the grid; one value switches the choice off.
-        rounds, local_steps, local_rate: of the federations by gradient descent.
-        server: beta1, beta2, tau and rate of FedAdam (Reddi et al. 2021).
-    """
+    """How the arms learn: the penalty's grid (one value switches the choice off), and the federations by gradient
+    descent (rounds, local full-batch steps and their rate on the mean loss of a case, FedAdam's settings)."""
 
     penalties: list[float] = field(default_factory=lambda: [1.0, 3.0, 10.0, 30.0, 100.0])
-    rounds: int = 60
+    rounds: int = 50
     local_steps: int = 5
     local_rate: float = 0.1
+    fedavg: Any = field(default_factory=lambda: MeanFederation(weighting="n"))
+    fedadam: Any = field(default_factory=lambda: FedAdamFederation(weighting="n", learning_rate=0.03))
 
 
-Scores = dict[str, np.ndarray]
 Models = dict[str, LinearModel | None]  # None: nothing could be learned, everyone has the same risk
-Arm = Callable[[Rows_, Layout, Learning], Models]
+
+
+@dataclass
+class Task:
+    """What an arm learns from: training rows by center, and the penalty that was chosen within all of them; and whom
+    it must serve: every center, also one whose only patient is being tested."""
+
+    centers: list[str]
+    train: Tables
+    layout: Layout
+    learning: Learning
+    penalty: float
+
+
+Arm = Callable[[Task], Models]
 
 
 # ------------------------------------------------------------------------------------------------------------- arms
 
 
-def newton(train: Rows_, layout: Layout, learning: Learning) -> Models:
+def newton(task: Task) -> Models:
     """Federated Newton: stratified by center, one model for all."""
-    return dict.fromkeys(train, _fit(train, layout, learning))
+    return dict.fromkeys(task.centers, fit(task.train, task.layout, task.penalty))
 
 
-def centralized(train: Rows_, layout: Layout, learning: Learning) -> Models:
+def centralized(task: Task) -> Models:
     """The pooled fit: one table, its own mean and spread, a stratum label per row."""
-    return dict.fromkeys(train, pooled_fit(train, layout, best_penalty(train, layout, learning)))
+    return dict.fromkeys(task.centers, pooled_fit(task.train, task.layout, task.penalty))
 
 
-def local_only(train: Rows_, layout: Layout, learning: Learning) -> Models:
-    """Each center alone."""
-    return {center: _fit({center: rows}, layout, learning) for center, rows in train.items()}
+def local_only(task: Task) -> Models:
+    """Each center alone, with its own mean, spread and penalty."""
+    return {c: _own_fit({c: task.train[c]} if c in task.train else {}, task) for c in task.centers}
 
 
-def leave_one_out(train: Rows_, layout: Layout, learning: Learning) -> Models:
-    """Each center is served by a federation of all the others."""
-    return {c: _fit({o: r for o, r in train.items() if o != c}, layout, learning) for c in train}
+def leave_one_out(task: Task) -> Models:
+    """Each center is served by a federation of all the others, which choose their penalty without it."""
+    return {c: _own_fit({o: r for o, r in task.train.items() if o != c}, task) for c in task.centers}
 
 
-def fed_avg(train: Rows_, layout: Layout, learning: Learning) -> Models:
-    """Federated averaging: local gradient steps on each center's own objective, then the mean weighted by cases."""
-    return dict.fromkeys(train, _descend(train, layout, learning, _averaged))
+def fed_avg(task: Task) -> Models:
+    """Federated averaging: local descent on each center's own objective, then the mean weighted by cases."""
+    return dict.fromkeys(task.centers, descend(task, task.learning.fedavg))
 
 
-def _fit(train: Rows_, layout: Layout, learning: Learning) -> LinearModel | None:
-    if not any((rows.target[:, 1] > 0).any() for rows in train.values()):
+def fed_adam(task: Task) -> Models:
+    """As FedAvg, with Adam on the server."""
+    return dict.fromkeys(task.centers, descend(task, task.learning.fedadam))
+
+
+ARMS: dict[str, Arm] = {
+    "pooled": centralized,
+    "federated Newton": newton,
+    "FedAvg": fed_avg,
+    "FedAdam": fed_adam,
+    "leave one center out": leave_one_out,
+    "local only": local_only,
+}
+
+
+def fit(train: Tables, layout: Layout, penalty: float) -> LinearModel | None:
+    """The federated fit; None where no patient has an event."""
+    return fit_newton(Cox(), layout, list(train.values()), penalty=penalty) if _has_event(train) else None
+
+
+def _own_fit(train: Tables, task: Task) -> LinearModel | None:
+    return fit(train, task.layout, best_penalty(train, task.layout, task.learning)) if _has_event(train) else None
+
+
+def _has_event(train: Tables) -> bool:
+    return any((rows.target[:, 1] > 0).any() for rows in train.values())
+
+
+def pooled_fit(train: Tables, layout: Layout, penalty: float) -> LinearModel | None:
+    """The stratified fit of one pooled table, from its rows and labels instead of centers' sums: plain Newton steps
+    from plain means and spreads, to check the federated fit against."""
+    if not _has_event(train):
         return None
-    return fit_newton(Cox(), layout, list(train.values()), penalty=best_penalty(train, layout, learning))
-
-
-def pooled_fit(train: Rows_, layout: Layout, penalty: float) -> LinearModel | None:
-    """The stratified fit of one pooled table, written from its rows and labels instead of from centers' sums."""
     table = pooled(list(train.values()))
     label = np.repeat(np.arange(len(train)), [len(rows) for rows in train.values()])
-    if not (table.target[:, 1] > 0).any():
-        return None
-    known = layout.known(table.flags).astype(bool)
-    recorded = np.where(known, table.values, np.nan)
-    some = known.any(axis=0)
-    center = np.where(some, np.nanmean(np.where(some, recorded, 0.0), axis=0), 0.0)
-    spread = np.where(some, np.nanstd(np.where(some, recorded, 0.0), axis=0), 0.0)
-    scaling = scaling_from(
-        {"moments.count": some * 1.0, "moments.sum": center, "moments.square": center**2 + spread**2}
+    known = layout.known(table.flags) > 0
+    recorded = [table.values[known[:, j], j] for j in range(len(layout.values))]
+    spread = np.array([column.std() if len(column) else 0.0 for column in recorded])
+    scaling = Scaling(
+        np.array([column.mean() if len(column) else 0.0 for column in recorded]), np.where(spread > 1e-6, spread, 1.0)
     )
     x = standardise(layout, table.values, table.flags, scaling)
-    beta = np.zeros((1, x.shape[1]))
+    beta, ridge = np.zeros((1, x.shape[1])), penalty * np.eye(x.shape[1])
     for _ in range(60):
-        parts = [Cox().sums(x[label == c], table.target[label == c], beta) for c in np.unique(label)]
-        total = add(parts)
-        step = np.linalg.solve(
-            total["newton.hessian"][0] + penalty * np.eye(x.shape[1]), total[GRADIENT][0] + penalty * beta[0]
-        )
+        total = add(Cox().sums(x[label == c], table.target[label == c], beta) for c in range(len(train)))
+        step = np.linalg.solve(total[HESSIAN][0] + ridge, total[GRADIENT][0] + penalty * beta[0])
         beta = beta - step
-        if np.abs(step).max() < 1e-13:
+        if np.abs(step).max() < 1e-12:
             break
     return LinearModel(layout, scaling, beta, np.zeros(1))
 
 
-def _averaged(updates: Sequence[tuple[str, np.ndarray, float]], start: np.ndarray, memory: dict) -> np.ndarray:
-    states = [Update(center, {"w": torch.from_numpy(beta)}, weight) for center, beta, weight in updates]
-    return mean(states, start={"w": torch.from_numpy(start)})["w"].numpy()
-
-
-def _descend(train: Rows_, layout: Layout, learning: Learning, aggregate: Callable) -> LinearModel | None:
-    """Rounds of local full-batch descent with the Newton arm's standardisation and penalty."""
-    if not any((rows.target[:, 1] > 0).any() for rows in train.values()):
+def descend(task: Task, federation: Any) -> LinearModel | None:
+    """Rounds of local descent and aggregation, with the Newton arm's standardisation and penalty."""
+    train, layout, learning = task.train, task.layout, task.learning
+    if not _has_event(train):
         return None
     scaling = scaling_from(add(moment_sums(layout, rows) for rows in train.values()))
     x = {c: standardise(layout, rows.values, rows.flags, scaling) for c, rows in train.items()}
-    penalty = best_penalty(train, layout, learning)
-    total = sum(len(rows) for rows in train.values())
-    beta, memory = np.zeros((1, len(layout.names))), {}
-    for _ in range(learning.rounds):
+    per_case = task.penalty / sum(len(rows) for rows in train.values())
+    state: State = {"head/weight": torch.zeros(1, len(layout.names), dtype=torch.float64)}
+    memory: State = {}
+    for number in range(1, learning.rounds + 1):
         updates = []
         for center, rows in train.items():
-            local, share = beta.copy(), len(rows) / total
+            beta = state["head/weight"].numpy().copy()
             for _ in range(learning.local_steps):
-                gradient = Cox().sums(x[center], rows.target, local)[GRADIENT] + share * penalty * local
-                local = local - learning.local_rate * gradient / len(rows)
-            updates.append((center, local, float(len(rows))))
-        beta = aggregate(updates, beta, memory)
-    return LinearModel(layout, scaling, beta, np.zeros(1))
+                gradient = Cox().sums(x[center], rows.target, beta)[GRADIENT] / len(rows) + per_case * beta
+                beta = beta - learning.local_rate * gradient
+            updates.append(Update(center, {"head/weight": torch.from_numpy(beta)}, float(len(rows))))
+        done = aggregate(updates, state, memory, Setting(federation, round=number))
+        state, memory = done.state, done.memory
+    return LinearModel(layout, scaling, state["head/weight"].numpy(), np.zeros(1))
 
 
 # ---------------------------------------------------------------------------------------------------------- penalty
 
 
-def best_penalty(train: Rows_, layout: Layout, learning: Learning) -> float:
+def best_penalty(train: Tables, layout: Layout, learning: Learning) -> float:
     """The penalty with the highest cross-validated partial likelihood within these rows; the largest of equals."""
     grid = sorted(learning.penalties, reverse=True)
     if len(grid) == 1:
@@ -163,7 +191,7 @@ def best_penalty(train: Rows_, layout: Layout, learning: Learning) -> float:
     return grid[int(np.argmax(totals))]
 
 
-def _inner(train: Rows_) -> Iterator[Rows_]:
+def _inner(train: Tables) -> Iterator[Tables]:
     """The training rows without each inner fold in turn; folds are dealt by center and event, in order."""
     for fold in range(INNER_FOLDS):
         kept = {c: rows.take(_dealt(rows.target[:, 1]) != fold) for c, rows in train.items()}
@@ -178,7 +206,7 @@ def _dealt(event: np.ndarray) -> np.ndarray:
     return fold
 
 
-def _held_out(kept: Rows_, train: Rows_, layout: Layout, penalty: float) -> float:
+def _held_out(kept: Tables, train: Tables, layout: Layout, penalty: float) -> float:
     """Log partial likelihood of all rows minus that of the rows that the model saw."""
     if not any((rows.target[:, 1] > 0).any() for rows in kept.values()):
         return 0.0
@@ -186,18 +214,9 @@ def _held_out(kept: Rows_, train: Rows_, layout: Layout, penalty: float) -> floa
     return _log_likelihood(model, kept) * -1 + _log_likelihood(model, train)
 
 
-def _log_likelihood(model: LinearModel, centers: Rows_) -> float:
+def _log_likelihood(model: LinearModel, centers: Tables) -> float:
     one = np.ones((1, 1))
     return -sum(float(Cox().sums(model.output(rows), rows.target, one)[LOSS][0]) for rows in centers.values())
-
-
-ARMS: dict[str, Arm] = {
-    "pooled": centralized,
-    "federated Newton": newton,
-    "FedAvg": fed_avg,
-    "local only": local_only,
-    "leave one center out": leave_one_out,
-}
 
 
 # ------------------------------------------------------------------------------------------------------- evaluation
@@ -240,14 +259,15 @@ def evaluate(
         risks = {arm: {c: np.zeros(len(cohort.rows[c])) for c in cohort.centers} for arm in arms}
         fold_of = {c: np.zeros(len(cohort.rows[c]), dtype=int) for c in cohort.centers}
         for fold in range(folds):
-            test = test_positions(cohort, Split(seed=repeat, folds=folds, fold=fold, validation=0.0))
+            test = positions_in_test(cohort, Split(seed=repeat, folds=folds, fold=fold, validation=0.0))
             train = {c: np.setdiff1d(np.arange(len(cohort.rows[c])), test[c]) for c in cohort.centers}
             for center in cohort.centers:
                 fold_of[center][test[center]] = fold
+            task = task_of(cohort.take(train), cohort, learning)
             for arm, learn in arms.items():
-                models = learn(cohort.take(train), cohort.layout, learning)
+                models = learn(task)
                 for center in cohort.centers:
-                    risks[arm][center][test[center]] = _risk(models, center, cohort.rows[center].take(test[center]))
+                    risks[arm][center][test[center]] = _risk(models[center], cohort.rows[center].take(test[center]))
         for arm in arms:
             for center in cohort.centers:
                 _count(found[arm][center], cohort.rows[center], risks[arm][center], fold_of[center], across_folds)
@@ -255,7 +275,13 @@ def evaluate(
     return found
 
 
-def test_positions(cohort: Cohort, split: Split) -> dict[str, np.ndarray]:
+def task_of(train: Tables, cohort: Cohort, learning: Learning) -> Task:
+    """A training task with its penalty chosen."""
+    penalty = best_penalty(train, cohort.layout, learning) if _has_event(train) else learning.penalties[0]
+    return Task(cohort.centers, train, cohort.layout, learning, penalty)
+
+
+def positions_in_test(cohort: Cohort, split: Split) -> dict[str, np.ndarray]:
     """Positions of a fold's test patients, by center."""
     chosen = {
         c: {case.patient for case in split_cases(cases, split=split)["test"]} for c, cases in cohort.cases.items()
@@ -266,10 +292,7 @@ def test_positions(cohort: Cohort, split: Split) -> dict[str, np.ndarray]:
     }
 
 
-def _risk(models: Models, center: str, rows: Rows) -> np.ndarray:
-    """Risks of a center's patients; a center without training rows borrows a model that all share, if there is one."""
-    shared = {id(model): model for model in models.values()}
-    model = models[center] if center in models else (next(iter(shared.values())) if len(shared) == 1 else None)
+def _risk(model: LinearModel | None, rows: Rows) -> np.ndarray:
     return np.zeros(len(rows)) if model is None else model.output(rows)[:, 0]
 
 
@@ -314,7 +337,8 @@ class Bootstrap:
         """C-index (draws + 1,) per center and pooled over the pairs within centers; NaN without a pair."""
         won = {c: _weighted(self.weights[c], p.concordant) for c, p in pairs.items()}
         all_ = {c: _weighted(self.weights[c], p.comparable) for c, p in pairs.items()}
-        won[POOLED], all_[POOLED] = sum(won.values()), sum(all_.values())
+        for table in (won, all_):
+            table[POOLED] = np.sum(list(table.values()), axis=0)
         return {c: np.divide(won[c], all_[c], out=np.full_like(won[c], np.nan), where=all_[c] > 0) for c in won}
 
     def estimate(self, drawn: np.ndarray) -> Estimate:

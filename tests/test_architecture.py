@@ -19,9 +19,17 @@ ALLOWED = {
 FLOWER = {
     "server/app.py", "server/federation.py", "server/rounds.py", "server/strategy.py", "server/secagg.py",
     "client/app.py", "client/secagg.py", "common/wire.py", "common/secure_sum.py", "simulations/local_grid.py",
+    # A real deployment: Flower's tasks run our own code, its control API is ours alone, arrays travel packed.
+    "common/executor.py", "common/packing.py", "client/executor.py",
+    "server/executor.py", "server/packed_grid.py", "server/deploy/control.py",
 }  # fmt: skip
 # Runs start the two apps: these build a Context or read Flower's version, and speak to no Grid.
-FLOWER_EDGE = {"simulations/run.py": {"flwr.app"}, "simulations/flower.py": set(), "server/curriculum.py": set()}
+# Faults are built into messages on their way.
+FLOWER_EDGE = {
+    "simulations/run.py": {"flwr.app"},
+    "simulations/faults.py": {"flwr.app"},
+    "simulations/flower.py": set(),
+}
 OPENS_FILES = {"nibabel", "pydicom", "SimpleITK"}
 SOURCES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import groupby
 
 import torch
@@ -17,20 +18,39 @@ from client.data.reports import report_text
 from client.data.transforms import random_window
 from client.data.volumes import Prepared, prepare
 from common.backbones.base import Features, Tokenizer
-from common.batch import CT, EHR, PET, Batch
+from common.adapters.fitting import reached
+from common.batch import CT, EHR, PET, RECORD, VOLUMES, Batch, parse_mode
 from common.config.schema import Step
 from common.errors import ConfigError, UnknownName
 from common.findings import FINDINGS
+from common.linear import records_of
+from common.modes import drawable
+from common.records import encode_records
 from common.tasks import FINDINGS as FINDINGS_TARGET
 from common.tasks import withheld_fields
 
 
 def usable(case: Case, step: Step) -> bool:
-    """Whether the case has the step's target and at least a CT, or a report, among the step's modalities."""
+    """Whether the case has the step's target and, among the step's modalities, an image (with a CT beside it, which
+    carries the grid), a report or a record (be it empty)."""
     has_target: Callable[[Case, Step], bool] = _target_kind(step)[0]
-    seen = CT in step.modalities and CT in case.images
-    read = EHR in step.modalities and bool(_text(case, step))
-    return has_target(case, step) and (seen or read)
+    return has_target(case, step) and bool(shows(case, step))
+
+
+def trainable(case: Case, step: Step) -> bool:
+    """Whether some mode of the step's draw shows something of the case that reaches a part which the step trains."""
+    seen = shows(case, step)
+    images, rest = seen & {*VOLUMES}, seen - {*VOLUMES}
+    modes = [images & {*parse_mode(mode)} | rest for mode in drawable(step)] or [seen]
+    found = set().union(*(reached(step.adapter.parts, mode) for mode in modes if mode))
+    return any(fnmatchcase(part, pattern) for part in found for pattern in step.train_parts)
+
+
+def shows(case: Case, step: Step) -> set[str]:
+    """What of the step's modalities the case has; images only where there is a CT, which carries the grid."""
+    images = {m for m in VOLUMES if m in case.images} if CT in case.images else set()
+    report = {EHR} if EHR in step.modalities and bool(_text(case, step)) else set()
+    return (images | report | {RECORD}) & {*step.modalities}
 
 
 def targets_of(cases: Sequence[Case], step: Step) -> dict[str, Tensor]:
@@ -42,6 +62,21 @@ def targets_of(cases: Sequence[Case], step: Step) -> dict[str, Tensor]:
 def _text(case: Case, step: Step) -> str:
     """The report as this task may read it: without its target and the target's proxies."""
     return report_text(case.record, withhold=withheld_fields(step.task))
+
+
+def unlabeled(case: Case, prepared: Prepared | None, step: Step, *, tokenizer: Tokenizer | None) -> Batch:
+    """One case as a step's model sees it, without a target, to predict it.
+
+    Args:
+        prepared: its images on the step's view; None where it has none that the step looks at.
+    """
+    inputs = {} if prepared is None else {name: image[None] for name, image in prepared.images.items()}
+    text = _text(case, step) if EHR in step.modalities else ""
+    if text and tokenizer is not None:
+        inputs[EHR] = tokenizer([text])
+    if RECORD in step.modalities:
+        inputs[RECORD] = _records([case], step)
+    return Batch(inputs, {name: torch.ones(1, dtype=torch.bool) for name in inputs}, {})
 
 
 class CaseSet:
@@ -89,6 +124,9 @@ class CaseSet:
             _sample(case, prepared, step, tokens[i] if tokens is not None and texts[i] else None)
             for i, (case, prepared) in enumerate(ready)
         ]
+        records = _records(self.cases, step) if RECORD in step.modalities else None
+        for i, sample in enumerate(self._samples):
+            sample.record = None if records is None else records[i]
         self._text_length = 0 if tokens is None else tokens.shape[1]
         self._kept: tuple[str, dict[int, Features]] = ("", {})
 
@@ -105,14 +143,15 @@ class CaseSet:
             self._kept = (key, {})
         return self._kept[1]
 
-    @property
-    def modalities(self) -> set[str]:
-        """Image modalities that at least one case has."""
-        return {modality for sample in self._samples for modality in sample.images}
+    def having(self, mode: str) -> list[int]:
+        """Positions of the cases that have every modality of a mode ("CT+PET"); of all cases for the empty mode."""
+        wanted = set(parse_mode(mode)) if mode else set()
+        return [i for i, sample in enumerate(self._samples) if wanted <= sample.modalities]
 
-    def in_order(self, batch: int) -> Iterator[list[int]]:
-        """Positions of every case once, in order. Cases of different sizes never share a batch."""
-        for _, same in groupby(range(len(self)), key=lambda i: self._samples[i].shape):
+    def in_order(self, batch: int, *, only: Sequence[int] | None = None) -> Iterator[list[int]]:
+        """Positions of every case (or of ``only`` these) once, in order. Cases of different sizes share no batch."""
+        positions = range(len(self)) if only is None else only
+        for _, same in groupby(positions, key=lambda i: self._samples[i].shape):
             group = list(same)
             for first in range(0, len(group), batch):
                 yield group[first : first + batch]
@@ -154,6 +193,9 @@ class CaseSet:
             blank = torch.zeros(self._text_length, dtype=torch.int64)
             inputs[EHR] = torch.stack([blank if s.tokens is None else s.tokens for s in samples])
             present[EHR] = torch.tensor([sample.tokens is not None for sample in samples])
+        if RECORD in self._step.modalities:
+            inputs[RECORD] = torch.stack([s.record for s in samples if s.record is not None])
+            present[RECORD] = torch.ones(len(samples), dtype=torch.bool)
         target = {name: torch.stack([s.target[name] for s in samples]) for name in samples[0].target}
         return Batch(inputs, present, target)
 
@@ -163,6 +205,12 @@ class _Sample:
     images: dict[str, Tensor]  # (1, D, H, W)
     tokens: Tensor | None  # (L,); None where the report is empty
     target: dict[str, Tensor]
+    record: Tensor | None = None  # (F + V,); None where the step reads no records
+
+    @property
+    def modalities(self) -> set[str]:
+        """What the case has, of what the step looks at."""
+        return {*self.images, *([EHR] if self.tokens is not None else [])}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -170,8 +218,14 @@ class _Sample:
         return tuple(next(iter(self.images.values())).shape[1:]) if self.images else ()
 
 
+def _records(cases: Sequence[Case], step: Step) -> Tensor:
+    """Values and known flags (n, F + V) of the variables that this step may see, float64."""
+    values, flags = encode_records([case.record for case in cases], records_of(step))
+    return torch.cat([torch.from_numpy(values), torch.from_numpy(flags)], dim=1)
+
+
 def _prepared(case: Case, step: Step, cache: VolumeCache | None) -> Prepared | None:
-    if CT not in step.modalities or CT not in case.images:
+    if not {*VOLUMES} & shows(case, step):
         return None
     with_label = step.task.kind == "segmentation"
     return prepare(case, view=step.view, modalities=step.modalities, cache=cache, with_label=with_label)

@@ -41,6 +41,7 @@ class Case:
         days, event: relapse-free survival in days, and 1 for a relapse or 0 for censoring; both or neither.
         findings: 18 of 0, 1 or -1 (unknown), in the order of `common.findings.FINDINGS`; chest cohort only.
         report: a radiology report that came with the case; chest cohort only.
+        erased: a tombstone that keeps an erased patient's place in the split (`client.held`); nothing else is left.
     """
 
     patient: str
@@ -52,6 +53,7 @@ class Case:
     event: int | None
     findings: tuple[int, ...] | None
     report: str | None
+    erased: bool = False
 
 
 def find_cases(root: Path, *, center: str | None = None, mapping: str | None = None) -> list[Case]:
@@ -62,6 +64,23 @@ def find_cases(root: Path, *, center: str | None = None, mapping: str | None = N
 
     Raises:
         DataError: the folder is missing, it holds no case, or its tables or names are broken; all problems together.
+    """
+    cases, problems = survey(root, center=center, mapping=mapping)
+    if problems:
+        raise DataError(problems)
+    return cases
+
+
+def survey(
+    root: Path, *, center: str | None = None, mapping: str | None = None
+) -> tuple[list[Case], list[str]]:
+    """The cases that can be seen below ``root`` and everything that is wrong with names and tables, one sentence each.
+
+    Args:
+        center, mapping: as in `find_cases`.
+
+    Raises:
+        DataError: the folder is missing.
     """
     root = Path(root)
     if not root.is_dir():
@@ -78,9 +97,8 @@ def find_cases(root: Path, *, center: str | None = None, mapping: str | None = N
     own = sorted(patient for patient, where in everyone.items() if wanted in (None, where))
     if not own:
         problems.append(_nobody(root, center, sorted(set(everyone.values()))))
-    if problems:
-        raise DataError(problems)
-    return [_case(p, everyone[p], files.get(p, {}), rows, findings.get(p), reports.get(p)) for p in own]
+    cases = [_case(p, everyone[p], files.get(p, {}), rows, findings.get(p), reports.get(p)) for p in own]
+    return cases, problems
 
 
 Files = dict[str, dict[str, list[Path]]]  # patient -> role -> paths

@@ -1,4 +1,4 @@
-"""Random views of training cases, each a function of a torch.Generator alone: mirror, intensities, windows."""
+"""Random views of training cases, functions of a torch.Generator alone: modalities, mirror, intensities, windows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,38 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from common.batch import CT, PET, Batch
+from common.batch import CT, VOLUMES, PET, Batch, parse_mode
 
 SCALE, SHIFT = 0.1, 0.05  # largest change of intensity: relative, and in units of the scaled image
 CT_RANGE = (-1.0, 1.0)
+
+
+def drawn(batch: Batch, draw: Mapping[str, float], *, generator: torch.Generator) -> Batch:
+    """The batch as one drawn mode shows it (PEMMA's modality draw); unchanged without a draw.
+
+    A case that has no image of the drawn mode shows what the likeliest mode has for it, so that a center without PET
+    trains on CT whatever is drawn.
+
+    Args:
+        draw: mode ("CT", "PET", "CT+PET") -> weight; a mode of weight 0 is never drawn.
+    """
+    modes = sorted(mode for mode, weight in draw.items() if weight > 0)
+    if not modes:
+        return batch
+    weights = torch.tensor([draw[mode] for mode in modes], dtype=torch.float64)
+    chosen = modes[int(torch.multinomial(weights, 1, generator=generator))]
+    by_weight = sorted(modes, key=lambda mode: (-draw[mode], mode))
+    undecided = torch.ones(len(batch), dtype=torch.bool)
+    hidden = {modality: torch.zeros(len(batch), dtype=torch.bool) for modality in VOLUMES}
+    for mode in [chosen, *by_weight]:
+        shown = [batch.present[m].cpu() for m in parse_mode(mode) if m in batch.present]
+        able = undecided & torch.stack(shown).any(dim=0) if shown else torch.zeros_like(undecided)
+        for modality in (m for m in VOLUMES if m not in parse_mode(mode)):
+            hidden[modality] |= able
+        undecided &= ~able
+    for modality, rows in hidden.items():
+        batch = batch.without(modality, rows)
+    return batch
 
 
 def augment(batch: Batch, *, generator: torch.Generator) -> Batch:

@@ -1,6 +1,6 @@
 """Adapter parts: what a step grafts onto the frozen backbone, and the only thing that travels.
 
-`build_part` turns a part's spec into a module; `lora` works inside the backbone's twin and is injected by
+`build_part` turns a part's spec into a module; `lora` and `full` work inside the backbone's twin and are put there by
 `common.model`. Names and kinds are closed: an unknown one is refused with the options.
 """
 
@@ -12,8 +12,12 @@ from typing import Any
 
 from torch import nn
 
-from common.backbones.base import Backbone
-from common.errors import UnknownName
+from common.adapters.fitting import STYLES
+from common.backbones.base import Backbone, Level
+from common.design import Layout
+from common.errors import AdapterError, UnknownName
+
+Voxels = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -21,30 +25,70 @@ class Surroundings:
     """What a part must fit.
 
     Args:
-        backbone: gives the patch and the widths.
+        backbone: gives the widths.
         outputs: channels or columns that the task asks of the last layer.
-        joined: width of the embeddings side by side, in front of a fusion.
+        embeddings: widths of the embeddings in front of a fusion, in order.
+        patch: voxels of a token; another than the backbone's where a resolution part says so.
+        window: voxels that the network sees at once.
+        layout: the columns of a linear part.
     """
 
     backbone: Backbone
     outputs: int
-    joined: int
+    embeddings: tuple[int, ...]
+    patch: Voxels
+    window: Voxels
+    layout: Layout | None = None
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid's levels, at the adapted patch."""
+        levels = self.backbone.levels
+        return levels if self.patch == self.backbone.patch else tuple(Level(x.channels, self.patch) for x in levels)
 
 
 # Parts are imported where they are built: peft and MONAI take seconds to import.
 
 
 def _decoder(spec: Any, around: Surroundings) -> nn.Module:
-    from common.adapters.decoder import Decoder
+    from common.adapters.decoder import STATES, Decoder, LightDecoder, LinearDecoder
 
-    backbone = around.backbone
-    return Decoder(backbone.image_dim, backbone.patch, features=spec.features, outputs=around.outputs)
+    levels = around.levels
+    if spec.style not in STYLES:
+        raise UnknownName("style of a decoder part", spec.style, STYLES)
+    on_one_grid = len(levels) == STATES and len(set(levels)) == 1
+    if spec.style == "light" or (spec.style == "auto" and not on_one_grid):
+        return LightDecoder(levels, features=spec.features, outputs=around.outputs)
+    if spec.style == "linear":
+        return LinearDecoder(levels, outputs=around.outputs)
+    if not on_one_grid:
+        raise AdapterError(
+            f"A UNETR-style decoder reads {STATES} hidden states on one grid; {type(around.backbone).__name__} gives "
+            f"{len(levels)} of several resolutions: set the decoder part's style to light."
+        )
+    return Decoder(levels[0].channels, around.patch, features=spec.features, outputs=around.outputs)
 
 
 def _fusion(spec: Any, around: Surroundings) -> nn.Module:
-    from common.adapters.fusion import Fusion
+    from common.adapters.fusion import MODES, Fusion
 
-    return Fusion(around.joined, spec.width, dropout=spec.dropout)
+    if spec.mode not in MODES:
+        raise UnknownName("mode of a fusion part", spec.mode, MODES)
+    tokens = around.levels[-1].channels if spec.mode == "attention" else None
+    return Fusion(around.embeddings, spec.width, dropout=spec.dropout, tokens=tokens)
+
+
+def _join(spec: Any, around: Surroundings) -> nn.Module:
+    from common.adapters.pet_pathway import Projection
+
+    return Projection(around.backbone.token_dim)
+
+
+def _linear(spec: Any, around: Surroundings) -> nn.Module:
+    from common.linear import Linear
+
+    assert around.layout is not None  # the model lays out the columns before it builds the part
+    return Linear(around.layout, around.outputs)
 
 
 def _mlp(spec: Any, around: Surroundings) -> nn.Module:
@@ -59,23 +103,39 @@ def _mlp(spec: Any, around: Surroundings) -> nn.Module:
 def _patch_embed(spec: Any, around: Surroundings) -> nn.Module:
     from common.adapters.patch_embed import build_stem
 
-    return build_stem(around.backbone, init=spec.init, modality=spec.modality)
+    return build_stem(around.backbone, init=spec.init, modality=spec.modality, patch=around.patch)
+
+
+def _resolution(spec: Any, around: Surroundings) -> nn.Module:
+    from common.adapters.resolution import build_resolution
+
+    return build_resolution(around.backbone, patch=spec.patch, position=spec.position, window=around.window)
 
 
 def _skip(spec: Any, around: Surroundings) -> nn.Module:
-    from common.adapters.skip import Skip
+    from common.adapters.pet_pathway import Skip
 
     return Skip(spec.features)
+
+
+def _stand_in(spec: Any, around: Surroundings) -> nn.Module:
+    from common.adapters.pet_pathway import StandIn
+
+    return StandIn(around.backbone.token_dim)
 
 
 PARTS: dict[str, Callable[[Any, Surroundings], nn.Module]] = {
     "decoder": _decoder,
     "fusion": _fusion,
+    "join": _join,
+    "linear": _linear,
     "mlp": _mlp,
     "patch_embed": _patch_embed,
+    "resolution": _resolution,
     "skip": _skip,
+    "stand_in": _stand_in,
 }
-INJECTED = frozenset({"lora"})
+INJECTED = frozenset({"full", "lora"})
 
 
 def build_part(spec: Any, around: Surroundings) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Patch embeddings (stems) for a modality that the backbone has never seen; their tokens are added to the CT tokens."""
+"""Patch embeddings (stems) for a modality that the backbone has never seen."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import copy
 from torch import Tensor, nn
 
 from common.backbones.base import Backbone
+from common.backbones.tokens import whole_patches
 from common.batch import CT
 from common.errors import AdapterError, UnknownName
 
 INITS = ("copy", "zero")
+Voxels = tuple[int, int, int]
 
 
 class ZeroStem(nn.Module):
@@ -19,8 +21,9 @@ class ZeroStem(nn.Module):
     The last linear layer is zero, not the convolution, so that the first gradient is already informative.
     """
 
-    def __init__(self, dim: int, patch: tuple[int, int, int]):
+    def __init__(self, dim: int, patch: Voxels):
         super().__init__()
+        self.patch = patch
         self.embed = nn.Conv3d(1, dim, kernel_size=patch, stride=patch)
         self.norm = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, dim)
@@ -28,28 +31,29 @@ class ZeroStem(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, volume: Tensor) -> Tensor:
+        whole_patches(volume.shape[2:], self.patch)
         return self.out(self.norm(self.embed(volume).movedim(1, -1)))
 
 
-def build_stem(backbone: Backbone, *, init: str, modality: str) -> nn.Module:
-    """A stem for the backbone's patch and width.
+def build_stem(backbone: Backbone, *, init: str, modality: str, patch: Voxels | None = None) -> nn.Module:
+    """A stem for the backbone's width.
 
     Args:
         init: ``zero``, or ``copy`` to start as the backbone's own CT embedding (the backbone's ``ct_stem()``).
+        patch: voxels of a token; None: the backbone's.
     """
     if modality == CT:
-        raise AdapterError("A patch_embed part is for a modality other than CT, whose embedding the backbone has.")
-    if init == "zero":
-        return ZeroStem(backbone.image_dim, backbone.patch)
-    if init == "copy":
-        return _copy_of_ct(backbone)
-    raise UnknownName("initialisation of a patch_embed part", init, INITS)
-
-
-def _copy_of_ct(backbone: Backbone) -> nn.Module:
-    ct_stem = getattr(backbone, "ct_stem", None)
-    if ct_stem is None:
         raise AdapterError(
-            f"{type(backbone).__name__} has no CT patch embedding to copy; use init 'zero' for the patch_embed part."
+            "A patch_embed part is for a modality other than CT, which the backbone embeds; see the resolution part."
         )
-    return copy.deepcopy(ct_stem()).requires_grad_(True)
+    patch = backbone.patch if patch is None else patch
+    if init == "zero":
+        return ZeroStem(backbone.token_dim, patch)
+    if init != "copy":
+        raise UnknownName("initialisation of a patch_embed part", init, INITS)
+    if patch != backbone.patch:
+        raise AdapterError(
+            f"The CT embedding to copy has patches of {list(backbone.patch)} voxels, the resolution part asks for "
+            f"{list(patch)}; use init 'zero' for the patch_embed part."
+        )
+    return copy.deepcopy(backbone.ct_stem()).requires_grad_(True)

@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from common.errors import BackboneError
+
 Text = list[str]
 
 
@@ -18,7 +20,8 @@ class Features:
     """What a backbone gives for a batch of B cases.
 
     Args:
-        pyramid: hidden states from shallow to deep, each (B, C, d, h, w) on the token grid (pre-quantisation).
+        pyramid: hidden states from shallow to deep as ``Backbone.levels`` says, each (B, C, d, h, w), before any
+            quantisation; empty for a batch without volumes.
         pooled: embeddings by source: ``image`` (B, C_image) and, where a report was given, ``text`` (B, C_text).
             Rows of cases that lack the source are zero.
     """
@@ -42,6 +45,27 @@ class Tokenizer(Protocol):
     def __call__(self, texts: Text) -> Tensor: ...
 
 
+@dataclass(frozen=True)
+class Level:
+    """One hidden state of a pyramid: its channels, and the (depth, height, width) voxels of one of its cells."""
+
+    channels: int
+    stride: tuple[int, int, int]
+
+
+BESIDE = "beside"
+
+
+class Join(Protocol):
+    """Makes one set of tokens (B, d, h, w, C) of several modalities' tokens.
+
+    ``tokens`` holds CT first, then the modalities with a stem that the batch holds, each (B, d, h, w, C) and zero in
+    the rows that lack the modality; ``present`` has the same keys, each bool (B,).
+    """
+
+    def __call__(self, tokens: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor: ...
+
+
 class Backbone(nn.Module):
     """Base of every backbone. Subclasses set the attributes below and implement `forward`.
 
@@ -50,9 +74,10 @@ class Backbone(nn.Module):
         blocks: site name -> number of blocks, for adapters that only touch the last k (block index is the first
             integer group ``(\\d+)`` of the regular expression).
         patch: (depth, height, width) voxels of one token.
-        image_dim, text_dim: widths of ``Features.pooled``; image_dim is also the pyramid's channel count.
+        image_dim, text_dim: widths of ``Features.pooled``.
         native: the view of the pretraining data.
         tokenizer: the text side's own tokenizer.
+        takes_beside: whether `forward` accepts ``join=BESIDE``.
     """
 
     sites: dict[str, str]
@@ -62,21 +87,65 @@ class Backbone(nn.Module):
     text_dim: int
     native: NativeView
     tokenizer: Tokenizer
+    takes_beside: bool = False
+
+    @property
+    def token_dim(self) -> int:
+        """Channels of a token as a stem must make them."""
+        return self.image_dim
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """What ``Features.pyramid`` holds, from shallow to deep."""
+        return (Level(self.image_dim, self.patch),) * 4
+
+    @property
+    def multiple(self) -> tuple[int, int, int]:
+        """(depth, height, width): a volume's sides are whole multiples of these."""
+        return self.patch
 
     def forward(
         self,
         inputs: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
         stems: Mapping[str, nn.Module] | None = None,
+        *,
+        join: Join | str | None = None,
+        position: nn.Module | None = None,
     ) -> Features:
         """Features of a batch.
 
         Args:
             inputs, present: as in `common.batch.Batch`.
-            stems: patch embeddings of modalities other than CT, by modality; each maps (B, 1, D, H, W) to tokens
-                (B, d, h, w, C) that are added to the CT tokens of the cases where the modality is present.
+            stems: patch embeddings by modality; each maps (B, 1, D, H, W) to tokens (B, d, h, w, token_dim), without
+                positions. A stem for CT takes the place of the backbone's own patch embedding (another resolution or
+                patch: any token grid works); others are for modalities that the backbone has never seen.
+            join: how the tokens of several modalities meet. None: added, each in the cases where it is present. A
+                `Join`: whatever it returns goes on into the backbone. ``BESIDE``: the tokens of all modalities that
+                a case has stand in one sequence, each set with the backbone's positions; the pyramid is then read
+                at the CT tokens (at those of the first other modality where a case has no CT), ``pooled["image"]`` is
+                the mean over all of them. Only where ``takes_beside``.
+            position: a task's own position parameters in place of the backbone's, from `own_position`.
+
+        Raises:
+            BackboneError: a volume does not fit ``multiple``, or the backbone cannot take what is asked.
         """
         raise NotImplementedError
+
+    def ct_stem(self) -> nn.Module:
+        """The CT patch embedding, for stems that start as a copy of it."""
+        raise NotImplementedError
+
+    def own_position(self, grid: tuple[int, int, int]) -> nn.Module:
+        """A trainable copy of the position parameters, fit for a grid of (d, h, w) tokens, for `forward`.
+
+        Raises:
+            BackboneError: the backbone has no position parameters outside its blocks.
+        """
+        raise BackboneError(
+            f"{type(self).__name__} has no position parameters of its own to adapt: its positions are relative, inside "
+            "the attention windows; leave positions out of the stem."
+        )
 
     def freeze(self) -> Backbone:
         """Evaluation mode, no gradients: what 'frozen' means everywhere in fedgraft."""

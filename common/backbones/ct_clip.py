@@ -6,20 +6,22 @@ the two encoders and their projections (decoder remnants, unused copies) is drop
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.backbones.base import Backbone, Features, NativeView
+from common.backbones.base import Backbone, Features, Join, NativeView
+from common.backbones.checkpoint import load_into, read_state
 from common.backbones.ctvit import Ctvit, CtvitConfig, Encoded
 from common.backbones.text import FolderTokenizer, MiniTokenizer, TextConfig, build_bert
+from common.backbones.tokens import callable_join, embed, joined, keep, presence
 from common.batch import CT, EHR
 from common.errors import BackboneError
 
@@ -133,6 +135,9 @@ class CtClip(Backbone):
         inputs: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
         stems: Mapping[str, nn.Module] | None = None,
+        *,
+        join: Join | str | None = None,
+        position: nn.Module | None = None,
     ) -> Features:
         """Features of a batch, as `Backbone.forward` says.
 
@@ -140,42 +145,26 @@ class CtClip(Backbone):
         tokens; both are zero for a case that has neither CT nor any modality with a stem. Without any such input the
         pyramid is empty. ``pooled["text"]`` is the report's [CLS] vector, there if ``EHR`` is among the inputs.
         """
-        batch = len(next(iter(inputs.values())))
-        pyramid, image = self._image_features(inputs, present, stems or {}, batch)
+        pyramid: list[Tensor] = []
+        image = self.temperature.new_zeros(len(next(iter(inputs.values()))), self.image_dim)
+        tokens = embed(self.ct_stem(), inputs, present, stems or {})
+        if tokens is not None:
+            encoded = self.visual_transformer.encode(joined(tokens, callable_join(join)), position)
+            pyramid = [keep(x.permute(0, 4, 1, 2, 3), tokens.seen) for x in encoded.hidden]
+            image = keep(encoded.quantized.mean(dim=(1, 2, 3)), tokens.seen)
         pooled = {"image": image}
         if EHR in inputs:
-            pooled["text"] = self._text_features(inputs[EHR], _presence(present, EHR, inputs[EHR]))
+            pooled["text"] = self._text_features(inputs[EHR], presence(present, EHR, inputs[EHR]))
         return Features(pyramid, pooled)
 
-    def _image_features(
-        self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor], stems: Mapping[str, nn.Module], batch: int
-    ) -> tuple[list[Tensor], Tensor]:
-        tokens, seen = self._tokens(inputs, present, stems)
-        if tokens is None or seen is None:
-            return [], self.temperature.new_zeros(batch, self.image_dim)
-        encoded = self.visual_transformer.encode(tokens)
-        pyramid = [_keep(x.permute(0, 4, 1, 2, 3), seen) for x in encoded.hidden]
-        return pyramid, _keep(encoded.quantized.mean(dim=(1, 2, 3)), seen)
-
-    def _tokens(
-        self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor], stems: Mapping[str, nn.Module]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """CT tokens plus the tokens of stems, each only for the cases that have the modality; and who has any."""
-        embeddings = {CT: self.ct_stem(), **stems}
-        tokens = seen = None
-        for modality, embed in embeddings.items():
-            if modality not in inputs:
-                continue
-            there = _presence(present, modality, inputs[modality])
-            added = _keep(embed(inputs[modality]), there)
-            tokens = added if tokens is None else tokens + added
-            seen = there if seen is None else seen | there
-        return tokens, seen
+    def own_position(self, grid: tuple[int, int, int]) -> nn.Module:
+        """A trainable copy of the position bias network, which fits any grid."""
+        return copy.deepcopy(self.visual_transformer.spatial_rel_pos_bias).requires_grad_(True)
 
     def _text_features(self, ids: Tensor, there: Tensor) -> Tensor:
         # An absent report is all padding; it is read as one [PAD] so that attention has something to look at.
         mask = (ids != 0) | ~there[:, None]
-        return _keep(self.read(ids, mask), there)
+        return keep(self.read(ids, mask), there)
 
     def read(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """[CLS] vectors (B, text_dim) of tokenised texts (B, L); the mask, by default ids != 0, says what is read."""
@@ -249,19 +238,6 @@ def prompt(pathology: str, *, present: bool) -> str:
     return f"{pathology} is present." if present else f"{pathology} is not present."
 
 
-def _presence(present: Mapping[str, Tensor], modality: str, like: Tensor) -> Tensor:
-    if modality not in present:
-        return torch.zeros(len(like), dtype=torch.bool, device=like.device)
-    return present[modality]
-
-
-def _keep(x: Tensor, rows: Tensor) -> Tensor:
-    """x with zeros in the rows that are not kept; kept rows unchanged to the bit."""
-    if bool(rows.all()):
-        return x
-    return torch.where(rows.reshape(-1, *[1] * (x.ndim - 1)), x, torch.zeros((), dtype=x.dtype, device=x.device))
-
-
 # ------------------------------------------------------------------------------------------------------- loading
 
 
@@ -277,51 +253,4 @@ def load_checkpoint(backbone: CtClip, path: str | Path) -> None:
     state = {name: tensor for name, tensor in read_state(path).items() if not _DROPPED.fullmatch(name)}
     if backbone.to_visual_latent is None:
         state.pop("to_visual_latent.weight", None)
-    problems = mismatches(backbone.state_dict(), state)
-    if problems:
-        raise BackboneError(
-            f"{path} does not fit this CT-CLIP: {'; '.join(problems)}. Check backbone.config against the checkpoint."
-        )
-    backbone.load_state_dict(state)
-
-
-def mismatches(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Missing, unexpected and misshapen keys, one phrase for each kind that occurs."""
-    missing = sorted(expected.keys() - state.keys())
-    unexpected = sorted(state.keys() - expected.keys())
-    misshapen = [
-        f"{name} is {tuple(state[name].shape)}, not {tuple(expected[name].shape)}"
-        for name in sorted(expected.keys() & state.keys())
-        if state[name].shape != expected[name].shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
-    return [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
-
-
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file; a pickle is read by weights_only and may hold nothing but a flat state dict."""
-    path = Path(path)
-    if not path.is_file():
-        raise BackboneError(f"There is no checkpoint at {path}; set backbone.weights to a .pt or .safetensors file.")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch each have their own kinds
-        raise BackboneError(
-            f"{path} cannot be read as a plain state dict ({type(error).__name__}); "
-            "save the model's state_dict() alone, without code or optimiser."
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items()):
-        raise BackboneError(f"{path} is not a plain state dict of named tensors; save the model's state_dict() alone.")
-    return cast(dict[str, Tensor], state)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise BackboneError(f"{path} is damaged ({error}); fetch it again.") from error
+    load_into(backbone, state, what="this CT-CLIP", source=path)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.errors import BackboneError
+from common.backbones.tokens import whole_patches
 
 SIMILARITY_SCALE = 8.0
 
@@ -244,7 +244,7 @@ class CutPatches(nn.Module):
         self.patch = patch
 
     def forward(self, volume: Tensor) -> Tensor:
-        d, h, w = token_grid(volume.shape[-3:], self.patch)
+        d, h, w = whole_patches(volume.shape[-3:], self.patch)
         depth, height, width = self.patch
         cut = volume.reshape(len(volume), -1, d, depth, h, height, w, width)
         return cut.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
@@ -277,12 +277,12 @@ class Ctvit(nn.Module):
         """Encodes a volume (B, 1, D, H, W) scaled to [-1, 1]; D, H, W are multiples of the patch, of any size."""
         return self.encode(self.to_patch_emb(volume))
 
-    def encode(self, tokens: Tensor) -> Encoded:
-        """Encodes patch tokens (B, d, h, w, C)."""
+    def encode(self, tokens: Tensor, position: nn.Module | None = None) -> Encoded:
+        """Encodes patch tokens (B, d, h, w, C), with another position bias network where one is given."""
         batch, d, h, w, _ = tokens.shape
         grid = (batch, d, h, w)
         slices = tokens.reshape(batch * d, h * w, -1)
-        bias = self.spatial_rel_pos_bias(h, w)
+        bias = (position or self.spatial_rel_pos_bias)(h, w)
         spatial = [x.reshape(tokens.shape) for x in self.enc_spatial_transformer(slices, grid, bias)]
         columns = spatial[1].permute(0, 2, 3, 1, 4).reshape(batch * h * w, d, -1)
         temporal = [
@@ -290,14 +290,3 @@ class Ctvit(nn.Module):
         ]
         quantized, indices = self.vq(temporal[1])
         return Encoded([*spatial, *temporal], quantized, indices)
-
-
-def token_grid(size: torch.Size | tuple[int, ...], patch: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Tokens along (depth, height, width) of a volume of that many voxels."""
-    if len(size) != 3 or any(voxels < step or voxels % step for voxels, step in zip(size, patch, strict=True)):
-        raise BackboneError(
-            f"A volume of {tuple(size)} voxels (depth, height, width) is not a whole number of patches of {patch}; "
-            "choose view.window (and view.size) as multiples of the backbone's patch."
-        )
-    d, h, w = (voxels // step for voxels, step in zip(size, patch, strict=True))
-    return d, h, w

@@ -1,14 +1,19 @@
-"""The text side of CT-CLIP: a BERT of any size and the tokenizers that feed it (CXR-BERT's own, or the mini one)."""
+"""Text sides: CT-CLIP's BERT of any size with its tokenizers (CXR-BERT's own, or the mini one), and a bag of words.
+
+The bag of words stands in where a backbone is an image encoder alone (UNETR, Swin UNETR): a report becomes the set of
+its words, without weights, so that a step may still look at EHR.
+"""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.backbones.base import Text
 from common.errors import BackboneError
@@ -87,6 +92,42 @@ class FolderTokenizer:
             list(texts), padding=True, truncation=True, max_length=self.positions, return_tensors="pt"
         )
         return rows["input_ids"]
+
+
+class HashTokenizer:
+    """Words to buckets 1 .. buckets - 1 by CRC-32; 0 is padding. It needs no vocabulary file.
+
+    Args:
+        punctuation: whether "smoker." and "smoker" are two words.
+    """
+
+    def __init__(self, buckets: int, *, punctuation: bool = True):
+        self.buckets = buckets
+        self.punctuation = punctuation
+
+    def __call__(self, texts: Text) -> Tensor:
+        """Bucket numbers, int64 (B, L), L >= 1."""
+        rows = [[1 + zlib.crc32(word.encode()) % (self.buckets - 1) for word in self._words(text)] for text in texts]
+        length = max([1, *(len(row) for row in rows)])
+        return torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.int64).reshape(-1, length)
+
+    def _words(self, text: str) -> list[str]:
+        words = text.lower().split()
+        return words if self.punctuation else [word.strip(".,;:()") for word in words]
+
+
+class BagOfWords(nn.Module):
+    """Bucket numbers (B, L) to float (B, buckets): 1 where the report has a word of the bucket. No parameters."""
+
+    def __init__(self, buckets: int):
+        super().__init__()
+        self.buckets = buckets
+
+    def forward(self, ids: Tensor) -> Tensor:
+        counts = torch.zeros(len(ids), self.buckets, device=ids.device)
+        counts.scatter_(1, ids, 1.0)
+        counts[:, 0] = 0  # padding
+        return counts
 
 
 def read_vocabulary(path: Path) -> list[str]:

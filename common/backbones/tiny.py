@@ -6,29 +6,22 @@ states, stems, zero-shot scores) and learns nothing: what it says about a volume
 
 from __future__ import annotations
 
-import zlib
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.backbones.base import Backbone, Features, NativeView, Text
+from common.backbones.base import Backbone, Features, Join, NativeView
+from common.backbones.text import HashTokenizer
+from common.backbones.tokens import batched, embed, keep, presence, sequences, whole_patches
 from common.batch import CT, EHR
 
 BUCKETS = 64
 DEPTH = 4
 HEADS = 2
 POOL = 2
-
-
-class HashTokenizer:
-    """Words to buckets 1..63 by CRC-32; 0 is padding."""
-
-    def __call__(self, texts: Text) -> Tensor:
-        rows = [[1 + zlib.crc32(word.encode()) % (BUCKETS - 1) for word in text.lower().split()] for text in texts]
-        length = max([1, *(len(row) for row in rows)])
-        return torch.tensor([row + [0] * (length - len(row)) for row in rows], dtype=torch.int64)
 
 
 class TinyBlock(nn.Module):
@@ -70,10 +63,12 @@ class TinyPatchEmbed(nn.Module):
         super().__init__()
         depth, height, width = (side // POOL for side in patch)
         stride = (depth, height, width)
+        self.patch = patch
         self.pool = nn.AvgPool3d(POOL)
         self.proj = nn.Conv3d(1, dim, stride, stride)
 
     def forward(self, volume: Tensor) -> Tensor:
+        whole_patches(volume.shape[-3:], self.patch)
         return self.proj(self.pool(volume)).movedim(1, -1)
 
 
@@ -89,6 +84,7 @@ class TinyBackbone(Backbone):
         "image_mlp": r"image_blocks\.(\d+)\.mlp",
         "text_attention": r"text_blocks\.(\d+)\.(query|value)",
     }
+    takes_beside = True
     blocks = {"image_attention": DEPTH, "image_mlp": DEPTH, "text_attention": 2}  # noqa: RUF012
 
     def __init__(self, seed: int = 0):
@@ -96,7 +92,7 @@ class TinyBackbone(Backbone):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._build()
-        self.tokenizer = HashTokenizer()
+        self.tokenizer = HashTokenizer(BUCKETS)
         self.freeze()
 
     def _build(self) -> None:
@@ -118,22 +114,29 @@ class TinyBackbone(Backbone):
         inputs: Mapping[str, Tensor],
         present: Mapping[str, Tensor],
         stems: Mapping[str, nn.Module] | None = None,
+        *,
+        join: Join | str | None = None,
+        position: nn.Module | None = None,
     ) -> Features:
         """Features of a batch; see `common.backbones.base.Backbone.forward`."""
-        embeddings = {CT: self.image_embed, **(stems or {})}
-        tokens = [
-            _only(embed(inputs[modality]), present[modality])
-            for modality, embed in embeddings.items()
-            if modality in inputs and modality in present
-        ]
-        pyramid, pooled = [], {}
-        if tokens:
-            seen = torch.stack([present[m] for m in embeddings if m in inputs and m in present]).any(dim=0)
-            pyramid = self._hidden_states(torch.stack(tokens).sum(dim=0))
-            pooled["image"] = _only(self.image_norm(pyramid[-1].flatten(2).mean(dim=2)), seen)
-        if EHR in inputs and EHR in present:
-            pooled["text"] = _only(self._text(inputs[EHR]), present[EHR])
+        some = next(iter(inputs.values()))
+        pyramid: list[Tensor] = []
+        pooled = {"image": torch.zeros(len(some), self.image_dim, device=some.device)}
+        tokens = embed(self.image_embed, inputs, present, stems or {})
+        if tokens is not None:
+            read = sequences(tokens, join)
+            states = [self._hidden_states(part.tokens, position or self.image_position) for part in read]
+            levels = [batched([x for x, _ in level], read) for level in zip(*states, strict=True)]
+            pyramid = [keep(x, tokens.seen) for x in levels]
+            last = [self.image_norm(part[-1][1].mean(dim=1)) for part in states]
+            pooled["image"] = keep(batched(last, read), tokens.seen)
+        if EHR in inputs:
+            pooled["text"] = keep(self._text(inputs[EHR]), presence(present, EHR, inputs[EHR]))
         return Features(pyramid, pooled)
+
+    def own_position(self, grid: tuple[int, int, int]) -> nn.Module:
+        """A trainable copy of the position convolution, which fits any grid."""
+        return copy.deepcopy(self.image_position).requires_grad_(True)
 
     def zero_shot(self, inputs: Mapping[str, Tensor], classes: Sequence[str]) -> Tensor:
         """Logits (B, C): how much closer each CT is to "X is present." than to "X is not present."."""
@@ -146,13 +149,14 @@ class TinyBackbone(Backbone):
         )
         return 10.0 * image @ (yes - no).T
 
-    def _hidden_states(self, tokens: Tensor) -> list[Tensor]:
-        grid = tokens.movedim(-1, 1)  # (B, C, d, h, w)
-        x = (grid + self.image_position(grid)).flatten(2).transpose(1, 2)
-        states = []
+    def _hidden_states(self, tokens: list[Tensor], position: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        """Per block, the first tokens' grid (B, C, d, h, w) and the whole sequence (B, L, C)."""
+        grids = [x.movedim(-1, 1) for x in tokens]
+        x = torch.cat([(grid + position(grid)).flatten(2).transpose(1, 2) for grid in grids], dim=1)
+        states, size = [], grids[0].shape[2:]
         for block in self.image_blocks:
             x = block(x)
-            states.append(x.transpose(1, 2).unflatten(2, grid.shape[2:]))
+            states.append((x[:, : size.numel()].transpose(1, 2).unflatten(2, size), x))
         return states
 
     def _text(self, words: Tensor) -> Tensor:
@@ -161,8 +165,3 @@ class TinyBackbone(Backbone):
             x = block(x)
         real = (words != 0).unsqueeze(-1)
         return (x * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-
-
-def _only(values: Tensor, present: Tensor) -> Tensor:
-    """Values of the cases where the modality is present, zero elsewhere."""
-    return torch.where(present.view(-1, *[1] * (values.dim() - 1)), values, torch.zeros_like(values))

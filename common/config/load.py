@@ -40,11 +40,19 @@ from common.config.schema import (
 )
 from common.errors import ConfigError, UnknownName
 
+REGION = "head_neck"  # HECKTOR's: steps on another one are not replaced by a cohort that stands in for it
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def compose_run(overrides: Sequence[str] = (), *, name: str | None = None) -> Run:
     """The run that ``configs/`` and the overrides describe. Raises ConfigError with Hydra's reason."""
+    run = copy.deepcopy(_composed(tuple(overrides)))
+    run.name = name or (run.curriculum if run.name == "run" else run.name)
+    return run
+
+
+@lru_cache(maxsize=16)  # a study's run takes seconds to compose, and each arm of each cell asks for it
+def _composed(overrides: tuple[str, ...]) -> Run:
     _register()
     if GlobalHydra.instance().is_initialized():
         GlobalHydra.instance().clear()
@@ -57,9 +65,9 @@ def compose_run(overrides: Sequence[str] = (), *, name: str | None = None) -> Ru
         raise ConfigError(_explain(error, overrides)) from error
     if run.with_controls:
         run.steps |= run.controls
-    for key, step in run.steps.items():
+    for key, step in {**run.controls, **run.steps}.items():
         step.name = step.name or key
-    run.name = name or (run.curriculum if run.name == "run" else run.name)
+        _stand_in(step, run.data)
     return run
 
 
@@ -134,6 +142,19 @@ def _plain(cls: type, data: dict[str, Any]) -> Any:
     if unknown:
         raise UnknownName(f"{cls.__name__} option", unknown[0], known)
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), data))
+
+
+def _stand_in(step: Step, data: Data) -> None:
+    """Another cohort's centers, region, structures and view in the place of HECKTOR's."""
+    step.centers = [data.centers.get(code, code) for code in step.centers]
+    step.evaluate_at = [data.centers.get(code, code) for code in step.evaluate_at]
+    if step.region != REGION:
+        return
+    if data.view is not None:
+        step.view = copy.deepcopy(data.view)
+    if data.structures is not None and step.task is not None and step.task.kind == "segmentation":
+        step.task.structures = list(data.structures)
+    step.region = data.region or step.region
 
 
 def _register() -> None:

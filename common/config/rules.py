@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from math import prod
 
 from common.adapters.factors import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
-from common.batch import EHR, MODALITIES
+from common.adapters.fitting import misfits
+from common.batch import MODALITIES, VOLUMES, parse_mode
 from common.config.federation import SUM_ONLY, clashes, option_problems, part_problems
-from common.config.schema import FAULTS, PARTS, DecoderPart, LoraPart, MlpPart, PatchEmbedPart, Run, SkipPart, Step
+from common.config.schema import (
+    FAULTS,
+    LinearPart,
+    LoraPart,
+    Run,
+    Step,
+)
 from common.errors import ConfigError
+from common.linear import objective_name
+from common.records import MODEL_VARIABLES
 
 DATA_KINDS = ("folder", "phantom")
 CROPS = ("center", "head_neck", "none")
 PET_SCALES = ("suv", "zscore")
+FORMS = ("binary", "multi_class", "multi_label", "ordinal")
+IMBALANCES = ("counts", "none", "weights")
+TARGETS = ("findings", "hpv", "n_stage", "t_stage")
+TEXTS = ("ngrams", "own")
+ACROSS = "_across_centers"
 WEIGHTINGS = ("n", "sqrt", "uniform")
 VALIDATIONS = ("pooled", "median")
 COMPRESSIONS = ("none", "fp16", "int8", "topk")
@@ -38,6 +53,8 @@ def broken_rules(run: Run) -> list[str]:
 def _run_rules(run: Run) -> Iterator[str]:
     if not run.steps:
         yield "The run has no steps; choose a curriculum: curriculum=quickstart."
+    if run.backbone.text not in TEXTS:
+        yield f"backbone.text is '{run.backbone.text}'; it can be {', '.join(TEXTS)}."
     if run.runtime.device not in ("cpu", "cuda"):
         yield f"runtime.device is '{run.runtime.device}'; it can be cpu or cuda."
     if run.runtime.threads < 1 or run.runtime.workers < 0:
@@ -71,43 +88,56 @@ def _fault_rules(run: Run) -> Iterator[str]:
 def _task(step: Step, run: Run) -> Iterator[str]:
     if step.task is None:
         yield "it has no task; set task@steps.NAME.task=deephit, findings or tumour."
-    elif step.task.kind == "classification" and not step.task.classes:
+    elif step.task.kind == "classification":
+        yield from _classification(step)
+    elif step.task.kind == "prognosis" and step.task.loss == "cox" and step.selection.metric == "loss":
+        yield "a single case has no Cox loss, so validation cannot choose by it; set selection.metric to nll."
+    if step.selection.metric.endswith(ACROSS):
+        yield (
+            f"selection.metric is '{step.selection.metric}'; pairs of patients of different centers need every "
+            f"patient's time, event and risk in one place, which only a simulation has. Use "
+            f"'{step.selection.metric.removesuffix(ACROSS)}', which counts pairs within each center."
+        )
+
+
+def _classification(step: Step) -> Iterator[str]:
+    task = step.task
+    if not task.classes:
         yield "its classification task has no classes."
+    if task.form not in FORMS or task.imbalance not in IMBALANCES:
+        yield (
+            f"its task has form '{task.form}' and imbalance '{task.imbalance}'; forms: {', '.join(FORMS)}; imbalance: "
+            f"{', '.join(IMBALANCES)}."
+        )
+    if task.target not in TARGETS:
+        yield f"its task predicts '{task.target}'; it can be {', '.join(TARGETS)}."
+    if task.form == "binary" and len(task.classes) != 1:
+        yield f"a binary task has one class, the one that is present or not; it names {len(task.classes)}."
+    if task.form in ("multi_class", "ordinal") and len(task.classes) < 2:
+        yield f"a task of form {task.form} needs two classes or more."
+    if task.imbalance == "weights" and len(task.weights) != len(task.classes):
+        yield f"task.weights has {len(task.weights)} entries for {len(task.classes)} classes; give one for each."
+    if task.target != "findings" and task.form == "multi_label":
+        yield f"'{task.target}' is one fact per patient; set task.form to binary, multi_class or ordinal."
 
 
 def _modalities(step: Step, run: Run) -> Iterator[str]:
     unknown = sorted(set(step.modalities) - set(MODALITIES))
     if unknown:
         yield f"unknown modalities {unknown}; known: {', '.join(MODALITIES)}."
-    for name, part in step.adapter.parts.items():
-        wanted = getattr(part, "modality", None)
-        if wanted and wanted not in step.modalities:
-            yield f"part '{name}' is for {wanted}, which is not among its modalities {step.modalities}."
-        if isinstance(part, MlpPart) and part.input == "text" and EHR not in step.modalities:
-            yield f"part '{name}' reads the report, but EHR is not among its modalities {step.modalities}."
-        if isinstance(part, MlpPart) and part.input not in ("image", "text"):
-            yield f"part '{name}' has input '{part.input}'; it can be image or text."
+    for mode in step.modes:
+        if not {*parse_mode(mode)} <= {*step.modalities}:
+            yield f"modes has '{mode}', which is not made of its modalities {step.modalities} joined by '+'."
 
 
 def _parts(step: Step, run: Run) -> Iterator[str]:
+    yield from misfits(step)
     parts = step.adapter.parts
-    decoders = [part for part in parts.values() if isinstance(part, DecoderPart)]
-    segments = step.task is not None and step.task.kind == "segmentation"
-    if segments and len(decoders) != 1:
-        yield "segmentation needs exactly one decoder part: adapter@steps.NAME.adapter=decoder."
     for name, part in parts.items():
-        if getattr(part, "kind", None) not in PARTS:
-            yield f"part '{name}' has kind '{getattr(part, 'kind', None)}'; known: {', '.join(sorted(PARTS))}."
-        if "/" in name or "." in name:
-            yield f"part name '{name}' may not hold '/' or '.'."
-        if isinstance(part, LoraPart) and (part.rank < 1 or not 0 <= part.dropout < 1):
-            yield f"part '{name}' has rank {part.rank} and dropout {part.dropout}; use rank >= 1, dropout in [0, 1)."
+        if isinstance(part, LoraPart) and run.backbone.text == "ngrams" and any(s[:4] == "text" for s in part.sites):
+            yield f"part '{name}' adapts the text side, but hashed n-grams have no layers; keep its image sites only."
         if isinstance(part, LoraPart):
             yield from part_problems(name, part)
-        if isinstance(part, SkipPart) and decoders and part.features != decoders[0].features:
-            yield f"part '{name}' has {part.features} features, the decoder {decoders[0].features}; make them equal."
-        if isinstance(part, PatchEmbedPart) and part.init not in ("zero", "copy"):
-            yield f"part '{name}' has init '{part.init}'; it can be zero or copy."
     if step.rounds > 0 and not parts:
         yield "it has rounds but nothing to train; give it an adapter or set rounds to 0."
 
@@ -225,10 +255,51 @@ def _personal(step: Step, run: Run) -> Iterator[str]:
 
 def _training(step: Step, run: Run) -> Iterator[str]:
     training = step.training
+    for mode, weight in training.draw.items():
+        stray = sorted({*parse_mode(mode)} - ({*VOLUMES} & {*step.modalities}))
+        if stray or weight < 0:
+            yield (
+                f"training.draw has '{mode}' with weight {weight}; its modes are images among the step's modalities "
+                f"{step.modalities}, joined by '+', with weights of 0 or more."
+            )
+    if training.draw and not any(weight > 0 for weight in training.draw.values()):
+        yield "training.draw has no mode of positive weight; give one, or leave the draw empty."
     if training.batch < 1 or training.epochs < 1 or training.learning_rate <= 0:
         yield "training.batch and training.epochs must be 1 or more and training.learning_rate positive."
 
 
+def _grid(step: Step, run: Run) -> Iterator[str]:
+    task = step.task
+    if task is None or task.kind != "prognosis":
+        return
+    if task.grid not in ("equal", "quantiles"):
+        yield f"task.grid is '{task.grid}'; it can be equal or quantiles."
+    if task.bins < 3 or task.horizon_days <= 0:
+        yield f"task.bins is {task.bins} and task.horizon_days {task.horizon_days}; use 3 or more, and a positive time."
+    cuts = task.cuts_days
+    if cuts and (len(cuts) != task.bins or cuts[0] != 0 or any(b <= a for a, b in pairwise(cuts))):
+        yield f"task.cuts_days has {len(cuts)} entries for {task.bins} bins; give one per bin, rising, the first 0."
+
+
+def _newton(step: Step, run: Run) -> Iterator[str]:
+    linear = [part for part in step.adapter.parts.values() if isinstance(part, LinearPart)]
+    fitted = step.federation.kind == "newton"
+    if linear and not fitted and step.rounds > 0:
+        yield "a linear part is fitted by federation=newton; set federation@steps.NAME.federation=newton."
+    if fitted and (len(linear) != 1 or len(step.adapter.parts) > 1):
+        yield "federation=newton fits one linear part and nothing else; set adapter@steps.NAME.adapter=linear."
+    if fitted and step.task is not None:
+        try:
+            objective_name(step)
+        except ConfigError as error:
+            yield str(error)
+    if fitted and step.federation.penalty <= 0:
+        yield f"federation.penalty is {step.federation.penalty}; it must be positive."
+    for name in sorted({name for part in linear for name in part.variables} - set(MODEL_VARIABLES)):
+        yield f"'{name}' is no variable that a model can use; known: {', '.join(MODEL_VARIABLES)}."
+
+
 STEP_RULES: list[Callable[[Step, Run], Iterator[str]]] = [
     _task, _modalities, _parts, _view, _order, _federation, _guards, _compression, _sum_only, _personal, _training,
+    _grid, _newton,
 ]  # fmt: skip

@@ -45,6 +45,8 @@ class PrognosisTask:
     loss: str = "deephit"  # deephit, mtlr, hazard, or cox (stratified by center; no curve of its own)
     bins: int = 12
     horizon_days: float = 1825.0  # configured, never a patient's own maximum
+    grid: str = "equal"  # equal spacing up to the horizon; quantiles: of the centers' summed event times
+    cuts_days: list[float] = field(default_factory=list)  # the grid itself, from 0; what quantiles chose, or one's own
     alpha: float = 0.2
     sigma: float = 0.1
 
@@ -92,23 +94,59 @@ class FusionPart:
     kind: str = "fusion"
     width: int = 64
     dropout: float = 0.1
+    mode: str = "mlp"  # mlp (side by side), or attention (embeddings ask each other and the image tokens)
 
 
 @dataclass
 class DecoderPart:
-    """UNETR-style decoder over four hidden states plus a skip from the CT volume."""
+    """Hidden states, and where the style has one a skip from the CT volume, to voxel logits."""
 
     kind: str = "decoder"
     features: int = 8
+    style: str = "auto"  # unetr (one grid), light (narrow, any pyramid), linear (one layer, no skip); auto: by pyramid
+
+
+@dataclass
+class FullPart:
+    """Tensors of the backbone itself, copied and trained: the baseline that every adapter is compared with."""
+
+    kind: str = "full"
+    tensors: str = ".*"  # regular expression; matches whole tensor names of the backbone
+    scratch: bool = False  # start from seeded random values instead of the pretrained ones
+
+
+@dataclass
+class ResolutionPart:
+    """UNICON's resolution adaptation: the task's own CT patch embedding and its own position parameters."""
+
+    kind: str = "resolution"
+    patch: list[int] | None = None  # voxels (depth, height, width) of a token; null: the backbone's, starting as a copy
+    position: bool = True  # the backbone's position parameters, copied (ViT: its table, interpolated) and trained
 
 
 @dataclass
 class PatchEmbedPart:
-    """A patch embedding for a modality that the backbone has never seen; its tokens are added to the CT tokens."""
+    """A patch embedding for a modality that the backbone has never seen."""
 
     kind: str = "patch_embed"
     modality: str = "PET"
     init: str = "zero"  # zero: attaching changes no output bit; copy: starts from the CT embedding
+    place: str = "add"  # add: to the CT tokens; beside: in one sequence with them (PEMMA on a plain ViT)
+
+
+@dataclass
+class JoinPart:
+    """CT and PET tokens side by side in their channels, projected to one set of tokens (PEMMA on Swin: 96 to 48)."""
+
+    kind: str = "join"
+
+
+@dataclass
+class StandInPart:
+    """Expands the tokens of the only modality that a case has to the width of both, in front of the join (PEMMA)."""
+
+    kind: str = "stand_in"
+    modality: str = "PET"  # the one that is there
 
 
 @dataclass
@@ -118,6 +156,15 @@ class SkipPart:
     kind: str = "skip"
     modality: str = "PET"
     features: int = 8  # must equal the decoder's
+
+
+@dataclass
+class LinearPart:
+    """A linear model on frozen features and records, fitted by federation=newton; it is the step's head."""
+
+    kind: str = "linear"
+    variables: list[str] = field(default_factory=list)  # of the clinical schema, for modality RECORD; empty: all
+    known_flags: bool = True  # false: the ablation without the flags that say what is recorded, and so where
 
 
 @dataclass
@@ -140,6 +187,9 @@ class Training:
     weight_decay: float = 1e-5
     clip_norm: float = 1.0  # of the gradient; 0 switches it off
     augment: bool = True  # mirror and shift intensities; off lets frozen features be cached
+    # Which images a batch shows, by probability, of cases that have both: {CT+PET: 0.6, CT: 0.2, PET: 0.2} is PEMMA's
+    # modality draw, {PET: 1.0} a stage where only PET arrives. Empty: everything a case has.
+    draw: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -317,6 +367,17 @@ class BulyanFederation(Federation):
 
 
 @dataclass
+class NewtonFederation(Federation):
+    """Exact: centers send sums of gradients and Hessians, the fit equals that of pooled cases (a Cox model's risk sets
+    stay within centers). For steps whose only part is linear; ``rounds`` is the most that the search may take."""
+
+    kind: str = "newton"
+    objective: str = ""  # empty: the task's own (cox, hazard or logistic); ridge: least squares, in one round
+    penalty: float = 10.0  # of penalty / 2 * |weight|^2 beside the summed loss, on standardised columns
+    keep_sums: bool = True  # false: a center's own ridge sums are forgotten once added; it cannot be subtracted later
+
+
+@dataclass
 class Selection:
     """The validation rule: which round's state is kept. Test cases are never looked at."""
 
@@ -331,6 +392,7 @@ class Step:
     name: str = ""
     task: Any = None
     modalities: list[str] = field(default_factory=lambda: ["CT"])
+    modes: list[str] = field(default_factory=list)  # also scored from these alone: [CT, PET, CT+PET]; empty: from all
     adapter: Adapter = field(default_factory=Adapter)
     methods: list[Any] = field(default_factory=list)
     federation: Any = None  # null: the mean; a default of its own kind could not be replaced by another kind
@@ -354,12 +416,16 @@ class Step:
 
 @dataclass
 class BackboneSpec:
-    kind: str = "ct_clip"
-    config: str = "mini"  # mini or released
-    weights: str | None = None  # path; null: the shipped mini weights
+    kind: str = "ct_clip"  # ct_clip, unetr, swin_unetr or tiny
+    config: str = "mini"  # ct_clip: mini, released; unetr: vit_b, small; swin_unetr: base, small
+    weights: str | None = None  # path of a checkpoint; null: the shipped weights of the mini CT-CLIP
     text_folder: str | None = None  # a local CXR-BERT folder for the released text side
+    projection: bool = True  # ct_clip: false leaves out the visual projection, which only zero-shot scores need
+    image_size: list[int] | None = None  # unetr: (depth, height, width) of its position table; null: the config's
+    feature_size: int | None = None  # swin_unetr: channels of a token, a multiple of 12; null: the config's
     random_seed: int | None = None  # the control: the same architecture frozen at random weights
     text: str = "own"  # own: the backbone's text side; ngrams: hashed words and word pairs, projected at random
+    digest: str | None = None  # refuse weights with another SHA-256 (python -m server inspect prints it)
 
 
 @dataclass
@@ -383,6 +449,11 @@ class Data:
     seed: int = 11
     split: Split = field(default_factory=Split)
     skip_unreadable: bool = True  # one unreadable case does not stop a center; it is counted
+    # A cohort that stands in for HECKTOR: its centers for the curriculum's, and what every step's is replaced by.
+    centers: dict[str, str] = field(default_factory=dict)  # the curriculum's code -> the cohort's
+    region: str | None = None
+    structures: list[str] | None = None  # to segment
+    view: View | None = None  # of the steps on head_neck
     minimum_cell: int = 1  # results of fewer test cases than this are suppressed; hospitals default to 5
 
 
@@ -468,6 +539,42 @@ class PhantomPrognosisStudy:
 
 
 @dataclass
+class CoxStudy:
+    """Cox models at several centers: pooled, federated, local, one center left out."""
+
+    kind: str = ""
+    about: str = ""  # where the data come from; said on the page
+    inputs: dict[str, list[str]] = field(default_factory=dict)  # name of a set of inputs -> what is in it
+    known_flags: bool = True  # false: the ablation without the flags that reveal who records what
+    folds: int = 5
+    repeats: int = 5
+    across_folds: bool = False  # also compare patients of different test folds; for centers of a few patients
+    penalties: list[float] = field(default_factory=lambda: [1.0, 3.0, 10.0, 30.0, 100.0])
+    sgd_rounds: int = 50  # of FedAvg and FedAdam
+    local_steps: int = 5
+    local_rate: float = 0.1
+    server_rate: float = 0.03  # FedAdam's
+    draws: int = 2000  # of the bootstrap
+
+
+@dataclass
+class SurvivalTableStudy(CoxStudy):
+    """On one table (data.table, data.mapping). Inputs are variables of the schema; none: all that the mapping has."""
+
+    kind: str = "survival_table"
+    outcome: str = "rfs"  # one of the mapping's outcomes
+
+
+@dataclass
+class Sts7PrognosisStudy(CoxStudy):
+    """On records and frozen features of a folder with images (data.root). Inputs are records, CT and PET."""
+
+    kind: str = "sts7_prognosis"
+    variables: list[str] = field(default_factory=list)  # of the records; empty: all of the schema
+    view: View = field(default_factory=View)
+
+
+@dataclass
 class Run:
     """One run: everything needed to repeat it."""
 
@@ -485,14 +592,58 @@ class Run:
     study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes
 
 
+# --------------------------------------------------------------------------------------------------------- studies
+
+
+@dataclass
+class StudySize:
+    """How large the steps of a study are, and which arms run beside the federation."""
+
+    kind: str = ""
+    view: View = field(default_factory=lambda: View([6.0] * 3, [24] * 3, [24] * 3))
+    rounds: int = 8
+    epochs: int = 1
+    batch: int = 4
+    learning_rate: float = 2e-3
+    augment: bool = False  # off lets frozen features be cached
+    arms: list[str] = field(default_factory=lambda: ["federated", "centralized", "random backbone", "untrained"])
+
+
+@dataclass
+class UniconPrognosisStudy(StudySize):
+    """UNICON's prognosis table."""
+
+    kind: str = "unicon_prognosis"
+
+
+@dataclass
+class UniconSegmentationStudy(StudySize):
+    """UNICON's segmentation ablation."""
+
+    kind: str = "unicon_segmentation"
+
+
+@dataclass
+class PemmaFusionStudy(StudySize):
+    """PEMMA beside the ways to fuse CT and PET, and what its stages forget."""
+
+    kind: str = "pemma_fusion"
+    arms: list[str] = field(default_factory=lambda: ["federated", "random backbone", "untrained"])
+
+
 TASKS = {"classification": ClassificationTask, "prognosis": PrognosisTask, "segmentation": SegmentationTask}
 PARTS = {
     "decoder": DecoderPart,
+    "full": FullPart,
     "fusion": FusionPart,
+    "join": JoinPart,
+    "linear": LinearPart,
     "lora": LoraPart,
     "mlp": MlpPart,
     "patch_embed": PatchEmbedPart,
+    "resolution": ResolutionPart,
     "skip": SkipPart,
+    "stand_in": StandInPart,
 }
 METHODS: dict[str, type] = {}
 FEDERATIONS: dict[str, type] = {
@@ -508,6 +659,7 @@ FEDERATIONS: dict[str, type] = {
     "mean": MeanFederation,
     "median": MedianFederation,
     "multi_krum": MultiKrumFederation,
+    "newton": NewtonFederation,
     "norm_clip": NormClipFederation,
     "scaffold": ScaffoldFederation,
     "trimmed_mean": TrimmedMeanFederation,
@@ -515,5 +667,10 @@ FEDERATIONS: dict[str, type] = {
 STUDIES: dict[str, type] = {
     "aggregation": AggregationStudy,
     "attacks": AttacksStudy,
+    "pemma_fusion": PemmaFusionStudy,
     "phantom_prognosis": PhantomPrognosisStudy,
+    "sts7_prognosis": Sts7PrognosisStudy,
+    "survival_table": SurvivalTableStudy,
+    "unicon_prognosis": UniconPrognosisStudy,
+    "unicon_segmentation": UniconSegmentationStudy,
 }

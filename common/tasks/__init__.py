@@ -26,7 +26,6 @@ __all__ = [
 Known = Mapping[str, np.ndarray]
 
 FINDINGS = "findings"  # the target of the chest cohort's labels; any other target is a field of the record
-STAGES = frozenset({"m_stage", "n_stage", "t_stage"})
 
 
 def withheld_fields(spec: Any) -> frozenset[str]:
@@ -35,9 +34,7 @@ def withheld_fields(spec: Any) -> frozenset[str]:
     Outcome and follow-up are no fields of a record, so no task needs to withhold them.
     """
     target = getattr(spec, "target", FINDINGS)
-    if target == FINDINGS:
-        return frozenset()
-    return withheld_for(target) | (STAGES if target in STAGES else frozenset())
+    return frozenset() if target == FINDINGS else withheld_for(target)
 
 
 def _classification(spec: Any, known: Known | None) -> Task:

@@ -72,7 +72,8 @@ class Prognosis:
         self.known = dict(known or {})
         self.bins = spec.bins
         self.outputs = 1 if spec.loss == COX else spec.bins
-        self.cuts = torch.linspace(0, spec.horizon_days, spec.bins, dtype=torch.float64)
+        equal = torch.linspace(0, spec.horizon_days, spec.bins, dtype=torch.float64)
+        self.cuts = torch.tensor(spec.cuts_days, dtype=torch.float64) if spec.cuts_days else equal
 
     @property
     def sum_shapes(self) -> Shapes:

@@ -139,13 +139,14 @@ def _plain(pair: Pair, weighted: Weighted, averaged: State, start: State, settin
     for state in states:
         _same_rank(pair, state, start[pair.name(A)])
     w, n = torch.tensor([w for w, _ in weighted], dtype=torch.float64), len(weighted)
-    one, zero = torch.eye(n, dtype=torch.float64), torch.zeros(n, 1, dtype=torch.float64)
+    one, zero = _eye(n), torch.zeros(n, 1, dtype=torch.float64)
+    blocks = _blocks(pair, states, start)
     apart = torch.cat([one - w, zero], dim=1)  # row i: block i less the mean of blocks
-    missed = _terms(pair, states, start, apart, w[:, None] * apart)
+    missed = _terms(pair, blocks, apart, w[:, None] * apart)
     # dW* - dW_start = sum w_i (B_i - B_0) A_i + B_0 sum w_i (A_i - A_0)
     left = torch.cat([torch.cat([one, zero], dim=1), torch.cat([zero.T, zero[:1] + 1], dim=1)])
     right = torch.cat([w[:, None] * torch.cat([one, zero + 1], dim=1), torch.cat([w[None], zero[:1]], dim=1)])
-    return {}, Missed(float(missed.sum()), float(_terms(pair, states, start, left, right).sum()))
+    return {}, Missed(float(missed.sum()), float(_terms(pair, blocks, left, right).sum()))
 
 
 def _residual(pair: Pair, weighted: Weighted, averaged: State, start: State, setting: Setting) -> tuple[State, Missed]:
@@ -378,42 +379,48 @@ def effective_gram(pair: Pair, states: Sequence[Mapping[str, Tensor]], start: St
     if len(moved) == 2:
         return _both_moved(pair, states, start)
     [suffix] = moved
-    rows = torch.stack([_seen(pair, _m(state, pair, suffix), suffix, start).flatten() for state in states])
+    rows = _between_roots(pair, [_m(state, pair, suffix) for state in states], suffix, start)
     return pair.scale**2 * rows @ rows.T
 
 
 def _both_moved(pair: Pair, states: Sequence[Mapping[str, Tensor]], start: State) -> Tensor:
-    n, one, zero = len(states), torch.eye(len(states), dtype=torch.float64), torch.zeros(len(states), 1)
+    n, one, zero = len(states), _eye(len(states)), torch.zeros(len(states), 1, dtype=torch.float64)
     left = torch.stack([torch.cat([one, zero], dim=1), torch.cat([0 * one, zero + 1], dim=1)], dim=1)
     right = torch.stack([torch.cat([one, zero + 1], dim=1), torch.cat([one, zero], dim=1)], dim=1)
-    terms = _terms(pair, states, start, left.reshape(2 * n, n + 1), right.reshape(2 * n, n + 1))
+    terms = _terms(pair, _blocks(pair, states, start), left.reshape(2 * n, n + 1), right.reshape(2 * n, n + 1))
     return terms.view(n, 2, n, 2).sum(dim=(1, 3))
 
 
-def _terms(pair: Pair, states: Sequence[Mapping[str, Tensor]], start: State, left: Tensor, right: Tensor) -> Tensor:
-    """Inner products (T, T) of s (sum_i left[t, i] P_i)(sum_j right[t, j] Q_j), with P = B_1 - B_0, ..., B_n - B_0, B_0
-    and Q the same of A: two Gram matrices of all blocks, then small sums."""
+def _blocks(pair: Pair, states: Sequence[Mapping[str, Tensor]], start: State) -> tuple[Tensor, Tensor]:
+    """Gram matrices of P = B_1 - B_0, ..., B_n - B_0, B_0 side by side, and of Q, the same of A."""
     b0, a0 = _m(start, pair, B), _m(start, pair, A)
-    rank, blocks = len(a0), len(states) + 1
     p = torch.cat([*(_m(state, pair, B) - b0 for state in states), b0], dim=1)
     q = torch.cat([*(_m(state, pair, A) - a0 for state in states), a0])
-    gram_p, gram_q = (g.view(blocks, rank, blocks, rank) for g in (p.T @ p, q @ q.T))
-    outer, inner = (
-        torch.einsum("ti,iakb,sk->tsab", c.to(torch.float64), g, c.to(torch.float64))
-        for c, g in ((left, gram_p), (right, gram_q))
-    )
-    return pair.scale**2 * (outer * inner).sum(dim=(2, 3))
+    return p.T @ p, q @ q.T
 
 
-def _seen(pair: Pair, value: Tensor, suffix: str, start: State) -> Tensor:
-    """A moved factor's difference with the roots of what stands on either side of it: its norm is the product's."""
+def _terms(pair: Pair, blocks: tuple[Tensor, Tensor], left: Tensor, right: Tensor) -> Tensor:
+    """Inner products (T, T) of the terms s (sum_i left[t, i] P_i)(sum_j right[t, j] Q_j)."""
+    rank = int(pair.spec.rank)
+    wide_left, wide_right = (torch.kron(c, _eye(rank)) for c in (left, right))
+    product = (wide_left @ blocks[0] @ wide_left.T) * (wide_right @ blocks[1] @ wide_right.T)
+    return pair.scale**2 * product.view(len(left), rank, len(left), rank).sum(dim=(1, 3))
+
+
+def _between_roots(pair: Pair, values: Sequence[Tensor], suffix: str, start: State) -> Tensor:
+    """A moved factor's differences, one a row, with the roots of what stands on either side of it: their norms are
+    the products'."""
     a, b = _m(start, pair, A), _m(start, pair, B)
-    change = value - _m(start, pair, suffix)
-    if suffix == A:
-        return _root(b.T @ b).T @ change
-    if suffix == B:
-        return change @ _root(a @ a.T)
-    return _root(b.T @ b).T @ change @ _root(a @ a.T)
+    changes = torch.stack(list(values)) - _m(start, pair, suffix)
+    if suffix != A:
+        changes = changes @ _root(a @ a.T)
+    if suffix != B:
+        changes = _root(b.T @ b).T @ changes
+    return changes.flatten(1)
+
+
+def _eye(n: int) -> Tensor:
+    return torch.eye(n, dtype=torch.float64)
 
 
 def _root(square: Tensor) -> Tensor:

@@ -29,6 +29,27 @@ class Line:
 
 
 @dataclass
+class Point:
+    """One bin of predictions: mean predicted share, observed share and the number of cases."""
+
+    predicted: float
+    observed: float
+    cases: float
+
+
+@dataclass
+class Estimate:
+    """One row of a forest plot; None where there is no value or no interval."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    cases: int
+    pooled: bool = False
+
+
+@dataclass
 class Frame:
     """A plotting area inside a viewBox, and the map from data to it."""
 
@@ -91,6 +112,75 @@ def survival_chart(low: Curve, high: Curve) -> Markup:
     return _svg(frame, "Relapse-free survival by predicted risk", parts, cls="chart km")
 
 
+def reliability_chart(points: Sequence[Point], *, label: str) -> Markup:
+    """Observed against predicted share, one disc per bin, larger for more cases; the diagonal is perfect.
+
+    Shares observed under censoring are weighted and may lie above one; they are drawn at the edge.
+    """
+    frame = Frame(300, 300, (0, 1), (0, 1), left=48, top=12, right=12, bottom=46)
+    marks = [0, 0.25, 0.5, 0.75, 1.0]
+    parts = [*_y_axis(frame, marks, digits=2), *_share_axis(frame, marks)]
+    diagonal = Markup('<line class="kept" x1="{0}" y1="{1}" x2="{2}" y2="{3}"/>')
+    parts.append(diagonal.format(_n(frame.x(0)), _n(frame.y(0)), _n(frame.x(1)), _n(frame.y(1))))
+    most = max((point.cases for point in points), default=1.0)
+    for point in points:
+        radius = 3 + 9 * math.sqrt(point.cases / most)
+        disc = Markup('<circle class="disc" cx="{0}" cy="{1}" r="{2}"><title>{3}</title></circle>')
+        told = f"{point.cases:.0f} cases: predicted {number(point.predicted, 2)}, observed {number(point.observed, 2)}"
+        place = frame.x(point.predicted), frame.y(min(max(point.observed, 0.0), 1.0))
+        parts.append(disc.format(_n(place[0]), _n(place[1]), _n(radius), told))
+    return _svg(frame, label, parts, cls="chart reliability")
+
+
+def forest_chart(rows: Sequence[Estimate], *, label: str, chance: float | None) -> Markup:
+    """A row per center: its value, a square, larger for more cases, and its 95 % interval.
+
+    Args:
+        chance: drawn as a line; None where a metric has none.
+    """
+    ends = [v for row in rows for v in (row.low, row.high, row.value, chance) if v is not None]
+    marks = ticks(max(0.0, min(ends, default=0.0)), min(1.0, max(ends, default=1.0)))
+    height = 24 * len(rows) + 60
+    frame = Frame(560, height, (marks[0], marks[-1]), (0, 1), left=88, right=150, top=18, bottom=42)
+    bottom = frame.height - frame.bottom
+    parts = [
+        Markup('<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
+            _n(frame.x(m)), _n(frame.top - 8), _n(bottom)
+        )
+        for m in marks
+    ]
+    parts += [_text(frame.x(m), bottom + 16, number(m, max(1, _digits(marks))), cls="num") for m in marks]
+    middle = (frame.left + frame.width - frame.right) / 2
+    parts.append(_text(middle, bottom + 34, label, cls="axis-title"))
+    if chance is not None and marks[0] <= chance <= marks[-1]:
+        line = Markup('<line class="kept" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>')
+        parts.append(line.format(_n(frame.x(chance)), _n(frame.top - 8), _n(bottom)))
+    most = max((row.cases for row in rows if not row.pooled), default=1)
+    for place, row in enumerate(rows):
+        parts += _forest_row(frame, row, frame.top + 24 * place + 6, most)
+    return _svg(frame, label, parts, cls="chart forest")
+
+
+def _forest_row(frame: Frame, row: Estimate, y: float, most: int) -> list[Markup]:
+    strong = "forest-pooled" if row.pooled else ""
+    parts = [_text(frame.left - 10, y + 4, row.name, anchor="end", cls=strong)]
+    edge = frame.width - frame.right + 12
+    if row.value is None:
+        why = f"— ({row.cases} cases)" if row.cases else "— suppressed"
+        return [*parts, _text(edge, y + 4, why, anchor="start")]
+    between = ""
+    if row.low is not None and row.high is not None:
+        a, b = frame.x(max(row.low, frame.x_range[0])), frame.x(min(row.high, frame.x_range[1]))
+        whisker = Markup('<path class="whisker" d="M{0} {2}H{1}M{0} {3}V{4}M{1} {3}V{4}"/>')
+        parts.append(whisker.format(_n(a), _n(b), _n(y), _n(y - 4), _n(y + 4)))
+        between = f" [{number(row.low, 2)}, {number(row.high, 2)}]"
+    side = 10.0 if row.pooled else 4 + 6 * math.sqrt(row.cases / max(most, 1))
+    turned = f' transform="rotate(45 {_n(frame.x(row.value))} {_n(y)})"' if row.pooled else ""
+    square = Markup('<rect class="point" x="{0}" y="{1}" width="{2}" height="{2}"{3}/>')
+    parts.append(square.format(_n(frame.x(row.value) - side / 2), _n(y - side / 2), _n(side), Markup(turned)))
+    return [*parts, _text(edge, y + 4, f"{number(row.value, 2)}{between}", anchor="start", cls=f"num {strong}")]
+
+
 def interval_strip(difference: float, low: float, high: float, *, limit: float) -> Markup:
     """A point with its interval on an axis from -limit to +limit, zero in the middle."""
     frame = Frame(220, 26, (-limit, limit), (0, 1), left=8, right=8, top=0, bottom=0)
@@ -138,6 +228,13 @@ def _round_axis(frame: Frame, rounds: int) -> list[Markup]:
     labels = [_text(frame.x(r), y + 14, str(r), cls="num") for r in range(1, rounds + 1, every)]
     middle = (frame.left + frame.width - frame.right) / 2
     return [*labels, _text(middle, y + 28, "round", cls="axis-title")]
+
+
+def _share_axis(frame: Frame, marks: Sequence[float]) -> list[Markup]:
+    y = frame.height - frame.bottom
+    labels = [_text(frame.x(m), y + 16, number(m, 2), cls="num") for m in marks]
+    middle = (frame.left + frame.width - frame.right) / 2
+    return [*labels, _text(middle, y + 36, "predicted share", cls="axis-title")]
 
 
 def _month_ticks(horizon_days: float) -> list[int]:

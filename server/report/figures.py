@@ -7,7 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.errors import LedgerError
-from server.report.charts import Line, key, learning_curve, survival_chart
+from server.evaluation import POOLED, Column, final_scores
+from server.report.charts import (
+    MONTH,
+    Estimate,
+    Line,
+    Point,
+    forest_chart,
+    key,
+    learning_curve,
+    reliability_chart,
+    survival_chart,
+)
 from server.report.record import RunRecord, StepRecord
 from server.report.survival import risk_groups
 from server.report.words import count, metric_name, number, p_value, share, size, task_name
@@ -22,9 +33,56 @@ def learning(run: RunRecord) -> dict[str, Any]:
     return {"cards": cards, "legend": [*legend, {"name": "all centers, pooled", "key": key(None)}]}
 
 
+CHANCE = {"auroc": 0.5, "balanced_accuracy": 0.5, "c_index": 0.5}
+
+
 def survival(run: RunRecord) -> list[dict[str, Any]]:
     """One chart per prognosis task, or the reason why there is none."""
-    return [_survival_card(task, counts) for task, counts in run.curves.items()]
+    return [_survival_card(task, counts) for task, counts in run.curves.items() if "at_risk" in counts]
+
+
+def calibration(run: RunRecord) -> list[dict[str, Any]]:
+    """One chart per task that predicts probabilities: predicted against observed shares, summed over centers."""
+    return [_calibration_card(task, counts) for task, counts in run.curves.items() if "reliability" in counts]
+
+
+def forests(run: RunRecord, columns: Sequence[Column]) -> list[dict[str, Any]]:
+    """One chart per task that several centers tested: every center's score, its interval and its cases."""
+    cards = []
+    for column in columns:
+        scores = final_scores(run.rows, column)
+        if len(scores) > 2:
+            rows = [_estimate(center, row) for center, row in sorted(scores.items(), key=lambda s: s[0] == POOLED)]
+            chance = CHANCE.get(column.metric)
+            chart = forest_chart(rows, label=metric_name(column.metric), chance=chance)
+            cards.append({"name": task_name(column.task), "mode": column.mode, "chart": chart})
+    return cards
+
+
+def _estimate(center: str, row: Mapping[str, Any]) -> Estimate:
+    pooled = center == POOLED
+    name = "all, pooled" if pooled else center
+    return Estimate(name, row["value"], row.get("low"), row.get("high"), int(row["n"] or 0), pooled)
+
+
+def _calibration_card(task: str, counts: Mapping[str, Any]) -> dict[str, Any]:
+    bins = counts["reliability"]
+    points = [
+        Point(predicted / cases, observed / cases, cases)
+        for cases, predicted, observed in zip(bins["cases"], bins["predicted"], bins["observed"], strict=True)
+        if cases > 0
+    ]
+    days, total = counts.get("reliability_days"), sum(bins["cases"])
+    away = sum(abs(p - o) for p, o in zip(bins["predicted"], bins["observed"], strict=True))
+    temperature = counts.get("temperature")
+    return {
+        "name": task_name(task),
+        "what": "positive" if days is None else f"relapse within {days / MONTH:.0f} months",
+        "chart": reliability_chart(points, label="Predicted against observed share"),
+        "error": number(away / total) if total else None,
+        "cases": count(round(total)),
+        "temperature": None if temperature is None else number(temperature, 2),
+    }
 
 
 def communication(run: RunRecord) -> dict[str, Any] | None:

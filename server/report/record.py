@@ -114,13 +114,21 @@ def join_runs(runs: Sequence[RunRecord]) -> RunRecord:
 
 def _summed(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Survival counts of disjoint patients on one grid; each fold has its own threshold, so none is kept."""
-    if len({tuple(c["grid_days"]) for c in counts}) > 1:
+    if len({tuple(c.get("grid_days", ())) for c in counts}) > 1:
         raise LedgerError("The folds' survival counts stand on different time grids, so they cannot be summed.")
 
     def total(name: str) -> list[list[int]]:
         return [[sum(cell) for cell in zip(*(c[name][g] for c in counts), strict=True)] for g in (0, 1)]
 
-    return {"grid_days": counts[0]["grid_days"], "at_risk": total("at_risk"), "events": total("events")}
+    shared = {name: counts[0][name] for name in ("grid_days", "reliability_days") if name in counts[0]}
+    if all("at_risk" in c for c in counts):
+        shared |= {"at_risk": total("at_risk"), "events": total("events")}
+    if all("reliability" in c for c in counts):
+        shared["reliability"] = {
+            name: [sum(cell) for cell in zip(*(c["reliability"][name] for c in counts), strict=True)]
+            for name in counts[0]["reliability"]
+        }
+    return shared
 
 
 def _joined_verification(parts: Sequence[Event | None]) -> Event | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import LedgerError
+from server.evaluation import columns
 from server.report import figures, story, tables
 from server.report.record import Event, RunRecord, join_runs, read_run
 from server.report.tables import Arm, Comparison
@@ -125,6 +126,8 @@ def _page(
         "comparisons": tables.comparisons(comparisons),
         "learning": figures.learning(run),
         "survival": figures.survival(run),
+        "calibration": figures.calibration(run),
+        "forests": figures.forests(run, columns(main.rows, main.metrics)),
         "communication": figures.communication(run),
         "folds": run.folds,
         "environment": _environment(run),

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from common.config.schema import Run
 from common.errors import UnknownName
-from simulations.studies import aggregation, attacks, phantom_prognosis
+from simulations.studies import (
+    aggregation,
+    attacks,
+    pemma_fusion,
+    phantom_prognosis,
+    sts7_prognosis,
+    survival_table,
+    unicon_prognosis,
+    unicon_segmentation,
+)
 from simulations.studies.page import Page, write_page
 
 Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
@@ -15,7 +24,12 @@ Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
 STUDIES: dict[str, Study] = {
     "aggregation": aggregation.run,
     "attacks": attacks.run,
+    "pemma_fusion": pemma_fusion.run,
     "phantom_prognosis": phantom_prognosis.run,
+    "sts7_prognosis": sts7_prognosis.run,
+    "survival_table": survival_table.run,
+    "unicon_prognosis": unicon_prognosis.run,
+    "unicon_segmentation": unicon_segmentation.run,
 }
 
 

@@ -2,7 +2,7 @@
 
 Encoders are frozen, so every patient is encoded once per backbone and only the adapters after it are trained (UNICON's
 post-model adaptation); that is what makes several hundred models affordable. Beside the arms stand the ceiling of the
-true hazard, the same backbone frozen at random weights, and federated Newton, a linear Cox model that is fitted exactly.
+true hazard, the same backbone frozen at random weights, and federated Newton: a linear Cox model, fitted exactly.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from common.tasks import Observation
 from server.folder import RunFolder
 from simulations.baselines import baseline_order, train_pooled
 from simulations.centers import data_roots, write_centers
-from simulations.features import FeatureCenter, FeatureTable, feature_table, federated
+from simulations.features import Encoded, FeatureCenter, FeatureTable, feature_table, federated
 from simulations.patients import open_centers
 from simulations.run import RUNS, worker_count
 from simulations.studies.page import Page, Picture, Table
@@ -189,7 +189,7 @@ def train_cell(job: Job) -> None:
     run = replace(run, seed=cell.seed, data=replace(run.data, split=_split(run, cell.fold)))
     step = study_step(run, cell.input, cell.loss)
     torch.set_num_threads(run.runtime.threads)
-    start = AdaptedModel(_backbone(run, cell.random), step, seed=run.seed).state()
+    start = AdaptedModel(Encoded(table), step, seed=run.seed).state()
     order = replace(baseline_order(run, step, base=base, state=start), backbone=_spec(run, cell.random))
 
     def served() -> list[FeatureCenter]:
@@ -262,7 +262,8 @@ def _loaded(spec: str) -> Backbone:
 
 def _risks(run: Run, folder: Path, cohort: Cohort) -> Risks:
     """Risks of every arm as (seeds, n), each patient's from the fold that tests them."""
-    study, found = run.study, {}
+    study = run.study
+    found: Risks = {}
     row = {patient: i for i, patient in enumerate(cohort.patients)}
     for cell in cells(study):
         for arm, tested in json.loads(Job(cell, (), folder).place.read_text()).items():

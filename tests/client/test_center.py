@@ -70,7 +70,14 @@ def test_training_is_a_function_of_seed_step_center_and_round(small_centers, ord
 def test_results_below_the_centers_own_minimum_stay(tmp_path, small_root, order):
     file = write_centers(tmp_path, small_root, ["CHUM"], minimum_cell=5)["CHUM"]
     reply = Center.open(file).evaluate(order)
-    assert reply.is_usable and not reply.sums and reply.counts == {"cases": 2, "skipped": 0, "suppressed": 1}
+    assert reply.is_usable and not reply.sums and reply.counts == {"cases": 5, "skipped": 0, "suppressed": 1}
+
+
+def test_a_small_count_is_told_as_the_minimum_and_none_as_none(tmp_path, small_root, order):
+    file = write_centers(tmp_path, small_root, ["CHUM"], minimum_cell=3)["CHUM"]
+    counts = {name: len(Center.open(file)._subset(order, name)) for name in ("train", "validation", "test")}
+    assert counts == {"train": 2, "validation": 2, "test": 2}
+    assert Center.open(file).describe(order).counts == {"train": 3, "validation": 3, "test": 3}
 
 
 def test_a_server_cannot_lower_the_centers_minimum_but_may_raise_it(small_centers, order):

@@ -1,10 +1,15 @@
 """A hospital's floor holds whatever the server asks, and a refusal travels as a code."""
 
+from dataclasses import replace
+from datetime import datetime
+
 import pytest
+import torch
 
 from client.policy import Policy, check_cases, check_order
+from common.backbones.base import tensors_digest
 from common.config.schema import BackboneSpec, Split
-from common.errors import PolicyRefusal
+from common.errors import ConfigError, PolicyRefusal
 from common.orders import Order
 from tests.small import small_run
 
@@ -19,6 +24,11 @@ def order(number=1):
         (Policy(tasks=["prognosis", "classification"]), "declined.task"),
         (Policy(bases=["other"]), "declined.base"),
         (Policy(maximum_rounds=4), "declined.rounds"),
+        (Policy(maximum_rounds=1), "declined.rounds"),
+        (Policy(parts=["lora", "mlp"]), "declined.part"),
+        (Policy(require_privacy=True), "declined.privacy"),
+        (Policy(require_secure_aggregation=True), "declined.secure_aggregation"),
+        (Policy(quiet_hours=["00:00-23:59", "23:59-00:00"]), "declined.quiet_hours"),
     ],
 )
 def test_an_order_below_the_floor_is_declined(policy, code):
@@ -41,3 +51,41 @@ def test_too_few_cases_do_not_train(cases, minimum, is_declined):
             check_cases(Policy(minimum_cases=minimum), cases)
     else:
         check_cases(Policy(minimum_cases=minimum), cases)
+
+
+@pytest.mark.parametrize(
+    ("span", "clock", "is_quiet"),
+    [
+        ("08:00-18:00", "07:59", False),
+        ("08:00-18:00", "08:00", True),
+        ("08:00-18:00", "18:00", False),
+        ("22:30-06:00", "23:00", True),
+        ("22:30-06:00", "05:59", True),
+        ("22:30-06:00", "12:00", False),
+    ],
+)
+def test_quiet_hours_hold_also_over_midnight(span, clock, is_quiet):
+    policy, now = Policy(quiet_hours=[span]), datetime.fromisoformat(f"2026-03-01T{clock}")
+    if is_quiet:
+        with pytest.raises(PolicyRefusal, match=f"It is {clock}"):
+            check_order(policy, order(), now=now)
+    else:
+        check_order(policy, order(), now=now)
+
+
+@pytest.mark.parametrize("text", ["8-18", "08:00", "25:00-26:00", ""])
+def test_quiet_hours_that_are_no_times_are_named(text):
+    with pytest.raises(ConfigError, match=f"quiet_hours holds '{text}'"):
+        check_order(Policy(quiet_hours=[text]), order())
+
+
+def test_only_the_first_rounds_state_is_held_against_the_allow_list():
+    state = {"decoder/weight": torch.ones(2)}
+    known, other = Policy(initialisations=[tensors_digest(state)]), Policy(initialisations=["0" * 64])
+    check_order(known, replace(order(), state=state))
+    check_order(other, replace(order(2), state=state))
+    check_order(other, replace(order(), state=state, subset="test"))
+    for policy, sent in ((other, state), (known, {"decoder/weight": torch.zeros(2)})):
+        with pytest.raises(PolicyRefusal) as refusal:
+            check_order(policy, replace(order(), state=sent))
+        assert refusal.value.code == "declined.initialisation"

@@ -7,6 +7,7 @@ import pytest
 from common.config.load import CONFIGS, compose_run, step_from_json, step_to_json
 from common.config.rules import broken_rules
 from common.errors import ConfigError, UnknownName
+from common.tasks import build_task
 
 CURRICULA = sorted(path.stem for path in (CONFIGS / "curriculum").glob("*.yaml"))
 
@@ -66,3 +67,35 @@ def test_a_step_from_the_network_cannot_name_code():
 def test_each_yaml_begins_with_what_it_is_for(path):
     lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
     assert lines[0].startswith("# ") and len(lines[0]) > 20
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["task@steps.relapse.task=cox"], "a single case has no Cox loss"),
+        (["steps.relapse.selection.metric=c_index_across_centers"], "which only a simulation has. Use 'c_index'"),
+        (["steps.hpv.task.target=outcome"], "its task predicts 'outcome'; it can be findings, hpv, n_stage, t_stage"),
+        (["steps.hpv.task.form=ordinal"], "a task of form ordinal needs two classes or more"),
+        (["steps.hpv.task.form=multi_label"], "'hpv' is one fact per patient"),
+        (["steps.hpv.task.classes=[yes,no]"], "a binary task has one class"),
+        (["steps.hpv.task.imbalance=weights"], "task.weights has 0 entries for 1 classes"),
+        (["steps.hpv.task.imbalance=odd"], "imbalance: counts, none, weights"),
+        (["backbone=ngrams"], "adapts the text side, but hashed n-grams have no layers"),
+        (["backbone.text=bert"], "backbone.text is 'bert'; it can be ngrams, own"),
+    ],
+)
+def test_a_task_that_cannot_work_is_said_in_a_sentence(overrides, sentence):
+    problems = broken_rules(compose_run(["curriculum=diagnosis", *overrides]))
+    assert any(sentence in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize("task", ["cox", "hazard", "mtlr", "hpv", "t_stage", "n_stage"])
+def test_every_task_file_builds_its_task(task):
+    slot = "relapse" if task in ("cox", "hazard", "mtlr") else "hpv"
+    run = compose_run(["curriculum=diagnosis", f"task@steps.{slot}.task={task}", f"steps.{slot}.selection.metric=nll"])
+    assert broken_rules(run) == [] and build_task(run.steps[slot].task).outputs >= 1
+
+
+def test_hashed_text_goes_with_adapters_of_the_image_side():
+    slots = [f"adapter@steps.{name}.adapter=ngram_prognosis" for name in ("relapse", "hpv")]
+    assert broken_rules(compose_run(["curriculum=diagnosis", "backbone=ngrams", *slots])) == []

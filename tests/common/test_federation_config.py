@@ -13,7 +13,8 @@ from common.config.schema import FEDERATIONS
 @pytest.mark.parametrize("kind", sorted(FEDERATIONS))
 def test_every_federation_composes_and_travels(kind):
     assert (CONFIGS / "federation" / f"{kind}.yaml").is_file()
-    run = compose_run(["curriculum=quickstart", f"federation@steps.relapse.federation={kind}"])
+    exact = ["adapter@steps.relapse.adapter=linear", "task@steps.relapse.task=hazard"] if kind == "newton" else []
+    run = compose_run(["curriculum=quickstart", f"federation@steps.relapse.federation={kind}", *exact])
     step = run.steps["relapse"]
     assert type(step.federation) is FEDERATIONS[kind]
     assert step_from_json(step_to_json(step)).federation == step.federation
@@ -21,7 +22,7 @@ def test_every_federation_composes_and_travels(kind):
 
 
 def test_every_rule_has_a_place_among_what_can_work_together():
-    assert set(FEDERATIONS) == COORDINATE | SERVER_OPTIMIZERS | CONTROLLED | CHOOSES_WEIGHTS
+    assert set(FEDERATIONS) - {"newton"} == COORDINATE | SERVER_OPTIMIZERS | CONTROLLED | CHOOSES_WEIGHTS
 
 
 @pytest.mark.parametrize(

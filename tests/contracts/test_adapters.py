@@ -18,15 +18,21 @@ from common.config.schema import (
     Adapter,
     ClassificationTask,
     DecoderPart,
+    FullPart,
     FusionPart,
+    JoinPart,
     LoraPart,
     MlpPart,
     PatchEmbedPart,
     PrognosisTask,
+    ResolutionPart,
     SegmentationTask,
     SkipPart,
+    StandInPart,
     Step,
+    View,
 )
+from common.errors import FedgraftError
 from common.model import AdaptedModel
 
 
@@ -43,7 +49,27 @@ def ct_clip() -> Backbone:
         return CtClip(replace(MINI, image=image, text=text, dim_latent=16)).freeze()
 
 
-BACKBONES: dict[str, Callable[[], Backbone]] = {"ct_clip": ct_clip, "tiny": TinyBackbone}
+def unetr() -> Backbone:
+    """UNETR's ViT at four narrow layers, with random weights."""
+    from common.backbones.unetr import Unetr, UnetrConfig
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Unetr(UnetrConfig((16, 16, 16), (8, 8, 8), hidden=16, feedforward=24, layers=4, heads=2)).freeze()
+
+
+def swin_unetr() -> Backbone:
+    """Swin UNETR's encoder with one narrow block a stage, with random weights."""
+    from common.backbones.swin_unetr import SwinConfig, SwinUnetr
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SwinUnetr(SwinConfig(6, depths=(1, 1, 1, 1), heads=(1, 2, 3, 3), window=(4, 4, 4))).freeze()
+
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "ct_clip": ct_clip, "swin_unetr": swin_unetr, "tiny": TinyBackbone, "unetr": unetr,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,6 +80,7 @@ class Row:
         parts: what the step attaches.
         before: the same step without the new parts, where that model accepts the same inputs: attaching must not
             change a bit of its output. None: there is no "before".
+        beside: it needs a backbone that takes tokens of several modalities beside each other.
     """
 
     parts: dict
@@ -61,6 +88,7 @@ class Row:
     modalities: tuple[str, ...]
     before: dict | None = None
     before_modalities: tuple[str, ...] = ()
+    beside: bool = False
 
 
 SURVIVAL, TUMOUR = PrognosisTask(bins=4, horizon_days=40), SegmentationTask()
@@ -68,6 +96,13 @@ MLPS = {"image": MlpPart(width=6), "text": MlpPart(input="text", width=6)}
 DECODER = {"decoder": DecoderPart(features=2)}
 ALL, IMAGES = ("CT", "PET", "EHR"), ("CT", "PET")
 LORA = {"within": LoraPart(rank=2)}
+PATHWAY = {
+    "stem": PatchEmbedPart(init="copy"), "join": JoinPart(), "ct": StandInPart(modality="CT"), "pet": StandInPart(),
+    "skip": SkipPart(features=2),
+}  # fmt: skip
+ATTENTION_WEIGHTS = (
+    r".*\.(to_q|to_out|qkv|proj|out_proj)\.weight"  # of the image side, whatever the backbone calls them
+)
 ROWS = {
     "head": Row({}, ClassificationTask(classes=["a", "b"]), ("CT",)),
     "mlp": Row(MLPS, SURVIVAL, ALL),
@@ -86,13 +121,48 @@ ROWS = {
     "stem_copied": Row({**DECODER, "stem": PatchEmbedPart(init="copy")}, TUMOUR, IMAGES),
     "skip": Row({**DECODER, "skip": SkipPart(features=2)}, TUMOUR, IMAGES, DECODER, ("CT",)),
     "pet_prognosis": Row({**MLPS, "stem": PatchEmbedPart()}, SURVIVAL, ALL, MLPS, ("CT", "EHR")),
+    "fusion_attention": Row({**MLPS, "fusion": FusionPart(width=6, mode="attention")}, SURVIVAL, ALL),
+    "decoder_light": Row({"decoder": DecoderPart(features=2, style="light")}, TUMOUR, ("CT",)),
+    "decoder_linear": Row(
+        {"decoder": DecoderPart(style="linear"), "within": LoraPart(sites=["image_attention"])}, TUMOUR, ("CT",)
+    ),
+    "full": Row({**DECODER, "full": FullPart(tensors=ATTENTION_WEIGHTS)}, TUMOUR, ("CT",), DECODER, ("CT",)),
+    "full_scratch": Row({**DECODER, "full": FullPart(tensors=ATTENTION_WEIGHTS, scratch=True)}, TUMOUR, ("CT",)),
+    "resolution": Row({**DECODER, "stem": ResolutionPart()}, TUMOUR, ("CT",), DECODER, ("CT",)),
+    "resolution_patch": Row({**DECODER, "stem": ResolutionPart(patch=[4, 8, 4])}, TUMOUR, ("CT",)),
+    "pet_beside": Row({**DECODER, "stem": PatchEmbedPart(init="copy", place="beside")}, TUMOUR, IMAGES, beside=True),
+    "pet_joined": Row({**DECODER, **PATHWAY}, TUMOUR, IMAGES, DECODER, ("CT",)),
     "everything": Row(
         {**DECODER, "within": LoraPart(sites=["image_attention"], dora=True), "stem": PatchEmbedPart(),
          "skip": SkipPart(features=2)}, TUMOUR, IMAGES, DECODER, ("CT",),
     ),
 }  # fmt: skip
-TABLE = [pytest.param(b, a, id=f"{b}-{a}") for b, a in product(BACKBONES, ROWS)]
-BATCH, SIZE = 4, (16, 16, 16)
+BESIDE = ("tiny", "unetr")
+BATCH = 4
+
+
+def exists(backbone: str, row: str) -> bool:
+    """Whether the architecture has a place for the adapter; `test_what_cannot_be_is_refused_in_a_sentence`."""
+    if backbone == "swin_unetr" and row == "resolution_patch":
+        return False
+    return backbone in BESIDE or not ROWS[row].beside
+
+
+TABLE = [pytest.param(b, a, id=f"{b}-{a}") for b, a in product(BACKBONES, ROWS) if exists(b, a)]
+
+
+def size_of(backbone: Backbone) -> list[int]:
+    """Voxels of a test volume: two tokens a side, or the smallest that fits."""
+    return [max(16, side) for side in backbone.multiple]
+
+
+def fitted(part, backbone: Backbone):
+    """A part as it can be on a backbone: its own sites, and positions where there are any outside the blocks."""
+    if isinstance(part, LoraPart):
+        return replace(part, sites=[site for site in part.sites if site in backbone.sites])
+    if isinstance(part, ResolutionPart) and len(set(backbone.levels)) > 1:
+        return replace(part, position=False)
+    return part
 
 
 @pytest.fixture(scope="module")
@@ -102,22 +172,26 @@ def backbones() -> dict[str, Backbone]:
 
 def model_of(backbone: Backbone, row: Row, *, before: bool = False, seed: int = 3) -> AdaptedModel:
     parts, modalities = (row.before or {}, row.before_modalities) if before else (row.parts, row.modalities)
-    step = Step(name="contract", task=row.task, modalities=list(modalities), adapter=Adapter(dict(parts)))
+    view = View(size=size_of(backbone), window=size_of(backbone))
+    adapter = Adapter({name: fitted(part, backbone) for name, part in parts.items()})
+    step = Step(name="contract", task=row.task, modalities=list(modalities), adapter=adapter, view=view)
     return AdaptedModel(backbone, step, seed=seed)
 
 
 def batch_of(backbone: Backbone, row: Row, *, mixed: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Seeded inputs of four cases; ``mixed``: each case lacks something else, the last one everything but one."""
+    """Seeded inputs of four cases; ``mixed``: each lacks something else, and the last everything but one modality."""
     generator = torch.Generator().manual_seed(0)
     inputs: dict[str, Tensor] = {
-        m: torch.rand((BATCH, 1, *SIZE), generator=generator) * 2 - 1 for m in row.modalities if m != "EHR"
+        m: torch.rand((BATCH, 1, *size_of(backbone)), generator=generator) * 2 - 1 for m in row.modalities if m != "EHR"
     }
     if "EHR" in row.modalities:
         inputs["EHR"] = backbone.tokenizer(["63 year old man.", "smoker.", "hpv positive.", "weight 80 kg."])
     present = {m: torch.ones(BATCH, dtype=torch.bool) for m in inputs}
     if mixed:
-        for case, modality in enumerate(row.modalities[:-1] if len(row.modalities) > 1 else ()):
-            present[modality][[case, BATCH - 1]] = False
+        for case, modality in enumerate(row.modalities if len(row.modalities) > 1 else ()):
+            present[modality][case] = False
+        for modality in row.modalities[:-1]:
+            present[modality][BATCH - 1] = False
         for modality, flags in present.items():
             inputs[modality][~flags] = 0
     return inputs, present
@@ -152,14 +226,16 @@ def test_only_own_tensors_train_and_all_of_them_can(backbones, backbone, row):
     before = tensors_digest(backbone.state_dict())
     model = model_of(backbone, row)
     start = model.state()
-    inputs, present = batch_of(backbone, row)
+    inputs, present = batch_of(backbone, row, mixed="pet" in row.parts)  # stand-ins work where something is missing
     train(model, inputs, present, steps=3)
-    twin = {
+    own = {name.partition("/")[2] for name in start if name.startswith("full/")}
+    frozen = {
         name.replace(".base_layer", "").replace(".parametrizations.weight.original", ".weight"): t
         for name, t in model.backbone.state_dict().items()
-        if "lora_" not in name
+        if "lora_" not in name and name not in own
     }
-    assert tensors_digest(backbone.state_dict()) == tensors_digest(twin) == before
+    kept = {name: t for name, t in backbone.state_dict().items() if name not in own}
+    assert tensors_digest(frozen) == tensors_digest(kept) and tensors_digest(backbone.state_dict()) == before
     # A stem that starts at zero needs one step before the gradient reaches its convolution; three are enough for all.
     still = [name for name, tensor in model.state().items() if same_bits(tensor, start[name])]
     assert still == sorted(set(start) - trained_tensors(start, model.specs, round=None))
@@ -252,10 +328,51 @@ def test_a_later_step_leaves_earlier_outputs_bit_identical(backbones, backbone):
     earlier = train(model_of(backbone, row), inputs, present)
     with torch.no_grad():
         before, state = earlier(inputs, present), earlier.state()
-    for later in ("everything", "lora", "dora", "fusion"):
+    for later in ("everything", "lora", "dora", "fusion", "full", "resolution", "pet_joined"):
         train(model_of(backbone, ROWS[later]), *batch_of(backbone, ROWS[later]))
     rebuilt = model_of(backbone, row)
     rebuilt.load(state)
     with torch.no_grad():
         assert same_bits(before, rebuilt(inputs, present))
         assert same_bits(before, earlier(inputs, present))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "parts", "sentence"),
+    [
+        ("swin_unetr", {"decoder": DecoderPart(style="unetr")}, "set the decoder part's style to light"),
+        (
+            "swin_unetr",
+            {**DECODER, "stem": ResolutionPart(position=False, patch=[4, 4, 4])},
+            "leave the resolution",
+        ),
+        ("ct_clip", {**DECODER, "full": FullPart(tensors="vit.*")}, "'vit.\\*' matches no tensor of CtClip"),
+        ("ct_clip", {**DECODER, "full": FullPart(tensors="(")}, "is no regular expression"),
+        ("unetr", {**DECODER, "full": FullPart(), "within": LoraPart()}, "a full part trains the layers"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(backbones, backbone, parts, sentence):
+    with pytest.raises(FedgraftError, match=sentence):
+        model_of(backbones[backbone], Row(parts, TUMOUR, ("CT",)))
+
+
+def test_positions_inside_the_blocks_cannot_be_a_tasks_own(backbones):
+    step = Step("s", TUMOUR, ["CT"], adapter=Adapter({**DECODER, "stem": ResolutionPart()}))
+    with pytest.raises(FedgraftError, match="SwinUnetr has no position parameters of its own"):
+        AdaptedModel(backbones["swin_unetr"], step, seed=1)
+
+
+def test_tokens_that_cannot_stand_beside_each_other_are_refused(backbones):
+    row = ROWS["pet_beside"]
+    with pytest.raises(FedgraftError, match="cannot join modalities by 'beside'"):
+        model_of(backbones["ct_clip"], row)(*batch_of(backbones["ct_clip"], row))
+
+
+def test_a_volume_smaller_than_a_patch_and_an_adapter_of_another_task_are_refused(backbones):
+    backbone = backbones["tiny"]
+    model = model_of(backbone, ROWS["resolution_patch"])
+    volume = torch.zeros(1, 1, 2, 16, 16)
+    with pytest.raises(FedgraftError, match=r"A volume of \(2, 16, 16\) voxels .* is not a whole number of patches"):
+        model({"CT": volume}, {"CT": torch.ones(1, dtype=torch.bool)})
+    with pytest.raises(FedgraftError, match=r"does not belong to this step: .* missing: .* unexpected: .*"):
+        model.load(model_of(backbone, ROWS["lora"]).state())

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.config.load import compose_run
 from common.errors import ConfigError
@@ -98,8 +99,11 @@ def test_a_run_may_go_on_with_another_number_of_workers_but_not_of_threads(tmp_p
     run.runtime.workers += 1
     assert adapters(federate(run, tmp_path, small_centers)) == first
     run.runtime.threads += 1  # convolution gradients depend on it
-    with pytest.raises(ConfigError, match="another configuration"):
-        federate(run, tmp_path, small_centers)
+    try:
+        with pytest.raises(ConfigError, match="another configuration"):
+            federate(run, tmp_path, small_centers)
+    finally:
+        torch.set_num_threads(1)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Who takes part in a step, who does not and why; asked over a grid that answers by heart."""
 
+import numpy as np
 import pytest
 from flwr.app import Message
 
@@ -92,3 +93,29 @@ def test_a_second_node_under_the_same_name_is_left_out(caplog):
     federation = Federation(grid, patience_s=0.0)
     assert enrol(federation, order()).counts == {"A": FULL}
     assert federation.nodes == {"A": 100} and "two nodes call themselves A" in caplog.text
+
+
+def prognosis_order():
+    step = small_run(steps=["relapse"]).steps["relapse"]
+    step.centers, step.evaluate_at, step.rounds = ["*"], ["*"], 2
+    return Order(step, 1, 0, BackboneSpec(), "b", Split())
+
+
+def test_label_sums_of_the_training_centers_add_up():
+    bins = prognosis_order().step.task.bins
+    told = {"censoring_at_risk": np.full(bins, 4.0), "censoring_censored": np.ones(bins)}
+    replies = [Reply("CHUM", counts=FULL, sums=told), Reply("MDA", counts=FULL, sums=told)]
+    replies.append(Reply("HMR", counts={"train": 0, "validation": 0, "test": 2}, sums=told))  # only tests
+    replies.append(Reply("HGJ", counts=FULL))  # fewer cases than its minimum: it says nothing
+    found = enrol(Federation(Reciting(replies), patience_s=0.0), prognosis_order())
+    assert found.training == ["CHUM", "HGJ", "MDA"]
+    assert found.known["censoring_at_risk"].tolist() == [8.0] * bins
+
+
+@pytest.mark.parametrize(
+    ("sums", "code"), [({"days": np.ones(3)}, "undeclared"), ({"censoring_at_risk": np.full(12, np.nan)}, "not_finite")]
+)
+def test_label_sums_that_are_undeclared_or_not_finite_keep_a_center_out(sums, code):
+    replies = [Reply("CHUM", counts=FULL), Reply("MDA", counts=FULL, sums=sums)]
+    found = enrol(Federation(Reciting(replies), patience_s=0.0), prognosis_order())
+    assert found.training == ["CHUM"] and found.refused == {"MDA": code} and found.known == {}

@@ -1,10 +1,11 @@
 """The baselines look where the federation looks, keep what it would keep, and stay fair."""
 
+import numpy as np
 import pytest
 
 from common.backbones import backbone_digest, load_backbone
 from common.model import AdaptedModel
-from simulations.baselines import PooledCenter, Score, baseline_order, best_pass, train_pooled
+from simulations.baselines import PooledCenter, Score, baseline_order, best_pass, selection_score, train_pooled
 from tests.small import forget, open_all, small_run
 
 
@@ -58,3 +59,18 @@ def test_the_tuned_baseline_is_another_than_the_federations_schedule(small_cente
     kept, _ = trained(small_centers)
     reset, _ = trained(small_centers, reset=True)
     assert any(not kept.state[name].equal(reset.state[name]) for name in kept.state)
+
+
+def test_a_validation_value_of_which_less_is_better_is_turned():
+    step = small_run(steps=["relapse"]).steps["relapse"]
+    step.task.loss = "cox"
+    rows = [(4.0, 1, 0.5), (9.0, 0, -0.5), (6.0, 1, 0.1)]
+    observed = [
+        ({"time": np.array(t), "event": np.array(e), "risk": np.array(r), "survival": np.ones(step.task.bins)}, 2.0)
+        for t, e, r in rows
+    ]
+    values = {}
+    for metric in ("loss", "nll", "c_index"):
+        step.selection.metric = metric
+        values[metric] = selection_score(step, observed, ["CHUM"] * 3).value
+    assert values["loss"] == -2.0 and values["nll"] < 0 and values["c_index"] == 1.0

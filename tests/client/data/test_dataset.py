@@ -11,7 +11,7 @@ from torch import Tensor
 from client.data import nifti
 from client.data.cache import VolumeCache
 from client.data.dataset import CaseSet, usable
-from client.data.hecktor import find_cases
+from client.data.hecktor import Case, find_cases
 from common.batch import CT, EHR, PET
 from common.config.schema import ClassificationTask, PrognosisTask, SegmentationTask, Step, View
 from common.errors import ConfigError, DataError, UnknownName
@@ -155,3 +155,36 @@ def test_an_empty_part_is_an_empty_set(cases):
     held = CaseSet([], step(PrognosisTask(), CT, EHR), tokenizer=words)
     assert len(held) == 0 and list(held.all(4)) == []
     assert list(held.batches(4, generator=torch.Generator())) == []
+
+
+STAGED = ClassificationTask(classes=["T1", "T2", "T3", "T4"], form="ordinal", target="t_stage")
+HPV = ClassificationTask(classes=["hpv"], form="binary", target="hpv")
+RECORD = {
+    "age": 61.0, "gender": "male", "hpv": 1.0, "t_stage": "t3", "n_stage": "n1", "m_stage": "m0", "chemotherapy": 1.0,
+    "surgery": 0.0, "treatment": "chemoradiotherapy", "tobacco": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "told"),
+    [(HPV, 1.0, {"t3", "n1"}), (STAGED, 2.0, {"hpv"}), (PrognosisTask(), None, {"hpv", "t3", "chemoradiotherapy"})],
+)
+def test_a_target_and_its_proxies_reach_neither_the_record_nor_the_report(task, label, told):
+    seen: list[str] = []
+    case = Case("CHUM-001", "CHUM", {}, None, RECORD, 400.0, 1, None, None)
+    step = Step(name="s", task=task, modalities=[EHR])
+    cases = CaseSet([case], step, tokenizer=lambda texts: words(seen.extend(texts) or texts))
+    [text] = seen
+    assert told <= set(text.split()) and "tobacco" in text
+    hidden = {HPV.target: ("hpv", "chemo", "surgery"), STAGED.target: ("t3", "n1", "m0", "chemo", "surgery")}
+    assert not any(word in text for word in hidden.get(getattr(task, "target", ""), ()))
+    target = next(cases.all(1)).target
+    if label is not None:
+        assert target["labels"].tolist() == [[label]]
+    assert not any(word in text for word in ("relapse", "400", "chum"))
+
+
+def test_an_unknown_stage_is_no_label_and_an_unknown_status_is_no_case():
+    case = Case("CHUM-001", "CHUM", {}, None, {"age": 50.0, "t_stage": "t0"}, None, None, None, None)
+    assert not usable(case, Step(name="s", task=STAGED, modalities=[EHR]))
+    assert not usable(case, Step(name="s", task=HPV, modalities=[EHR]))

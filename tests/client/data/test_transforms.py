@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.data.transforms import augment, random_window
+from client.data.transforms import augment, drawn, random_window
 from common.batch import CT, PET, Batch
 
 
@@ -79,3 +79,48 @@ def test_without_a_mask_windows_are_anywhere():
         for s in range(200)
     }
     assert len(corners) == 8
+
+
+# ------------------------------------------------------------------------------------------------- modality draw
+
+
+def test_one_draw_decides_for_the_whole_batch_and_hides_the_rest():
+    batch = batch_of(4)
+    batch.present[PET][:] = True
+    shown = {
+        tuple(bool(part.present[m].all()) for m in (CT, PET))
+        for part in (drawn(batch, {"CT+PET": 1, "CT": 1, "PET": 1}, generator=seeded(i)) for i in range(20))
+    }
+    assert shown == {(True, True), (True, False), (False, True)}
+    alone = drawn(batch, {"PET": 1.0, "CT": 0.0}, generator=seeded(0))
+    assert not alone.present[CT].any() and not alone.inputs[CT].any()
+    assert torch.equal(alone.inputs[PET], batch.inputs[PET]) and alone.target is batch.target
+
+
+def test_a_case_without_the_drawn_image_shows_what_it_has():
+    batch = batch_of(4)  # every second case has PET
+    pet = drawn(batch, {"PET": 1.0, "CT": 1e-9}, generator=seeded(0))
+    assert pet.present[PET].tolist() == [True, False, True, False]
+    assert pet.present[CT].tolist() == [False, True, False, True]
+    only_ct = Batch({CT: batch.inputs[CT]}, {CT: batch.present[CT]}, {})
+    assert drawn(only_ct, {"CT+PET": 0.6, "CT": 0.2, "PET": 0.2}, generator=seeded(3)).present[CT].all()
+
+
+def test_shares_follow_the_weights_and_the_seed():
+    batch = batch_of(1)
+    batch.present[PET][:] = True
+    weights = {"CT+PET": 0.6, "CT": 0.2, "PET": 0.2}
+
+    def draws(seed):
+        generator = seeded(seed)
+        parts = [drawn(batch, weights, generator=generator) for _ in range(400)]
+        return [(bool(p.present[CT]), bool(p.present[PET])) for p in parts]
+
+    found = draws(0)
+    assert found == draws(0) != draws(1)
+    assert 200 < found.count((True, True)) < 280 and 50 < found.count((True, False)) < 110
+
+
+def test_without_a_draw_a_batch_is_the_very_same():
+    batch = batch_of(2)
+    assert drawn(batch, {}, generator=seeded(0)) is batch

@@ -9,12 +9,12 @@ from torch import nn
 from common.adapters import Surroundings, build_part
 from common.adapters.decoder import Decoder, level_scales
 from common.adapters.patch_embed import build_stem
-from common.adapters.skip import Skip
+from common.adapters.pet_pathway import Skip
 from common.backbones.tiny import TinyBackbone
 from common.config.schema import LoraPart, MlpPart, PatchEmbedPart
 from common.errors import AdapterError, UnknownName
 
-TINY = Surroundings(TinyBackbone(), 3, 8)
+TINY = Surroundings(TinyBackbone(), 3, (8,), (8, 8, 8), (16, 16, 16))
 
 
 def test_short_axes_are_doubled_last():
@@ -82,7 +82,7 @@ def test_no_part_holds_batch_norm():
 
 def test_what_does_not_fit_is_refused_in_a_sentence():
     with pytest.raises(
-        UnknownName, match=r"Unknown adapter part 'lora'. Known: decoder, fusion, lora, mlp, patch_embed, skip"
+        UnknownName, match=r"Unknown adapter part 'lora'. Known: decoder, full, fusion, join, linear, lora, mlp"
     ):
         build_part(LoraPart(), TINY)  # injected, never built on its own
     with pytest.raises(UnknownName, match=r"Unknown input of an mlp part 'images'. Known: image, text."):

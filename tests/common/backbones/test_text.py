@@ -1,9 +1,17 @@
-"""The mini tokenizer and the folder tokenizer."""
+"""The mini tokenizer, the folder tokenizer and the bag of words."""
 
 import pytest
 import torch
 
-from common.backbones.text import SPECIALS, FolderTokenizer, MiniTokenizer, make_vocabulary, read_vocabulary
+from common.backbones.text import (
+    SPECIALS,
+    BagOfWords,
+    FolderTokenizer,
+    HashTokenizer,
+    MiniTokenizer,
+    make_vocabulary,
+    read_vocabulary,
+)
 from common.errors import BackboneError
 
 
@@ -75,3 +83,18 @@ def test_a_local_bert_folder_is_read_like_ct_clip_reads_it(tmp_path):
 def test_without_a_folder_the_released_text_side_says_what_to_do(folder, advice):
     with pytest.raises(BackboneError, match=advice):
         FolderTokenizer(folder, positions=8)(["lung"])
+
+
+def test_a_bag_of_words_knows_which_words_a_report_has_and_nothing_else():
+    tokenizer, bag = HashTokenizer(256, punctuation=False), BagOfWords(256)
+    ids = tokenizer(["Smoker. HPV positive.", "hpv, positive smoker smoker", "smoker"])
+
+    one, again, other = bag(ids)
+
+    assert torch.equal(one, again)  # order, case, repetition and punctuation do not matter
+    assert one.sum() == 3
+    assert other.sum() == 1
+    assert torch.equal(one * other, other)
+    assert bag(tokenizer(["", ""])).sum() == 0
+    assert tokenizer([]).shape == (0, 1)
+    assert HashTokenizer(256)(["smoker."]) != HashTokenizer(256)(["smoker"])

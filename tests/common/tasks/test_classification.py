@@ -141,9 +141,8 @@ def test_temperature_from_federated_sums_calibrates_and_keeps_the_ranks(form):
     honest = torch.randn(3000, task.outputs, generator=generator)
     honest = honest.sort(dim=1, descending=True).values if form == "ordinal" else honest
     shares = task.probabilities(honest)
-    labels = (
-        torch.bernoulli(shares, generator=generator) if form == "binary" else torch.multinomial(shares, 1, generator=generator)
-    )  # fmt: skip
+    draw = torch.bernoulli if form == "binary" else lambda shares, generator: shares.multinomial(1, generator=generator)
+    labels = draw(shares, generator=generator)
     observed = task.observe(4 * honest, batch_of(labels.tolist()))
     sums = merge_sums([task.sums(observed[:700]), task.sums(observed[700:])])
     known = task.calibrate(sums)
@@ -162,5 +161,5 @@ def test_a_target_and_its_proxies_are_withheld():
 
 
 def test_an_unknown_form_is_refused_with_the_options():
-    with pytest.raises(UnknownName, match="'multiclass'. Known: binary, multi_class, multi_label, ordinal"):
+    with pytest.raises(UnknownName, match=r"'multiclass'. Known: binary, multi_class, multi_label, ordinal"):
         build_task(ClassificationTask(form="multiclass"))

@@ -262,3 +262,39 @@ def test_colours_follow_the_reader_light_or_dark(render, events):
 def test_a_report_needs_at_least_one_run_of_events(render, events):
     with pytest.raises(LedgerError, match="at least one arm"):
         render({"federated": results(events)})
+
+
+def test_calibration_shows_a_disc_per_bin_and_the_mean_distance(render, events):
+    html = render(events)
+    page = Page(html)
+    assert html.count('class="disc"') == 6 and "relapse within 30 months" in page.text
+    away = abs(0.3) + abs(1.4 - 2.1) + abs(1.5 - 1.0) + abs(1.8 - 2.4) + abs(1.3 - 1.2) + abs(0.85 - 1.15)
+    assert f"Mean distance from the line (ECE) {away / 27:.3f}" in page.text
+
+
+def test_a_forest_has_a_row_per_center_and_the_pooled_one_last(render, events):
+    for row in (row for event in events for row in event.get("scores", []) if row["value"] is not None):
+        row.update({"low": row["value"] - 0.11, "high": row["value"] + 0.08} if row["task"] == "relapse" else {})
+    html = render(events)
+    [forest] = [svg for svg in re.findall(r'<svg class="chart forest".*?</svg>', html, re.S) if "C-index" in svg]
+    names = re.findall(r'text-anchor="end" class="[^"]*">([^<]+)<', forest)
+    assert names == ["CHUM", "CHUP", "CHUS", "CHUV", "MDA", "HGJ", "HMR", "all, pooled"]
+    assert forest.count('class="whisker"') == 6  # HGJ has no comparable pair, HMR is suppressed
+    assert "— (3 cases)" in forest and "— suppressed" in forest and "rotate(45" in forest
+
+
+def test_a_run_without_calibration_has_no_such_section(render, events):
+    for event in events:
+        for counts in event.get("curves", {}).values():
+            counts.pop("reliability")
+    html = render(events)
+    page = Page(html)
+    assert "Are the probabilities right?" not in page.text and "Log-rank test" in page.text
+
+
+def test_a_task_that_counts_no_survival_may_be_calibrated(render, events):
+    bins = {"cases": [4.0] + [0.0] * 9, "predicted": [0.2] + [0.0] * 9, "observed": [1.0] + [0.0] * 9}
+    events[-2]["curves"]["hpv"] = {"reliability": bins, "temperature": 1.73}
+    html = render(events)
+    page = Page(html)
+    assert "temperature of 1.73" in page.text and html.count("Log-rank test") == 1

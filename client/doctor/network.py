@@ -1,0 +1,122 @@
+"""The way to the coordinator: names, connection, TLS, clock, and this node's own key. Nothing is sent but a request."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import ssl
+import stat
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from client.center import CenterConfig
+from client.doctor.finding import ERROR, NOTE, WARNING, Finding
+from common.errors import ConfigError
+
+TIMEOUT_S = 5.0
+EXPIRES_SOON_DAYS = 30
+AHEAD_S, BEHIND_S = 4.0, 300.0  # Flower refuses a node whose signed time is 5 s early or 305 s late
+
+
+def check_network(config: CenterConfig) -> Iterator[Finding]:
+    """Everything between this machine and the coordinator, and whether the node runs."""
+    from client.tools.health import probe
+
+    if not config.server:
+        yield Finding(NOTE, "network", "No server is set: this is a center of a simulation.")
+        return
+    yield from _key(Path(config.key))
+    yield from _server(config)
+    answer = probe(config.health)
+    yield Finding(NOTE, "network", f"The node on this machine: {answer}.")
+
+
+def _key(path: Path) -> Iterator[Finding]:
+    from client.tools.init import load_key
+
+    try:
+        load_key(path)
+    except ConfigError as error:
+        yield Finding(ERROR, "network", "This node has no private key that can be read.", str(error))
+        return
+    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        yield Finding(ERROR, "privacy", "Others on this machine may read the node's private key.", f"chmod 600 {path}")
+
+
+def _server(config: CenterConfig) -> Iterator[Finding]:
+    host, _, port = config.server.rpartition(":")
+    try:
+        context = ssl.create_default_context(cafile=config.server_certificate or None)
+    except (OSError, ssl.SSLError):
+        yield Finding(
+            ERROR,
+            "network",
+            "The file of the coordinator's certificate authority is missing or no certificate.",
+            f"Ask the coordinator for it and put it at {config.server_certificate}.",
+        )
+        return
+    connection = http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=TIMEOUT_S, context=context)
+    try:
+        connection.connect()
+        yield from _certificate(connection.sock)
+        connection.request("GET", "/health")
+        yield from _answer(connection.getresponse())
+    except (OSError, http.client.HTTPException) as error:
+        yield _unreachable(config, error)
+    finally:
+        connection.close()
+
+
+def _certificate(connection: ssl.SSLSocket) -> Iterator[Finding]:
+    ends = ssl.cert_time_to_seconds(str((connection.getpeercert() or {}).get("notAfter")))
+    days = int((ends - time.time()) // 86_400)
+    if days < EXPIRES_SOON_DAYS:
+        yield Finding(
+            WARNING,
+            "network",
+            f"The coordinator's certificate ends in {days} days.",
+            "Tell the coordinator to renew it.",
+        )
+    yield Finding(NOTE, "network", f"TLS handshake with the coordinator: {connection.version()}, {days} days left.")
+
+
+def _answer(response: http.client.HTTPResponse) -> Iterator[Finding]:
+    if response.status == 200:
+        yield Finding(NOTE, "network", "The coordinator answers and says that it is healthy.")
+    elif response.status in (403, 404):
+        yield Finding(NOTE, "network", "The coordinator answers; it does not show its health to hospitals.")
+    else:
+        yield Finding(
+            WARNING, "network", f"The coordinator answers with HTTP {response.status}.", "Ask whether its server runs."
+        )
+    date = response.headers.get("Date")
+    if date is None:
+        return
+    ahead = time.time() - parsedate_to_datetime(date).timestamp() - 1.0  # the header drops up to a second
+    if ahead > AHEAD_S or ahead < -BEHIND_S:
+        yield Finding(
+            ERROR,
+            "network",
+            f"This machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the coordinator's.",
+            "Keep both with NTP: Flower refuses a node whose clock is 5 s ahead or 305 s behind.",
+        )
+
+
+def _unreachable(config: CenterConfig, error: Exception) -> Finding:
+    """The reason in words, and whom to ask."""
+    what, remedy = "does not answer", "Ask the coordinator whether the server runs, and your IT for the way out."
+    if isinstance(error, socket.gaierror):
+        what, remedy = "has a name that this machine cannot resolve", "Check server, and your DNS."
+    elif isinstance(error, ssl.SSLCertVerificationError):
+        what = f"shows a certificate that is not trusted ({error.verify_message})"
+        remedy = "Check that server_certificate is theirs and that server is the name in the certificate."
+    elif isinstance(error, ssl.SSLError):
+        what, remedy = "does not speak TLS", "Never connect without it: check host and port, then ask the coordinator."
+    elif isinstance(error, ConnectionRefusedError):
+        what = "refuses the connection"
+    elif isinstance(error, TimeoutError):
+        what, remedy = f"does not answer within {TIMEOUT_S:g} s", "Ask your IT for outbound TCP to that port."
+    return Finding(ERROR, "network", f"The coordinator {config.server} {what}.", remedy)

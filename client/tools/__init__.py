@@ -1,0 +1,15 @@
+"""The hospital's commands: one file each, named in `COMMANDS`; imported one at a time, so that --help is instant."""
+
+from __future__ import annotations
+
+COMMANDS = {  # command -> what it is for, in the order in which a hospital meets them
+    "init": "write center.yaml and make this node's key pair",
+    "prepare": "turn DICOM CT, PET and RTSTRUCT into the HECKTOR layout, without identifiers",
+    "doctor": "find everything that can go wrong before a round, with its remedy",
+    "describe": "show what the server may learn of this center: counts only",
+    "start": "start this hospital's node; it only ever connects outwards",
+    "health": "ask the running node whether it is alive",
+    "audit": "verify and print what left this site",
+    "predict": "use a learned adapter on this hospital's own images, without any server",
+    "erase": "remove a patient from caches, buffers and future splits",
+}

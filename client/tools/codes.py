@@ -1,0 +1,68 @@
+"""Codes of patients: CENTER-001, CENTER-002, … instead of hospital numbers; the table of both stays in the vault.
+
+New patients are numbered in the order of a keyed hash whose secret is in the vault too, so that a code tells neither
+the order of admission nor of names. A patient who has a code keeps it. A code that was given is never given again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from common.errors import DataError
+from common.files import write_json
+
+FILE = "codes.json"
+
+
+def codes_for(vault: Path, center: str, patients: Iterable[str]) -> dict[str, str]:
+    """A code for every hospital number, old ones as they were; the table is written before this returns.
+
+    Raises:
+        DataError: the table is damaged: making it anew would give old patients new codes.
+    """
+    table = _read(vault)
+    known: dict[str, str] = table["codes"]
+    key = bytes.fromhex(table["secret"])
+    new = sorted(set(patients) - set(known), key=lambda p: hmac.new(key, p.encode(), hashlib.sha256).digest())
+    for number, patient in enumerate(new, start=table["last"] + 1):
+        known[patient] = f"{center}-{number:03d}"
+    table["last"] += len(new)
+    _write(vault, table)
+    return {patient: known[patient] for patient in sorted(set(patients))}
+
+
+def forget_code(vault: Path, code: str) -> int:
+    """Remove a code's entry; how many were there (0 or 1)."""
+    if not (vault / FILE).exists():
+        return 0
+    table = _read(vault)
+    kept = {patient: known for patient, known in table["codes"].items() if known != code}
+    removed = len(table["codes"]) - len(kept)
+    _write(vault, {**table, "codes": kept})
+    return removed
+
+
+def _read(vault: Path) -> dict[str, Any]:
+    path = vault / FILE
+    if not path.exists():
+        return {"secret": secrets.token_hex(16), "last": 0, "codes": {}}
+    try:
+        table = json.loads(path.read_text())
+        return {"secret": str(table["secret"]), "last": int(table["last"]), "codes": dict(table["codes"])}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"The table of patients' codes, {path}, cannot be read ({type(error).__name__}); restore it from a backup "
+            "of the vault: made anew it would give the same patients other codes."
+        ) from error
+
+
+def _write(vault: Path, table: dict[str, Any]) -> None:
+    vault.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_json(vault / FILE, table)
+    (vault / FILE).chmod(0o600)

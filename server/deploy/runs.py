@@ -1,0 +1,138 @@
+"""A curriculum over real hospitals: submitted to the SuperLink, followed through its ledger, resubmitted after a crash.
+
+Flower marks a run failed when its ServerApp or SuperLink dies, and keeps nothing of it. The run folder does: a new run
+over the same folder continues after the last finished round.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.config.load import compose_run
+from common.config.rules import check_run
+from common.config.schema import Run
+from common.errors import RoundFailed
+from common.ledger import Ledger
+from server.deploy.control import LinkUnreachable, RunState, control
+from server.deploy.place import Deployment
+from server.finish import verify_in_fresh_process, write_outputs
+from server.folder import RunFolder
+from server.narration import Narrator
+
+POLL_S = 1.0
+PATIENCE_S = 180.0  # for a SuperLink that is starting again
+FRUITLESS = {True: 2, False: 10}  # runs without one finished round more that are tried: after an exception, a crash
+
+
+def run_curriculum_here(
+    place: Deployment, overrides: Sequence[str], *, say: Callable[[str], None] = print
+) -> RunFolder:
+    """Run or resume a curriculum over the enrolled hospitals, to its report.
+
+    Raises:
+        RoundFailed: several runs in a row ended without progress; the sentence says how the last one did.
+    """
+    run = compose_run(list(overrides))
+    check_run(run)
+    folder = RunFolder(place.runs / run.name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    story, fruitless = Follower(folder, run, say), 0
+    while unfinished(run, folder):
+        before = rounds_done(folder)
+        state = _run_once(place, run, folder, overrides, story)
+        if not unfinished(run, folder):
+            break
+        fruitless = fruitless + 1 if rounds_done(folder) == before else 0
+        if fruitless >= FRUITLESS["exception" in state.details]:
+            raise RoundFailed(
+                f"Flower's run ended before step '{unfinished(run, folder)[0]}' was finished: "
+                f"{state.details or state.outcome} (its log is {place.logs / 'executor.log'}). Start the same command "
+                "again to continue after the last finished round."
+            )
+        say(f"the run {state.outcome or 'ended'}: {state.details or 'no reason given'}; it is resumed")
+    if not Ledger(folder.ledger).events("verified"):
+        verify_in_fresh_process(folder.path)
+    write_outputs(folder.path)
+    return folder
+
+
+def unfinished(run: Run, folder: RunFolder) -> list[str]:
+    """Steps that the ledger does not hold."""
+    ledger = Ledger(folder.ledger)
+    return [name for name in run.steps if not ledger.finished(name)]
+
+
+def rounds_done(folder: RunFolder) -> int:
+    """Finished rounds and steps: what a resumed run does not repeat."""
+    ledger = Ledger(folder.ledger)
+    return len(ledger.events("round_finished")) + len(ledger.events("step_finished"))
+
+
+class Follower:
+    """Tells what a ledger gained since it was last looked at."""
+
+    def __init__(self, folder: RunFolder, run: Run, say: Callable[[str], None]):
+        self.folder, self.run = folder, run
+        self.narrator = Narrator(None, say=say)
+        self.told = len(Ledger(folder.ledger).events())
+
+    def look(self) -> None:
+        """Tell the new events."""
+        events = Ledger(self.folder.ledger).events()
+        for event in events[self.told :]:
+            self._tell(event)
+        self.told = len(events)
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        if event["kind"] == "step_started":
+            self.narrator.step_started(event)
+        elif event["kind"] == "round_finished":
+            self.narrator.round_finished(event, of=self.run.steps[event["step"]].rounds)
+        elif event["kind"] == "step_finished":
+            self.narrator.step_finished(event)
+        elif event["kind"] == "run_resumed":
+            self.narrator.say("resumed after the last finished round")
+
+
+def _run_once(place: Deployment, run: Run, folder: RunFolder, overrides: Sequence[str], story: Follower) -> RunState:
+    """Start a Flower run over the folder, or join the one that is under way, and follow it to its end."""
+    mine = str(folder.path.resolve())
+    config = {
+        "overrides": shlex.join([*overrides, *absolute(run)]),
+        "run-dir": mine,
+        "nodes": str(place.nodes),
+    }
+    started = _patiently(place, lambda link: _joined(link.runs(), mine) or link.start_run(config))
+    while True:
+        state = _patiently(place, lambda link: next(r for r in link.runs() if r.run == started))
+        story.look()
+        if state.is_over:
+            return state
+        time.sleep(POLL_S)
+
+
+def _joined(runs: list[RunState], folder: str) -> int | None:
+    return next((run.run for run in runs if run.folder == folder and not run.is_over), None)
+
+
+def _patiently(place: Deployment, ask: Callable[[Any], Any]) -> Any:
+    """An answer of the SuperLink, which may be starting again."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with control(place.link, place.authority) as link:
+                return ask(link)
+        except LinkUnreachable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S)
+
+
+def absolute(run: Run) -> list[str]:
+    """Overrides that make the run's own paths independent of the working directory."""
+    paths = {"backbone.weights": run.backbone.weights, "backbone.text_folder": run.backbone.text_folder}
+    return [f"{key}={Path(path).resolve()}" for key, path in paths.items() if path and not Path(path).is_absolute()]

@@ -1,0 +1,183 @@
+"""Cells: every fold and seed of a study, each in one process that federates, trains the baselines and records patients.
+
+The arms of a cell share prepared cases and frozen features in memory. Finished pieces are kept: a stopped study
+continues.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from common.config.load import compose_run
+from common.config.rules import check_run
+from common.config.schema import Run, Step
+from common.errors import ConfigError, UnknownName
+from common.ledger import Ledger
+from common.metrics import Difference, paired_bootstrap
+from server.curriculum import Coordinator, run_curriculum
+from server.federation import Federation
+from server.narration import Narrator
+from simulations.centers import data_roots, write_centers
+from simulations.local_grid import LocalGrid
+from simulations.paired import SMALLEST, patients_of, value_of_patients
+from simulations.run import RUNS, worker_count
+from simulations.study import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Cell, Comparing, Job, run_job
+
+Extra = Callable[[Comparing, Cell, str], None]
+ARMS = (FEDERATED, CENTRALIZED, LOCAL, RANDOM, UNTRAINED)
+FEDERATIONS = (FEDERATED, RANDOM)
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """A cell's arms, for a worker process.
+
+    Args:
+        extra: what a study records beside the steps, called with the comparison, the cell and each federated arm.
+    """
+
+    cell: Cell
+    folder: Path
+    overrides: tuple[str, ...]
+    extra: Extra | None = None
+
+
+def prepared(run: Run, overrides: Sequence[str]) -> Comparing:
+    """A study's configuration and place. Raises ConfigError where a step breaks a rule or an arm is unknown."""
+    check_run(run)
+    arms = run.study.arms
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown:
+        raise UnknownName("arm", unknown[0], ARMS, where="study.arms")
+    if FEDERATED not in arms:
+        raise ConfigError("study.arms lacks 'federated', whose centers and splits the other arms follow; add it.")
+    name = run.name if run.name != run.curriculum else f"study-{run.study.kind}"
+    return Comparing(run, RUNS / name, tuple(overrides))
+
+
+def run_cells(comparing: Comparing, say: Callable[[str], None], *, extra: Extra | None = None) -> None:
+    """Run every cell that is not finished, as many at a time as there are workers."""
+    data_roots(comparing.run)  # a phantom cohort is made once, before anyone reads it
+    jobs = [CellJob(cell, comparing.folder, comparing.overrides, extra) for cell in comparing.cells]
+    workers = min(worker_count(comparing.run.runtime), len(jobs))
+    say(f"{len(jobs)} cells ({', '.join(comparing.run.study.arms)}), {workers} at a time")
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(run_cell, job): job for job in jobs}
+        for number, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            say(f"  {number}/{len(jobs)} {futures[future].cell.name}")
+
+
+def run_cell(job: CellJob) -> None:
+    """One fold and seed: federate, train the baselines, and record every test patient under every arm."""
+    comparing = Comparing(compose_run([*job.overrides, "with_controls=true"]), job.folder, job.overrides)
+    arms = comparing.run.study.arms
+    for arm in (arm for arm in FEDERATIONS if arm in arms):
+        federate_here(comparing, arm, job.cell)
+    for arm in arms:
+        for center in _centers(comparing, job.cell) if arm == LOCAL else [None]:
+            baseline = Job(arm, job.cell, job.folder, job.overrides, center)
+            if not (baseline.place / "done.json").exists():
+                run_job(baseline)
+        if job.extra is not None and arm in FEDERATIONS:
+            job.extra(comparing, job.cell, arm)
+
+
+def federate_here(comparing: Comparing, arm: str, cell: Cell) -> None:
+    """One federation over LocalGrid in this process, silently; what is finished is skipped."""
+    run = compose_run(comparing.arm_overrides(arm, cell))
+    folder = comparing.arm_folder(arm, cell)
+    if all(Ledger(folder.ledger).finished(name) for name in run.steps):
+        return
+    torch.set_num_threads(run.runtime.threads)
+    files, _ = write_centers(run, folder, data_roots(run))
+    grid = LocalGrid(files, workers=0)
+    try:
+        run_curriculum(Coordinator(Federation(grid, patience_s=0.0), run, folder, Narrator(None, say=_unsaid)))
+    finally:
+        grid.close()
+
+
+def bytes_up(comparing: Comparing, step: str) -> float | None:
+    """Mean bytes of one center's training reply, over centers, rounds and cells of the federated arm."""
+    found = []
+    for cell in comparing.cells:
+        for event in Ledger(comparing.arm_folder(FEDERATED, cell).ledger).events("round_finished", step=step):
+            found += [traffic["up"] for traffic in event["bytes"].values()]
+    return sum(found) / len(found) if found else None
+
+
+def score(comparing: Comparing, arm: str, step: Step, metric: str, *, mode: str = "") -> Score:
+    """A metric of an arm's step over all folds' test patients, the mean of seeds, with its interval over patients."""
+    patients = patients_of(comparing, arm, step.name, mode=mode)
+    nothing: list = [None] * len(patients)
+    found = _bootstrapped(comparing, step, patients, nothing, metric)
+    return Score(found.difference, found.low, found.high, len(patients))
+
+
+def difference(comparing: Comparing, a: tuple[str, Step, str], b: tuple[str, Step, str], metric: str) -> Score:
+    """The paired difference a - b of two (arm, step, mode) over the patients that both scored."""
+    patients = [patients_of(comparing, arm, step.name, mode=mode) for arm, step, mode in (a, b)]
+    sides = [{(p.center, p.patient, p.fold): p for p in found} for found in patients]
+    keys = sorted(sides[0].keys() & sides[1].keys())
+    left, right = ([side[key] for key in keys] for side in sides)
+    found = _bootstrapped(comparing, a[1], left, right, metric)
+    return Score(found.difference, found.low, found.high, len(keys))
+
+
+@dataclass(frozen=True)
+class Score:
+    """A value or a difference, with its 95 % interval where at least five patients were resampled."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    def said(self, *, signed: bool = False) -> str | None:
+        """``0.612 [0.55, 0.67]``, or None where there is no value."""
+        if self.value is None:
+            return None
+        form = "+.3f" if signed else ".3f"
+        if self.low is None or self.high is None:
+            return f"{self.value:{form}}".replace("-", "−")
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]".replace("-", "−")
+
+
+def _bootstrapped(comparing: Comparing, step: Step, a: list, b: list, metric: str) -> Difference:
+    if not a:
+        return Difference(None, None, None)
+
+    def statistic(chosen: list) -> float | None:
+        return 0.0 if chosen[0] is None else value_of_patients(step, chosen, metric)
+
+    strata = [(p.center, p.fold) for p in a]
+    found = paired_bootstrap(a, b, statistic=statistic, strata=strata, draws=comparing.run.compare.draws)
+    return found if len(a) >= SMALLEST else found._replace(low=None, high=None)
+
+
+def _centers(comparing: Comparing, cell: Cell) -> list[str]:
+    ledger = Ledger(comparing.arm_folder(FEDERATED, cell).ledger)
+    return sorted({center for event in ledger.events("step_started") for center in event["centers"]})
+
+
+def _unsaid(line: str) -> None:
+    """Several cells talk at once: only their ends are told."""
+
+
+def data_named(run: Run) -> str:
+    """The data as every table names them."""
+    if run.data.kind == "phantom":
+        return f"synthetic phantom cohort (scale {run.data.scale:g}, seed {run.data.seed})"
+    return f"real images under {run.data.root}"
+
+
+def repeats(run: Run) -> str:
+    """Folds and seeds in words."""
+    return f"{len(run.compare.folds)} of {run.data.split.folds} folds, seeds {', '.join(map(str, run.compare.seeds))}"

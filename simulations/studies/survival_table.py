@@ -1,0 +1,239 @@
+"""Survival at several centers from one table: pooled, federated, local and left out, on the same folds.
+
+`study=hn4` is this study on four Quebec hospitals; `study=survival_table data.table=FILE data.mapping=FILE` on any
+table of patients with a center column.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from client.data.hecktor import Case
+from client.data.mapping import TableMapping, load_mapping
+from client.data.tables import Rows as TableRows
+from client.data.tables import read_table
+from common.config.schema import CoxStudy, Run, SurvivalTableStudy
+from common.design import Layout, Rows
+from common.errors import ConfigError, DataError, UnknownName
+from common.records import MODEL_VARIABLES, encode_records, record_layout
+from simulations.studies.forest import Interval, forest
+from simulations.studies.page import Page, Picture, Table
+from simulations.survival import (
+    ARMS,
+    POOLED,
+    Bootstrap,
+    Cohort,
+    Estimate,
+    Learning,
+    Pairs,
+    evaluate,
+    fit,
+    pooled_fit,
+    task_of,
+)
+
+FEDERATED, LEFT_OUT, LOCAL = "federated Newton", "leave one center out", "local only"
+MOST_CENTERS = 20
+BOOTSTRAP_SEED = 1005  # apart from the splits' seeds
+
+
+def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
+    """Every arm on every set of inputs of one table."""
+    study: SurvivalTableStudy = run.study
+    started = time.perf_counter()
+    mapping, rows = _read(run)
+    cases = outcome_cases(rows, study.outcome)
+    check_cohort(cases, study)
+    inputs = study.inputs or {"records": []}
+    title = f"Survival at several centers: {Path(str(run.data.table)).stem}, {study.outcome.upper()}"
+    page = Page(title, lead(study, cases), tables=[cohort_table(cases)], notes=list(rows.notes))
+    for name, variables in inputs.items():
+        layout = record_layout(_chosen(variables, mapping), with_flags=study.known_flags)
+        cohort = cohort_of(cases, layout)
+        say(f"{name}: {len(layout.names)} columns, {sum(map(len, cases.values()))} patients, {len(cases)} centers")
+        add_inputs(page, name, cohort, study, say)
+    page.seconds = time.perf_counter() - started
+    return page
+
+
+# --------------------------------------------------------------------------------------------------------- the data
+
+
+def _read(run: Run) -> tuple[TableMapping, TableRows]:
+    """The table, or everything that is wrong with it."""
+    if not run.data.table or not run.data.mapping:
+        raise ConfigError(
+            "This study reads one table: set data.table=FILE (comma-separated) and data.mapping=FILE (YAML; those in "
+            "configs/mapping are examples)."
+        )
+    mapping = load_mapping(run.data.mapping)
+    if mapping.center is None:
+        raise DataError(f"Mapping '{mapping.name}' names no center column; add center: COLUMN.")
+    if run.study.outcome not in mapping.outcomes:
+        raise UnknownName("outcome", run.study.outcome, mapping.outcomes, where=f"mapping '{mapping.name}'")
+    rows = read_table(Path(run.data.table), mapping)
+    if rows.problems:
+        raise DataError(rows.problems)
+    return mapping, rows
+
+
+def outcome_cases(rows: TableRows, outcome: str) -> dict[str, list[Case]]:
+    """The patients that have the outcome, by center, in the order of their names."""
+    found: dict[str, list[Case]] = {}
+    for patient, center in sorted(rows.centers.items()):
+        known = rows.outcome(patient, outcome)
+        if known is not None:
+            case = Case(patient, center, {}, None, rows.fields[patient], *known, findings=None, report=None)
+            found.setdefault(center, []).append(case)
+    return found
+
+
+def check_cohort(cases: Mapping[str, list[Case]], study: CoxStudy) -> None:
+    """Raise DataError or ConfigError for what no model can be learned from."""
+    patients = sum(map(len, cases.values()))
+    events = sum(case.event or 0 for group in cases.values() for case in group)
+    if len(cases) > MOST_CENTERS:
+        raise DataError(
+            f"The table has {len(cases)} centers, this study takes 1 to {MOST_CENTERS}; is its center column one of "
+            "patients? Otherwise join centers."
+        )
+    if events < 2 or patients < 3:
+        raise DataError(
+            f"The table has {patients} patients with an outcome and {events} events; a survival model needs at least 3 "
+            "patients and 2 events."
+        )
+    if study.folds < 2 or study.repeats < 1:
+        raise ConfigError(f"study.folds is {study.folds} and study.repeats {study.repeats}; use 2 or more, 1 or more.")
+
+
+def cohort_of(cases: Mapping[str, list[Case]], layout: Layout) -> Cohort:
+    """Cases as numbers."""
+    rows = {}
+    for center, group in cases.items():
+        target = np.array([[case.days, case.event] for case in group], np.float64)
+        rows[center] = Rows(*encode_records([case.record for case in group], layout), target)
+    return Cohort(dict(cases), rows, layout)
+
+
+def _chosen(variables: Sequence[str], mapping: TableMapping) -> list[str]:
+    """The named variables, or all that the mapping has; a treatment counts as chemotherapy (`common.records`)."""
+    wanted = list(variables) or [n for n in mapping.variables if n in (*MODEL_VARIABLES, "treatment")]
+    if not wanted:
+        raise DataError(
+            f"Mapping '{mapping.name}' maps no variable that a model can use; map some of {MODEL_VARIABLES}."
+        )
+    return sorted({"chemotherapy" if name == "treatment" else name for name in wanted})
+
+
+# --------------------------------------------------------------------------------------------------------- the page
+
+
+def lead(study: CoxStudy, cases: Mapping[str, list[Case]]) -> str:
+    """What was compared, on whom, how often."""
+    patients = sum(map(len, cases.values()))
+    return (
+        f"{study.about or 'A table given by the user.'} {patients} patients of {len(cases)} centers; ridge Cox models "
+        f"stratified by center, {study.folds}-fold cross-validation repeated {study.repeats} times (split seeds 0 to "
+        f"{study.repeats - 1}), every arm on the same folds, penalty chosen within the training rows from "
+        f"{', '.join(f'{p:g}' for p in study.penalties)}. C-index over pairs of patients of one center"
+        f"{'' if study.across_folds else ' and one test fold'}; 95 % intervals from {study.draws} bootstrap draws of "
+        "patients within centers, the models held fixed."
+    )
+
+
+def cohort_table(cases: Mapping[str, list[Case]]) -> Table:
+    """Who there is at each center."""
+    rows: list[list] = []
+    for center, group in cases.items():
+        recorded = sorted({name for case in group for name in case.record})
+        days = float(np.median([case.days for case in group]))
+        rows.append([center, len(group), sum(case.event or 0 for case in group), f"{days:.0f}", ", ".join(recorded)])
+    return Table("Patients", ["center", "patients", "events", "median days", "recorded for at least one"], rows)
+
+
+def add_inputs(page: Page, name: str, cohort: Cohort, study: CoxStudy, say: Callable[[str], None]) -> None:
+    """One set of inputs: its tables, its forest plot and its figures."""
+    learning = Learning(list(study.penalties), study.sgd_rounds, study.local_steps, study.local_rate)
+    learning.fedadam.learning_rate = study.server_rate
+    arms = {name: arm for name, arm in ARMS.items() if len(cohort.centers) > 1 or name != LEFT_OUT}
+    pairs = evaluate(
+        cohort, arms, learning, folds=study.folds, repeats=study.repeats, across_folds=study.across_folds, say=say
+    )
+    bootstrap = Bootstrap(cohort, draws=study.draws, seed=BOOTSTRAP_SEED)
+    drawn = {arm: bootstrap.index(pairs[arm]) for arm in arms}
+    places = [POOLED, *cohort.centers]
+    index = {arm: {p: bootstrap.estimate(drawn[arm][p]) for p in places} for arm in arms}
+    gains = {
+        arm: {p: bootstrap.estimate(drawn[arm][p] - drawn[LOCAL][p]) for p in places} for arm in arms if arm != LOCAL
+    }
+    page.tables.append(
+        Table(
+            f"C-index, {name}",
+            ["arm", *places],
+            [[arm, *(shown(index[arm][p]) for p in places)] for arm in arms],
+            note=_pairs_note(pairs[FEDERATED]),
+        )
+    )
+    page.tables.append(
+        Table(
+            f"Against local models, {name}",
+            ["arm", *places, "harmed"],
+            [
+                [arm, *(shown(g[p], signed=True) for p in places), _harmed(g, cohort.centers)]
+                for arm, g in gains.items()
+            ],
+            note="C-index minus that of each center's own model on the same patients. A center is harmed where its "
+            "whole interval lies below zero.",
+        )
+    )
+    page.pictures.append(_forest(name, gains[FEDERATED], places))
+    page.notes.append(
+        f"{name}: the federated Newton fit and the stratified fit of the pooled table, on all patients, differ by at "
+        f"most {exactness(cohort, learning):.0e} in any coefficient."
+    )
+    page.figures[name] = {
+        "columns": list(cohort.layout.names),
+        "c_index": {arm: {p: asdict(e) for p, e in row.items()} for arm, row in index.items()},
+        "minus_local": {arm: {p: asdict(e) for p, e in row.items()} for arm, row in gains.items()},
+    }
+
+
+def exactness(cohort: Cohort, learning: Learning) -> float:
+    """Largest difference of a coefficient between the federated and the pooled fit of every patient."""
+    task = task_of(cohort.rows, cohort, learning)
+    federated, together = fit(task.train, task.layout, task.penalty), pooled_fit(task.train, task.layout, task.penalty)
+    assert federated is not None and together is not None  # `check_cohort` asked for events
+    return float(np.abs(federated.weight - together.weight).max())
+
+
+def shown(estimate: Estimate, *, signed: bool = False) -> str | None:
+    """'.637 [.55, .71]' as people print a C-index; None without a pair."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return None
+    style = "{:+.3f} [{:+.3f}, {:+.3f}]" if signed else "{:.3f} [{:.3f}, {:.3f}]"
+    return style.format(estimate.value, estimate.low, estimate.high).replace("-", "−")
+
+
+def _harmed(gains: Mapping[str, Estimate], centers: Sequence[str]) -> str:
+    harmed = [c for c in centers if (high := gains[c].high) is not None and high < 0]
+    return ", ".join(harmed) or "none"
+
+
+def _pairs_note(pairs: Mapping[str, Pairs]) -> str:
+    counted = ", ".join(f"{center} {int(p.comparable.sum())}" for center, p in pairs.items())
+    return f"Comparable pairs over all repeats: {counted}."
+
+
+def _forest(name: str, gains: Mapping[str, Estimate], places: Sequence[str]) -> Picture:
+    rows = [Interval(place, e.value, e.low, e.high) for place, e in ((p, gains[p]) for p in places)]
+    return Picture(
+        f"Federated Newton against local models, {name}",
+        "Difference in C-index with its 95 % interval, per center and over all pairs within centers; right of the line "
+        "the federation is better.",
+        svg=forest(rows, label="difference in C-index"),
+    )
