@@ -191,7 +191,7 @@ def content_facts(content: RecordDict) -> dict[str, Any]:
     status = dict(content.config_records["status"]) if "status" in content.config_records else {}
     return {
         "code": str(status.get("code", "")),
-        "counts": {name: value for name, value in sorted(status.items()) if isinstance(value, int)},
+        "counts": {name: value for name, value in sorted(status.items()) if name in STATUS_COUNTS},
         "parts": sorted({name.partition("/")[0] for group, r in records.items() if group != "sums" for name in r}),
         "arrays": sum(len(record) for group, record in records.items() if group != "sums"),
         "array_bytes": sum(len(a.data) for group, r in records.items() if group != "sums" for a in r.values()),
