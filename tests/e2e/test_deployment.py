@@ -157,7 +157,7 @@ def test_the_wire_carries_declared_arrays_sums_and_status_codes_only(fed, record
         assert set(content) == {"arrays", "sums", "status"}
         status_record = content["status"]
         assert isinstance(status_record, ConfigRecord)
-        assert set(status_record) <= {"center", "code", "seconds", *STATUS_COUNTS}
+        assert set(status_record) <= {"center", "code", "seconds", "round", *STATUS_COUNTS}
         reply = unpack_reply(content)
         like = next(state for state in states if set(reply.state) <= set(state))
         check_declared(reply, state_like=like, sum_shapes=sums)
@@ -212,7 +212,7 @@ def task_processes(fed: Loopback, name: str) -> list:
     return [process for process in forks if process.ppid() in ids]
 
 
-def test_serverapp_killed_at_five_points_and_a_clients_process_end_as_undisturbed(fed, recorded):
+def test_serverapp_killed_at_five_points_and_a_clients_process_end_as_undisturbed(fed, simulated):
     """One step; every update arrives in the end, so the adapter has the same bits."""
     fed.start_run(one_step("killed"))
     when(fed, "killed", "run_started", 1, lambda: kill_app(fed))
@@ -222,7 +222,7 @@ def test_serverapp_killed_at_five_points_and_a_clients_process_end_as_undisturbe
     when(fed, "killed", "round_finished", 1, lambda: kill_app(fed))
     when(fed, "killed", "round_finished", 2, lambda: kill_app(fed))
     fed.finish_run(within_s=RUN_S)
-    assert fed.adapters("killed") == {"tumour_ct": fed.adapters("undisturbed")["tumour_ct"]}
+    assert fed.adapters("killed") == {"tumour_ct": simulated["tumour_ct"]}
     assert len(events(fed, "killed", "run_resumed")) >= 4
     rounds = [event["round"] for event in events(fed, "killed", "round_finished")]
     assert rounds == [1, 2], "no round was trained twice"
@@ -238,12 +238,12 @@ def kill_client_work(fed: Loopback, code: str) -> None:
     at_work.send_signal(signal.SIGKILL)
 
 
-def test_superlink_and_a_supernode_killed_the_run_goes_on(fed, recorded):
+def test_superlink_and_a_supernode_killed_the_run_goes_on(fed, simulated):
     """The SuperLink's death costs nothing but time; a SuperNode's costs that center's update of that round only."""
     fed.start_run(overrides("lost"))
     when(fed, "lost", "start_scores", 1, lambda: fed.processes("server", "flower-superlink")[0].kill())
     when(fed, "lost", "step_finished", 1, lambda: None)
-    assert fed.adapters("lost")["tumour_ct"] == fed.adapters("undisturbed")["tumour_ct"]
+    assert fed.adapters("lost")["tumour_ct"] == simulated["tumour_ct"]
     when(fed, "lost", "start_scores", 2, lambda: fed.processes("MDA", "flower-supernode")[0].kill())
     fed.finish_run(within_s=RUN_S)
     rounds = events(fed, "lost", "round_finished")
