@@ -26,6 +26,7 @@ from client.data.splits import PARTS, split_cases
 from client.data.transforms import augment, drawn
 from client.drift import Correction, correction_for, settle
 from client.held import hold_back, keeps_place, read_tombstones
+from client.kept import LOCAL, keep_own, outgoing, own_tensors
 from client.loop import FitLog, Item, fit, optimizer_for
 from client.policy import Policy, check_cases, check_order, told
 from client.predict import features_of, predict
@@ -33,7 +34,7 @@ from client.vault import Vault
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone, tensors_digest
 from common.batch import CT, EHR, PET, RECORD, VOLUMES, Batch
-from common.compression import NONE, applied, compress, decode, difference, form
+from common.compression import NONE, applied, decode, form
 from common.config.load import from_json, step_to_json, to_json
 from common.config.schema import BackboneSpec, Step
 from common.design import Rows
@@ -44,11 +45,9 @@ from common.model import AdaptedModel
 from common.orders import TOO_FEW_CASES, Order, Reply, State, Sums
 from common.seeding import generator_for, seed_everything, seed_for
 from common.tasks import Task, build_task
-from common.travel import extra_form, local_tensors, sent_back
+from common.travel import extra_form, sent_back
 
 log = logging.getLogger("fedgraft.center")
-
-ERROR, LOCAL, PERSONAL = "error", "local", "personal"  # shelves of the vault
 
 
 @dataclass
@@ -169,12 +168,12 @@ class Center:
         state = {name: t for name, t in model.state().items() if name.partition("/")[0] in fitted.parts}
         leaving = {n: state[n] for n in sorted(sent_back(state, order.step, round=order.round))}
         extra = settle(correction, order, leaving, vault)
-        self._keep_own(order, model, task, vault)
+        keep_own(order, model, vault, fit=lambda pull: self._fit_personal(order, model, task, pull))
         sums = {"fit.loss": fitted.loss, "fit.cases": fitted.cases, "fit.batches": fitted.batches}
         log.info("step=%s round=%s center=%s loss=%.4f", order.step.name, order.round, self.code, fitted.loss)
         return Reply(
             self.code,
-            state=self._outgoing(order, leaving, vault),
+            state=outgoing(order, leaving, vault),
             extra=extra,
             sums={name: np.array(value, np.float64) for name, value in sums.items()},
             counts={"cases": len(cases), "batches": fitted.batches, "skipped": cases.skipped},
@@ -208,6 +207,9 @@ class Center:
             autocast=self.config.mixed_precision,
             correction=correction,
         )
+
+    def _fit_personal(self, order: Order, model: AdaptedModel, task: Task, pull: Correction) -> None:
+        self.fit(order, model, task, optimizer=optimizer_for(model, order.step.training), correction=pull)
 
     def sums(self, order: Order) -> Reply:
         """Answer with sums over the local training cases: event times for a grid, moments, Gram sums, or a Newton
@@ -254,7 +256,9 @@ class Center:
         started = time.perf_counter()
         check_order(self.config.policy, order)
         order = self._received(order)
-        model, task = self._resident_model(replace(order, state={**order.state, **self._own(order)}))
+        model, task = self._resident_model(
+            replace(order, state={**order.state, **own_tensors(order, self._vault(order))})
+        )
         cases = self.case_set(order, order.subset, model)
         shown = len(cases.having(order.mode))
         counts = {"cases": shown, "skipped": cases.skipped}
@@ -335,40 +339,6 @@ class Center:
         if spec.kind != NONE:
             self._vault(order).keep_reference(order.digest, state)
         return replace(order, state=state, reference="", digest="", seeded=[])
-
-    def _own(self, order: Order) -> State:
-        """Tensors in which this center's model differs from the common one: local parts (FedBN) or all (Ditto)."""
-        spec = order.step.federation
-        name = PERSONAL if spec.personal is not None else LOCAL if spec.local else ""
-        return self._vault(order).load(name, since=order.since) if name else {}
-
-    def _keep_own(self, order: Order, model: AdaptedModel, task: Task, vault: Vault) -> None:
-        """Into the vault: what stays local of the training just done, or a personal model, trained for itself.
-
-        Ditto (Li et al., ICML 2021, algorithm 1): the personal model v minimizes f(v) + lambda / 2 |v - x|^2, with x
-        the round's common start; the common model does not notice.
-        """
-        spec = order.step.federation
-        if spec.local:
-            state = model.state()
-            vault.save(LOCAL, {n: state[n] for n in local_tensors(state, order.step)}, order=order, keep_all=True)
-        if spec.personal is None:
-            return
-        model.train_in_round(None)
-        model.load(vault.load(PERSONAL, since=order.since) or order.state)
-        optimizer = optimizer_for(model, order.step.training)
-        self.fit(order, model, task, optimizer=optimizer, correction=Correction(order.state, spec.personal))
-        vault.save(PERSONAL, model.state(), order=order, keep_all=True)
-
-    def _outgoing(self, order: Order, leaving: State, vault: Vault) -> State:
-        """What travels for the trained tensors; what rounding loses is kept for the next round."""
-        spec = order.step.federation.compression
-        if spec.kind == NONE:
-            return leaving
-        owed = vault.load(ERROR, since=order.since)
-        packed = compress(difference(leaving, order.state), spec, error=owed)
-        vault.save(ERROR, {**owed, **packed.error}, order=order)
-        return packed.wire
 
     def _minimum_cell(self, order: Order) -> int:
         return max(order.minimum_cell, self.config.policy.minimum_cell, 1)

@@ -132,7 +132,7 @@ def _lora(spec: BackboneSpec, sites: list[str], *, rank: int) -> int:
     with torch.device("meta"):
         backbone = build_backbone(spec)
         part = inject(frozen_twin(backbone), backbone, name="lora", spec=LoraPart(sites=sites, rank=rank))
-        return sum(p.numel() for p in part.tensors().values())
+        return sum(t.numel() for t in part.tensors().values() if isinstance(t, nn.Parameter))
 
 
 def _meta(spec: BackboneSpec) -> Backbone:

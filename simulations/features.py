@@ -135,7 +135,7 @@ class Encoded(Backbone):
 
     def __init__(self, table: FeatureTable):
         super().__init__()
-        self.sites, self.blocks = {}, {}
+        self.sites, self.blocks, self.patch = {}, {}, (1, 1, 1)
         self.image_dim, self.text_dim = (table.pooled[source].shape[1] for source in ("image", "text"))
         self.device_of = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
 
@@ -150,7 +150,8 @@ class FeatureCenter(Center):
         self._split: dict[str, list[Case]] = {}
 
     @cached_property
-    def cases(self) -> list[Case]:
+    def everyone(self) -> list[Case]:
+        """The cases that it was given."""
         return self._chosen
 
     def _backbone(self, order: Order) -> Backbone:

@@ -1,0 +1,53 @@
+"""What of a round stays at a center, local or personal tensors and what rounding owes, and what of it travels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from client.drift import Correction
+from client.vault import Vault
+from common.compression import NONE, compress, difference
+from common.model import AdaptedModel
+from common.orders import Order, State
+from common.travel import local_tensors
+
+ERROR, LOCAL, PERSONAL = "error", "local", "personal"  # shelves of the vault
+
+
+def own_tensors(order: Order, vault: Vault) -> State:
+    """Tensors in which this center's model differs from the common one: local parts (FedBN) or all (Ditto)."""
+    spec = order.step.federation
+    name = PERSONAL if spec.personal is not None else LOCAL if spec.local else ""
+    return vault.load(name, since=order.since) if name else {}
+
+
+def keep_own(order: Order, model: AdaptedModel, vault: Vault, *, fit: Callable[[Correction], object]) -> None:
+    """Into the vault: what stays local of the training just done, or a personal model, trained for itself.
+
+    Ditto (Li et al., ICML 2021, algorithm 1): the personal model v minimizes f(v) + lambda / 2 |v - x|^2, with x
+    the round's common start; the common model does not notice.
+
+    Args:
+        fit: one more round of the local loop, with this pull towards the common start.
+    """
+    spec = order.step.federation
+    if spec.local:
+        state = model.state()
+        vault.save(LOCAL, {n: state[n] for n in local_tensors(state, order.step)}, order=order, keep_all=True)
+    if spec.personal is None:
+        return
+    model.train_in_round(None)
+    model.load(vault.load(PERSONAL, since=order.since) or order.state)
+    fit(Correction(order.state, spec.personal))
+    vault.save(PERSONAL, model.state(), order=order, keep_all=True)
+
+
+def outgoing(order: Order, leaving: State, vault: Vault) -> State:
+    """What travels for the trained tensors; what rounding loses is kept for the next round."""
+    spec = order.step.federation.compression
+    if spec.kind == NONE:
+        return leaving
+    owed = vault.load(ERROR, since=order.since)
+    packed = compress(difference(leaving, order.state), spec, error=owed)
+    vault.save(ERROR, {**owed, **packed.error}, order=order)
+    return packed.wire
