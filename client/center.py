@@ -26,19 +26,20 @@ from client.data.splits import PARTS, split_cases
 from client.data.transforms import augment, drawn
 from client.drift import Correction, correction_for, settle
 from client.held import hold_back, keeps_place, read_tombstones
-from client.kept import LOCAL, keep_own, outgoing, own_tensors
+from client.kept import LOCAL, keep_own, own_tensors
+from client.link import outgoing, received
 from client.loop import FitLog, Item, fit, optimizer_for
 from client.policy import Policy, check_cases, check_order, told
 from client.predict import features_of, predict
 from client.vault import Vault
 from common.backbones import backbone_digest, load_backbone
-from common.backbones.base import Backbone, tensors_digest
+from common.backbones.base import Backbone
 from common.batch import CT, EHR, PET, RECORD, VOLUMES, Batch
-from common.compression import NONE, applied, decode, form
+from common.compression import form
 from common.config.load import from_json, step_to_json, to_json
 from common.config.schema import BackboneSpec, Step
 from common.design import Rows
-from common.errors import ConfigError, PolicyRefusal, WireError
+from common.errors import ConfigError, PolicyRefusal
 from common.grid import EVENTS, GRID, event_histogram
 from common.linear import records_of, round_sums, target_of
 from common.model import AdaptedModel
@@ -316,29 +317,11 @@ class Center:
         return Vault(self.vault, order)
 
     def _received(self, order: Order) -> Order:
-        """The order with its whole state: seeded tensors made here, a difference added to what it refers to.
-
-        Raises:
-            ReferenceMissing: when the vault lacks that; the server then sends the state whole.
-            WireError: when the result is not the state that the server means.
-        """
+        """The order with its whole state, see `client.link.received`."""
         if not order.digest:
             return order
-        spec = order.step.federation.compression
-        state = dict(order.state)
-        if order.reference:
-            before = self._vault(order).reference(order.reference)
-            moved = {name: tensor for name, tensor in before.items() if name in order.state}
-            state = applied(before, decode(order.state, moved, spec))
-        elif order.seeded:
-            self._backbone(order)
-            initial = self._resident(order)[1]
-            state |= {name: initial[name] for name in order.seeded}
-        if tensors_digest(state) != order.digest:
-            raise WireError("The state made from the seed and the vault is not the server's; install the same release.")
-        if spec.kind != NONE:
-            self._vault(order).keep_reference(order.digest, state)
-        return replace(order, state=state, reference="", digest="", seeded=[])
+        self._backbone(order)
+        return received(order, self._vault(order), initial=lambda: self._resident(order)[1])
 
     def _minimum_cell(self, order: Order) -> int:
         return max(order.minimum_cell, self.config.policy.minimum_cell, 1)

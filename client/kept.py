@@ -1,4 +1,4 @@
-"""What of a round stays at a center, local or personal tensors and what rounding owes, and what of it travels."""
+"""What of a round stays at a center: tensors of its own, local (FedBN) or personal (Ditto), in the vault."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 from client.drift import Correction
 from client.vault import Vault
-from common.compression import NONE, compress, difference
 from common.model import AdaptedModel
 from common.orders import Order, State
 from common.travel import local_tensors
 
-ERROR, LOCAL, PERSONAL = "error", "local", "personal"  # shelves of the vault
+LOCAL, PERSONAL = "local", "personal"  # shelves of the vault
 
 
 def own_tensors(order: Order, vault: Vault) -> State:
@@ -40,14 +39,3 @@ def keep_own(order: Order, model: AdaptedModel, vault: Vault, *, fit: Callable[[
     model.load(vault.load(PERSONAL, since=order.since) or order.state)
     fit(Correction(order.state, spec.personal))
     vault.save(PERSONAL, model.state(), order=order, keep_all=True)
-
-
-def outgoing(order: Order, leaving: State, vault: Vault) -> State:
-    """What travels for the trained tensors; what rounding loses is kept for the next round."""
-    spec = order.step.federation.compression
-    if spec.kind == NONE:
-        return leaving
-    owed = vault.load(ERROR, since=order.since)
-    packed = compress(difference(leaving, order.state), spec, error=owed)
-    vault.save(ERROR, {**owed, **packed.error}, order=order)
-    return packed.wire

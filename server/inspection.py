@@ -56,7 +56,9 @@ def sizes_page() -> str:
         rows = [_row(choice, found) for choice, found in backbone_sizes(spec).choices.items()]
         sections += [
             f"## Adapters on {name}",
-            _markdown(("adapter choice", "trained parameters", "share of backbone + adapter", "MB a message"), rows),
+            _markdown(
+                ("adapter choice", "parameters that travel", "share of backbone + adapter", "MB a message"), rows
+            ),
         ]
     sections += [
         f"## PEMMA's parts beside its claimed {CLAIM:.0%}",

@@ -114,7 +114,11 @@ class FeatureSet:
     def kept_features(self, key: str) -> dict[int, Features]:
         return self._kept
 
-    def in_order(self, batch: int) -> Iterator[list[int]]:
+    def having(self, mode: str) -> list[int]:
+        """Every position: what is encoded already has no modes."""
+        return list(range(len(self)))
+
+    def in_order(self, batch: int, *, only: Sequence[int] | None = None) -> Iterator[list[int]]:
         return _chunks(list(range(len(self))), batch)
 
     def shuffled(self, batch: int, *, generator: torch.Generator) -> Iterator[list[int]]:
