@@ -50,7 +50,8 @@ def sizes_page() -> str:
         "## Frozen encoders, and the models that they come from",
         _markdown(("model", "parameters", "MB", "of the whole"), _models()),
         "A UNETR's feature size (fs) is its decoder's alone: the frozen encoder is the same for 16 and 48, and "
-        "decoders are adapters here.",
+        "decoders are adapters here. "
+        "DoRA is averaged exactly by a side factor of rank 32, which travels beside its factors.",
     ]
     for name, spec in REAL.items():
         rows = [_row(choice, found) for choice, found in backbone_sizes(spec).choices.items()]
