@@ -3,7 +3,7 @@
 Rules stand alone (the norm guard is off, so that the rule's own work shows) and once behind the guards; the form checks
 (names, shapes, finite values, counts, replays) are always on, so that a broken update costs its own center only,
 whatever the rule. Beside them the untrained start and the undefended mean: where the mean keeps its score too, a row
-proves nothing.
+proves nothing. The step's training was set by the undefended mean's validation scores; no rule's options were searched.
 """
 
 from __future__ import annotations
