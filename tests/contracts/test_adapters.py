@@ -148,7 +148,12 @@ def exists(backbone: str, row: str) -> bool:
     return backbone in BESIDE or not ROWS[row].beside
 
 
-TABLE = [pytest.param(b, a, id=f"{b}-{a}") for b, a in product(BACKBONES, ROWS) if exists(b, a)]
+HEAVY = {"swin_unetr", "unetr"}  # with MONAI's blocks; run by make test-all
+TABLE = [
+    pytest.param(b, a, id=f"{b}-{a}", marks=[pytest.mark.slow] if b in HEAVY else [])
+    for b, a in product(BACKBONES, ROWS)
+    if exists(b, a)
+]
 
 
 def size_of(backbone: Backbone) -> list[int]:
