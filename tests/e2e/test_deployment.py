@@ -248,7 +248,7 @@ def test_superlink_and_a_supernode_killed_the_run_goes_on(fed, simulated):
     when(fed, "lost", "start_scores", before + 1, lambda: fed.processes("MDA", "flower-supernode")[0].kill())
     fed.finish_run(within_s=RUN_S)
     rounds = events(fed, "lost", "round_finished")
-    # Two of three replies are below the quorum: a step whose rounds are all void is asked for again, and only then counts.
+    # Two of three replies are below the quorum: a step whose rounds are all void is asked for again.
     assert [event["round"] for event in rounds[:2]] == [event["round"] for event in rounds[-2:]] == [1, 2]
     assert all(event["void"] for event in rounds[2:-2]) and len(rounds) >= 4
     assert set(rounds[2]["train"]) >= {"CHUM", "CHUP"}
