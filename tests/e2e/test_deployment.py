@@ -240,7 +240,7 @@ def kill_client_work(fed: Loopback, code: str) -> None:
 
 def test_superlink_and_a_supernode_killed_the_run_goes_on(fed, simulated):
     """The SuperLink's death costs nothing but time; a SuperNode's costs that center's update of that round only."""
-    fed.start_run(overrides("lost"))
+    fed.start_run(overrides("lost", "steps.tumour_ctpet.federation.quorum=0.6"))  # two of three are enough
     when(fed, "lost", "start_scores", 1, lambda: fed.processes("server", "flower-superlink")[0].kill())
     when(fed, "lost", "step_finished", 1, lambda: None)
     assert fed.adapters("lost")["tumour_ct"] == simulated["tumour_ct"]
@@ -248,9 +248,7 @@ def test_superlink_and_a_supernode_killed_the_run_goes_on(fed, simulated):
     when(fed, "lost", "start_scores", before + 1, lambda: fed.processes("MDA", "flower-supernode")[0].kill())
     fed.finish_run(within_s=RUN_S)
     rounds = events(fed, "lost", "round_finished")
-    # Two of three replies are below the quorum: a step whose rounds are all void is asked for again.
-    assert [event["round"] for event in rounds[:2]] == [event["round"] for event in rounds[-2:]] == [1, 2]
-    assert all(event["void"] for event in rounds[2:-2]) and len(rounds) >= 4
+    assert [event["round"] for event in rounds] == [1, 2, 1, 2]
     assert set(rounds[2]["train"]) >= {"CHUM", "CHUP"}
     assert "starts again" in fed.log("MDA").read_text() and "starts again" in fed.log("server").read_text()
 
