@@ -2,49 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import logging
-import sys
-
 from client.tools import COMMANDS
-from common.cli import run_command
-from common.offline import go_offline
+from common.cli import run_tool
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, call one command's ``run``, return its exit code; only the chosen command's file is imported."""
-    words = sys.argv[1:] if argv is None else argv
-    chosen = next((word for word in words if word in COMMANDS), None)
-    arguments = _parser(chosen).parse_args(words)
-    go_offline()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    module = importlib.import_module(f"client.tools.{arguments.command}")
-    return run_command(lambda: module.run(arguments))
-
-
-def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m client",
-        description=__doc__,
-        epilog="begin with: python -m client init\none command in detail: python -m client doctor --help",
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, purpose in COMMANDS.items():
-        if name != chosen:
-            commands.add_parser(name, help=purpose)
-            continue
-        module = importlib.import_module(f"client.tools.{name}")
-        command = commands.add_parser(
-            name,
-            help=purpose,
-            description=module.__doc__,
-            epilog=f"example:\n  {module.EXAMPLE}",
-            formatter_class=argparse.RawTextHelpFormatter,
-        )
-        module.arguments(command)
-    return parser
+    """One command of `client.tools`; its exit code."""
+    return run_tool("client", COMMANDS, argv, description=__doc__, first="init", detail="doctor")
 
 
 if __name__ == "__main__":

@@ -227,7 +227,10 @@ def idle_centers() -> Iterator[None]:
     def evaluate(self: Center, order: Order) -> Reply:
         return answer(self, order, state={})
 
-    with mock.patch.multiple(Center, train=train, evaluate=evaluate):
+    def declared(self: Center, order: Order) -> tuple[State, State]:
+        return order.state, {}
+
+    with mock.patch.multiple(Center, train=train, evaluate=evaluate, declared=declared):
         yield
 
 

@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -33,6 +32,7 @@ from common.config.schema import Run
 from common.errors import RoundFailed
 from common.ledger import Ledger
 from common.offline import SWITCHES
+from common.processes import terminated_is_interrupted
 from server.folder import RunFolder
 from simulations.centers import data_roots, write_centers
 from simulations.run import simulate, worker_count
@@ -130,7 +130,7 @@ def superlink(variables: dict[str, str]) -> Iterator[Link]:
     command += ["--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"]
     try:
         with (
-            _terminated_is_interrupted(),
+            terminated_is_interrupted(),
             (place / "superlink.log").open("wb") as log,
             subprocess.Popen(
                 command,
@@ -243,20 +243,3 @@ def _wait_until_healthy(link: Link) -> None:
 def _last_error(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if "Error" in line]
     return lines[-1] if lines else "it gave no reason"
-
-
-@contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM as KeyboardInterrupt inside the block, so that what was started is stopped then, too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
