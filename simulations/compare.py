@@ -8,9 +8,15 @@ from common.ledger import Ledger
 from server.folder import RunFolder
 from server.report.report import Comparison, write_report
 from server.report.results import Results, merge_results, results, write_results
+from simulations.exact import has_exact_form
 from simulations.overlays import overlays_of
 from simulations.paired import arm_rows, comparisons_of, harmed_centers
-from simulations.study import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, prepare, run_arms
+from simulations.study import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, prepare, run_arms
+
+EXACT_NOTE = (
+    f"{EXACT}, prognosis only: a Cox model stratified by center, linear in the frozen CT features and the record, "
+    "fitted exactly from sums (federation=newton finds the same fit); validation cases choose its penalty."
+)
 
 
 def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Comparison]]:
@@ -36,7 +42,7 @@ def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Com
 
 
 def _baselines(comparing: Comparing) -> list[str]:
-    return [CENTRALIZED, LOCAL, *([RANDOM] if comparing.run.compare.random_backbone else []), UNTRAINED]
+    return [CENTRALIZED, LOCAL, EXACT, *([RANDOM] if comparing.run.compare.random_backbone else []), UNTRAINED]
 
 
 def _results(comparing: Comparing, found: list[Comparison]) -> Results:
@@ -63,6 +69,7 @@ def notes_of(comparing: Comparing, found: list[Comparison]) -> list[str]:
         "Centralized and local baselines use the same parts, start, samples and passes, their own validation cases, "
         "a persistent optimiser and cosine annealing.",
         _tuning_note(comparing),
+        *([EXACT_NOTE] if any(map(has_exact_form, comparing.run.steps.values())) else []),
         f"Centers harmed (whole interval against local-only below zero): {', '.join(harmed) or 'none'}.",
     ]
 

@@ -14,7 +14,7 @@ from common.config.schema import Step
 from common.metrics import paired_bootstrap
 from common.tasks import build_task, pooled_metrics
 from server.report.report import Comparison
-from simulations.study import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, records_name
+from simulations.study import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, records_name
 
 MARGINS = {"dsc_agg": 0.01, "dice": 0.01, "c_index": 0.02}  # non-inferiority, DESIGN section 8
 SMALLEST = 5  # patients; below, no interval is claimed
@@ -107,7 +107,7 @@ def comparisons_of(comparing: Comparing) -> list[Comparison]:
     for control in run.compare.pairs:
         for metric in METRICS[run.steps[control[0]].task.kind]:
             found.append(compare_arms(comparing, (FEDERATED, control[0]), (FEDERATED, control[1]), metric))
-    others = [CENTRALIZED, LOCAL, *([RANDOM] if run.compare.random_backbone else []), UNTRAINED]
+    others = [CENTRALIZED, LOCAL, EXACT, *([RANDOM] if run.compare.random_backbone else []), UNTRAINED]
     for step, other in product(_trained(comparing), others):
         for metric in METRICS[step.task.kind]:
             found.append(compare_arms(comparing, (FEDERATED, step.name), (other, step.name), metric))

@@ -31,11 +31,13 @@ from common.orders import State
 from server.finish import verify_in_fresh_process
 from server.folder import RunFolder
 from simulations.baselines import PooledCenter, Trained, baseline_order, train_pooled
+from simulations.exact import exact_step, fit_exact, has_exact_form
 from simulations.patients import Observed, observe, open_centers
 from simulations.run import RUNS, federate, worker_count
 from simulations.tuning import Values, read_choice, trial_overrides, tune_federated, tuned_overrides, write_choice
 
 FEDERATED, CENTRALIZED, LOCAL, RANDOM, UNTRAINED = "federated", "centralized", "local", "random backbone", "untrained"
+EXACT = "federated Newton"  # prognosis only: what a deep arm must be better than
 BASELINES = (CENTRALIZED, LOCAL)  # arms that this module trains itself
 
 
@@ -175,7 +177,12 @@ def _jobs(comparing: Comparing, cell: Cell) -> list[Job]:
 
     ledger = Ledger(comparing.arm_folder(FEDERATED, cell).ledger)
     trained = sorted({center for event in ledger.events("step_started") for center in event["centers"]})
-    scored = [job(FEDERATED), job(UNTRAINED), *([job(RANDOM)] if comparing.run.compare.random_backbone else [])]
+    scored = [
+        job(FEDERATED),
+        job(EXACT),
+        job(UNTRAINED),
+        *([job(RANDOM)] if comparing.run.compare.random_backbone else []),
+    ]
     return [job(CENTRALIZED), *(job(LOCAL, center) for center in trained), *scored]
 
 
@@ -188,6 +195,9 @@ def run_job(job: Job) -> None:
     run = compose_run(comparing.arm_overrides(job.arm, job.cell, job.center))
     states: dict[str, State] = {}
     for work in _steps(job, comparing, run):
+        if job.arm == EXACT:
+            _record_exact(job, work)
+            continue
         step = work.step
         states[step.name] = _state(job, comparing, work, states)
         centers = open_centers(work.files, work.evaluated)
@@ -195,6 +205,17 @@ def run_job(job: Job) -> None:
             found = observe(run, step, states[step.name], centers, base=work.base, mode=mode)
             write_records(job.place, step.name, found, mode=mode)
     write_json(job.place / "done.json", {"arm": job.arm, "cell": job.cell.name})
+
+
+def _record_exact(job: Job, work: StepWork) -> None:
+    if not has_exact_form(work.step):
+        return
+    step = exact_step(work.step)
+    start = AdaptedModel(load_backbone(work.run.backbone), step, seed=work.run.seed).state()
+    order = baseline_order(work.run, step, base=work.base, state=start)
+    state = fit_exact(open_centers(work.files, work.trained), order)
+    found = observe(work.run, step, state, open_centers(work.files, work.evaluated), base=work.base)
+    write_records(job.place, step.name, found)
 
 
 def write_records(place: Path, step: str, found: Sequence[Observed], *, mode: str = "") -> None:

@@ -27,10 +27,10 @@ from simulations.centers import data_roots, write_centers
 from simulations.local_grid import LocalGrid
 from simulations.paired import SMALLEST, patients_of, value_of_patients
 from simulations.run import RUNS, worker_count
-from simulations.study import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Cell, Comparing, Job, run_job
+from simulations.study import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED, Cell, Comparing, Job, run_job
 
 Extra = Callable[[Comparing, Cell, str], None]
-ARMS = (FEDERATED, CENTRALIZED, LOCAL, RANDOM, UNTRAINED)
+ARMS = (FEDERATED, CENTRALIZED, LOCAL, EXACT, RANDOM, UNTRAINED)
 FEDERATIONS = (FEDERATED, RANDOM)
 
 

@@ -34,13 +34,13 @@ from common.design import Layout, LinearModel, Rows, plain_rows
 from common.files import write_json
 from common.metrics import bootstrap_concordance, bootstrap_weights
 from common.model import AdaptedModel
-from common.newton import LOSS, Cox, fit_newton
 from common.orders import Order
 from common.records import encode_records, record_layout
 from common.tasks import Observation
 from server.folder import RunFolder
 from simulations.baselines import baseline_order, train_pooled
 from simulations.centers import data_roots, write_centers
+from simulations.exact import fit_chosen
 from simulations.features import Encoded, FeatureCenter, FeatureTable, feature_table, federated
 from simulations.patients import open_centers
 from simulations.run import RUNS, worker_count
@@ -316,12 +316,7 @@ def _fitted(run: Run, layout: Layout, rows: Rows, cohort: Cohort, centers: Seque
     parts = {name: _by_center(run, cohort, centers, fold, name) for name in ("train", "validation")}
     train = [rows.take(chosen) for chosen in parts["train"] if len(chosen)]
     held_out = [rows.take(chosen) for chosen in parts["validation"] if len(chosen)]
-    models = [fit_newton(Cox(), layout, train, penalty=penalty) for penalty in run.study.penalties]
-    return min(models, key=lambda model: sum(_partial_nll(model, part) for part in held_out))
-
-
-def _partial_nll(model: LinearModel, rows: Rows) -> float:
-    return float(Cox().sums(model.output(rows), rows.target, np.ones((1, 1)))[LOSS][0])
+    return fit_chosen(layout, train, held_out, run.study.penalties)
 
 
 def _by_center(run: Run, cohort: Cohort, centers: Sequence[Center], fold: int, name: str) -> list[np.ndarray]:
