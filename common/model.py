@@ -7,7 +7,7 @@ frozen tensors, so that LoRA can be injected without anyone else noticing and wi
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
@@ -52,8 +52,10 @@ class AdaptedModel(nn.Module):
         self.modalities = tuple(step.modalities)
         self.specs = {name: step.adapter.parts[name] for name in sorted(step.adapter.parts)}
         _check_parts(step)
+        self._live: dict[str, Tensor] | None = None
         self.backbone = frozen_twin(backbone)
         self._injected = self._inject(backbone, seed)
+        self.backbone.eval()  # what was injected too; from here on `train` switches the parts alone
         self.parts = nn.ModuleDict()
         self._build_parts(backbone, seed)
         device = next(backbone.parameters()).device
@@ -235,19 +237,26 @@ class AdaptedModel(nn.Module):
 
     def train(self, mode: bool = True) -> AdaptedModel:
         """Training mode for the trained parts only: the backbone and parts at rest never drop anything out."""
-        super().train(False)
         self.training = mode
-        for name in self._trained:
-            (self._injected[name] if name in self._injected else self._part(name)).train(mode)
+        for name in self.part_names:  # the twin stays in evaluation mode
+            part = self._injected[name] if name in self._injected else self._part(name)
+            part.train(mode and name in self._trained)
         return self
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Live tensors by state name, sorted."""
-        tensors: dict[str, Tensor] = {}
-        for name in self.part_names:
-            inside = self._injected[name].tensors() if name in self._injected else _own_tensors(self._part(name))
-            tensors |= {f"{name}/{path}": tensor for path, tensor in inside.items()}
-        return dict(sorted(tensors.items()))
+        """Live tensors by state name, sorted; looked up once, since loading changes values and not tensors."""
+        if self._live is None:
+            tensors: dict[str, Tensor] = {}
+            for name in self.part_names:
+                inside = self._injected[name].tensors() if name in self._injected else _own_tensors(self._part(name))
+                tensors |= {f"{name}/{path}": tensor for path, tensor in inside.items()}
+            self._live = dict(sorted(tensors.items()))
+        return self._live
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaptedModel:
+        """Where `to` passes through: another device means other buffers."""
+        self._live = None
+        return super()._apply(fn, recurse)
 
     # --------------------------------------------------------------------------------------------------- building
 

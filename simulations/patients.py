@@ -13,7 +13,7 @@ from client.predict import predict
 from common.batch import Batch
 from common.config.schema import Run, Step
 from common.orders import State
-from common.tasks import Observation, build_task
+from common.tasks import Observation
 from simulations.baselines import baseline_order
 
 
@@ -31,9 +31,11 @@ def observe(
 ) -> list[Observed]:
     """Every test patient of the centers that a mode can show, scored under a state, ordered by center and patient."""
     order = replace(baseline_order(run, step, base=base, state=state), mode=mode)
+    if not centers:
+        return []
     found = []
+    model, task = centers[0].model(order)  # one for all: a simulation's centers share a device
     for center in sorted(centers, key=lambda c: c.code):
-        model, task = center.model(order)
         cases = center.case_set(order, "test", model)
         observed = center.observe(order, model, task, cases)
         shown = [cases.cases[i] for i in cases.having(mode)]
@@ -54,9 +56,10 @@ class Picture:
 def pictures(run: Run, step: Step, state: State, centers: Sequence[Center], *, base: str) -> Iterator[Picture]:
     """The first test case of each center, segmented."""
     order = baseline_order(run, step, base=base, state=state)
-    build_task(step.task)
+    if not centers:
+        return
+    model, _ = centers[0].model(order)
     for center in centers:
-        model, _ = center.model(order)
         cases = center.case_set(order, "test", model)
         if len(cases) == 0:
             continue

@@ -614,6 +614,9 @@ class UniconPrognosisStudy(StudySize):
     """UNICON's prognosis table."""
 
     kind: str = "unicon_prognosis"
+    arms: list[str] = field(
+        default_factory=lambda: ["federated", "federated Newton", "centralized", "random backbone", "untrained"]
+    )
 
 
 @dataclass
