@@ -179,6 +179,10 @@ def starting_state(coordinator: Coordinator, step: Step) -> State:
         for name, tensor in earlier.items()
         if name in state and tensor.shape == state[name].shape and tensor.dtype == state[name].dtype
     }
+    reshaped = sorted({name.partition("/")[0] for name in earlier.keys() & state.keys() - shared.keys()})
+    if reshaped:
+        said = f"{', '.join(reshaped)} of '{lineage}' have other shapes in this step and start anew"
+        coordinator.narrator.say(f"          {said}")
     return {**state, **shared}
 
 
@@ -192,7 +196,21 @@ def _lineage(run: Run, name: str) -> str:
     return (run.steps[name].writes or name) if name in run.steps else name
 
 
+def _check_windows(run: Run, backbone: Backbone) -> None:
+    """Raises ConfigError with every step whose window the backbone cannot cut into patches."""
+    misfits = [
+        f"Step '{step.name}': view.window {list(step.view.window)} is not made of whole patches of this backbone; its "
+        f"sides (depth, height, width) must be multiples of {list(backbone.multiple)}."
+        for step in run.steps.values()
+        if not any(part.kind == "resolution" for part in step.adapter.parts.values())  # brings patches of its own
+        and any(side % whole for side, whole in zip(step.view.window, backbone.multiple, strict=True))
+    ]
+    if misfits:
+        raise ConfigError("\n".join(misfits))
+
+
 def _begin(coordinator: Coordinator) -> None:
+    _check_windows(coordinator.run, coordinator.backbone)
     resolved = run_to_yaml(coordinator.run).encode()
     path = coordinator.folder.config
     if not path.exists():

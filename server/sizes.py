@@ -21,12 +21,15 @@ from common.config.schema import (
     BackboneSpec,
     DecoderPart,
     FusionPart,
+    JoinPart,
     LoraPart,
     MlpPart,
     PatchEmbedPart,
     PrognosisTask,
+    ResolutionPart,
     Run,
     SegmentationTask,
+    StandInPart,
     Step,
 )
 from common.errors import FedgraftError
@@ -119,9 +122,24 @@ def choices(backbone: Backbone) -> dict[str, Step]:
         for name in ("LoRA", "DoRA")
         for rank in (4, 8, 16)
     }
+    rows["own patch embedding (resolution)"] = _step({"resolution": ResolutionPart(position=False)})
+    rows["own patch embedding and positions (resolution)"] = _step({"resolution": ResolutionPart()})
     rows["PET patch embedding, as CT's"] = _step({"stem": PatchEmbedPart(init="copy")}, modalities=[CT, PET])
+    rows["PET beside CT, joined, two stand-ins (PEMMA on Swin)"] = _step(
+        {
+            "stem_pet": PatchEmbedPart(init="copy"),
+            "join": JoinPart(),
+            "alone_ct": StandInPart(modality=CT),
+            "alone_pet": StandInPart(modality=PET),
+        },
+        modalities=[CT, PET],
+    )
     mlps = {"image_mlp": MlpPart(), "text_mlp": MlpPart(input="text"), "fusion": FusionPart()}
     rows["two MLPs and a fusion, width 64"] = _step(mlps, modalities=[CT, EHR])
+    attended = {**mlps, "fusion": FusionPart(mode="attention")}
+    rows["two MLPs and cross-attention, width 64"] = _step(attended, modalities=[CT, EHR])
+    light = {f"light decoder, {n} features": DecoderPart(features=n, style="light") for n in (8, 16)}
+    rows |= {name: _step({"decoder": part}) for name, part in light.items()}
     if len(set(backbone.levels)) == 1:  # one grid: what a UNETR-style decoder reads
         rows |= {f"UNETR-style decoder, {n} features": _step({"decoder": DecoderPart(features=n)}) for n in (8, 16, 48)}
     return rows

@@ -74,10 +74,16 @@ def _prognosis(kind: str, config: str, size: tuple[int, int, int]) -> Case:
     return Case(BackboneSpec(kind=kind, config=config, random_seed=0), size, {"within": lora, "image_mlp": MlpPart()})
 
 
+def _light_swin(features: int) -> Case:
+    lora = LoraPart(sites=["image_attention", "image_feedforward"])
+    parts = {"within": lora, "decoder": DecoderPart(features=features, style="light")}
+    return Case(BackboneSpec(kind="swin_unetr", config="base", random_seed=0), (96, 96, 96), parts)
+
+
 REAL = {
     "unetr_fs16": _unetr(16),
     "unetr_fs48": _unetr(48),
-    "swin_unetr_fs48": _prognosis("swin_unetr", "base", (96, 96, 96)),
+    "swin_unetr_fs48": _light_swin(8),
     "ct_clip": _prognosis("ct_clip", "released", (240, 480, 480)),
 }
 

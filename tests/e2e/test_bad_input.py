@@ -214,6 +214,13 @@ def test_another_configuration_in_the_same_folder(finished, capsys):
     assert "holds a run with another configuration" in line and "name=" in line
 
 
+def test_a_window_that_is_no_whole_number_of_patches_stops_before_any_message(desk, capsys):
+    assert simulate(desk, "name=misfit", "steps.tumour_ct.view.window=[16,16,12]") == 2
+    [line] = said(capsys)
+    assert "Step 'tumour_ct': view.window [16, 16, 12]" in line and "multiples of [8, 8, 8]" in line
+    assert not Path("runs/misfit/ledger.jsonl").exists()
+
+
 def test_an_adapter_for_another_backbone(finished, capsys, monkeypatch):
     """The same configuration, but the weights behind it are no longer those that the adapters were made for."""
     from common.backbones.tiny import TinyBackbone
