@@ -128,6 +128,30 @@ def harmed_centers(comparing: Comparing) -> list[Comparison]:
     ]
 
 
+def shares_of_centralized(comparing: Comparing) -> list[str]:
+    """What federated keeps of centralized in each step's primary metric: overall and at the worst center."""
+    said = []
+    for step in _trained(comparing):
+        metric = build_task(step.task).primary
+        both = [
+            {p.center: [q for q in patients if q.center == p.center] for p in patients} | {"": patients}
+            for patients in (patients_of(comparing, arm, step.name) for arm in (FEDERATED, CENTRALIZED))
+        ]
+        shares: dict[str, float] = {}
+        for center in sorted(both[0].keys() & both[1].keys()):
+            if len(both[0][center]) < SMALLEST:
+                continue
+            values = [value_of_patients(step, side[center], metric) for side in both]
+            if values[0] is not None and values[1]:
+                shares[center] = values[0] / values[1]
+        if "" in shares:
+            whole = shares.pop("")
+            worst = min(shares, key=lambda center: shares[center], default=None)
+            at_worst = f", at the worst center {shares[worst]:.0%} ({worst})" if worst else ""
+            said.append(f"{step.name}: {whole:.0%} of centralized {metric}{at_worst}")
+    return said
+
+
 def arm_rows(comparing: Comparing, arm: str) -> list[dict[str, Any]]:
     """Score rows of an arm from its patients' records: pooled with an interval, and per center."""
     rows = []

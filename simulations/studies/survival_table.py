@@ -37,7 +37,9 @@ from simulations.survival import (
     task_of,
 )
 
-FEDERATED, LEFT_OUT, LOCAL = "federated Newton", "leave one center out", "local only"
+FEDERATED, LEFT_OUT, LOCAL, CENTRALIZED = "federated Newton", "leave one center out", "local only", "pooled"
+FEDERATIONS = (FEDERATED, "FedAvg", "FedAdam")
+Estimates = Mapping[str, Estimate]  # by place
 MOST_CENTERS = 20
 BOOTSTRAP_SEED = 1005  # apart from the splits' seeds
 
@@ -191,6 +193,7 @@ def add_inputs(page: Page, name: str, cohort: Cohort, study: CoxStudy, say: Call
             "whole interval lies below zero.",
         )
     )
+    page.tables.append(_kept_of_pooled(name, index, gains, cohort.centers))
     page.pictures.append(_forest(name, gains[FEDERATED], places))
     page.notes.append(
         f"{name}: the federated Newton fit and the stratified fit of the pooled table, on all patients, differ by at "
@@ -201,6 +204,24 @@ def add_inputs(page: Page, name: str, cohort: Cohort, study: CoxStudy, say: Call
         "c_index": {arm: {p: asdict(e) for p, e in row.items()} for arm, row in index.items()},
         "minus_local": {arm: {p: asdict(e) for p, e in row.items()} for arm, row in gains.items()},
     }
+
+
+def _kept_of_pooled(
+    name: str, index: Mapping[str, Estimates], gains: Mapping[str, Estimates], centers: Sequence[str]
+) -> Table:
+    """What each federated arm keeps of the pooled fit's C-index: overall, and at the worst center."""
+    rows: list[list] = []
+    for arm in (arm for arm in FEDERATIONS if arm in index):
+        shares = {
+            place: own.value / together.value
+            for place, own in index[arm].items()
+            if own.value is not None and (together := index[CENTRALIZED][place]).value
+        }
+        whole = shares.pop(POOLED, None)
+        worst = min(shares, key=lambda center: shares[center], default=None)
+        at_worst = None if worst is None else f"{shares[worst]:.1%} ({worst})"
+        rows.append([arm, None if whole is None else f"{whole:.1%}", at_worst, _harmed(gains[arm], centers)])
+    return Table(f"Share of the pooled fit's C-index, {name}", ["arm", "overall", "worst center", "harmed"], rows)
 
 
 def exactness(cohort: Cohort, learning: Learning) -> float:

@@ -9,7 +9,7 @@ from common.config.load import compose_run
 from common.ledger import Ledger
 from server.report.results import SCHEMA
 from simulations.compare import compare, notes_of
-from simulations.paired import arm_rows, comparisons_of, harmed_centers, patients_of
+from simulations.paired import arm_rows, comparisons_of, harmed_centers, patients_of, shares_of_centralized
 from simulations.study import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing
 
 
@@ -65,6 +65,14 @@ def test_a_center_is_harmed_only_by_its_whole_interval_and_few_patients_have_non
     assert harmed["federated at CHUM"].note == "harmed"
     assert harmed["federated at MDA"].low is None and "fewer than 5" in harmed["federated at MDA"].note
     assert "tumour_ct, federated at CHUM" in notes_of(comparing, harmed_centers(comparing))[-1]
+
+
+def test_what_federated_keeps_of_centralized_is_said_overall_and_at_the_worst_center_that_is_large_enough(comparing):
+    own = {f"CHUM-{i:03d}": 0.3 for i in range(6)} | {"MDA-001": 0.0, "MDA-002": 0.0}
+    write(comparing.folder, FEDERATED, "tumour_ct", own)
+    [said] = [s for s in shares_of_centralized(comparing) if s.startswith("tumour_ct:")]
+    assert said == "tumour_ct: 32% of centralized dsc_agg, at the worst center 43% (CHUM)"
+    assert said in notes_of(comparing, [])[-2]
 
 
 def test_rows_of_an_arm_have_an_interval_pooled_and_a_value_per_center(comparing):
