@@ -11,6 +11,8 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from io import BytesIO
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +29,7 @@ STATUS_COUNTS = ("cases", "batches", "skipped", "train", "validation", "test", "
 CODE = re.compile(r"[a-z0-9_.:-]{1,60}")
 CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
 EXTRA = "./"  # part names hold neither
+NUMPY = "numpy.ndarray"  # how Flower calls the bytes of numpy.save
 MAX_ARRAY_BYTES = 2 << 30
 FIT_SUMS: dict[str, tuple[int, ...]] = {"fit.loss": (), "fit.cases": (), "fit.batches": ()}
 
@@ -51,7 +54,7 @@ def declared_sums(task: DeclaresSums, *, curves: bool) -> dict[str, tuple[int, .
 
 def pack_state(state: Mapping[str, Tensor]) -> ArrayRecord:
     """Tensors as a record, in name order."""
-    return ArrayRecord({name: Array(np.asarray(_numpy(state[name]), order="C")) for name in sorted(state)})
+    return ArrayRecord({name: _encoded(_numpy(state[name])) for name in sorted(state)})
 
 
 def unpack_state(record: ArrayRecord) -> State:
@@ -224,7 +227,7 @@ def _apart(arrays: State) -> tuple[State, State]:
 
 
 def _pack_sums(sums: Mapping[str, np.ndarray]) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.asarray(sums[name], np.float64)) for name in sorted(sums)})
+    return ArrayRecord({name: _encoded(np.asarray(sums[name], np.float64)) for name in sorted(sums)})
 
 
 def _undeclared(what: str, got: Mapping[str, tuple], declared: Mapping[str, tuple]) -> list[str]:
@@ -251,18 +254,41 @@ def _is_duration(value: object) -> bool:
 
 def _tensor(name: str, array: Array) -> Tensor:
     try:
-        return torch.from_numpy(_checked(name, array).copy())
+        return torch.from_numpy(_checked(name, array))
     except TypeError as error:
         raise WireError(f"Array '{name}' has a type that no tensor has.") from error
 
 
 def _checked(name: str, array: Array) -> np.ndarray:
-    if array.stype != "numpy.ndarray" or len(array.data) > MAX_ARRAY_BYTES:
+    if array.stype != NUMPY or len(array.data) > MAX_ARRAY_BYTES:
         raise WireError(f"Array '{name}' is not a plain numpy array of at most 2 GiB.")
     try:
-        decoded = array.numpy()
+        decoded = _decoded(array)
     except Exception as error:  # numpy parses the header as Python source: a broken one raises whatever it likes
         raise WireError(f"Array '{name}' cannot be decoded.") from error
     if decoded.dtype.kind not in "biuf":
         raise WireError(f"Array '{name}' holds {decoded.dtype}; only numbers travel.")
     return decoded
+
+
+def _encoded(values: np.ndarray) -> Array:
+    """``Array(values)`` in C order: the same bytes, with headers made once."""
+    data = _header(values.dtype, values.shape) + values.tobytes()
+    return Array(dtype=str(values.dtype), shape=values.shape, stype=NUMPY, data=data)
+
+
+def _decoded(array: Array) -> np.ndarray:
+    """``array.numpy()``; numbers behind the header that numpy writes for them are read without parsing it again."""
+    dtype, shape = np.dtype(array.dtype), tuple(array.shape)
+    if dtype.kind in "biuf":
+        header = _header(dtype, shape)
+        if array.data.startswith(header) and len(array.data) - len(header) == math.prod(shape) * dtype.itemsize:
+            return np.frombuffer(array.data, dtype, offset=len(header)).reshape(shape).copy()
+    return array.numpy()
+
+
+@lru_cache(maxsize=4096)
+def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    stream = BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    return stream.getvalue()

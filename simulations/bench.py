@@ -27,6 +27,7 @@ from rich.table import Table
 
 from client.center import Center
 from client.loop import fit, optimizer_for
+from common.adapters.factors import A, B
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import tensors_digest
 from common.config.load import compose_run
@@ -38,6 +39,7 @@ from common.machine import environment
 from common.model import AdaptedModel
 from common.orders import Order, Reply, State
 from common.tasks import build_task
+from common.travel import sent_back
 from common.wire import declared_sums
 from server.enrolment import enrol
 from server.federation import Federation
@@ -158,7 +160,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 def lora_shapes() -> Shapes:
     """Rank 8 on the qkv of a ViT-B's twelve blocks: 294,912 parameters."""
-    shapes = {"A": (8, 768), "B": (2304, 8)}
+    shapes = {A: (8, 768), B: (2304, 8)}
     return {f"within/blocks.{i}.qkv.{factor}": shape for i in range(12) for factor, shape in shapes.items()}
 
 
@@ -222,13 +224,16 @@ def idle_centers() -> Iterator[None]:
         return Reply(center.code, state=state, sums=sums, counts={"cases": 1, "batches": 1})
 
     def train(self: Center, order: Order) -> Reply:
-        return answer(self, order, state=order.state)
+        return answer(self, order, state=leaving(order))
 
     def evaluate(self: Center, order: Order) -> Reply:
         return answer(self, order, state={})
 
     def declared(self: Center, order: Order) -> tuple[State, State]:
-        return order.state, {}
+        return leaving(order), {}
+
+    def leaving(order: Order) -> State:
+        return {name: order.state[name] for name in sent_back(order.state, order.step, round=order.round)}
 
     with mock.patch.multiple(Center, train=train, evaluate=evaluate, declared=declared):
         yield

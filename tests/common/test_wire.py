@@ -3,14 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from common.config.load import compose_run
 from common.config.schema import BackboneSpec, Split
 from common.errors import WireError
 from common.orders import Order, Reply
-from common.wire import check_declared, content_bytes, pack_order, pack_reply, unpack_order, unpack_reply
+from common.wire import (
+    check_declared,
+    content_bytes,
+    pack_order,
+    pack_reply,
+    pack_state,
+    unpack_order,
+    unpack_reply,
+    unpack_state,
+)
 
 STATE = {"within/a": torch.randn(3, 2), "within/null": torch.zeros(4, 0, 8), "head/n": torch.tensor(3)}
 
@@ -36,6 +45,46 @@ def test_a_reply_survives():
     back = unpack_reply(through_proto(pack_reply(reply)))
     assert back.center == "CHUM" and back.sums["cases"] == 3.0 and back.counts == {"cases": 3}
     assert all(torch.equal(back.state[name], tensor) for name, tensor in STATE.items())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int64, np.uint8, np.bool_])
+@pytest.mark.parametrize("shape", [(), (1,), (0, 3), (5, 7), (2, 3, 4)])
+def test_arrays_travel_as_the_bytes_that_numpy_itself_would_write_and_read(shape, dtype):
+    values = np.asarray(np.random.default_rng(0).random(shape) * 3).astype(dtype)
+    record = pack_state({"x": torch.from_numpy(values)})
+    assert record["x"].data == Array(values).data and record["x"].dtype == Array(values).dtype
+    np.testing.assert_array_equal(record["x"].numpy(), values)
+    assert torch.equal(unpack_state(record)["x"], torch.from_numpy(values))
+
+
+def test_an_array_whose_columns_come_first_keeps_its_values():
+    values = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    assert torch.equal(unpack_state(ArrayRecord({"x": Array(values)}))["x"], torch.from_numpy(values))
+
+
+@pytest.mark.parametrize("dtype", ["object", "f4,f4", "<U8", "nonsense"])
+def test_a_claimed_type_is_never_believed_over_the_data(dtype):
+    array = Array(np.arange(3.0))
+    whole, empty = (ArrayRecord({"x": Array(dtype, (3,), array.stype, data)}) for data in (array.data, b""))
+    with pytest.raises(WireError, match="Array 'x' cannot be decoded"):
+        unpack_state(empty)
+    if dtype == "nonsense":
+        with pytest.raises(WireError, match="Array 'x' cannot be decoded"):
+            unpack_state(whole)
+    else:
+        assert unpack_state(whole)["x"].dtype == torch.float64
+
+
+def test_words_are_no_numbers():
+    with pytest.raises(WireError, match="only numbers travel"):
+        unpack_state(ArrayRecord({"x": Array(np.array(["CHUM-001"]))}))
+
+
+@pytest.mark.parametrize("shape", [(4,), (-3,), (2**62, 2**62)])
+def test_a_shape_that_the_data_do_not_fill_is_not_believed(shape):
+    array = Array(np.zeros(3))
+    claimed = ArrayRecord({"x": Array(array.dtype, shape, array.stype, array.data)})
+    assert unpack_state(claimed)["x"].shape == (3,)
 
 
 def test_bfloat16_is_refused_in_a_sentence():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -43,6 +44,16 @@ def test_idle_centers_hand_back_what_they_got_and_work_again_afterwards(tmp_path
     assert trained.center == "CHUM" and trained.is_usable
     assert all(np.count_nonzero(value) == 0 for name, value in trained.sums.items() if name != "fit.cases")
     assert (Center.train, Center.evaluate) == before
+
+
+def test_idle_centers_hand_back_the_factors_that_a_round_trains_and_no_others(tmp_path):
+    run = small_run(steps=["relapse"])
+    state = {name: torch.ones(shape) for name, shape in lora_shapes().items()}
+    order = baseline_order(run, run.steps["relapse"], base="none", state=state)
+    with idle_centers():
+        center = Center.open(write_centers(tmp_path, tmp_path, ["CHUM"])["CHUM"])
+        sent = [set(center.train(replace(order, round=number)).state) for number in (1, 2)]
+    assert sent[0] | sent[1] == set(state) and not sent[0] & sent[1] and len(sent[0]) == len(sent[1]) == 12
 
 
 def test_unequal_numbers_of_steps_are_not_compared(tmp_path):
