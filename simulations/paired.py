@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from common.config.schema import Step
-from common.metrics import paired_bootstrap
+from common.metrics import (
+    Difference,
+    bootstrap_additive,
+    bootstrap_concordance,
+    bootstrap_weights,
+    percentile_interval,
+)
 from common.tasks import build_task, pooled_metrics
 from server.report.report import Comparison
 from simulations.study import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, records_name
@@ -55,6 +61,48 @@ def value_of_patients(step: Step, patients: Sequence[Patient], metric: str) -> f
     return sum(defined) / len(defined) if defined and len(defined) == len(values) else None
 
 
+def resampled(
+    step: Step, patients: Sequence[Patient], metric: str, weights: np.ndarray
+) -> tuple[float | None, np.ndarray]:
+    """The metric, averaged over seeds, and its value (draws,) under each row of weights (draws, n)."""
+    if not patients:
+        return None, np.full(len(weights), np.nan)
+    seeds = range(len(patients[0].records))
+    if metric == "c_index":
+        time, event = (np.array([p.records[0][name] for p in patients], np.float64) for name in ("time", "event"))
+        risk = np.array([[p.records[seed]["risk"] for p in patients] for seed in seeds], np.float64)
+        groups = [(p.center, p.fold) for p in patients]  # pairs of patients are formed within a center and fold only
+        return bootstrap_concordance(time, event, risk, groups=groups, weights=weights)
+    task = build_task(step.task)
+    found = []
+    for seed in seeds:
+        each = [task.sums([p.records[seed]]) for p in patients]
+        sums = {name: np.stack([one[name] for one in each]) for name in each[0]}
+        found.append(bootstrap_additive(sums, lambda drawn: task.metrics(drawn).get(metric), weights=weights))
+    values = [value for value, _ in found if value is not None]
+    value = sum(values) / len(found) if len(values) == len(found) else None
+    return value, np.mean([drawn for _, drawn in found], axis=0)
+
+
+def difference_of(
+    step: Step, a: Sequence[Patient], b: Sequence[Patient] | None, metric: str, *, strata: Sequence[object], draws: int
+) -> Difference:
+    """metric(a) - metric(b) over the same patients in the same order, or metric(a) alone where ``b`` is None.
+
+    The percentile interval is over patients drawn anew within the strata, one label per patient; under `SMALLEST`
+    patients there is none.
+    """
+    weights = bootstrap_weights(strata, draws=draws)
+    value, drawn = resampled(step, a, metric, weights)
+    if b is not None:
+        other, other_drawn = resampled(step, b, metric, weights)
+        value = None if value is None or other is None else value - other
+        drawn = drawn - other_drawn
+    if value is None or len(a) < SMALLEST:
+        return Difference(value, None, None)
+    return Difference(value, *percentile_interval(drawn))
+
+
 def compare_arms(
     comparing: Comparing, a: tuple[str, str], b: tuple[str, str], metric: str, *, center: str | None = None
 ) -> Comparison | None:
@@ -65,17 +113,10 @@ def compare_arms(
     if not keys:
         return None
     left, right = ([side[key] for key in keys] for side in sides)
-    found = paired_bootstrap(
-        left,
-        right,
-        statistic=lambda chosen: value_of_patients(step, chosen, metric),
-        strata=[key[0] for key in keys],
-        draws=comparing.run.compare.draws if center is None else max(200, comparing.run.compare.draws // 4),
-    )
+    draws = comparing.run.compare.draws if center is None else max(200, comparing.run.compare.draws // 4)
+    found = difference_of(step, left, right, metric, strata=[key[0] for key in keys], draws=draws)
     if found.difference is None:
         return None
-    if len(keys) < SMALLEST:
-        found = found._replace(low=None, high=None)
     place = "" if center is None else f" at {center}"
     names = [(arm if step_name == a[1] else f"{arm} {step_name}") + place for arm, step_name in (a, b)]
     return Comparison(
@@ -160,8 +201,8 @@ def arm_rows(comparing: Comparing, arm: str) -> list[dict[str, Any]]:
         for metric in METRICS[step.task.kind]:
             for center in ["pooled", *sorted({p.center for p in patients})]:
                 chosen = [p for p in patients if center in ("pooled", p.center)]
-                value = value_of_patients(step, chosen, metric)
-                low, high = _interval(comparing, step, chosen, metric) if center == "pooled" else (None, None)
+                draws = comparing.run.compare.draws if center == "pooled" else 0
+                found = difference_of(step, chosen, None, metric, strata=[p.center for p in chosen], draws=draws)
                 rows.append(
                     {
                         "arm": arm,
@@ -170,31 +211,13 @@ def arm_rows(comparing: Comparing, arm: str) -> list[dict[str, Any]]:
                         "metric": metric,
                         "center": center,
                         "mode": "+".join(step.modalities),
-                        "value": value,
-                        "low": low,
-                        "high": high,
+                        "value": found.difference,
+                        "low": found.low,
+                        "high": found.high,
                         "n": len(chosen),
                     }
                 )
     return rows
-
-
-def _interval(
-    comparing: Comparing, step: Step, patients: list[Patient], metric: str
-) -> tuple[float | None, float | None]:
-    nothing: list[Any] = [None] * len(patients)
-    found = (
-        paired_bootstrap(
-            patients,
-            nothing,
-            statistic=lambda chosen: 0.0 if chosen[0] is None else value_of_patients(step, chosen, metric),
-            strata=[p.center for p in patients],
-            draws=comparing.run.compare.draws,
-        )
-        if patients
-        else None
-    )
-    return (found.low, found.high) if found else (None, None)
 
 
 def _trained(comparing: Comparing, *, with_controls: bool = False) -> list[Step]:

@@ -29,7 +29,14 @@ from common.metrics.labels import (
     score_of_bin,
 )
 from common.metrics.overlap import dsc_agg, mean_defined
-from common.metrics.resampling import Difference, Interval, bootstrap_concordance, bootstrap_weights, paired_bootstrap
+from common.metrics.resampling import (
+    Difference,
+    Interval,
+    bootstrap_additive,
+    bootstrap_concordance,
+    bootstrap_weights,
+    percentile_interval,
+)
 from common.metrics.survival import (
     CALIBRATION_BINS,
     brier_sums,
@@ -58,6 +65,7 @@ __all__ = [
     "auroc_interval",
     "balanced_accuracy",
     "best_temperature",
+    "bootstrap_additive",
     "bootstrap_concordance",
     "bootstrap_weights",
     "brier_sums",
@@ -76,7 +84,7 @@ __all__ = [
     "log_rank",
     "mean_defined",
     "pair_spread",
-    "paired_bootstrap",
+    "percentile_interval",
     "ranked_pairs",
     "reliability_sums",
     "score_bins",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from common.metrics.concordance import ranked_pairs
-
-Case = TypeVar("Case")
 
 
 class Interval(NamedTuple):
@@ -28,40 +26,30 @@ class Difference(NamedTuple):
     high: float | None
 
 
-def paired_bootstrap(
-    observations_a: Sequence[Case],
-    observations_b: Sequence[Case],
-    *,
-    statistic: Callable[[list[Case]], float | None],
-    strata: Sequence[object] | None = None,
-    draws: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Difference:
-    """statistic(a) - statistic(b) over the same patients, with a percentile interval over resampled patients.
+def percentile_interval(drawn: np.ndarray, *, level: float = 0.95) -> tuple[float | None, float | None]:
+    """The percentile interval of resampled values (draws,); those that are not defined (NaN) are left out."""
+    defined = drawn[np.isfinite(drawn)]
+    if not len(defined):
+        return None, None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_additive(
+    sums: Mapping[str, np.ndarray], metric: Callable[[dict[str, np.ndarray]], float | None], *, weights: np.ndarray
+) -> tuple[float | None, np.ndarray]:
+    """A metric of sums over patients, and its value in every draw (NaN where it is not defined).
 
     Args:
-        observations_a, observations_b: one entry per patient, in the same order.
-        statistic: of a list of observations; draws on which it is None are left out.
-        strata: one label per patient (their center); patients are resampled within labels.
-        level: coverage of the interval.
+        sums: name -> (n, ...), every patient's share of each sum; a draw's sums are these times its weights.
+        metric: of a name -> (...) dictionary of sums.
+        weights: (draws, n) from `bootstrap_weights`; the same for every arm makes differences paired.
     """
-    if len(observations_a) != len(observations_b):
-        raise ValueError(f"Paired observations differ in number: {len(observations_a)} and {len(observations_b)}.")
-
-    def difference(rows: np.ndarray | range) -> float | None:
-        a, b = (statistic([side[i] for i in rows]) for side in (observations_a, observations_b))
-        return None if a is None or b is None else a - b
-
-    groups = _groups(strata if strata is not None else [0] * len(observations_a))
-    generator = np.random.default_rng(seed)
-    drawn = [difference(np.concatenate([generator.choice(g, len(g)) for g in groups])) for _ in range(draws)]
-    defined = [value for value in drawn if value is not None]
-    point = difference(range(len(observations_a)))
-    if point is None or not defined:
-        return Difference(point, None, None)
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(point, float(low), float(high))
+    every = np.concatenate([np.ones((1, weights.shape[1])), weights])
+    drawn = {name: np.tensordot(every, np.asarray(values, np.float64), axes=(1, 0)) for name, values in sums.items()}
+    values = [metric({name: total[row] for name, total in drawn.items()}) for row in range(len(every))]
+    found = np.array([np.nan if value is None else value for value in values], np.float64)
+    return values[0], found[1:]
 
 
 def _groups(labels: Sequence[object]) -> list[np.ndarray]:
@@ -69,9 +57,6 @@ def _groups(labels: Sequence[object]) -> list[np.ndarray]:
     for row, label in enumerate(labels):
         rows.setdefault(label, []).append(row)
     return [np.array(group) for group in rows.values()]
-
-
-# ------------------------------------------------------------------------------------------ concordance, resampled
 
 
 def bootstrap_weights(strata: Sequence[object], *, draws: int, seed: int = 0) -> np.ndarray:

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from common.config.load import compose_run
@@ -19,13 +20,13 @@ from common.config.rules import check_run
 from common.config.schema import Run, Step
 from common.errors import ConfigError, UnknownName
 from common.ledger import Ledger
-from common.metrics import Difference, paired_bootstrap
+from common.metrics import ranked_pairs
 from server.curriculum import Coordinator, run_curriculum
 from server.federation import Federation
 from server.narration import Narrator
 from simulations.centers import data_roots, write_centers
 from simulations.local_grid import LocalGrid
-from simulations.paired import SMALLEST, patients_of, value_of_patients
+from simulations.paired import Patient, difference_of, patients_of, value_of_patients
 from simulations.run import RUNS, worker_count
 from simulations.study import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED, Cell, Comparing, Job, run_job
 
@@ -115,10 +116,12 @@ def bytes_up(comparing: Comparing, step: str) -> float | None:
 
 def score(comparing: Comparing, arm: str, step: Step, metric: str, *, mode: str = "") -> Score:
     """A metric of an arm's step over all folds' test patients, the mean of seeds, with its interval over patients."""
-    patients = patients_of(comparing, arm, step.name, mode=mode)
-    nothing: list = [None] * len(patients)
-    found = _bootstrapped(comparing, step, patients, nothing, metric)
-    return Score(found.difference, found.low, found.high, len(patients))
+    return _resampled(comparing, step, patients_of(comparing, arm, step.name, mode=mode), None, metric)
+
+
+def plain_score(comparing: Comparing, arm: str, step: Step, metric: str, *, mode: str = "") -> float | None:
+    """`score` without its interval."""
+    return value_of_patients(step, patients_of(comparing, arm, step.name, mode=mode), metric)
 
 
 def difference(comparing: Comparing, a: tuple[str, Step, str], b: tuple[str, Step, str], metric: str) -> Score:
@@ -127,8 +130,19 @@ def difference(comparing: Comparing, a: tuple[str, Step, str], b: tuple[str, Ste
     sides = [{(p.center, p.patient, p.fold): p for p in found} for found in patients]
     keys = sorted(sides[0].keys() & sides[1].keys())
     left, right = ([side[key] for key in keys] for side in sides)
-    found = _bootstrapped(comparing, a[1], left, right, metric)
-    return Score(found.difference, found.low, found.high, len(keys))
+    return _resampled(comparing, a[1], left, right, metric)
+
+
+def comparable_pairs(comparing: Comparing, step: Step) -> int:
+    """Pairs of test patients, within a center and fold, whose order of relapse is known: what a C-index counts."""
+    groups: dict[tuple[str, int], list[Patient]] = {}
+    for patient in patients_of(comparing, FEDERATED, step.name):
+        groups.setdefault((patient.center, patient.fold), []).append(patient)
+    found = 0
+    for members in groups.values():
+        columns = (np.array([p.records[0][name] for p in members], np.float64) for name in ("time", "event", "risk"))
+        found += int(ranked_pairs(*columns)[2].sum())
+    return found
 
 
 @dataclass(frozen=True)
@@ -150,16 +164,11 @@ class Score:
         return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]".replace("-", "−")
 
 
-def _bootstrapped(comparing: Comparing, step: Step, a: list, b: list, metric: str) -> Difference:
-    if not a:
-        return Difference(None, None, None)
-
-    def statistic(chosen: list) -> float | None:
-        return 0.0 if chosen[0] is None else value_of_patients(step, chosen, metric)
-
-    strata = [(p.center, p.fold) for p in a]
-    found = paired_bootstrap(a, b, statistic=statistic, strata=strata, draws=comparing.run.compare.draws)
-    return found if len(a) >= SMALLEST else found._replace(low=None, high=None)
+def _resampled(
+    comparing: Comparing, step: Step, a: Sequence[Patient], b: Sequence[Patient] | None, metric: str
+) -> Score:
+    strata, draws = [(p.center, p.fold) for p in a], comparing.run.compare.draws
+    return Score(*difference_of(step, a, b, metric, strata=strata, draws=draws), len(a))
 
 
 def _centers(comparing: Comparing, cell: Cell) -> list[str]:

@@ -24,7 +24,7 @@ from common.model import AdaptedModel
 from simulations.baselines import baseline_order
 from simulations.paired import Patient, patients_of, value_of_patients
 from simulations.patients import Observed, open_centers
-from simulations.studies.cells import bytes_up, data_named, difference, prepared, repeats, run_cells, score
+from simulations.studies.cells import bytes_up, data_named, difference, plain_score, prepared, repeats, run_cells, score
 from simulations.studies.page import Page, Table, Value
 from simulations.study import FEDERATED, Cell, Comparing, write_records
 
@@ -129,7 +129,7 @@ def _fusion(comparing: Comparing) -> Table:
         )
         up = [b for b in (bytes_up(comparing, s.name) for s in weights) if b is not None]
         controls = [
-            score(comparing, arm, late if name == LATE else step, METRIC, mode=_mode(name, shown[-1])).value
+            plain_score(comparing, arm, late if name == LATE else step, METRIC, mode=_mode(name, shown[-1]))
             for arm in others
         ]
         rows.append([said, *scored, trained, round(sum(up) / 1e3) if up else None, *controls])
@@ -157,7 +157,7 @@ def _stages(comparing: Comparing, kind: str) -> Table:
         before = steps[str(step.starts_from)]
         cells: list[Value] = []
         for mode in MODES:
-            cells.append(score(comparing, FEDERATED, step, METRIC, mode=mode).value)
+            cells.append(plain_score(comparing, FEDERATED, step, METRIC, mode=mode))
             known = before.name != "ct" or mode == "CT"
             found = difference(
                 comparing, (FEDERATED, step, mode), (FEDERATED, before, mode if before.name != "ct" else ""), METRIC
@@ -239,7 +239,7 @@ def _relapse(comparing: Comparing) -> Table:
         ours = score(comparing, FEDERATED, step, "c_index")
         change = difference(comparing, (FEDERATED, step, ""), (FEDERATED, first, ""), "c_index")
         row: list[Value] = [said, ours.said(), None if name == first.name else change.said(signed=True), ours.n]
-        rows.append([*row, *(score(comparing, arm, step, "c_index").value for arm in others)])
+        rows.append([*row, *(plain_score(comparing, arm, step, "c_index") for arm in others)])
     return Table(
         "Prognosis extension: C-index within centers, all centers train",
         ["inputs", "C-index [95 %]", "against CT [95 %]", "patients", *others],

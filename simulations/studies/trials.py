@@ -28,7 +28,6 @@ from common.config.schema import Fault, Run, Step
 from common.errors import RoundFailed
 from common.files import write_json
 from common.ledger import Ledger
-from common.metrics import paired_bootstrap
 from common.orders import State
 from server.curriculum import Coordinator, starting_state, train_step
 from server.enrolment import enrol
@@ -37,7 +36,7 @@ from server.folder import RunFolder
 from server.narration import Narrator
 from simulations.centers import data_roots, write_centers
 from simulations.faults import FaultyGrid
-from simulations.paired import Patient, value_of_patients
+from simulations.paired import Patient, difference_of, value_of_patients
 from simulations.patients import observe, open_centers
 from simulations.run import worker_count
 
@@ -212,13 +211,8 @@ def score_row(
     value = value_of_patients(step, patients, metric)
     if reference is None or any(result.failed for result in reference):
         return Scored(value)
-    found = paired_bootstrap(
-        patients,
-        _patients(reference),
-        statistic=lambda chosen: value_of_patients(step, chosen, metric),
-        strata=[patient.center for patient in patients],
-        draws=draws,
-    )
+    strata = [patient.center for patient in patients]
+    found = difference_of(step, patients, _patients(reference), metric, strata=strata, draws=draws)
     return Scored(value, found.difference, found.low, found.high)
 
 

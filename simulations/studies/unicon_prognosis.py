@@ -6,7 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 
 from common.config.schema import Run
-from simulations.studies.cells import data_named, difference, prepared, repeats, run_cells, score
+from simulations.studies.cells import (
+    comparable_pairs,
+    data_named,
+    difference,
+    plain_score,
+    prepared,
+    repeats,
+    run_cells,
+    score,
+)
 from simulations.studies.page import Page, Table, Value
 from simulations.study import CENTRALIZED, FEDERATED, Comparing
 
@@ -34,7 +43,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
         lead=f"Relapse-free survival, C-index over pairs within centers. Ours: {data_named(run)}, {repeats(run)}. "
         "Paper: HECKTOR, 488 patients, 5 folds.",
         tables=[_table(comparing, loss) for loss in LOSSES] + [_differences(comparing)],
-        notes=_notes(run),
+        notes=_notes(comparing),
     )
     page.seconds = time.perf_counter() - began
     return page
@@ -48,7 +57,7 @@ def _table(comparing: Comparing, loss: str) -> Table:
         step = comparing.run.steps[name]
         ours = score(comparing, FEDERATED, step, METRIC)
         row: list[Value] = [INPUTS[given], "yes", WITHIN[within], PAPER[name], ours.said()]
-        rows.append([*row, *(score(comparing, arm, step, METRIC).value for arm in others)])
+        rows.append([*row, *(plain_score(comparing, arm, step, METRIC) for arm in others)])
     columns = ["input", "PMA", "WMA", "paper", "ours, federated [95 %]", *[f"ours, {arm}" for arm in others]]
     return Table(f"C-index, {LOSSES[loss]}", columns, rows)
 
@@ -72,8 +81,12 @@ def _differences(comparing: Comparing) -> Table:
     return Table("What the table says, paired over patients", columns, rows)
 
 
-def _notes(run: Run) -> list[str]:
+def _notes(comparing: Comparing) -> list[str]:
+    run = comparing.run
+    fewest = min(comparable_pairs(comparing, step) for step in run.steps.values())
     return [
+        f"Each C-index is of {fewest} or more comparable pairs of patients (within a center and fold, the earlier time a "
+        "relapse): with few of them it moves in large steps and its interval says little.",
         "Intervals: percentile bootstrap over test patients within center and fold, "
         f"{run.compare.draws} draws; they do not cover the choice of training patients. An interval that holds 0 shows "
         "nothing.",

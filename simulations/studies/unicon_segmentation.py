@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from common.config.schema import Run
-from simulations.studies.cells import bytes_up, data_named, difference, prepared, repeats, run_cells, score
+from simulations.studies.cells import bytes_up, data_named, difference, plain_score, prepared, repeats, run_cells, score
 from simulations.studies.page import Page, Table, Value
 from simulations.study import FEDERATED, Comparing
 
@@ -57,7 +57,7 @@ def _table(comparing: Comparing, images: str) -> Table:
         weight = bytes_up(comparing, step.name)
         rows.append(
             [said, after, within, PAPER.get(step.name), ours.said()]
-            + [score(comparing, arm, step, METRIC).value for arm in others]
+            + [plain_score(comparing, arm, step, METRIC) for arm in others]
             + [None if weight is None else round(weight / 1e3)]
         )
     columns = ["model", "PMA", "WMA", "paper", "ours, federated [95 %]", *[f"ours, {arm}" for arm in others], "kB up"]

@@ -16,13 +16,15 @@ from lifelines.utils import concordance_index as lifelines_concordance
 from common.metrics import (
     SCORE_BINS,
     auroc_from_counts,
+    bootstrap_additive,
+    bootstrap_weights,
     concordance_index,
     dsc_agg,
     harrell_counts,
     kaplan_meier,
     log_rank,
     mean_defined,
-    paired_bootstrap,
+    percentile_interval,
     score_bins,
 )
 
@@ -127,35 +129,38 @@ def test_log_rank_without_events_is_undefined():
     assert log_rank(np.array([[3, 2], [2, 1]]), np.zeros((2, 2))) is None
 
 
+def mean_of(values, weights):
+    sums = {"x": np.asarray(values, np.float64), "n": np.ones(len(values))}
+    return bootstrap_additive(sums, lambda s: None if s["n"] == 0 else float(s["x"] / s["n"]), weights=weights)
+
+
 def test_bootstrap_of_a_constant_shift_is_that_shift():
-    values = list(np.random.default_rng(2).normal(size=30))
-    shifted = [v + 0.25 for v in values]
-    result = paired_bootstrap(shifted, values, statistic=lambda v: float(np.mean(v)), draws=50)
-    assert result == pytest.approx((0.25, 0.25, 0.25), abs=1e-12)  # the pairing cancels all spread
+    values = np.random.default_rng(2).normal(size=30)
+    weights = bootstrap_weights([0] * 30, draws=50)
+    (shifted, a), (plain, b) = mean_of(values + 0.25, weights), mean_of(values, weights)
+    assert shifted - plain == pytest.approx(0.25)
+    assert percentile_interval(a - b) == pytest.approx((0.25, 0.25), abs=1e-12)  # the pairing cancels all spread
 
 
 def test_bootstrap_covers_the_standard_error_and_repeats_by_seed():
     generator = np.random.default_rng(3)
-    a, b = list(generator.normal(0.5, 1, 200)), list(generator.normal(0, 1, 200))
+    a, b = generator.normal(0.5, 1, 200), generator.normal(0, 1, 200)
 
     def run(seed):
-        return paired_bootstrap(a, b, statistic=lambda v: float(np.mean(v)), draws=800, seed=seed)
+        weights = bootstrap_weights([0] * 200, draws=800, seed=seed)
+        return percentile_interval(mean_of(a, weights)[1] - mean_of(b, weights)[1])
 
-    spread = np.std(np.array(a) - np.array(b)) / np.sqrt(200)
     assert run(0) == run(0) != run(1)
-    assert run(0).high - run(0).low == pytest.approx(2 * 1.96 * spread, rel=0.12)
+    low, high = run(0)
+    assert high - low == pytest.approx(2 * 1.96 * np.std(a - b) / np.sqrt(200), rel=0.12)
 
 
 def test_bootstrap_strata_keep_their_sizes():
-    seen = []
-    paired_bootstrap(
-        list("aaab"), list("aaab"), statistic=lambda v: seen.append(v.count("b")) or 0.0, strata=list("xxxy"), draws=20
-    )
-    assert set(seen) == {1}
+    weights = bootstrap_weights(list("xxxy"), draws=20)
+    assert weights.shape == (20, 4) and set(weights[:, 3]) == {1} and set(weights[:, :3].sum(axis=1)) == {3}
 
 
-def test_bootstrap_leaves_out_undefined_draws_and_refuses_unpaired_cases():
-    result = paired_bootstrap([1, 2], [1, 2], statistic=lambda v: None, draws=5)
-    assert result == (None, None, None)
-    with pytest.raises(ValueError, match="differ in number: 2 and 1"):
-        paired_bootstrap([1, 2], [1], statistic=len, draws=5)
+def test_bootstrap_leaves_out_undefined_draws():
+    value, drawn = bootstrap_additive({"n": np.array([0.0, 1.0])}, lambda s: None, weights=np.ones((5, 2)))
+    assert value is None and np.isnan(drawn).all() and percentile_interval(drawn) == (None, None)
+    assert percentile_interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)
