@@ -85,8 +85,8 @@ def _notes(comparing: Comparing) -> list[str]:
     run = comparing.run
     fewest = min(comparable_pairs(comparing, step) for step in run.steps.values())
     return [
-        f"Each C-index is of {fewest} or more comparable pairs of patients (within a center and fold, the earlier time a "
-        "relapse): with few of them it moves in large steps and its interval says little.",
+        f"Each C-index is of {fewest} or more comparable pairs of patients (within a center and fold, the earlier time "
+        "a relapse): with few of them it moves in large steps and its interval says little.",
         "Intervals: percentile bootstrap over test patients within center and fold, "
         f"{run.compare.draws} draws; they do not cover the choice of training patients. An interval that holds 0 shows "
         "nothing.",
