@@ -32,6 +32,7 @@ from client.loop import FitLog, Item, fit, optimizer_for
 from client.policy import Policy, check_cases, check_order, told
 from client.predict import features_of, predict
 from client.vault import Vault
+from common.adapters.factors import cut_to_own_rank, within_own_rank
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
 from common.batch import CT, EHR, PET, RECORD, VOLUMES, Batch
@@ -158,6 +159,8 @@ class Center:
         started = time.perf_counter()
         check_order(self.config.policy, order)
         order, vault = self._received(order), self._vault(order)
+        parts = order.step.adapter.parts
+        order = replace(order, state=within_own_rank(order.state, parts, self.code))
         own = vault.load(LOCAL, since=order.since) if order.step.federation.local else {}
         model, task = self._resident_model(replace(order, state={**order.state, **own}))
         model.train_in_round(order.round)
@@ -174,7 +177,7 @@ class Center:
         log.info("step=%s round=%s center=%s loss=%.4f", order.step.name, order.round, self.code, fitted.loss)
         return Reply(
             self.code,
-            state=outgoing(order, leaving, vault),
+            state=cut_to_own_rank(outgoing(order, leaving, vault), parts, self.code),
             extra=extra,
             sums={name: np.array(value, np.float64) for name, value in sums.items()},
             counts={"cases": len(cases), "batches": fitted.batches, "skipped": cases.skipped},
@@ -186,6 +189,7 @@ class Center:
         self._backbone(order)
         initial = self._resident(order)[1]
         leaving = {n: initial[n] for n in sent_back(initial, order.step, round=order.round)}
+        leaving = cut_to_own_rank(leaving, order.step.adapter.parts, self.code)
         return form(leaving, order.step.federation.compression), extra_form(leaving, order.step)
 
     def fit(

@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from common.adapters.factors import pairs_of
+from common.adapters.factors import cut_to_own_rank, padded, pairs_of
 from common.backbones.base import tensors_digest
 from common.compression import NONE, applied, decode, form
 from common.config.federation import NEEDS_BOTH_ENDS
@@ -201,7 +201,8 @@ class AdapterStrategy(Strategy):
         return done.state
 
     def _check_update(self, reply: Reply, expected: State, server_round: int) -> Rejection | None:
-        compression = self.order.step.federation.compression
+        compression, whole = self.order.step.federation.compression, expected
+        expected = cut_to_own_rank(expected, self.order.step.adapter.parts, reply.center)
         declared = expected if compression.kind == NONE else form(expected, compression)
         beside = extra_form(expected, self.order.step)
         shapes = self.sum_shapes
@@ -219,6 +220,7 @@ class AdapterStrategy(Strategy):
                 reply.state = applied(sent, decode(reply.state, sent, compression))
             except WireError as error:
                 return Rejection("undeclared", str(error))
+        reply.state = padded(reply.state, whole)
         return inflated(reply, registered=self.cases.get(reply.center, 0))
 
     def _check_replays(self, own: str) -> None:

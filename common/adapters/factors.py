@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 A, B, MIDDLE, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_M.weight", "lora_magnitude_vector.weight"
@@ -30,6 +31,8 @@ DORA_RULES = (FEDIT, FLORA)
 """What can average DoRA: its row norms make every other rule inexact as well, without a way to put the rest."""
 STACKED = frozenset({FLORA, FEDEX, FLEXLORA})
 """Rules that look at whole products B_i A_i: they need every update by itself and both factors of it."""
+RANKED = frozenset({FLORA, FLEXLORA})
+"""Rules of products, which may be of any rank: centers can have ranks of their own."""
 WITH_SIDE = frozenset({FLORA, FEDEX})
 
 
@@ -102,6 +105,45 @@ def seeded_tensors(names: Iterable[str], parts: Mapping[str, Any]) -> frozenset[
         and spec.kind == "lora"
         and name.endswith(_SEEDED.get(lora_rule(spec), ()))
     )
+
+
+def within_own_rank(state: Mapping[str, Tensor], parts: Mapping[str, Any], center: str) -> dict[str, Tensor]:
+    """A state whose pairs are zero beyond the center's own rank. Zeros in both factors have no gradient: they stay."""
+    found = dict(state)
+    for pair, rank in _own_ranks(state, parts, center):
+        for suffix, at in _RANK_AXIS.items():
+            kept = state[pair.name(suffix)].clone()
+            kept.narrow(at, rank, kept.shape[at] - rank).zero_()
+            found[pair.name(suffix)] = kept
+    return found
+
+
+def cut_to_own_rank(state: Mapping[str, Tensor], parts: Mapping[str, Any], center: str) -> dict[str, Tensor]:
+    """A state as the center sends it: its pairs without what is beyond its own rank."""
+    found = dict(state)
+    for pair, rank in _own_ranks(state, parts, center):
+        for suffix, at in _RANK_AXIS.items():
+            found[pair.name(suffix)] = state[pair.name(suffix)].narrow(at, 0, rank).contiguous()
+    return found
+
+
+def padded(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors filled up with zeros at the end of each axis to the shapes of ``like``: B A stays what it is."""
+    found = dict(state)
+    for name, tensor in state.items():
+        if tensor.shape != like[name].shape:
+            whole = torch.zeros_like(like[name])
+            whole[tuple(slice(0, side) for side in tensor.shape)] = tensor
+            found[name] = whole
+    return found
+
+
+def _own_ranks(state: Mapping[str, Tensor], parts: Mapping[str, Any], center: str) -> list[tuple[Pair, int]]:
+    pairs = [(pair, pair.spec.ranks.get(center)) for pair in pairs_of(state, parts)]
+    return [(pair, rank) for pair, rank in pairs if rank is not None and pair.name(B) in state]
+
+
+_RANK_AXIS = {A: 0, B: 1}
 
 
 def matrix(tensor: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from common.adapters.factors import DORA_RULES, FEDSVD, LORA_RULES, STACKED, WITH_SIDE, lora_rule
+from common.adapters.factors import DORA_RULES, FEDSVD, LORA_RULES, RANKED, STACKED, WITH_SIDE, lora_rule
 from common.config.schema import FEDERATIONS
 
 COORDINATE = frozenset({"bulyan", "median", "trimmed_mean"})
@@ -53,6 +53,14 @@ def part_problems(name: str, spec: Any) -> Iterator[str]:
         )
     if rule in WITH_SIDE and spec.side_rank < 1:
         yield f"part '{name}' has side_rank {spec.side_rank}; rule '{rule}' needs 1 or more."
+    if spec.ranks and rule not in RANKED:
+        yield (
+            f"part '{name}' gives {', '.join(sorted(spec.ranks))} a rank of their own, which rule {rule} cannot "
+            f"average; use {' or '.join(sorted(RANKED))}."
+        )
+    for center, rank in sorted(spec.ranks.items()):
+        if not 1 <= rank <= spec.rank:
+            yield f"part '{name}' gives {center} rank {rank}; it can be 1 to the part's own rank, {spec.rank}."
     if rule == FEDSVD and spec.refresh_every < 1:
         yield f"part '{name}' has refresh_every {spec.refresh_every}; use 1 or more."
 

@@ -138,6 +138,9 @@ def _parts(step: Step, run: Run) -> Iterator[str]:
             yield f"part '{name}' adapts the text side, but hashed n-grams have no layers; keep its image sites only."
         if isinstance(part, LoraPart):
             yield from part_problems(name, part)
+            strangers = sorted(set(part.ranks) - set(step.centers)) if "*" not in step.centers else []
+            if strangers:
+                yield f"part '{name}' gives {', '.join(strangers)} a rank, but only {step.centers} train this step."
     if step.rounds > 0 and not parts:
         yield "it has rounds but nothing to train; give it an adapter or set rounds to 0."
 

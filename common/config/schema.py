@@ -73,6 +73,7 @@ class LoraPart:
     dora: bool = False
     rule: str = ""  # how factors are aggregated: fedit, ffa, rolora, fedsvd, fedsb, flora, fedex, flexlora; empty:
     # rolora (exact, half the bytes), for dora the exact stack (flora)
+    ranks: dict[str, int] = field(default_factory=dict)  # center -> a rank of its own below ``rank`` (flora, flexlora)
     side_rank: int = 32  # flora, fedex: room of the task's frozen side factor; what does not fit is reported
     refresh_every: int = 1  # fedsvd: rounds between two new bases
 
