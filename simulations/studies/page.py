@@ -114,11 +114,21 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _html_table(table: Table) -> str:
-    head = "".join(f"<th scope='col'>{escape(column)}</th>" for column in table.columns)
-    rows = "".join("<tr>" + "".join(f"<td>{escape(shown(v))}</td>" for v in row) + "</tr>" for row in table.rows)
+    words = [any(_is_words(row[column]) for row in table.rows) for column in range(len(table.columns))]
+    sides = [" class='left'" if left else "" for left in words]
+    head = "".join(f"<th scope='col'{side}>{escape(c)}</th>" for c, side in zip(table.columns, sides, strict=True))
+    rows = "".join(
+        "<tr>" + "".join(f"<td{side}>{escape(shown(v))}</td>" for v, side in zip(row, sides, strict=True)) + "</tr>"
+        for row in table.rows
+    )
     note = f"<p class='about'>{escape(table.note)}</p>" if table.note else ""
-    body = f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    body = f"<div class='scroll'><table class='data'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     return f"<h2>{escape(table.title)}</h2>{note}{body}"
+
+
+def _is_words(value: Value) -> bool:
+    """Whether a cell holds words, which stand on the left; numbers stand on the right."""
+    return isinstance(value, str) and value[:1].isalpha()
 
 
 def _html_picture(picture: Picture) -> str:
