@@ -297,8 +297,10 @@ def _state(job: Job, comparing: Comparing, work: StepWork, earlier: dict[str, St
 
 
 def _start(work: StepWork, earlier: dict[str, State]) -> State:
+    """As `server.curriculum.starting_state`: what fits of the step that it starts from, the rest from the seed."""
     begun = earlier.get(work.step.starts_from or "", {})
-    return {name: begun.get(name, tensor) for name, tensor in work.start.items()}
+    fits = {name for name, tensor in work.start.items() if name in begun and begun[name].shape == tensor.shape}
+    return {name: begun[name] if name in fits else tensor for name, tensor in work.start.items()}
 
 
 def _train(work: StepWork, start: State) -> Trained:

@@ -86,3 +86,12 @@ def test_a_comparison_records_the_arm_for_prognosis_steps_alone(small_centers, t
     exact, deep = (patients_of(comparing, arm, "relapse") for arm in (EXACT, FEDERATED))
     assert [p.patient for p in exact] == [p.patient for p in deep] and len(exact) >= 3
     assert compare_arms(comparing, (FEDERATED, "relapse"), (EXACT, "relapse"), "c_index").n == len(exact)
+
+
+def test_a_baseline_starts_from_what_fits_of_the_step_before_it():
+    start = {"fusion/w": torch.zeros(2, 4), "image/w": torch.zeros(3)}
+    before = {"relapse_ct": {"fusion/w": torch.ones(2, 2), "image/w": torch.ones(3), "gone/w": torch.ones(1)}}
+    work = study.StepWork(small_run(), Step(name="relapse_pet", starts_from="relapse_ct"), start, "", [], [], {})
+    found = study._start(work, before)
+    assert torch.equal(found["fusion/w"], torch.zeros(2, 4)) and torch.equal(found["image/w"], torch.ones(3))
+    assert set(found) == set(start)
