@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from common.offline import go_offline
 
 go_offline()
+
+settings.register_profile("fedgraft", suppress_health_check=[HealthCheck.too_slow])  # two busy cores are no finding
+settings.load_profile("fedgraft")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

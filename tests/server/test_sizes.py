@@ -1,6 +1,7 @@
 """Sizes: published counts come out of the meta device, and docs/sizes.md says what the command says."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from common.backbones import load_backbone
 from common.config.load import compose_run
 from common.config.schema import BackboneSpec
-from common.errors import UnknownName
+from common.errors import FedgraftError, UnknownName
 from common.model import AdaptedModel
 from server.__main__ import main
 from server.inspection import pemma_rows, sizes_page
@@ -32,6 +33,10 @@ def test_meta_counts_are_those_of_real_tensors(spec):
     assert sizes.levels == backbone.levels
     assert {name: site.pattern for name, site in sizes.sites.items()} == backbone.sites
     for name, step in choices(backbone).items():
+        if sizes.choices[name].reason:
+            with pytest.raises(FedgraftError, match=re.escape(sizes.choices[name].reason)):
+                AdaptedModel(backbone, step, seed=0)
+            continue
         state = AdaptedModel(backbone, step, seed=0).state()
         sent = sum(4 * t.numel() for key, t in state.items() if key.partition("/")[0] in step.adapter.parts)
         assert sizes.choices[name].bytes == sent, name

@@ -68,15 +68,15 @@ def test_a_row_is_compared_over_the_same_patients():
     task = build_task(step.task)
 
     def result(bins):
-        """Four patients who relapse one after another, each with all mass on one bin of the grid."""
-        output = torch.full((4, task.outputs), -10.0)
-        output[range(4), bins] = 10.0
-        target = {"days": torch.tensor([100.0, 200.0, 300.0, 400.0]), "event": torch.ones(4)}
-        observed = task.observe(output, Batch({"EHR": torch.zeros(4, 1)}, {}, target))
+        """Six patients who relapse one after another, each with all mass on one bin of the grid."""
+        output = torch.full((6, task.outputs), -10.0)
+        output[range(6), bins] = 10.0
+        target = {"days": torch.arange(100.0, 700.0, 100.0), "event": torch.ones(6)}
+        observed = task.observe(output, Batch({"EHR": torch.zeros(6, 1)}, {}, target))
         records = [{name: np.asarray(value).tolist() for name, value in o.items()} for o in observed]
         return Result([{"center": "X", "patient": str(i), "record": record} for i, record in enumerate(records)])
 
-    best, worst = result([1, 2, 3, 4]), result([4, 3, 2, 1])
+    best, worst = result([1, 2, 3, 4, 5, 6]), result([6, 5, 4, 3, 2, 1])
     found = score_row(step, [best], [worst], metric="c_index", draws=20)
     assert (found.value, found.difference) == (1.0, 1.0) and np.isclose(found.low, 1.0)
     assert score_row(step, [Result(failed="void")], [best], metric="c_index", draws=20).failed == "void"
