@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -85,14 +86,13 @@ def resampled(
 
 
 def difference_of(
-    step: Step, a: Sequence[Patient], b: Sequence[Patient] | None, metric: str, *, strata: Sequence[object], draws: int
+    step: Step, a: Sequence[Patient], b: Sequence[Patient] | None, metric: str, *, draws: int
 ) -> Difference:
     """metric(a) - metric(b) over the same patients in the same order, or metric(a) alone where ``b`` is None.
 
-    The percentile interval is over patients drawn anew within the strata, one label per patient; under `SMALLEST`
-    patients there is none.
+    The percentile interval is over patients drawn anew within centers; under `SMALLEST` patients there is none.
     """
-    weights = bootstrap_weights(strata, draws=draws)
+    weights = bootstrap_weights(strata_of(a), draws=draws)
     value, drawn = resampled(step, a, metric, weights)
     if b is not None:
         other, other_drawn = resampled(step, b, metric, weights)
@@ -101,6 +101,13 @@ def difference_of(
     if value is None or len(a) < SMALLEST:
         return Difference(value, None, None)
     return Difference(value, *percentile_interval(drawn))
+
+
+def strata_of(patients: Sequence[Patient]) -> list[str]:
+    """Within which patients are drawn: each one's center. Centers of fewer than `SMALLEST` patients are drawn from
+    together: the only patient of a stratum would be in every draw, and the interval would be too narrow."""
+    sizes = Counter(p.center for p in patients)
+    return [p.center if sizes[p.center] >= SMALLEST else "" for p in patients]
 
 
 def compare_arms(
@@ -114,7 +121,7 @@ def compare_arms(
         return None
     left, right = ([side[key] for key in keys] for side in sides)
     draws = comparing.run.compare.draws if center is None else max(200, comparing.run.compare.draws // 4)
-    found = difference_of(step, left, right, metric, strata=[key[0] for key in keys], draws=draws)
+    found = difference_of(step, left, right, metric, draws=draws)
     if found.difference is None:
         return None
     place = "" if center is None else f" at {center}"
@@ -202,7 +209,7 @@ def arm_rows(comparing: Comparing, arm: str) -> list[dict[str, Any]]:
             for center in ["pooled", *sorted({p.center for p in patients})]:
                 chosen = [p for p in patients if center in ("pooled", p.center)]
                 draws = comparing.run.compare.draws if center == "pooled" else 0
-                found = difference_of(step, chosen, None, metric, strata=[p.center for p in chosen], draws=draws)
+                found = difference_of(step, chosen, None, metric, draws=draws)
                 rows.append(
                     {
                         "arm": arm,

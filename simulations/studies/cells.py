@@ -167,8 +167,7 @@ class Score:
 def _resampled(
     comparing: Comparing, step: Step, a: Sequence[Patient], b: Sequence[Patient] | None, metric: str
 ) -> Score:
-    strata, draws = [(p.center, p.fold) for p in a], comparing.run.compare.draws
-    return Score(*difference_of(step, a, b, metric, strata=strata, draws=draws), len(a))
+    return Score(*difference_of(step, a, b, metric, draws=comparing.run.compare.draws), len(a))
 
 
 def _centers(comparing: Comparing, cell: Cell) -> list[str]:

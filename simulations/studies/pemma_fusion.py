@@ -250,7 +250,7 @@ def _relapse(comparing: Comparing) -> Table:
 
 def _notes(run: Run) -> list[str]:
     return [
-        "Intervals: percentile bootstrap over test patients within center and fold, "
+        "Intervals: percentile bootstrap over test patients within centers (small ones together), "
         f"{run.compare.draws} draws; they do not cover the choice of training patients.",
         "Each stage is a lineage of its own that starts from the one before it: the bank keeps them all and earlier "
         "answers stay bit-identical. The change columns say what moving on to the newer stage would do.",

@@ -211,8 +211,7 @@ def score_row(
     value = value_of_patients(step, patients, metric)
     if reference is None or any(result.failed for result in reference):
         return Scored(value)
-    strata = [patient.center for patient in patients]
-    found = difference_of(step, patients, _patients(reference), metric, strata=strata, draws=draws)
+    found = difference_of(step, patients, _patients(reference), metric, draws=draws)
     return Scored(value, found.difference, found.low, found.high)
 
 

@@ -87,7 +87,7 @@ def _notes(comparing: Comparing) -> list[str]:
     return [
         f"Each C-index is of {fewest} or more comparable pairs of patients (within a center and fold, the earlier time "
         "a relapse): with few of them it moves in large steps and its interval says little.",
-        "Intervals: percentile bootstrap over test patients within center and fold, "
+        "Intervals: percentile bootstrap over test patients within centers (small ones together), "
         f"{run.compare.draws} draws; they do not cover the choice of training patients. An interval that holds 0 shows "
         "nothing.",
         "No hyper-parameter was searched for any arm. Rounds are kept by validation loss: a few comparable pairs make "

@@ -35,7 +35,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
         "Paper: HECKTOR, 488 patients, 5 folds, 25,000 steps at 96³.",
         tables=[*(_table(comparing, images) for images in IMAGES), _differences(comparing)],
         notes=[
-            "Intervals: percentile bootstrap over test patients within center and fold, "
+            "Intervals: percentile bootstrap over test patients within centers (small ones together), "
             f"{run.compare.draws} draws; they do not cover the choice of training patients.",
             "The paper's ablation table was not available: its best values and what its text says of the CT baseline "
             "are shown. WMA alone needs some way to voxels: one linear layer on the deepest hidden state.",

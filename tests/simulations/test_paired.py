@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from common.config.schema import ClassificationTask, PrognosisTask, SegmentationTask, Step
 from common.tasks import build_task, pooled_metrics
-from simulations.paired import Patient, difference_of, resampled, value_of_patients
+from simulations.paired import Patient, difference_of, resampled, strata_of, value_of_patients
 
 SEGMENTATION = Step(name="s", task=SegmentationTask(structures=["GTVp", "GTVn"]))
 PROGNOSIS = Step(name="p", task=PrognosisTask())
@@ -61,10 +61,14 @@ def test_a_draw_is_the_metric_of_the_patients_that_it_drew(step, metric, seed):
 def test_a_difference_is_paired_and_needs_five_patients():
     rng = np.random.default_rng(1)
     found = patients(SEGMENTATION, rng, 12)
-    strata = [p.center for p in found]
-    assert difference_of(SEGMENTATION, found, found, "dice", strata=strata, draws=50) == (0.0, 0.0, 0.0)
-    alone = difference_of(SEGMENTATION, found, None, "dice", strata=strata, draws=50)
+    assert difference_of(SEGMENTATION, found, found, "dice", draws=50) == (0.0, 0.0, 0.0)
+    alone = difference_of(SEGMENTATION, found, None, "dice", draws=50)
     assert alone.low < alone.difference < alone.high
-    few = difference_of(SEGMENTATION, found[:4], None, "dice", strata=strata[:4], draws=50)
+    few = difference_of(SEGMENTATION, found[:4], None, "dice", draws=50)
     assert few.difference is not None and few.low is None and few.high is None
     assert pooled_metrics(build_task(SEGMENTATION.task), [p.records[0] for p in found])["dice"] is not None
+
+
+def test_patients_of_small_centers_are_drawn_together_so_that_none_is_in_every_draw():
+    found = [Patient(center, str(i), 0, ()) for center, count in {"A": 5, "B": 1, "C": 2}.items() for i in range(count)]
+    assert strata_of(found) == ["A"] * 5 + [""] * 3
