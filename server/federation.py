@@ -17,6 +17,7 @@ from common.wire import content_bytes, pack_order, unpack_reply
 log = logging.getLogger("fedgraft.server")
 
 UNREACHED = "no_reply"
+ASK_AGAIN_S = 60.0  # a node that does not say who it is within this is asked again
 SETTLE_S = 5.0  # where a step asks everyone: how long no new node may appear before the step begins
 
 
@@ -122,7 +123,7 @@ class Federation:
     def _introduce(self, node_ids: Iterable[int], order: Order, timeout_s: float) -> Exchange:
         asked = {str(node): node for node in node_ids}
         self._asked |= set(asked.values())
-        exchange = self._send(asked, order, "query.describe", timeout_s)
+        exchange = self._described(asked, order, timeout_s)
         found = Exchange(seconds=exchange.seconds)
         online = set(self.grid.get_node_ids())
         codes = None if self.enrolled is None else {node: code for code, node in self.enrolled().items()}
@@ -139,6 +140,32 @@ class Federation:
             self.nodes[reply.center] = int(node)
             found.replies[reply.center] = reply
             found.bytes[reply.center] = exchange.bytes[node]
+        return found
+
+    def _described(self, nodes: Mapping[str, int], order: Order, timeout_s: float) -> Exchange:
+        """Ask who they are, and ask those again that are connected and silent, with twice the patience each time.
+
+        A node that was at work when the SuperLink died may take a new message and never answer it; asking twice does
+        no harm. A simulation's nodes lose nothing and are asked once.
+        """
+        left, patience = (
+            timeout_s,
+            timeout_s if getattr(self.grid, "is_complete", False) else min(ASK_AGAIN_S, timeout_s),
+        )
+        found = self._send(nodes, order, "query.describe", patience)
+        while (left := left - patience) > 0:
+            online = set(self.grid.get_node_ids())
+            silent = {
+                n: nodes[n] for n, reply in found.replies.items() if reply.code == UNREACHED and nodes[n] in online
+            }
+            if not silent:
+                break
+            patience = min(2 * patience, left)
+            again = self._send(silent, order, "query.describe", patience)
+            found.replies |= again.replies
+            found.seconds += again.seconds
+            for name, ways in again.bytes.items():
+                found.bytes[name] = {way: found.bytes[name][way] + count for way, count in ways.items()}
         return found
 
     def _send(self, nodes: Mapping[str, int], order: Order, action: str, timeout_s: float) -> Exchange:

@@ -95,6 +95,38 @@ def test_a_second_node_under_the_same_name_is_left_out(caplog):
     assert federation.nodes == {"A": 100} and "two nodes call themselves A" in caplog.text
 
 
+class Forgetful(Reciting):
+    """A grid over a network: its node 101 takes the first question and says nothing."""
+
+    is_complete = False
+
+    def __init__(self, replies, *, deaf=()):
+        super().__init__(replies)
+        self.deaf, self.asked = set(deaf), []
+
+    def send_and_receive(self, messages, *, timeout=None):
+        nodes = [message.metadata.dst_node_id for message in messages]
+        self.asked.append((nodes, timeout))
+        first = len(self.asked) == 1
+        heard = [m for m, n in zip(messages, nodes, strict=True) if n not in self.deaf and not (first and n == 101)]
+        yield from super().send_and_receive(heard, timeout=timeout)
+
+
+def test_a_connected_node_that_does_not_say_who_it_is_is_asked_again():
+    grid = Forgetful([Reply("A", counts=FULL), Reply("B", counts=FULL)])
+    found = enrol(Federation(grid, patience_s=0.0), order(centers=("A", "B"), evaluate_at=("A", "B")))
+    assert found.training == ["A", "B"]
+    assert grid.asked == [([100, 101], 60.0), ([101], 120.0)]
+
+
+def test_asking_again_ends_with_the_steps_deadline():
+    grid = Forgetful([Reply("A", counts=FULL), Reply("B", counts=FULL)], deaf=[101])
+    step = order(centers=("A", "B"), evaluate_at=("A", "B"))
+    step.step.federation.deadline_s = 200.0
+    assert enrol(Federation(grid, patience_s=0.0), step).training == ["A"]
+    assert [timeout for _, timeout in grid.asked] == [60.0, 120.0, 20.0]
+
+
 def prognosis_order():
     step = small_run(steps=["relapse"]).steps["relapse"]
     step.centers, step.evaluate_at, step.rounds = ["*"], ["*"], 2
