@@ -356,6 +356,15 @@ def frozen_twin(backbone: Backbone) -> Backbone:
     return copy.deepcopy(backbone, memo).eval()
 
 
+def what_fits(earlier: Mapping[str, Tensor], initial: Mapping[str, Tensor]) -> State:
+    """The tensors of an earlier state that a step can start from: those of the same name, shape and type."""
+    return {
+        name: tensor
+        for name, tensor in earlier.items()
+        if name in initial and tensor.shape == initial[name].shape and tensor.dtype == initial[name].dtype
+    }
+
+
 def parts_of(state: Mapping[str, Tensor]) -> dict[str, State]:
     """A state by part, names unchanged: what a center took part in, and what each part weighs."""
     return {part: {name: state[name] for name in names} for part, names in _names_by_part(state).items()}

@@ -21,7 +21,7 @@ from common.errors import ConfigError
 from common.files import write_bytes
 from common.ledger import Ledger
 from common.machine import environment
-from common.model import AdaptedModel, parts_of
+from common.model import AdaptedModel, parts_of, what_fits
 from common.orders import Order, State, Sums
 from common.tasks import build_task, merge_sums
 from common.travel import made_from_seed
@@ -174,11 +174,7 @@ def starting_state(coordinator: Coordinator, step: Step) -> State:
     if lineage is None:
         return state
     earlier = coordinator.bank.get(coordinator.bank.head(_lineage(coordinator.run, lineage)))
-    shared = {
-        name: tensor
-        for name, tensor in earlier.items()
-        if name in state and tensor.shape == state[name].shape and tensor.dtype == state[name].dtype
-    }
+    shared = what_fits(earlier, state)
     reshaped = sorted({name.partition("/")[0] for name in earlier.keys() & state.keys() - shared.keys()})
     if reshaped:
         said = f"{', '.join(reshaped)} of '{lineage}' have other shapes in this step and start anew"

@@ -53,16 +53,13 @@ def fit_exact(centers: Sequence[Center], order: Order) -> State:
     """
     train: list[Rows] = []
     held_out: list[Rows] = []
-    layout = None
+    model, _ = centers[0].model(order)  # one for all: a simulation's centers share a device
     for center in centers:
-        model, _ = center.model(order)
-        layout = model.linear_layout
         for rows, name in ((train, "train"), (held_out, "validation")):
             cases = center.case_set(order, name, model)
             if len(cases):
                 rows.append(center.design(order, model, cases))
-    assert layout is not None  # of at least one center
-    return state_of(fit_chosen(layout, train, held_out, PENALTIES), linear_part(order.step)[0])
+    return state_of(fit_chosen(model.linear_layout, train, held_out, PENALTIES), linear_part(order.step)[0])
 
 
 def fit_chosen(

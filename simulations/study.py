@@ -26,7 +26,7 @@ from common.config.schema import Run, Step
 from common.errors import ConfigError
 from common.files import write_json, write_tensors
 from common.ledger import Ledger
-from common.model import AdaptedModel
+from common.model import AdaptedModel, what_fits
 from common.orders import State
 from server.finish import verify_in_fresh_process
 from server.folder import RunFolder
@@ -298,9 +298,7 @@ def _state(job: Job, comparing: Comparing, work: StepWork, earlier: dict[str, St
 
 def _start(work: StepWork, earlier: dict[str, State]) -> State:
     """As `server.curriculum.starting_state`: what fits of the step that it starts from, the rest from the seed."""
-    begun = earlier.get(work.step.starts_from or "", {})
-    fits = {name for name, tensor in work.start.items() if name in begun and begun[name].shape == tensor.shape}
-    return {name: begun[name] if name in fits else tensor for name, tensor in work.start.items()}
+    return work.start | what_fits(earlier.get(work.step.starts_from or "", {}), work.start)
 
 
 def _train(work: StepWork, start: State) -> Trained:
