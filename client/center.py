@@ -167,7 +167,7 @@ class Center:
         cases = self.case_set(order, "train", model)
         check_cases(self.config.policy, len(cases))
         correction = correction_for(order, vault)
-        optimizer = optimizer_for(model, order.step.training)
+        optimizer = optimizer_for(model, order.step, order.round)
         fitted = self.fit(order, model, task, optimizer=optimizer, correction=correction)
         state = {name: t for name, t in model.state().items() if name.partition("/")[0] in fitted.parts}
         leaving = {n: state[n] for n in sorted(sent_back(state, order.step, round=order.round))}
@@ -214,7 +214,7 @@ class Center:
         )
 
     def _fit_personal(self, order: Order, model: AdaptedModel, task: Task, pull: Correction) -> None:
-        self.fit(order, model, task, optimizer=optimizer_for(model, order.step.training), correction=pull)
+        self.fit(order, model, task, optimizer=optimizer_for(model, order.step, order.round), correction=pull)
 
     def sums(self, order: Order) -> Reply:
         """Answer with sums over the local training cases: event times for a grid, moments, Gram sums, or a Newton

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from client.drift import Correction
 from common.backbones.base import Features
 from common.batch import Batch
-from common.config.schema import Training
+from common.config.schema import Step, Training
 from common.model import AdaptedModel
 from common.tasks import Task
 
@@ -29,11 +30,19 @@ class FitLog:
 Item = tuple[Batch, Features | None]
 
 
-def optimizer_for(model: AdaptedModel, training: Training) -> torch.optim.Optimizer:
-    """AdamW over the step's own trainable parameters (UNICON's optimiser)."""
-    return torch.optim.AdamW(
-        model.trainable_parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-    )
+def optimizer_for(model: AdaptedModel, step: Step, round: int = 1) -> torch.optim.Optimizer:
+    """AdamW over the step's own trainable parameters (UNICON's optimiser), at the round's learning rate."""
+    rate, decay = learning_rate(step, round), step.training.weight_decay
+    return torch.optim.AdamW(model.trainable_parameters(), lr=rate, weight_decay=decay)
+
+
+def learning_rate(step: Step, round: int) -> float:
+    """A round's learning rate; annealed it is lr (1 + cos(pi (round - 1) / rounds)) / 2, as PyTorch's CosineAnnealingLR
+    with a step a round (Loshchilov & Hutter 2017, without restarts)."""
+    if not step.training.anneal:
+        return step.training.learning_rate
+    done = min(max(round - 1, 0) / max(step.rounds, 1), 1.0)
+    return step.training.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
 def fit(

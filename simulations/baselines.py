@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
-
 from client.center import Center
 from client.data.hecktor import Case
-from client.loop import optimizer_for
+from client.loop import learning_rate, optimizer_for
 from common.config.schema import Run, Step
 from common.model import AdaptedModel
 from common.modes import validation_mode
@@ -53,24 +51,24 @@ def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False)
     """Train a step at one (pooled) center, starting from the order's state.
 
     Args:
-        reset_per_round: a fresh optimiser each pass and no annealing: the federation's own schedule.
+        reset_per_round: a fresh optimiser each pass and the step's own learning rates, as the federation has them.
     """
     step = order.step
     order = order if order.known else replace(order, known=center.label_sums(order))
     model, task = center.model(order)
-    optimizer = optimizer_for(model, step.training)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(step.rounds, 1))
+    annealed = replace(step, training=replace(step.training, anneal=True))
+    optimizer = optimizer_for(model, annealed)
     states: list[State] = [order.state]
     scores = [_validate(center, order, model) if step.rounds > 0 else None]
     batches = 0
     for number in range(1, step.rounds + 1):
         if reset_per_round:
             model.train_in_round(number)
-            optimizer = optimizer_for(model, step.training)
+            optimizer = optimizer_for(model, step, number)
+        else:
+            optimizer.param_groups[0]["lr"] = learning_rate(annealed, number)
         fitted = center.fit(replace(order, round=number), model, task, optimizer=optimizer)
         batches += fitted.batches
-        if not reset_per_round:
-            schedule.step()
         states.append(model.state())
         is_looked_at = number % step.selection.every == 0 or number == step.rounds
         scores.append(_validate(center, order, model) if is_looked_at else None)

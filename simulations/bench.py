@@ -300,7 +300,7 @@ def cached_to_uncached(prepared: Bench, name: str, *, say: Callable[[str], None]
 
     def one_pass(kept: Sequence[Any]) -> float:
         model.load(order.state)
-        optimizer = optimizer_for(model, order.step.training)
+        optimizer = optimizer_for(model, order.step)
         pairs = list(zip(batches, kept, strict=True))
         return fit(model, task, batches=pairs, training=order.step.training, optimizer=optimizer).loss
 

@@ -192,7 +192,7 @@ def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
         updates = []
         for center in training:
             model.load(states[-1])
-            center.fit(replace(order, round=number), model, task, optimizer=optimizer_for(model, step.training))
+            center.fit(replace(order, round=number), model, task, optimizer=optimizer_for(model, step, number))
             weight = weight_of(step.federation, len(center.subset(order, "train")))
             updates.append(Update(center.code, model.state(), weight))
         setting = Setting(step.federation, step.adapter.parts, number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import asyncio
 import ssl
 import threading
 from dataclasses import dataclass
@@ -21,7 +21,10 @@ class Recording:
 
 
 class RecordingProxy:
-    """Listens on loopback with the coordinator's own certificate; each connection's bytes upwards are kept."""
+    """Listens on loopback with the coordinator's own certificate; each connection's bytes upwards are kept.
+
+    One thread carries every connection: OpenSSL's connections must not be read and written from two at once.
+    """
 
     def __init__(self, coordinator: Path, port: int):
         self.upwards: list[bytearray] = []
@@ -29,52 +32,52 @@ class RecordingProxy:
         self._inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._inside.load_cert_chain(coordinator / "server.crt", coordinator / "server.key")
         self._outside = ssl.create_default_context(cafile=str(coordinator / "ca.crt"))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        listening = asyncio.start_server(self._carry, "127.0.0.1", 0, ssl=self._inside)
+        self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result()
+        self.port = int(self._server.sockets[0].getsockname()[1])
 
     def close(self) -> None:
-        """Take no more connections."""
-        self._listener.close()
+        """Take no more connections and drop those that are open."""
+        asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                raw, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._carry, args=(raw,), daemon=True).start()
+    async def _finish(self) -> None:
+        self._server.close()
+        carrying = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in carrying:
+            task.cancel()
+        await asyncio.gather(*carrying, return_exceptions=True)
 
-    def _carry(self, raw: socket.socket) -> None:
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kept = bytearray()
+        self.upwards.append(kept)
         try:
-            with (
-                self._inside.wrap_socket(raw, server_side=True) as inner,
-                socket.create_connection(("127.0.0.1", self._to)) as plain,
-                self._outside.wrap_socket(plain, server_hostname="localhost") as outer,
-            ):
-                kept = bytearray()
-                self.upwards.append(kept)
-                down = threading.Thread(target=_pump, args=(outer, inner, None), daemon=True)
-                down.start()
-                _pump(inner, outer, kept)
-                down.join()
+            up, down = await asyncio.open_connection(
+                "127.0.0.1", self._to, ssl=self._outside, server_hostname="localhost"
+            )
         except OSError:
-            raw.close()
+            writer.close()
+            return
+        await asyncio.gather(_pump(reader, down, kept), _pump(up, writer, None))
 
 
-def _pump(source: ssl.SSLSocket, sink: ssl.SSLSocket, kept: bytearray | None) -> None:
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, kept: bytearray | None) -> None:
+    """Carry bytes until one end closes, then close the other."""
     try:
-        while data := source.recv(65536):
+        while data := await source.read(65536):
             if kept is not None:
                 kept.extend(data)
-            sink.sendall(data)
+            sink.write(data)
+            await sink.drain()
     except OSError:
         pass
-    for end in (source, sink):
-        try:
-            end.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            continue
+    finally:
+        sink.close()
 
 
 def _requests(stream: bytes) -> list[tuple[str, bytes]]:

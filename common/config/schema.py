@@ -185,6 +185,7 @@ class Training:
     epochs: int = 1  # passes over the local training cases in one round
     batch: int = 4
     learning_rate: float = 1e-3
+    anneal: bool = False  # let the learning rate fall over the step's rounds, along half a cosine
     weight_decay: float = 1e-5
     clip_norm: float = 1.0  # of the gradient; 0 switches it off
     augment: bool = True  # mirror and shift intensities; off lets frozen features be cached
@@ -606,6 +607,7 @@ class StudySize:
     epochs: int = 1
     batch: int = 4
     learning_rate: float = 2e-3
+    anneal: bool = False
     augment: bool = False  # off lets frozen features be cached
     arms: list[str] = field(default_factory=lambda: ["federated", "centralized", "random backbone", "untrained"])
 

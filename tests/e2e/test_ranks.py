@@ -88,7 +88,7 @@ def test_zeros_beyond_the_own_rank_stay_zeros_through_training(small_centers, tm
     center = Center.open(small_centers[SMALL])
     order = replace(leader.order(step), round=1, state=within_own_rank(state, step.adapter.parts, SMALL))
     model, task = center.model(order)
-    center.fit(order, model, task, optimizer=optimizer_for(model, step.training))
+    center.fit(order, model, task, optimizer=optimizer_for(model, step))
     after = model.state()
     moved = cut_to_own_rank(after, step.adapter.parts, SMALL)
     for pair in pairs_of(after, step.adapter.parts):
