@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from common.bank import AdapterBank
 from common.config.schema import BackboneSpec
 from common.errors import LedgerError
 from common.ledger import Ledger
@@ -42,12 +43,38 @@ def verify_in_fresh_process(path: Path) -> None:
     Ledger(RunFolder(path).ledger).append("verified", found)
 
 
-def write_outputs(
-    path: Path, *, overlays: Sequence[Overlay] = (), comparisons: Sequence[Comparison] = (), kind: str = "federated"
-) -> Path:
-    """Write ``results.json`` and ``report.html`` from the ledger; the report's path."""
+def write_outputs(path: Path, *, overlays: Sequence[Overlay] = (), kind: str = "federated") -> Path:
+    """Write ``results.json`` and ``report.html`` from the ledger and what stands beside it; the report's path."""
     folder = RunFolder(path)
     events = Ledger(folder.ledger).events()
-    write_results(folder.results, results(events, kind=kind))
-    write_report(folder.report, events, overlays=list(overlays), comparisons=list(comparisons))
+    beside: dict[str, Any] = json.loads(folder.beside.read_text()) if folder.beside.exists() else {}
+    metrics: dict[str, dict[str, str]] = beside.get("metrics", {})
+    found = results(events, kind=kind)
+    if beside:
+        found["scores"] += beside["scores"]
+        found["metrics"] |= metrics
+        found["comparisons"] = beside["comparisons"]
+    write_results(folder.results, found)
+    write_report(
+        folder.report,
+        {kind: events, **{arm: {"scores": beside["scores"], "metrics": metrics, "summary": {}} for arm in metrics}},
+        overlays=list(overlays),
+        comparisons=[Comparison(**comparison) for comparison in beside.get("comparisons", [])],
+        notes=_notes(folder, {task for arm in metrics.values() for task in arm}),
+    )
     return folder.report
+
+
+def _notes(folder: RunFolder, compared: Collection[str]) -> list[str]:
+    """What a reader must know about prognosis steps that nothing simpler stands beside."""
+    bank = AdapterBank(folder.bank)
+    keys = [event["key"] for event in Ledger(folder.ledger).events("step_finished")]
+    steps = [step for step in (bank.entry(key).step for key in keys) if step.task.kind == "prognosis"]
+    if any(step.federation.kind == "newton" for step in steps):
+        return []
+    alone = [step.name for step in steps if step.rounds > 0 and step.name not in compared]
+    return [
+        f"Nothing simpler stands beside {name}: a step with federation=newton (configs/step/relapse_exact.yaml) would "
+        "be the exact linear fit to the same patients."
+        for name in alone
+    ]

@@ -51,6 +51,11 @@ class RunFolder:
         return self.path / "results.json"
 
     @property
+    def beside(self) -> Path:
+        """In simulation, what the report compares the run with: score rows and paired differences."""
+        return self.path / "beside.json"
+
+    @property
     def report(self) -> Path:
         """The report for people."""
         return self.path / "report.html"

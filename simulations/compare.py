@@ -8,10 +8,10 @@ from common.ledger import Ledger
 from server.folder import RunFolder
 from server.report.report import Comparison, write_report
 from server.report.results import Results, merge_results, results, write_results
-from simulations.exact import has_exact_form
+from simulations.exact import EXACT, has_exact_form
 from simulations.overlays import overlays_of
 from simulations.paired import SMALLEST, arm_rows, comparisons_of, harmed_centers, shares_of_centralized
-from simulations.study import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, prepare, run_arms
+from simulations.study import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, prepare, run_arms
 
 EXACT_NOTE = (
     f"{EXACT}, prognosis only: a Cox model stratified by center, linear in the frozen CT features and the record, "

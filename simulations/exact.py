@@ -12,13 +12,18 @@ from dataclasses import replace
 import numpy as np
 
 from client.center import Center
+from common.backbones import load_backbone
 from common.batch import CT, EHR, RECORD
-from common.config.schema import Adapter, LinearPart, NewtonFederation, Step
+from common.config.schema import Adapter, LinearPart, NewtonFederation, Run, Step
 from common.design import Layout, LinearModel, Rows
 from common.linear import linear_part, state_of
+from common.model import AdaptedModel
 from common.newton import LOSS, Cox, fit_newton
 from common.orders import Order, State
+from simulations.baselines import baseline_order
+from simulations.patients import Observed, observe
 
+EXACT = "federated Newton"  # the arm's name
 PENALTIES = (3.0, 30.0, 300.0)  # tried for every fit; the validation cases choose
 INPUTS = {CT: CT, EHR: RECORD}  # what the frozen encoder takes as it is, and the record itself in a report's place
 
@@ -43,6 +48,16 @@ def exact_step(step: Step) -> Step:
         federation=NewtonFederation(),
         training=replace(step.training, augment=False, draw={}),
     )
+
+
+def observe_exact(
+    run: Run, step: Step, *, trained: Sequence[Center], evaluated: Sequence[Center], base: str
+) -> list[Observed]:
+    """Every test patient of a prognosis step under the exact fit to the same centers' training cases."""
+    linear = exact_step(step)
+    start = AdaptedModel(load_backbone(run.backbone), linear, seed=run.seed).state()
+    state = fit_exact(trained, baseline_order(run, linear, base=base, state=start))
+    return observe(run, linear, state, evaluated, base=base)
 
 
 def fit_exact(centers: Sequence[Center], order: Order) -> State:

@@ -20,8 +20,10 @@ from common.metrics import (
     percentile_interval,
 )
 from common.tasks import build_task, pooled_metrics
+from server.evaluation import POOLED
 from server.report.report import Comparison
-from simulations.study import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, records_name
+from simulations.exact import EXACT
+from simulations.study import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, records_name
 
 MARGINS = {"dsc_agg": 0.01, "dice": 0.01, "c_index": 0.02}  # non-inferiority, DESIGN section 8
 SMALLEST = 5  # patients; below, no interval is claimed
@@ -121,22 +123,22 @@ def compare_arms(
         return None
     left, right = ([side[key] for key in keys] for side in sides)
     draws = comparing.run.compare.draws if center is None else max(200, comparing.run.compare.draws // 4)
-    found = difference_of(step, left, right, metric, draws=draws)
-    if found.difference is None:
-        return None
     place = "" if center is None else f" at {center}"
     names = [(arm if step_name == a[1] else f"{arm} {step_name}") + place for arm, step_name in (a, b)]
-    return Comparison(
-        task=a[1],
-        metric=metric,
-        a=names[0],
-        b=names[1],
-        difference=found.difference,
-        low=found.low,
-        high=found.high,
-        n=len(keys),
-        note=_note(found.low, metric) if b[0] in (CENTRALIZED, LOCAL) else "",
-    )
+    found = compare_patients(step, (names[0], left), (names[1], right), metric, draws=draws)
+    if found is None or b[0] not in (CENTRALIZED, LOCAL):
+        return found
+    return replace(found, note=_note(found.low, metric))
+
+
+def compare_patients(
+    step: Step, a: tuple[str, Sequence[Patient]], b: tuple[str, Sequence[Patient]], metric: str, *, draws: int
+) -> Comparison | None:
+    """The paired difference a - b of two named arms over the same patients; None where a side has no value."""
+    found = difference_of(step, a[1], b[1], metric, draws=draws)
+    if found.difference is None:
+        return None
+    return Comparison(step.name, metric, a[0], b[0], found.difference, found.low, found.high, len(a[1]))
 
 
 def _note(low: float | None, metric: str) -> str:
@@ -206,24 +208,30 @@ def arm_rows(comparing: Comparing, arm: str) -> list[dict[str, Any]]:
     for step in _trained(comparing, with_controls=arm == FEDERATED):
         patients = patients_of(comparing, arm, step.name)
         for metric in METRICS[step.task.kind]:
-            for center in ["pooled", *sorted({p.center for p in patients})]:
-                chosen = [p for p in patients if center in ("pooled", p.center)]
-                draws = comparing.run.compare.draws if center == "pooled" else 0
-                found = difference_of(step, chosen, None, metric, draws=draws)
-                rows.append(
-                    {
-                        "arm": arm,
-                        "step": step.name,
-                        "task": step.name,
-                        "metric": metric,
-                        "center": center,
-                        "mode": "+".join(step.modalities),
-                        "value": found.difference,
-                        "low": found.low,
-                        "high": found.high,
-                        "n": len(chosen),
-                    }
-                )
+            rows += score_rows(arm, step, patients, metric, draws=comparing.run.compare.draws)
+    return rows
+
+
+def score_rows(arm: str, step: Step, patients: Sequence[Patient], metric: str, *, draws: int) -> list[dict[str, Any]]:
+    """A row for all centers together, with an interval, and one per center."""
+    rows = []
+    for center in [POOLED, *sorted({p.center for p in patients})]:
+        chosen = [p for p in patients if center in (POOLED, p.center)]
+        found = difference_of(step, chosen, None, metric, draws=draws if center == POOLED else 0)
+        rows.append(
+            {
+                "arm": arm,
+                "step": step.name,
+                "task": step.name,
+                "metric": metric,
+                "center": center,
+                "mode": "+".join(step.modalities),
+                "value": found.difference,
+                "low": found.low,
+                "high": found.high,
+                "n": len(chosen),
+            }
+        )
     return rows
 
 

@@ -39,8 +39,10 @@ def simulate(
     (runtime or federate)(run, place, overrides)
     if not Ledger(place.ledger).events("verified"):
         verify_in_fresh_process(place.path)
+    from simulations.beside import write_beside
     from simulations.overlays import overlays_of
 
+    write_beside(run, place)
     write_outputs(place.path, overlays=overlays_of(run, place))
     return place
 

@@ -31,13 +31,12 @@ from common.orders import State
 from server.finish import verify_in_fresh_process
 from server.folder import RunFolder
 from simulations.baselines import PooledCenter, Trained, baseline_order, train_pooled
-from simulations.exact import exact_step, fit_exact, has_exact_form
+from simulations.exact import EXACT, has_exact_form, observe_exact
 from simulations.patients import Observed, observe, open_centers
 from simulations.run import RUNS, federate, worker_count
 from simulations.tuning import Values, read_choice, trial_overrides, tune_federated, tuned_overrides, write_choice
 
 FEDERATED, CENTRALIZED, LOCAL, RANDOM, UNTRAINED = "federated", "centralized", "local", "random backbone", "untrained"
-EXACT = "federated Newton"  # prognosis only: what a deep arm must be better than
 BASELINES = (CENTRALIZED, LOCAL)  # arms that this module trains itself
 
 
@@ -210,12 +209,9 @@ def run_job(job: Job) -> None:
 def _record_exact(job: Job, work: StepWork) -> None:
     if not has_exact_form(work.step):
         return
-    step = exact_step(work.step)
-    start = AdaptedModel(load_backbone(work.run.backbone), step, seed=work.run.seed).state()
-    order = baseline_order(work.run, step, base=work.base, state=start)
-    state = fit_exact(open_centers(work.files, work.trained), order)
-    found = observe(work.run, step, state, open_centers(work.files, work.evaluated), base=work.base)
-    write_records(job.place, step.name, found)
+    trained, evaluated = (open_centers(work.files, codes) for codes in (work.trained, work.evaluated))
+    found = observe_exact(work.run, work.step, trained=trained, evaluated=evaluated, base=work.base)
+    write_records(job.place, work.step.name, found)
 
 
 def write_records(place: Path, step: str, found: Sequence[Observed], *, mode: str = "") -> None:

@@ -25,10 +25,11 @@ from server.curriculum import Coordinator, run_curriculum
 from server.federation import Federation
 from server.narration import Narrator
 from simulations.centers import data_roots, write_centers
+from simulations.exact import EXACT
 from simulations.local_grid import LocalGrid
 from simulations.paired import Patient, difference_of, patients_of, value_of_patients
 from simulations.run import RUNS, worker_count
-from simulations.study import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED, Cell, Comparing, Job, run_job
+from simulations.study import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Cell, Comparing, Job, run_job
 
 Extra = Callable[[Comparing, Cell, str], None]
 ARMS = (FEDERATED, CENTRALIZED, LOCAL, EXACT, RANDOM, UNTRAINED)

@@ -16,10 +16,10 @@ from common.model import AdaptedModel
 from common.newton import Cox, fit_newton
 from simulations import study
 from simulations.baselines import baseline_order
-from simulations.exact import PENALTIES, exact_step, fit_chosen, fit_exact, has_exact_form
+from simulations.exact import EXACT, PENALTIES, exact_step, fit_chosen, fit_exact, has_exact_form
 from simulations.paired import compare_arms, patients_of
 from simulations.patients import open_centers
-from simulations.study import EXACT, FEDERATED, Cell, Comparing, Job, run_job
+from simulations.study import FEDERATED, Cell, Comparing, Job, run_job
 from tests.small import federate, small_run
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
