@@ -63,27 +63,24 @@ class Cost:
     frozen_parameters: int
 
 
-def _unetr(features: int) -> Case:
-    lora = LoraPart(sites=["image_query_value"], rank=4, alpha=4.0)
-    parts = {"within": lora, "decoder": DecoderPart(features=features)}
-    return Case(BackboneSpec(kind="unetr", config="vit_b", random_seed=0), (96, 96, 96), parts)
+QUERY_VALUE = LoraPart(sites=["image_query_value"], rank=4, alpha=4.0)
+EVERY_LAYER = LoraPart(sites=["image_attention", "image_feedforward"])
+
+
+def _segmentation(kind: str, config: str, lora: LoraPart, decoder: DecoderPart) -> Case:
+    parts = {"within": lora, "decoder": decoder}
+    return Case(BackboneSpec(kind=kind, config=config, random_seed=0), (96, 96, 96), parts)
 
 
 def _prognosis(kind: str, config: str, size: tuple[int, int, int]) -> Case:
-    lora = LoraPart(sites=["image_attention", "image_feedforward"])
-    return Case(BackboneSpec(kind=kind, config=config, random_seed=0), size, {"within": lora, "image_mlp": MlpPart()})
-
-
-def _light_swin(features: int) -> Case:
-    lora = LoraPart(sites=["image_attention", "image_feedforward"])
-    parts = {"within": lora, "decoder": DecoderPart(features=features, style="light")}
-    return Case(BackboneSpec(kind="swin_unetr", config="base", random_seed=0), (96, 96, 96), parts)
+    parts = {"within": EVERY_LAYER, "image_mlp": MlpPart()}
+    return Case(BackboneSpec(kind=kind, config=config, random_seed=0), size, parts)
 
 
 REAL = {
-    "unetr_fs16": _unetr(16),
-    "unetr_fs48": _unetr(48),
-    "swin_unetr_fs48": _light_swin(8),
+    "unetr_fs16": _segmentation("unetr", "vit_b", QUERY_VALUE, DecoderPart(features=16)),
+    "unetr_fs48": _segmentation("unetr", "vit_b", QUERY_VALUE, DecoderPart(features=48)),
+    "swin_unetr_fs48": _segmentation("swin_unetr", "base", EVERY_LAYER, DecoderPart(features=8, style="light")),
     "ct_clip": _prognosis("ct_clip", "released", (240, 480, 480)),
 }
 

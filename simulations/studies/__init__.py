@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def run_study(run: Run, overrides: Sequence[str], *, folder: Path, say: Callable
     kind = str(getattr(run.study, "kind", None))
     if kind not in STUDIES:
         raise UnknownName("study", kind, STUDIES)
+    began = time.perf_counter()
     page = STUDIES[kind](run, overrides, say)
+    page.seconds = time.perf_counter() - began
     page.command = f"python -m simulations compare {' '.join(overrides)}"
     write_page(folder, page)
     return page

@@ -6,7 +6,6 @@ was searched; the step's training was set by the mean's validation scores, which
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from common.config.schema import Run
@@ -56,7 +55,7 @@ SHOWN = {"dsc_agg": "DSCagg", "c_index": "C-index", "auroc": "AUROC"}
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     """Run or continue the study."""
-    began, study = time.perf_counter(), run.study
+    study = run.study
     rows = {step: rows_of(run, step) for step in study.steps}
     trials = [trial for step in study.steps for row in rows[step].values() for trial in row]
     results = run_trials(trials, run, overrides=overrides, folder=RUNS / run.name, say=say)
@@ -71,7 +70,6 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
         tables=tables,
         notes=NOTES,
         figures={trial.file: _figures(results[trial]) for trial in trials},
-        seconds=time.perf_counter() - began,
     )
 
 

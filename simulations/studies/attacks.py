@@ -8,7 +8,6 @@ proves nothing. The step's training was set by the undefended mean's validation 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from common.config.schema import Fault, Run
@@ -43,7 +42,6 @@ CLEAN = "none"
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     """Run or continue the study."""
-    began = time.perf_counter()
     rows, folder = rows_of(run), RUNS / run.name
     trials = [trial for row in rows.values() for trial in row]
     results = run_trials(trials, run, overrides=overrides, folder=folder, say=say)
@@ -56,7 +54,6 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
         pictures=[_picture(run, scored)],
         notes=_notes(run, scored),
         figures={trial.file: {n: v for n, v in vars(results[trial]).items() if n != "patients"} for trial in trials},
-        seconds=time.perf_counter() - began,
     )
 
 

@@ -120,9 +120,12 @@ def score(comparing: Comparing, arm: str, step: Step, metric: str, *, mode: str 
     return _resampled(comparing, step, patients_of(comparing, arm, step.name, mode=mode), None, metric)
 
 
-def plain_score(comparing: Comparing, arm: str, step: Step, metric: str, *, mode: str = "") -> float | None:
-    """`score` without its interval."""
-    return value_of_patients(step, patients_of(comparing, arm, step.name, mode=mode), metric)
+def plain_score(
+    comparing: Comparing, arm: str, step: Step, metric: str, *, mode: str = "", center: str | None = None
+) -> float | None:
+    """`score` without its interval, of one center's patients where it is named."""
+    patients = patients_of(comparing, arm, step.name, mode=mode)
+    return value_of_patients(step, [p for p in patients if center in (None, p.center)], metric)
 
 
 def difference(comparing: Comparing, a: tuple[str, Step, str], b: tuple[str, Step, str], metric: str) -> Score:

@@ -6,7 +6,6 @@ only a simulation may see both answers for a patient.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -22,7 +21,7 @@ from common.config.schema import Run
 from common.ledger import Ledger
 from common.model import AdaptedModel
 from simulations.baselines import baseline_order
-from simulations.paired import Patient, patients_of, value_of_patients
+from simulations.paired import Patient, patients_of
 from simulations.patients import Observed, open_centers
 from simulations.studies.cells import bytes_up, data_named, difference, plain_score, prepared, repeats, run_cells, score
 from simulations.studies.page import Page, Table, Value
@@ -48,11 +47,10 @@ METRIC = "dice"
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     """Run or continue the study."""
-    began = time.perf_counter()
     comparing = prepared(run, overrides)
     run_cells(comparing, say, extra=record_late)
     say("resampling patients")
-    page = Page(
+    return Page(
         title="PEMMA: ways to fuse CT and PET, and what its stages forget",
         lead=f"Mean Dice over structures and patients. Ours: {data_named(run)}, {repeats(run)}. CT at four centers, "
         "then CT + PET at MDA, then HGJ, then HMR; every stage scored from CT, from PET and from both at every center.",
@@ -65,8 +63,6 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
         ],
         notes=_notes(run),
     )
-    page.seconds = time.perf_counter() - began
-    return page
 
 
 # ----------------------------------------------------------------------------------------------------- late fusion
@@ -184,7 +180,7 @@ def _forgetting(comparing: Comparing) -> Table:
         for center in [*centers, None]:
             cells: list[Value] = []
             for mode in MODES:
-                values = [_plain_value(comparing, step.name, mode, center) for step in chain]
+                values = [plain_score(comparing, FEDERATED, s, METRIC, mode=mode, center=center) for s in chain]
                 known = [v for v in values if v is not None]
                 cells.append(max(known[:-1]) - known[-1] if len(known) == len(chain) else None)
             n = len([p for p in patients_of(comparing, FEDERATED, chain[-1].name) if center in (None, p.center)])
@@ -195,11 +191,6 @@ def _forgetting(comparing: Comparing) -> Table:
         rows,
         "Each stage is kept in the bank, so nothing is lost; this is what a center would lose by using the newest one.",
     )
-
-
-def _plain_value(comparing: Comparing, step: str, mode: str, center: str | None) -> float | None:
-    patients = patients_of(comparing, FEDERATED, step, mode=mode)
-    return value_of_patients(comparing.run.steps[step], [p for p in patients if center in (None, p.center)], METRIC)
 
 
 def _untouched(comparing: Comparing) -> Table:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
@@ -105,7 +104,7 @@ Risks = dict[tuple[str, str, str], np.ndarray]  # (input, loss, arm) -> (seeds, 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     """Run or continue the study."""
-    begun, folder = time.perf_counter(), RUNS / run.name
+    folder = RUNS / run.name
     torch.set_num_threads(run.runtime.threads)
     files, _ = write_centers(run, RunFolder(folder), data_roots(run))
     files = {code: path for code, path in files.items() if code != "CHEST"}
@@ -118,7 +117,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     say("federated Newton")
     risks |= _newton(run, folder, open_centers(files), cohort)
     say("resampling patients")
-    return _page(run, cohort, risks, Path(run.data.root), seconds=time.perf_counter() - begun)
+    return _page(run, cohort, risks, Path(run.data.root))
 
 
 def cells(study: PhantomPrognosisStudy) -> Iterator[Cell]:
@@ -387,12 +386,12 @@ class Resampled:
         return Estimate(value, drawn)
 
 
-def _page(run: Run, cohort: Cohort, risks: Risks, root: Path, *, seconds: float) -> Page:
+def _page(run: Run, cohort: Cohort, risks: Risks, root: Path) -> Page:
     study = run.study
     resampled = Resampled(cohort, draws=study.draws)
     found = {key: resampled.index(risk) for key, risk in risks.items()}
     ceiling = {name: resampled.index(np.asarray(risk)) for name, risk in _true_hazard(root, cohort).items()}
-    page = Page("Prognosis on the phantom cohort", _lead(run, cohort), seconds=seconds)
+    page = Page("Prognosis on the phantom cohort", _lead(run, cohort))
     page.tables = [
         _scores(study, found),
         _differences(study, found),

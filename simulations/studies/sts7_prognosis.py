@@ -6,7 +6,6 @@ scaled like it: nothing is trained, so what a feature is worth shows in the line
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -35,7 +34,6 @@ Features = dict[str, dict[str, np.ndarray]]  # modality -> patient -> (C,)
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     """Every arm on every set of inputs of a folder with images."""
     study: Sts7PrognosisStudy = run.study
-    started = time.perf_counter()
     for parts in study.inputs.values():
         for part in parts:
             if part not in (RECORDS, CT, PET):
@@ -49,7 +47,6 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
         cohort = cohort_of(cases, features, parts, study)
         say(f"{name}: {len(cohort.layout.names)} columns, {sum(map(len, cases.values()))} patients")
         add_inputs(page, name, cohort, study, say)
-    page.seconds = time.perf_counter() - started
     return page
 
 

@@ -6,7 +6,6 @@ table of patients with a center column.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -47,7 +46,6 @@ BOOTSTRAP_SEED = 1005  # apart from the splits' seeds
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     """Every arm on every set of inputs of one table."""
     study: SurvivalTableStudy = run.study
-    started = time.perf_counter()
     mapping, rows = _read(run)
     cases = outcome_cases(rows, study.outcome)
     check_cohort(cases, study)
@@ -59,7 +57,6 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
         cohort = cohort_of(cases, layout)
         say(f"{name}: {len(layout.names)} columns, {sum(map(len, cases.values()))} patients, {len(cases)} centers")
         add_inputs(page, name, cohort, study, say)
-    page.seconds = time.perf_counter() - started
     return page
 
 
