@@ -261,9 +261,7 @@ class Center:
         started = time.perf_counter()
         check_order(self.config.policy, order)
         order = self._received(order)
-        model, task = self._resident_model(
-            replace(order, state={**order.state, **own_tensors(order, self._vault(order))})
-        )
+        model, task = self._resident_model(replace(order, state=self.own_state(order)))
         cases = self.case_set(order, order.subset, model)
         shown = len(cases.having(order.mode))
         counts = {"cases": shown, "skipped": cases.skipped}
@@ -277,6 +275,10 @@ class Center:
         if order.wants_curves:
             sums.update(task.curve_sums([o for o, _ in observations], order.threshold or 0.0))
         return Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
+
+    def own_state(self, order: Order) -> State:
+        """The order's state with this center's own tensors (FedBN's, Ditto's) of the round named in ``since``."""
+        return {**order.state, **own_tensors(order, self._vault(order))}
 
     def observe(self, order: Order, model: AdaptedModel, task: Task, cases: CaseSet) -> list[tuple[dict, float]]:
         """Per-case observations and losses of the cases that the order's mode can show (`CaseSet.having`), in order.

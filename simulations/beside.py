@@ -42,7 +42,7 @@ def write_beside(run: Run, folder: RunFolder) -> None:
             continue
         trained, evaluated = (open_centers(files, codes) for codes in (started["centers"], event["evaluated_at"]))
         exact = _patients(observe_exact(run, step, trained=trained, evaluated=evaluated, base=base))
-        deep = _patients(observe(run, step, bank.get(event["key"]), evaluated, base=base))
+        deep = _patients(observe(run, step, bank.get(event["key"]), evaluated, base=base, since=event["kept_round"]))
         metrics[step.name] = build_task(step.task).primary
         rows += score_rows(EXACT, step, exact, metrics[step.name], draws=run.compare.draws)
         sides = (FEDERATED, deep), (EXACT, exact)

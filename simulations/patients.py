@@ -27,16 +27,21 @@ class Observed:
 
 
 def observe(
-    run: Run, step: Step, state: State, centers: Sequence[Center], *, base: str, mode: str = ""
+    run: Run, step: Step, state: State, centers: Sequence[Center], *, base: str, mode: str = "", since: int = 0
 ) -> list[Observed]:
-    """Every test patient of the centers that a mode can show, scored under a state, ordered by center and patient."""
-    order = replace(baseline_order(run, step, base=base, state=state), mode=mode)
+    """Every test patient of the centers that a mode can show, scored under a state, ordered by center and patient.
+
+    Args:
+        since: the kept round of a federation, whose own tensors (FedBN's, Ditto's) each center puts in their places.
+    """
+    order = replace(baseline_order(run, step, base=base, state=state), mode=mode, since=since)
     if not centers:
         return []
     found = []
     model, task = centers[0].model(order)  # one for all: a simulation's centers share a device
     for center in sorted(centers, key=lambda c: c.code):
         cases = center.case_set(order, "test", model)
+        model.load(center.own_state(order))
         observed = center.observe(order, model, task, cases)
         shown = [cases.cases[i] for i in cases.having(mode)]
         found += [Observed(center.code, case.patient, o) for case, (o, _) in zip(shown, observed, strict=True)]

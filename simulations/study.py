@@ -200,8 +200,9 @@ def run_job(job: Job) -> None:
         step = work.step
         states[step.name] = _state(job, comparing, work, states)
         centers = open_centers(work.files, work.evaluated)
+        since = _kept_round(job, comparing, step)
         for mode in dict.fromkeys(["", *step.modes]):
-            found = observe(run, step, states[step.name], centers, base=work.base, mode=mode)
+            found = observe(run, step, states[step.name], centers, base=work.base, mode=mode, since=since)
             write_records(job.place, step.name, found, mode=mode)
     write_json(job.place / "done.json", {"arm": job.arm, "cell": job.cell.name})
 
@@ -290,6 +291,14 @@ def _state(job: Job, comparing: Comparing, work: StepWork, earlier: dict[str, St
         write_tensors(path, trained.state)
         write_json(path.with_suffix(".train.json"), {"kept": trained.kept_pass, "validation": trained.validation})
     return load_file(path)
+
+
+def _kept_round(job: Job, comparing: Comparing, step: Step) -> int:
+    """Of a federated arm; 0 for the others, which have no rounds."""
+    if job.arm not in (FEDERATED, RANDOM):
+        return 0
+    [event] = Ledger(comparing.arm_folder(job.arm, job.cell).ledger).events("step_finished", step=step.name)[-1:]
+    return event["kept_round"]
 
 
 def _start(work: StepWork, earlier: dict[str, State]) -> State:

@@ -41,6 +41,13 @@ RULES: dict[str, tuple[str, ...]] = {
     "mean, fp16": (OPTION.replace("{option}", "compression.kind=fp16"),),
     "mean, int8": (OPTION.replace("{option}", "compression.kind=int8"),),
     "mean, top 10 %": (OPTION.replace("{option}", "compression.kind=topk"),),
+    "Ditto": (OPTION.replace("{option}", "personal=0.1"),),
+}
+NORMS = '["image/1.*","text/1.*","fusion/mlp.1.*"]'
+CT_SKIP = '["decoder/ct_skip.*"]'  # the layer nearest to the scanner: this decoder's norms have no parameters
+LOCAL_RULES = {  # a part of the step -> its row, where tensors of it stay at each center
+    "image": ("FedBN: norms local", (OPTION.replace("{option}", f"local={NORMS}"),)),
+    "decoder": ("FedBN: CT skip local", (OPTION.replace("{option}", f"local={CT_SKIP}"),)),
 }
 LORA_RULES: dict[str, tuple[str, ...]] = {
     "LoRA: " + name: (LORA.replace("{option}", f"rule={name}"),)
@@ -80,14 +87,16 @@ NOTES = [
     "Server time is the median of a round's screening and aggregation in this process, with whatever else the machine "
     "was doing; 'kept' is what the server stores between rounds beside the state. Peak memory and clean times of the "
     "rules alone: python -m simulations bench aggregation.",
-    "FedBN-style local parts and Ditto-style personal models are not rows: their scores are of seven models, not one.",
+    "FedBN and Ditto are scored at each center with that center's own tensors (FedBN: what its row names; Ditto: the "
+    "whole adapter): seven models, of which a center that joins later would get the common part only.",
 ]
 
 
 def rows_of(run: Run, step: str) -> dict[str, list[Trial]]:
     """Row -> one trial per seed; LoRA's rules only where the step has a LoRA part called ``within``."""
-    has_lora = "within" in run.steps[step].adapter.parts
-    rules = {**RULES, **(LORA_RULES if has_lora else {})}
+    parts = run.steps[step].adapter.parts
+    local = dict(LOCAL_RULES[part] for part in LOCAL_RULES if part in parts)
+    rules = {**RULES, **local, **(LORA_RULES if "within" in parts else {})}
     rows = {name: tuple(o.replace("{step}", step) for o in given) for name, given in rules.items()}
     found = {UNTRAINED: [Trial(UNTRAINED, step, seed, trained=False) for seed in run.study.seeds]}
     return found | {name: [Trial(name, step, seed, given) for seed in run.study.seeds] for name, given in rows.items()}

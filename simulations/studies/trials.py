@@ -163,7 +163,7 @@ def _federated(
         except RoundFailed as error:
             result.failed = str(error)
         _measure(result, leader.ledger, work, step)
-    observed = observe(run, step, state, open_centers(files), base=leader.base)
+    observed = observe(run, step, state, open_centers(files), base=leader.base, since=result.kept_round)
     result.patients = [
         {
             "center": o.center,

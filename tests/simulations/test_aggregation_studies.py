@@ -1,12 +1,16 @@
 """Rows of the aggregation studies: each can be composed, differs from the mean by its overrides only, and is scored."""
 
+from fnmatch import fnmatchcase
+
 import numpy as np
 import pytest
 import torch
 
+from common.backbones import load_backbone
 from common.batch import Batch
 from common.config.load import compose_run
 from common.config.rules import broken_rules
+from common.model import AdaptedModel
 from common.tasks import build_task
 from simulations.studies import aggregation, attacks
 from simulations.studies.trials import Result, Trial, read_result, run_trial, score_row
@@ -25,8 +29,20 @@ def test_every_rule_can_be_composed_and_breaks_no_rule(rules_run, row):
     assert not broken_rules(compose_run(["study=aggregation", *trials[0].overrides]))
 
 
-def test_segmentation_has_no_lora_rows(rules_run):
-    assert set(aggregation.rows_of(rules_run, "tumour_ct")) == {aggregation.UNTRAINED, *aggregation.RULES}
+def test_rows_of_lora_and_of_local_tensors_are_of_the_steps_that_have_them(rules_run):
+    rows = aggregation.rows_of(rules_run, "tumour_ct")
+    skip, norms = (aggregation.LOCAL_RULES[part][0] for part in ("decoder", "image"))
+    assert set(rows) == {aggregation.UNTRAINED, *aggregation.RULES, skip}
+    assert norms in aggregation.rows_of(rules_run, "relapse")
+
+
+@pytest.mark.parametrize(("step", "part"), [("tumour_ct", "decoder"), ("relapse", "image")])
+def test_every_pattern_of_local_tensors_names_some_of_the_step(rules_run, step, part):
+    [trial, *_] = aggregation.rows_of(rules_run, step)[aggregation.LOCAL_RULES[part][0]]
+    run = compose_run(["study=aggregation", *trial.overrides])
+    names = AdaptedModel(load_backbone(run.backbone), run.steps[step], seed=1).state()
+    patterns = run.steps[step].federation.local
+    assert patterns and all(any(fnmatchcase(name, pattern) for name in names) for pattern in patterns)
 
 
 def test_every_attack_meets_every_rule_that_its_bound_allows():
