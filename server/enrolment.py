@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import statistics
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from common.config.schema import Step
@@ -14,6 +15,8 @@ from server.screening import reason_to_reject
 
 EVERYONE = "*"
 SUSPENDED = "suspended"
+IMPLAUSIBLE = "counts_implausible"
+FEWEST_OTHERS = 2  # of one other nobody knows which of the two is wrong
 
 
 @dataclass
@@ -45,6 +48,7 @@ def enrol(federation: Federation, order: Order, *, suspended: Collection[str] = 
     for center in sorted(set(enrolment.training) & set(suspended)):
         enrolment.training.remove(center)
         enrolment.refused[center] = SUSPENDED
+    _refuse_implausible(enrolment, step, known={})
     enrolment.known = merge_sums(found.replies[center].sums for center in enrolment.training)
     for center in sorted(wanted - set(found.replies)):
         enrolment.refused[center] = "not_connected"
@@ -55,14 +59,34 @@ def enrol(federation: Federation, order: Order, *, suspended: Collection[str] = 
     return enrolment
 
 
-def join(federation: Federation, order: Order) -> Enrolment:
-    """Centers that connected since, sorted for the step: they take part from the next round on."""
+def join(federation: Federation, order: Order, *, known: Mapping[str, int]) -> Enrolment:
+    """Centers that connected since, sorted for the step: they take part from the next round on.
+
+    Args:
+        known: training cases of the centers that take part already.
+    """
     enrolment = Enrolment()
     found = federation.newcomers(order)
     for center in sorted(found.replies):
         enrolment.counts[center] = found.replies[center].counts
         _place(enrolment, order.step, center, found.replies[center].code, found.replies[center].counts)
+    _refuse_implausible(enrolment, order.step, known=known)
     return enrolment
+
+
+def _refuse_implausible(enrolment: Enrolment, step: Step, *, known: Mapping[str, int]) -> None:
+    """Do not train with centers whose counts dwarf the others': a mean by cases would be theirs, and nobody can check.
+
+    Each is held against the median of at least two others, those that take part already included.
+    """
+    factor = step.federation.guards.cases_factor
+    said = dict(known) | {center: enrolment.counts[center]["train"] for center in enrolment.training}
+    for center in list(enrolment.training):
+        others = [cases for name, cases in said.items() if name != center]
+        most = max(enrolment.counts[center].get(name, 0) for name in ("train", "validation"))
+        if factor > 0 and len(others) >= FEWEST_OTHERS and most > factor * max(statistics.median(others), 1):
+            enrolment.training.remove(center)
+            enrolment.refused[center] = IMPLAUSIBLE
 
 
 def _code(reply: Reply, step: Step) -> str:

@@ -184,7 +184,7 @@ def _write_memory(strategy: AdapterStrategy, folder: RunFolder, number: int) -> 
 def _call_roll(federation: Federation, strategy: AdapterStrategy, ledger: Ledger, number: int) -> None:
     """Who takes part in this round: newcomers join, those that left or are suspended are not asked."""
     ledger.refresh()
-    joined = join(federation, strategy.order)
+    joined = join(federation, strategy.order, known=strategy.cases)
     for center in joined.training:
         counts = joined.counts[center]
         came_back = center in strategy.nodes

@@ -193,6 +193,8 @@ def _guards(step: Step, run: Run) -> Iterator[str]:
         yield "federation.guards.norm_factor and norm_mads must be 0 or more and norm_cap positive."
     if 0 < guards.norm_factor < 1:
         yield f"federation.guards.norm_factor is {guards.norm_factor}: below 1 it rejects the median update itself."
+    if guards.cases_factor != 0 and guards.cases_factor < 1:
+        yield f"federation.guards.cases_factor is {guards.cases_factor}; use 1 or more, or 0 to switch it off."
     if guards.strikes < 0 or spec.at_least < 0:
         yield "federation.guards.strikes and federation.at_least must be 0 or more."
     if guards.validation not in VALIDATIONS:

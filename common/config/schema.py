@@ -201,6 +201,7 @@ class Guards:
     norm_factor: float = 5.0  # an update this many times the round's median norm is quarantined; 0 switches it off
     norm_mads: float = 6.0  # ... unless it is within this many (scaled) median absolute deviations of the median
     norm_cap: float | None = None  # a norm that no part of an update may exceed, whatever the others do
+    cases_factor: float = 100.0  # a center with this many times the others' median of cases is not enrolled; 0: off
     strikes: int = 3  # quarantined updates after which a center is suspended until released; 0: never
     validation: str = "pooled"  # pooled sums, or median of the centers' own values: no center alone chooses the round
 

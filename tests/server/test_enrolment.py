@@ -8,7 +8,7 @@ from common.config.schema import BackboneSpec, Split
 from common.errors import DataError, RoundFailed
 from common.orders import Order, Reply
 from common.wire import pack_reply
-from server.enrolment import enrol
+from server.enrolment import enrol, join
 from server.federation import Federation
 from simulations.local_grid import LocalGrid
 from tests.small import small_run
@@ -43,6 +43,25 @@ def order(*, centers=("*",), evaluate_at=("*",), rounds=2, skip_unreadable=True)
 
 def enrolled(replies, **settings):
     return enrol(Federation(Reciting(replies), patience_s=0.0), order(**settings))
+
+
+@pytest.mark.parametrize("inflated", ["train", "validation"])
+def test_a_center_whose_counts_dwarf_the_others_does_not_train(inflated):
+    replies = [Reply(code, counts=FULL) for code in "ABC"]
+    found = enrolled([*replies, Reply("D", counts={**FULL, inflated: 10**9})])
+    assert found.training == ["A", "B", "C"] and found.refused == {"D": "counts_implausible"}
+    assert enrolled([*replies, Reply("D", counts={**FULL, "train": 400})]).training == ["A", "B", "C", "D"]
+
+
+def test_of_two_centers_nobody_knows_which_count_is_wrong():
+    found = enrolled([Reply("A", counts=FULL), Reply("B", counts={**FULL, "train": 10**9})])
+    assert found.training == ["A", "B"] and not found.refused
+
+
+def test_a_late_joiner_is_held_against_those_that_take_part():
+    federation = Federation(Reciting([Reply("D", counts={**FULL, "train": 10**9})]), patience_s=0.0)
+    found = join(federation, order(), known={"A": 4, "B": 6, "C": 9})
+    assert not found.training and found.refused == {"D": "counts_implausible"}
 
 
 def test_everyone_who_can_takes_part_and_the_others_have_a_reason():
