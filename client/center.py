@@ -65,6 +65,8 @@ class CenterConfig:
     mixed_precision: bool = False
     deterministic: bool = True
     gpu_memory_gb: float | None = None  # at most this much of the GPU; null: no limit
+    weights: dict[str, str] = field(default_factory=dict)  # kind of frozen model -> this hospital's own file of it
+    text_folder: str = ""  # this hospital's own CXR-BERT folder
     mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     policy: Policy = field(default_factory=Policy)
     layout: str = "auto"  # the HECKTOR edition that the folder follows; auto: any of them
@@ -87,6 +89,30 @@ def read_config(path: Path | str) -> CenterConfig:
         raise ConfigError(f"{path} is not a center's configuration: {error}") from error
     assert isinstance(config, CenterConfig)
     return config
+
+
+def own_files(config: CenterConfig, spec: BackboneSpec) -> BackboneSpec:
+    """The frozen model with this hospital's own files in the places of the coordinator's.
+
+    A path from the network is never opened. Only a simulation's centers, which have no server, share its files.
+
+    Raises:
+        PolicyRefusal: when the model is read from files and center.yaml names none.
+    """
+    if not config.server:
+        return spec
+    lacks = [f"weights: {{{spec.kind}: FILE}}"] if spec.weights and spec.kind not in config.weights else []
+    lacks += ["text_folder: FOLDER"] if spec.text_folder and not config.text_folder else []
+    if lacks:
+        raise PolicyRefusal(
+            "declined.weights",
+            f"The step's frozen model is read from files; name this center's own in center.yaml: {', '.join(lacks)}.",
+        )
+    return replace(
+        spec,
+        weights=config.weights[spec.kind] if spec.weights else None,
+        text_folder=config.text_folder if spec.text_folder else None,
+    )
 
 
 class Center:
@@ -333,7 +359,8 @@ class Center:
         return max(order.minimum_cell, self.config.policy.minimum_cell, 1)
 
     def _backbone(self, order: Order) -> Backbone:
-        backbone, digest = _load_backbone(to_json(order.backbone), self.config.device)
+        spec = own_files(self.config, order.backbone)
+        backbone, digest = _load_backbone(to_json(spec), self.config.device)
         if digest != order.base:
             raise PolicyRefusal(
                 "declined.base_mismatch",

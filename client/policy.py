@@ -24,7 +24,7 @@ class Policy:
     tasks: list[str] = field(default_factory=list)
     bases: list[str] = field(default_factory=list)  # allowed digests of the frozen model
     minimum_cases: int = 1  # fewer training cases than this: do not train
-    minimum_cell: int = 1  # results of fewer cases than this do not leave
+    minimum_cell: int = 5  # results of fewer cases than this do not leave
     maximum_rounds: int = 1000
     parts: list[str] = field(default_factory=list)  # allowed kinds of adapter parts
     initialisations: list[str] = field(

@@ -25,7 +25,7 @@ from common.ledger import Ledger
 from common.linear import linear_part, objective_of, state_of
 from common.model import AdaptedModel
 from common.newton import ridge_from_sums
-from server.folder import RunFolder
+from server.folder import RunFolder, alone_in
 from server.newton import question_of
 from server.probe import probe_output
 
@@ -47,10 +47,16 @@ def withdraw(path: Path, center: str) -> list[Withdrawal]:
     Raises:
         ConfigError: the center trained nothing, has left before, or hid its sums from the server; nothing is changed.
         LedgerError: the folder is not a run folder.
+        RoundFailed: the run is going on.
     """
     folder = RunFolder(path)
     if not folder.config.exists():
         raise LedgerError(f"{path} is not a run folder: it has no config.yaml.")
+    with alone_in(folder, patience_s=0.0):
+        return _withdraw(folder, center)
+
+
+def _withdraw(folder: RunFolder, center: str) -> list[Withdrawal]:
     ledger, bank = Ledger(folder.ledger), AdapterBank(folder.bank)
     trained = [event for event in ledger.events("step_finished") if center in centers_of(ledger, event["step"])]
     _check(ledger, center, trained)

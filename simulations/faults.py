@@ -9,7 +9,7 @@ can be repeated and resumed.
 |---|---|---|
 | dropout | the center does not answer | |
 | straggler | it takes this many times as long | 10 |
-| crash | its process ends in the middle of training | |
+| crash | its process ends after training, before the reply: what it wrote to its vault stays | |
 | nan, inf | one number of its update is not finite | |
 | wrong_shape, wrong_keys | an array with another shape, or under another name | |
 | scaled | its change, times a factor | 100 |
@@ -85,7 +85,7 @@ class FaultyGrid(LocalGrid):
     def _job(self, message: Message, timeout: float | None) -> tuple[Callable[..., bytes], tuple[Any, ...]]:
         task, kinds = self._task(message), self._kinds(message)
         if "crash" in kinds:
-            return _die, ()
+            return _answer_and_die, task
         if "label_flip" in kinds:
             return _answer_flipped, task
         if "straggler" in kinds:
@@ -275,7 +275,9 @@ TAMPER: dict[str, Callable[[_Lie], None]] = {
 # --------------------------------------------------------------------------------------------------- inside a worker
 
 
-def _die(*task: Any) -> bytes:
+def _answer_and_die(*task: Any) -> bytes:
+    """What the training left in the vault stays; the reply never leaves."""
+    _answer(*task)
     if multiprocessing.parent_process() is None:  # nobody's worker: the whole simulation would end
         raise WorkerLost
     os._exit(1)

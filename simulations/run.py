@@ -79,11 +79,17 @@ def _grid(run: Run, files: dict[str, Path], sizes: dict[str, int]) -> LocalGrid:
 
 
 def _check_named_centers(run: Run, found: Collection[str]) -> None:
-    """Every center that a step names has cases: a simulation, unlike a deployment, cannot wait for one to connect."""
+    """Every center that a step names has cases: a simulation, unlike a deployment, cannot wait for one to connect.
+
+    A step that is never trained may name centers that are not here (a folder without the chest cohort): nothing is lost
+    but its scores.
+    """
     problems = []
     for name, step in run.steps.items():
         absent = sorted({*step.centers, *step.evaluate_at} - {"*"} - set(found))
-        if absent:
+        if absent and step.rounds == 0:
+            print(f"Step '{name}' is only scored; {', '.join(absent)} has no case here and gets no score.", flush=True)
+        elif absent:
             problems.append(
                 f"Step '{name}' names {', '.join(absent)}, which has no case under {run.data.root}; there are cases of "
                 f"{', '.join(sorted(found))}. Name those, or add the missing cases."

@@ -8,24 +8,32 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from client.center import CenterConfig
+from client.center import CenterConfig, own_files
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding
 from common.errors import FedgraftError
 
 TIGHT = 0.8  # of the memory there is
 
 
-def check_need(config: CenterConfig, curriculum: str) -> Iterator[Finding]:
-    """The base and every trained step of a curriculum on this machine. Raises ConfigError for an unknown one."""
+def check_need(config: CenterConfig, overrides: Sequence[str]) -> Iterator[Finding]:
+    """The base and every trained step of a run on this machine.
+
+    Args:
+        overrides: the run's, as the coordinator starts it: its curriculum, its backbone and so on.
+
+    Raises:
+        ConfigError: when they name something unknown.
+    """
     from common.backbones import backbone_digest, load_backbone
     from common.config.load import compose_run, step_to_json, to_json
 
-    run = compose_run([f"curriculum={curriculum}"])
+    run = compose_run(overrides)
     try:
+        run.backbone = own_files(config, run.backbone)
         digest = backbone_digest(load_backbone(run.backbone))
     except FedgraftError as error:
         yield Finding(ERROR, "model", "The frozen model of the curriculum is not here.", str(error))

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from client.tools.files import add_center, center_of
+from client.tools.files import add_center, add_run, center_of, run_of
 
 if TYPE_CHECKING:
     from client.center import Center
@@ -24,7 +24,7 @@ MINIMUM = 5
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_center(parser)
     parser.add_argument("--minimum", type=int, default=MINIMUM, help="smallest count that is shown (5)")
-    parser.add_argument("--curriculum", help="also the counts that each step of this curriculum would be answered with")
+    add_run(parser, help="also the counts that each step of this curriculum would be answered with")
     parser.add_argument("--json", action="store_true")
 
 
@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
         "minimum": minimum,
         "counts": suppressed(case_counts(center.cases), minimum=minimum),
     }
-    if arguments.curriculum:
-        found["steps"] = step_counts(center, arguments.curriculum)
+    if overrides := run_of(arguments):
+        found["steps"] = step_counts(center, overrides)
     print(json.dumps(found, indent=1) if arguments.json else _text(found))
     return 0
 
@@ -74,16 +74,17 @@ def suppressed(counts: dict[str, int], *, minimum: int) -> dict[str, int | str]:
     }
 
 
-def step_counts(center: Center, curriculum: str) -> dict[str, dict[str, int | str]]:
+def step_counts(center: Center, overrides: Sequence[str]) -> dict[str, dict[str, int | str]]:
     """By step, the reply's code and its counts of usable cases: exactly what this center answers."""
+    from client.center import own_files
     from client.policy import check_cases, check_order
     from common.backbones import backbone_digest, load_backbone
     from common.config.load import compose_run
     from common.errors import PolicyRefusal
     from common.orders import OK, Order
 
-    run = compose_run([f"curriculum={curriculum}"])
-    base = backbone_digest(load_backbone(run.backbone))
+    run = compose_run(overrides)
+    base = backbone_digest(load_backbone(own_files(center.config, run.backbone)))
     found: dict[str, dict[str, int | str]] = {}
     for name, step in run.steps.items():
         order = Order(step, run.seed, 0, run.backbone, base, run.data.split)

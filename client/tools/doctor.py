@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.tools.files import add_center, center_of
+from client.tools.files import add_center, add_run, center_of, run_of
 
 if TYPE_CHECKING:
     from client.center import CenterConfig
@@ -27,9 +27,7 @@ SHOWN_CASES = 5
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_center(parser)
-    parser.add_argument(
-        "--curriculum", help="also try the steps of this curriculum on this machine, with random numbers"
-    )
+    add_run(parser, help="also try the steps of this curriculum on this machine, with random numbers")
     parser.add_argument("--json", action="store_true", help="findings as JSON, patients only counted")
     parser.add_argument("--ids", action="store_true", help="name the patients in the JSON too")
     parser.add_argument("--html", type=Path, metavar="FILE", help="a page with thumbnails; it shows patients")
@@ -43,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = center_of(arguments)
     pictures = _Pictures(arguments.thumbnails if arguments.html else 0)
-    cases, found = diagnose(config, curriculum=arguments.curriculum, look=pictures.look)
+    cases, found = diagnose(config, overrides=run_of(arguments), look=pictures.look)
     if arguments.html:
         facts = {
             "looked at": f"{len(cases)} patients",
@@ -62,11 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def diagnose(
-    config: CenterConfig, *, curriculum: str | None = None, look: Callable[[Examined], None] = lambda one: None
+    config: CenterConfig, *, overrides: Sequence[str] = (), look: Callable[[Examined], None] = lambda one: None
 ) -> tuple[list[Case], list[Finding]]:
     """The center's cases and every finding, joined over cases, the worst first.
 
     Args:
+        overrides: a coordinator's run, whose steps are tried on this machine too.
         look: called with each case while its volumes are in memory.
     """
     from client.doctor.cohort import check_counts, check_duplicates, check_layout, check_records
@@ -85,8 +84,8 @@ def diagnose(
         found += [*check_layout(config, cases), *check_duplicates(examined)]
         found += [*check_records(config, cases), *check_counts(config, cases, examined)]
     found += [*check_machine(config), *check_network(config)]
-    if curriculum is not None:
-        found += check_need(config, curriculum)
+    if overrides:
+        found += check_need(config, overrides)
     return cases, gathered(found)
 
 

@@ -17,6 +17,19 @@ def add_center(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--center", type=Path, default=DEFAULT, metavar="FILE", help="this center's file (center.yaml)")
 
 
+def add_run(parser: argparse.ArgumentParser, *, help: str) -> None:
+    """The options that describe a coordinator's run."""
+    parser.add_argument("--curriculum", help=help)
+    parser.add_argument(
+        "overrides", nargs="*", help="what else the coordinator sets, e.g. backbone=ct_clip backbone.weights=FILE"
+    )
+
+
+def run_of(arguments: argparse.Namespace) -> list[str]:
+    """The run's overrides; empty where no curriculum is named."""
+    return [f"curriculum={arguments.curriculum}", *arguments.overrides] if arguments.curriculum else []
+
+
 def center_of(arguments: argparse.Namespace) -> CenterConfig:
     """The configuration that the command was pointed at. Raises ConfigError."""
     from client.center import read_config

@@ -208,6 +208,10 @@ mapping: ""
 modalities: [{modalities}]
 
 # ---- this machine -------------------------------------------------------------------------------------------------
+# This center's own files of frozen models that are not shipped, by kind, as in {{ct_clip: /models/CT-CLIP_v2.pt}}.
+weights: {{}}
+# This center's own CXR-BERT folder; "" where no step reads reports with the released text side.
+text_folder: ""
 # cpu or cuda. A GPU needs about as much memory as `python -m client doctor --curriculum NAME` measures.
 device: {device}
 # Threads of one training process. Results repeat bit for bit only with the same number.

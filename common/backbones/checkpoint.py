@@ -6,6 +6,7 @@ of the wrappers that training scripts use; whatever else such a wrapper holds (o
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # pickle, zip and torch each have their own kinds
         raise BackboneError(
             f"{path} cannot be read as a plain state dict ({type(error).__name__}); "

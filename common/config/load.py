@@ -46,9 +46,31 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 def compose_run(overrides: Sequence[str] = (), *, name: str | None = None) -> Run:
     """The run that ``configs/`` and the overrides describe. Raises ConfigError with Hydra's reason."""
-    run = copy.deepcopy(_composed(tuple(overrides)))
+    run = copy.deepcopy(_composed(_for_every_step(overrides)))
     run.name = name or (run.curriculum if run.name == "run" else run.name)
     return run
+
+
+EVERY_STEP = "federation="
+
+
+def _for_every_step(overrides: Sequence[str]) -> tuple[str, ...]:
+    """``federation=NAME`` as the rule of every trained step and control that names none of its own on the command line.
+
+    Steps that are fitted exactly (newton) stay so: sums are not updates.
+    """
+    found = [override for override in overrides if override.startswith(EVERY_STEP)]
+    if not found:
+        return tuple(overrides)
+    rest = tuple(override for override in overrides if override not in found)
+    run, expanded = _composed(rest), []
+    for group, steps in (("steps", run.steps), ("controls", run.controls)):
+        for key, step in steps.items():
+            own = f"federation@{group}.{key}.federation="
+            stays = step.rounds == 0 or step.federation.kind == "newton" or (group == "steps" and key in run.controls)
+            if not stays and not any(override.startswith(own) for override in rest):
+                expanded.append(own + found[-1].removeprefix(EVERY_STEP))
+    return (*expanded, *rest)
 
 
 @lru_cache(maxsize=16)  # a study's run takes seconds to compose, and each arm of each cell asks for it

@@ -1,13 +1,16 @@
 """A center: its own file, its own cases, and exactly the parts and sums that its data allow."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from client.center import Center, CenterConfig
+from client.center import Center, CenterConfig, own_files
 from common.backbones import backbone_digest, load_backbone
+from common.backbones.ct_clip import MINI_WEIGHTS
+from common.config.schema import BackboneSpec
 from common.errors import ConfigError, PolicyRefusal
 from common.model import AdaptedModel
 from common.orders import Order
@@ -94,6 +97,29 @@ def test_sums_are_those_of_the_observed_cases(small_centers, order):
     for name, value in task.sums([o for o, _ in observed]).items():
         assert np.array_equal(reply.sums[name], value)
     assert reply.sums["fit.cases"] == len(observed) == reply.counts["cases"]
+
+
+def test_a_hospital_reads_its_own_copy_of_the_frozen_model(small_centers, order, tmp_path):
+    mine = tmp_path / "mine.safetensors"
+    shutil.copy(MINI_WEIGHTS, mine)
+    frozen = BackboneSpec(kind="ct_clip", config="mini", weights="/only/at/the/coordinator.pt")
+    asked = replace(order, backbone=frozen, base=backbone_digest(load_backbone(BackboneSpec())))
+    config = replace(Center.open(small_centers["CHUM"]).config, server="fed.example.org:443")
+    with pytest.raises(PolicyRefusal, match=r"name this center's own in center.yaml: weights: \{ct_clip: FILE\}") as no:
+        Center(config)._backbone(asked)
+    assert no.value.code == "declined.weights" and "/only/at" not in str(no.value)
+    found = Center(replace(config, weights={"ct_clip": str(mine)}))._backbone(asked)
+    assert backbone_digest(found) == asked.base
+
+
+def test_paths_of_files_are_never_taken_from_a_server():
+    plain = BackboneSpec(kind="unetr", weights="/server/w.pt", text_folder="/server/text")
+    config = CenterConfig(server="fed:443", weights={"unetr": "/mine/w.pt"}, text_folder="/mine/text")
+    assert own_files(config, plain) == replace(plain, weights="/mine/w.pt", text_folder="/mine/text")
+    assert own_files(config, BackboneSpec()) == BackboneSpec()
+    assert own_files(CenterConfig(), plain) == plain, "a simulation's centers share its files"
+    with pytest.raises(PolicyRefusal, match="text_folder: FOLDER"):
+        own_files(replace(config, text_folder=""), plain)
 
 
 def test_another_base_is_refused_before_any_data_is_opened(small_centers, order, monkeypatch):

@@ -31,6 +31,17 @@ def test_a_group_is_swapped_in_one_step_and_a_value_set_in_another():
     assert run.steps["tumour_ct"].rounds == 5 and run.steps["tumour_ctpet"].rounds != 5
 
 
+def test_a_bare_federation_is_every_steps_but_those_named_or_fitted_exactly():
+    given = ["curriculum=quickstart", "federation=hostile", "federation@steps.hmr_joins.federation=mean"]
+    run = compose_run([*given, "with_controls=true"])
+    kinds = {name: step.federation.kind for name, step in run.steps.items() if step.rounds}
+    robust = compose_run(["federation@steps.relapse.federation=hostile"]).steps["relapse"].federation
+    assert {kinds.pop("hmr_joins")} == {"mean"} and set(kinds.values()) == {robust.kind} and "relapse_ct" in kinds
+    assert run.steps["tumour_ctpet"].federation == robust
+    exact = compose_run(["curriculum=exact", "federation=hostile"])
+    assert {step.federation.kind for step in exact.steps.values()} == {"newton"}
+
+
 def test_a_misspelt_key_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"steps\.relapse\.round"):
         compose_run(["steps.relapse.round=3"])

@@ -5,7 +5,7 @@ import torch
 
 from common.config.load import compose_run
 from common.config.rules import broken_rules
-from common.config.schema import FAULTS, Fault
+from common.config.schema import FAULTS, Fault, ScaffoldFederation
 from common.errors import ConfigError, RoundFailed, UnknownName
 from common.ledger import Ledger
 from server.quarantine import release, strikes, suspended
@@ -78,6 +78,20 @@ def test_an_old_update_is_not_used_twice(tmp_path, small_centers, clean, kind):
     leader = faulty(a_run(2), tmp_path, small_centers, faults={"f": Fault(kind, ["CHUP"], rounds=[2])})
     first, second = rounds_of(leader)
     assert first["state_hash"] == clean[0][0]["state_hash"] and second["failed"] == {"CHUP": LATER[kind]}
+
+
+@pytest.mark.parametrize("memory", ["scaffold", "int8"])
+def test_what_a_crash_left_in_the_vault_is_not_used(tmp_path, small_centers, memory):
+    found = []
+    for kind in ("crash", "dropout"):
+        run = a_run(3)
+        if memory == "scaffold":
+            run.steps["tumour_ct"].federation = ScaffoldFederation(quorum=0.5)
+        else:
+            run.steps["tumour_ct"].federation.compression.kind = memory
+        leader = faulty(run, tmp_path / kind, small_centers, faults={"f": Fault(kind, ["CHUP"], rounds=[2])})
+        found.append([(event["failed"], event["state_hash"]) for event in rounds_of(leader)])
+    assert found[0] == found[1] and found[0][1][0] == {"CHUP": "no_reply"} and not found[0][2][0]
 
 
 def test_a_duplicate_counts_once(tmp_path, small_centers, clean):

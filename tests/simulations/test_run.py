@@ -11,7 +11,7 @@ from common.errors import DataError
 from server.folder import RunFolder
 from simulations.centers import data_roots, write_centers
 from simulations.run import _check_named_centers, worker_count
-from tests.small import small_run
+from tests.small import federate, small_run
 
 
 @pytest.mark.parametrize(("runtime", "count"), [(Runtime(workers=3), 3), (Runtime(workers=1, threads=9), 1)])
@@ -39,3 +39,15 @@ def test_a_step_may_only_name_centers_that_exist():
     with pytest.raises(DataError, match=r"Step 'tumour_ct' names XYZ, .* cases of CHUM, CHUP\."):
         _check_named_centers(run, ["CHUP", "CHUM"])
     _check_named_centers(small_run(centers=["*"]), ["CHUM"])
+
+
+def test_a_step_that_is_only_scored_goes_without_a_score_where_its_center_is_not_here(tmp_path, small_centers, capsys):
+    run = small_run(centers=["CHUM", "CHUP"], steps=["tumour_ct", "tumour_ctpet"], rounds=1)
+    chest = run.steps["tumour_ct"]
+    chest.rounds, chest.centers, chest.evaluate_at = 0, [], ["CHEST"]
+    _check_named_centers(run, list(small_centers))
+    assert "Step 'tumour_ct' is only scored; CHEST has no case here" in capsys.readouterr().out
+    leader = federate(run, tmp_path, small_centers)
+    first, second = leader.ledger.events("step_finished")
+    assert not [row for row in first["scores"] if row["value"] is not None]
+    assert [row for row in second["scores"] if row["task"] == "tumour_ctpet" and row["value"] is not None]
