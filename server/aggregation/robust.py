@@ -13,13 +13,18 @@ B_i A_i - B_0 A_0, so that a factor's gauge does not matter and nothing can hide
 | krum, multi_krum | 2 f + 3 | leaving updates out |
 | bulyan | 4 f + 3 | both |
 
+A center that the guards stopped, now or for good, may have been one of the f: where too few updates are left for f, the
+rule withstands as many as their number allows, f less the stopped ones at the least. Where there are enough it
+withstands f, because the stopped center may as well have been an honest one.
+
 None can be combined with secure sums: all look at single updates. No bytes beyond the mean's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,32 +57,43 @@ def least_updates(kind: str, faulty: int) -> int:
     return times * faulty + plus
 
 
+def withstood(kind: str, faulty: int, *, updates: int, stopped: int = 0) -> int | None:
+    """How many faulty ones of ``updates`` a rule withstands: ``faulty``, lowered as far as its bound requires and by at
+    most the ``stopped`` centers; None where that is not far enough."""
+    times, plus = BOUNDS[kind]
+    most = (updates - plus) // times
+    return min(faulty, most) if most >= _fewest_faulty(faulty, stopped) else None
+
+
+def _fewest_faulty(faulty: int, stopped: int) -> int:
+    return max(0, faulty - stopped)
+
+
 # ------------------------------------------------------------------------------------------------- coordinate rules
 
 
 def median(updates: Sequence[Update], start: State, memory: State, setting: Setting) -> Aggregated:
     """Median of each coordinate (Yin et al., ICML 2018): of an even number, the mean of the two in the middle."""
-    return _by_coordinate(updates, start, memory, setting, _median)
+    return _by_coordinate(updates, start, memory, setting, lambda values, f: _median(values))
 
 
 def trimmed_mean(updates: Sequence[Update], start: State, memory: State, setting: Setting) -> Aggregated:
     """Mean of each coordinate without its f smallest and f largest values (Yin et al., ICML 2018)."""
-    faulty = setting.federation.faulty
-    return _by_coordinate(updates, start, memory, setting, lambda values: _middle_mean(values, faulty))
+    return _by_coordinate(updates, start, memory, setting, _middle_mean)
 
 
 def bulyan(updates: Sequence[Update], start: State, memory: State, setting: Setting) -> Aggregated:
     """Bulyan (El Mhamdi et al., ICML 2018): t = n - 2 f updates by repeated Krum, then, for each coordinate, the mean
     of the t - 2 f values nearest to their median."""
-    faulty = setting.federation.faulty
-    state = dict(start)
-    report: dict[str, float] = {}
-    for names, carriers in _groups(updates, start, setting):
+    whole = Aggregated(dict(start), dict(memory))
+    for group in _groups(updates, start, setting):
+        names, carriers, faulty = group.names, group.carriers, group.faulty
         chosen = _repeated_krum(_distances2(gram(carriers, start, names, setting)), faulty, len(carriers) - 2 * faulty)
         kept = [carriers[i] for i in chosen]
-        report |= {f"{u.center}.chosen": float(i in chosen) for i, u in enumerate(carriers)}
-        state |= _ordered(kept, start, names, lambda values: _nearest_mean(values, len(values) - 2 * faulty))
-    return Aggregated(state, dict(memory), report)
+        whole.report |= {f"{u.center}.chosen": float(i in chosen) for i, u in enumerate(carriers)}
+        whole.state |= _ordered(kept, start, names, lambda values, f=faulty: _nearest_mean(values, len(values) - 2 * f))
+        whole.notes += group.notes
+    return whole
 
 
 def _by_coordinate(
@@ -85,12 +101,13 @@ def _by_coordinate(
     start: State,
     memory: State,
     setting: Setting,
-    pick: Callable[[list[Tensor]], Tensor],
+    pick: Callable[[list[Tensor], int], Tensor],
 ) -> Aggregated:
-    state = dict(start)
-    for names, carriers in _groups(updates, start, setting):
-        state |= _ordered(carriers, start, names, pick)
-    return Aggregated(state, dict(memory))
+    whole = Aggregated(dict(start), dict(memory))
+    for group in _groups(updates, start, setting):
+        whole.state |= _ordered(group.carriers, start, group.names, lambda values, f=group.faulty: pick(values, f))
+        whole.notes += group.notes
+    return whole
 
 
 def _ordered(
@@ -224,9 +241,10 @@ Weigh = Callable[[Tensor, Tensor, int], Tensor]
 def _by_geometry(updates: Sequence[Update], start: State, memory: State, setting: Setting, weigh: Weigh) -> Aggregated:
     """Weights from inner products, then the combination that the mean makes, the start taking part with the rest."""
     whole = Aggregated(dict(start), dict(memory))
-    for names, carriers in _groups(updates, start, setting):
+    for group in _groups(updates, start, setting):
+        names, carriers = group.names, group.carriers
         weights = torch.tensor([update.weight for update in carriers], dtype=torch.float64)
-        found = weigh(gram(carriers, start, names, setting), weights / weights.sum(), setting.federation.faulty)
+        found = weigh(gram(carriers, start, names, setting), weights / weights.sum(), group.faulty)
         members = [
             replace(update, state={name: update.state[name] for name in names}, weight=float(weight))
             for update, weight in zip(carriers, found, strict=True)
@@ -237,7 +255,7 @@ def _by_geometry(updates: Sequence[Update], start: State, memory: State, setting
         made = combine(members, start, setting, memory=memory)
         whole.state |= {name: value for name, value in made.state.items() if value is not start[name]}
         whole.report |= made.report | {f"{m.center}.weight": m.weight for m in members if m.center != START}
-        whole.notes += [note for note in made.notes if note not in whole.notes]
+        whole.notes += [note for note in [*group.notes, *made.notes] if note not in whole.notes]
     return whole
 
 
@@ -318,22 +336,50 @@ def _repeated_krum(distances2: Tensor, faulty: int, count: int) -> list[int]:
     return sorted(chosen)
 
 
-def _groups(updates: Sequence[Update], start: State, setting: Setting) -> list[tuple[list[str], list[Update]]]:
+@dataclass(frozen=True)
+class _Group:
+    """Tensors that the same updates carry, and how many of those updates are taken to be faulty."""
+
+    names: list[str]
+    carriers: list[Update]
+    faulty: int
+    notes: list[str]
+
+
+def _parts(names: Sequence[str]) -> str:
+    return ", ".join(sorted({name.partition("/")[0] for name in names}))
+
+
+def _groups(updates: Sequence[Update], start: State, setting: Setting) -> list[_Group]:
     """Tensors with their carriers, each group large enough for the rule."""
     ordered = canonical(updates)
     for update in ordered:
         for name in update.state:
             check_shape(update, name, start[name])
-    spec = setting.federation
-    least = least_updates(spec.kind, spec.faulty)
-    found = groups(ordered, start)
-    for names, carriers in found:
-        if len(carriers) < least:
-            times, plus = BOUNDS[spec.kind]
-            parts = ", ".join(sorted({name.partition("/")[0] for name in names}))
-            raise TooFewUpdates(
-                f"Rule {spec.kind} withstands {spec.faulty} faulty centers among at least {times} x {spec.faulty} + "
-                f"{plus} = {least}, but {len(carriers)} updates carry {parts}: the round is void. Lower "
-                "federation.faulty, or choose a rule with a lower bound (norm_clip, geometric_median)."
-            )
+    spec, stopped = setting.federation, setting.stopped
+    found: list[_Group] = []
+    for names, carriers in groups(ordered, start):
+        faulty = withstood(spec.kind, spec.faulty, updates=len(carriers), stopped=stopped)
+        if faulty is None:
+            raise TooFewUpdates(_too_few(spec, stopped, f"{len(carriers)} updates carry {_parts(names)}"))
+        notes = [_lowered(spec, faulty, stopped, len(carriers), names)] if faulty < spec.faulty else []
+        found.append(_Group(names, carriers, faulty, notes))
     return found
+
+
+def _lowered(spec: Any, faulty: int, stopped: int, updates: int, names: Sequence[str]) -> str:
+    return (
+        f"Rule {spec.kind} withstands {faulty} instead of {spec.faulty} faulty centers among the {updates} that send "
+        f"{_parts(names)}: the guards keep {stopped} out of this round."
+    )
+
+
+def _too_few(spec: Any, stopped: int, there: str) -> str:
+    times, plus = BOUNDS[spec.kind]
+    faulty = _fewest_faulty(spec.faulty, stopped)
+    less = f" ({spec.faulty}, less those of the {stopped} stopped by the guards)" if faulty < spec.faulty else ""
+    return (
+        f"Rule {spec.kind} withstands {faulty} faulty centers{less} among at least {times} x {faulty} + {plus} = "
+        f"{least_updates(spec.kind, faulty)}, but {there}: the round is void. Lower federation.faulty, or choose a "
+        "rule with a lower bound (norm_clip, geometric_median)."
+    )
