@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from common.adapters.factors import pairs_of
+from common.config.federation import BOUNDS, least_updates
 from common.errors import TooFewUpdates
 from common.orders import State
 from server.aggregation import lora
@@ -38,23 +39,6 @@ from server.aggregation.mean import combine
 from server.aggregation.updates import Aggregated, Setting, Update, canonical, check_shape, groups
 
 CHUNK = 1 << 16  # coordinates at a time: what a core's cache holds
-BOUNDS: dict[str, tuple[int, int]] = {
-    "bulyan": (4, 3),
-    "centered_clip": (2, 1),
-    "geometric_median": (2, 1),
-    "krum": (2, 3),
-    "median": (2, 1),
-    "multi_krum": (2, 3),
-    "norm_clip": (2, 1),
-    "trimmed_mean": (2, 1),
-}
-"""Kind -> (a, b): the rule needs n >= a f + b updates."""
-
-
-def least_updates(kind: str, faulty: int) -> int:
-    """The fewest updates with which a rule withstands ``faulty`` of them."""
-    times, plus = BOUNDS[kind]
-    return times * faulty + plus
 
 
 def withstood(kind: str, faulty: int, *, updates: int, stopped: int = 0) -> int | None:
@@ -91,9 +75,13 @@ def bulyan(updates: Sequence[Update], start: State, memory: State, setting: Sett
         chosen = _repeated_krum(_distances2(gram(carriers, start, names, setting)), faulty, len(carriers) - 2 * faulty)
         kept = [carriers[i] for i in chosen]
         whole.report |= {f"{u.center}.chosen": float(i in chosen) for i, u in enumerate(carriers)}
-        whole.state |= _ordered(kept, start, names, lambda values, f=faulty: _nearest_mean(values, len(values) - 2 * f))
+        whole.state |= _ordered(kept, start, names, _around_median, faulty)
         whole.notes += group.notes
     return whole
+
+
+Pick = Callable[[list[Tensor], int], Tensor]
+"""Of a coordinate's values in rising order and the number of faulty ones, the result."""
 
 
 def _by_coordinate(
@@ -101,18 +89,16 @@ def _by_coordinate(
     start: State,
     memory: State,
     setting: Setting,
-    pick: Callable[[list[Tensor], int], Tensor],
+    pick: Pick,
 ) -> Aggregated:
     whole = Aggregated(dict(start), dict(memory))
     for group in _groups(updates, start, setting):
-        whole.state |= _ordered(group.carriers, start, group.names, lambda values, f=group.faulty: pick(values, f))
+        whole.state |= _ordered(group.carriers, start, group.names, pick, group.faulty)
         whole.notes += group.notes
     return whole
 
 
-def _ordered(
-    updates: Sequence[Update], start: State, names: Sequence[str], pick: Callable[[list[Tensor]], Tensor]
-) -> State:
+def _ordered(updates: Sequence[Update], start: State, names: Sequence[str], pick: Pick, faulty: int) -> State:
     """Each coordinate's values in rising order, and what the rule picks of them."""
     made: State = {}
     for name in names:
@@ -125,7 +111,7 @@ def _ordered(
                     torch.minimum(values[low], values[high]),
                     torch.maximum(values[low], values[high]),
                 )
-            picked[first : first + CHUNK] = pick(values).to(picked.dtype)
+            picked[first : first + CHUNK] = pick(values, faulty).to(picked.dtype)
         made[name] = picked.view(start[name].shape)
     return made
 
@@ -154,6 +140,10 @@ def _median(values: list[Tensor]) -> Tensor:
 
 def _middle_mean(values: list[Tensor], trim: int) -> Tensor:
     return _mean(values[trim : len(values) - trim])
+
+
+def _around_median(values: list[Tensor], faulty: int) -> Tensor:
+    return _nearest_mean(values, len(values) - 2 * faulty)
 
 
 def _nearest_mean(values: list[Tensor], count: int) -> Tensor:
