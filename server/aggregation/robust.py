@@ -15,7 +15,8 @@ B_i A_i - B_0 A_0, so that a factor's gauge does not matter and nothing can hide
 
 A center that the guards stopped, now or for good, may have been one of the f: where too few updates are left for f, the
 rule withstands as many as their number allows, f less the stopped ones at the least. Where there are enough it
-withstands f, because the stopped center may as well have been an honest one.
+withstands f, because the stopped center may as well have been an honest one. All this counts the updates that carry a
+part (centers without PET): a part that too few carry stays as it was, and the round is void where no part is left.
 
 None can be combined with secure sums: all look at single updates. No bytes beyond the mean's.
 """
@@ -70,13 +71,12 @@ def bulyan(updates: Sequence[Update], start: State, memory: State, setting: Sett
     """Bulyan (El Mhamdi et al., ICML 2018): t = n - 2 f updates by repeated Krum, then, for each coordinate, the mean
     of the t - 2 f values nearest to their median."""
     whole = Aggregated(dict(start), dict(memory))
-    for group in _groups(updates, start, setting):
+    for group in _groups(updates, start, setting, whole.notes):
         names, carriers, faulty = group.names, group.carriers, group.faulty
         chosen = _repeated_krum(_distances2(gram(carriers, start, names, setting)), faulty, len(carriers) - 2 * faulty)
         kept = [carriers[i] for i in chosen]
         whole.report |= {f"{u.center}.chosen": float(i in chosen) for i, u in enumerate(carriers)}
         whole.state |= _ordered(kept, start, names, _around_median, faulty)
-        whole.notes += group.notes
     return whole
 
 
@@ -92,9 +92,8 @@ def _by_coordinate(
     pick: Pick,
 ) -> Aggregated:
     whole = Aggregated(dict(start), dict(memory))
-    for group in _groups(updates, start, setting):
+    for group in _groups(updates, start, setting, whole.notes):
         whole.state |= _ordered(group.carriers, start, group.names, pick, group.faulty)
-        whole.notes += group.notes
     return whole
 
 
@@ -231,7 +230,7 @@ Weigh = Callable[[Tensor, Tensor, int], Tensor]
 def _by_geometry(updates: Sequence[Update], start: State, memory: State, setting: Setting, weigh: Weigh) -> Aggregated:
     """Weights from inner products, then the combination that the mean makes, the start taking part with the rest."""
     whole = Aggregated(dict(start), dict(memory))
-    for group in _groups(updates, start, setting):
+    for group in _groups(updates, start, setting, whole.notes):
         names, carriers = group.names, group.carriers
         weights = torch.tensor([update.weight for update in carriers], dtype=torch.float64)
         found = weigh(gram(carriers, start, names, setting), weights / weights.sum(), group.faulty)
@@ -245,7 +244,7 @@ def _by_geometry(updates: Sequence[Update], start: State, memory: State, setting
         made = combine(members, start, setting, memory=memory)
         whole.state |= {name: value for name, value in made.state.items() if value is not start[name]}
         whole.report |= made.report | {f"{m.center}.weight": m.weight for m in members if m.center != START}
-        whole.notes += [note for note in [*group.notes, *made.notes] if note not in whole.notes]
+        whole.notes += [note for note in made.notes if note not in whole.notes]
     return whole
 
 
@@ -333,27 +332,36 @@ class _Group:
     names: list[str]
     carriers: list[Update]
     faulty: int
-    notes: list[str]
 
 
 def _parts(names: Sequence[str]) -> str:
     return ", ".join(sorted({name.partition("/")[0] for name in names}))
 
 
-def _groups(updates: Sequence[Update], start: State, setting: Setting) -> list[_Group]:
-    """Tensors with their carriers, each group large enough for the rule."""
+def _groups(updates: Sequence[Update], start: State, setting: Setting, notes: list[str]) -> list[_Group]:
+    """Tensors with their carriers, each group large enough for the rule; what is not so, or only so with fewer faulty
+    ones, is noted. Raises TooFewUpdates where no group is large enough."""
     ordered = canonical(updates)
     for update in ordered:
         for name in update.state:
             check_shape(update, name, start[name])
     spec, stopped = setting.federation, setting.stopped
     found: list[_Group] = []
+    short: list[str] = []
     for names, carriers in groups(ordered, start):
         faulty = withstood(spec.kind, spec.faulty, updates=len(carriers), stopped=stopped)
         if faulty is None:
-            raise TooFewUpdates(_too_few(spec, stopped, f"{len(carriers)} updates carry {_parts(names)}"))
-        notes = [_lowered(spec, faulty, stopped, len(carriers), names)] if faulty < spec.faulty else []
-        found.append(_Group(names, carriers, faulty, notes))
+            short.append(f"{len(carriers)} updates carry {_parts(names)}")
+            continue
+        found.append(_Group(names, carriers, faulty))
+        if faulty < spec.faulty:
+            notes.append(_lowered(spec, faulty, stopped, len(carriers), names))
+    if short and not found:
+        raise TooFewUpdates(
+            f"{_needs(spec, stopped)}, but {' and '.join(short)}: the round is void. Lower federation.faulty, or "
+            "choose a rule with a lower bound (norm_clip, geometric_median)."
+        )
+    notes += [f"{_needs(spec, stopped)}, but {there}: that stays as it was." for there in short]
     return found
 
 
@@ -364,12 +372,11 @@ def _lowered(spec: Any, faulty: int, stopped: int, updates: int, names: Sequence
     )
 
 
-def _too_few(spec: Any, stopped: int, there: str) -> str:
+def _needs(spec: Any, stopped: int) -> str:
     times, plus = BOUNDS[spec.kind]
     faulty = _fewest_faulty(spec.faulty, stopped)
     less = f" ({spec.faulty}, less those of the {stopped} stopped by the guards)" if faulty < spec.faulty else ""
     return (
         f"Rule {spec.kind} withstands {faulty} faulty centers{less} among at least {times} x {faulty} + {plus} = "
-        f"{least_updates(spec.kind, faulty)}, but {there}: the round is void. Lower federation.faulty, or choose a "
-        "rule with a lower bound (norm_clip, geometric_median)."
+        f"{least_updates(spec.kind, faulty)}"
     )

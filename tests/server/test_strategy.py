@@ -1,5 +1,7 @@
 """The strategy sends one order per center and averages what may be used, weighted by what was registered."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -138,3 +140,26 @@ def test_an_honest_rejection_does_not_make_a_rule_trim_less_while_enough_are_lef
     chosen = robust("trimmed_mean", 2, guards=Guards(norm_factor=0.0))
     assert made(chosen, values) == [1.0] * 2, "six are enough for two: -9, -9 and 1, 9 are trimmed, not -9 and 9 alone"
     assert "notes" not in chosen.outcome.report
+
+
+def test_a_part_that_too_few_carry_stays_and_the_others_are_aggregated(robust):
+    """Seven centers, four of them with PET, f = 2: five are needed."""
+    chosen = robust("geometric_median", 2)
+    start = {"decoder/w": torch.zeros(2), "stem_pet/w": torch.ones(2)}
+    chosen.order = replace(chosen.order, state=start)
+    sent = {m.metadata.dst_node_id: m for m in chosen.training_orders(3, start)}
+    replies = []
+    for i, (center, node) in enumerate(chosen.nodes.items()):
+        state = {"decoder/w": torch.ones(2)} | ({"stem_pet/w": torch.full((2,), 2.0)} if i < 4 else {})
+        message = Message(
+            pack_reply(Reply(center, "ok", state, FIT, {"cases": 1, "batches": 1}, round=3)), reply_to=sent[node]
+        )
+        message.metadata.__dict__["_src_node_id"] = node
+        replies.append(message)
+    new = chosen.aggregate(3, replies)
+    assert new["decoder/w"].tolist() == [1.0, 1.0] and new["stem_pet/w"].tolist() == [1.0, 1.0]
+    assert not chosen.outcome.void and len(chosen.outcome.accepted) == 7
+    assert chosen.outcome.report["notes"] == [
+        "Rule geometric_median withstands 2 faulty centers among at least 2 x 2 + 1 = 5, but 4 updates carry stem_pet: "
+        "that stays as it was."
+    ]
