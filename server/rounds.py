@@ -198,15 +198,26 @@ def _call_roll(federation: Federation, strategy: AdapterStrategy, ledger: Ledger
         event = {"step": step, "round": number, "center": center, "counts": counts, "came_back": came_back}
         ledger.append("center_joined", event)
     strategy.resting = _resting(federation, strategy, ledger)
+    strategy.suspended = _suspended(strategy, ledger)
 
 
 def _resting(federation: Federation, strategy: AdapterStrategy, ledger: Ledger) -> dict[str, str]:
     here = federation.connected()
     out = {center: LEFT for center in strategy.nodes if center not in here}
-    for center in suspended(ledger, limit=strategy.order.step.federation.guards.strikes):
-        if center in strategy.nodes:
-            out[center] = SUSPENDED
-    return out
+    return out | dict.fromkeys(_suspended(strategy, ledger) & set(strategy.nodes), SUSPENDED)
+
+
+def _suspended(strategy: AdapterStrategy, ledger: Ledger) -> set[str]:
+    """The step's centers that are suspended: those that it names, those that enrolled and those refused for it."""
+    step = strategy.order.step
+    refused = [
+        c
+        for e in ledger.events("step_started", step=step.name)[-1:]
+        for c, why in e["refused"].items()
+        if why == SUSPENDED
+    ]
+    own = {*step.centers, *strategy.nodes, *refused}
+    return own & set(suspended(ledger, limit=step.federation.guards.strikes))
 
 
 def _one_round(

@@ -10,7 +10,6 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -118,6 +117,7 @@ class AdapterStrategy(Strategy):
         self.memory: State = {}  # of the aggregation rule, between rounds
         self.link = Link(order.step.federation.compression, list(seeded))
         self.resting: dict[str, str] = {}  # center -> why it is not asked this round: suspended, left
+        self.suspended: set[str] = set()  # of the step's centers, also those that could not enrol for it
         self.since: dict[str, int] = {}  # center -> the last round in which its update was used
         self.seen: dict[str, str] = {}  # fingerprint of a used update -> that of its start
 
@@ -188,13 +188,15 @@ class AdapterStrategy(Strategy):
 
     def _aggregated(self, start: State, server_round: int) -> State:
         step = self.order.step
-        spec = _less_faulty(step.federation, by=len(self.outcome.quarantined))
+        spec, stopped = step.federation, {*self.outcome.quarantined, *self.suspended}
         updates = [
             Update(c, r.state, weight_of(spec, weighed_cases(r, registered=self.cases[c])), r.extra)
             for c, r in self.outcome.accepted.items()
         ]
         total = sum(weight_of(spec, cases) for cases in self.cases.values())
-        setting = Setting(spec, step.adapter.parts, server_round, total_weight=total, base=self.base_weights)
+        setting = Setting(
+            spec, step.adapter.parts, server_round, total_weight=total, base=self.base_weights, stopped=len(stopped)
+        )
         done = aggregate(updates, start, self.memory, setting)
         self.memory = done.memory
         self.outcome.report = {**done.report, **({"notes": done.notes} if done.notes else {})}
@@ -322,16 +324,6 @@ class AdapterStrategy(Strategy):
                 self.link.acknowledge(center, digest)
             else:
                 self.link.forget(center)
-
-
-def _less_faulty(spec: Any, *, by: int) -> Any:
-    """A robust rule for what the guards let through: an update that they stopped is one of the faulty it allows for.
-
-    Otherwise two attackers whose updates are stopped would also stop the round, because too few updates are left.
-    """
-    if not by or not hasattr(spec, "faulty"):
-        return spec
-    return replace(spec, faulty=max(0, spec.faulty - by))
 
 
 def keeps_state(order: Order) -> bool:

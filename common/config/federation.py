@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from common.adapters.factors import DORA_RULES, FEDSVD, LORA_RULES, RANKED, STACKED, WITH_SIDE, lora_rule
 from common.config.schema import FEDERATIONS
 
+EVERYONE = "*"  # among a step's centers: every center that can
 COORDINATE = frozenset({"bulyan", "median", "trimmed_mean"})
 SERVER_OPTIMIZERS = frozenset({"fedadagrad", "fedadam", "fedavgm", "fedyogi"})
 CONTROLLED = frozenset({"feddyn", "scaffold"})
@@ -17,6 +18,23 @@ SUM_ONLY = frozenset({"mean", "feddyn", "scaffold"}) | SERVER_OPTIMIZERS
 """Rules that never look at one update by itself: the only ones for secure sums."""
 NEEDS_BOTH_ENDS = CONTROLLED
 """Rules for which a center keeps state in its vault."""
+BOUNDS: dict[str, tuple[int, int]] = {
+    "bulyan": (4, 3),
+    "centered_clip": (2, 1),
+    "geometric_median": (2, 1),
+    "krum": (2, 3),
+    "median": (2, 1),
+    "multi_krum": (2, 3),
+    "norm_clip": (2, 1),
+    "trimmed_mean": (2, 1),
+}
+"""Kind -> (a, b): the rule needs n >= a f + b updates."""
+
+
+def least_updates(kind: str, faulty: int) -> int:
+    """The fewest updates with which a rule withstands ``faulty`` of them."""
+    times, plus = BOUNDS[kind]
+    return times * faulty + plus
 
 
 def clashes(federation: Any, parts: Mapping[str, Any]) -> list[str]:
@@ -39,6 +57,32 @@ def option_problems(federation: Any) -> Iterator[str]:
         value = getattr(federation, option, None)
         if value is not None and not low <= value <= high:
             yield f"federation.{option} is {value}; it must be {words}."
+
+
+def center_problems(federation: Any, centers: Sequence[str], *, rounds: int) -> Iterator[str]:
+    """Fewer centers than a robust rule needs, where the step names them and trains."""
+    kind, named = federation.kind, len(set(centers))
+    if kind not in BOUNDS or EVERYONE in centers or not rounds or federation.faulty < 0:
+        return
+    (times, plus), least = BOUNDS[kind], least_updates(kind, federation.faulty)
+    if named < least:
+        yield (
+            f"federation {kind} withstands {federation.faulty} faulty centers among at least {times} x "
+            f"{federation.faulty} + {plus} = {least}, but the step names {named}, so every round would be void; "
+            f"{_way_out(kind, named)}."
+        )
+
+
+def _way_out(kind: str, named: int) -> str:
+    """What to do with so few centers."""
+    times, plus = BOUNDS[kind]
+    most = (named - plus) // times
+    lower = f"lower federation.faulty to {most}" if most > 0 else ""
+    others = sorted(other for other in BOUNDS if kind != other and least_updates(other, 1) <= named)
+    fits = (
+        [] if lower else [f"use {' or '.join(others)} with federation.faulty=1"] if others else ["use federation=mean"]
+    )
+    return ", or ".join(["name more centers", *([lower] if lower else []), *fits])
 
 
 def part_problems(name: str, spec: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from math import prod
 from common.adapters.factors import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
 from common.adapters.fitting import misfits
 from common.batch import MODALITIES, VOLUMES, parse_mode
-from common.config.federation import SUM_ONLY, clashes, option_problems, part_problems
+from common.config.federation import SUM_ONLY, center_problems, clashes, option_problems, part_problems
 from common.config.schema import (
     FAULTS,
     LinearPart,
@@ -179,6 +179,7 @@ def _federation(step: Step, run: Run) -> Iterator[str]:
     spec = step.federation
     yield from option_problems(spec)
     yield from clashes(spec, step.adapter.parts)
+    yield from center_problems(spec, step.centers, rounds=step.rounds)
     if getattr(spec, "weighting", "n") not in WEIGHTINGS:
         yield f"federation.weighting is '{spec.weighting}'; it can be {', '.join(WEIGHTINGS)}."
     if not 0 < spec.quorum <= 1:

@@ -11,7 +11,8 @@ The contract: ``rule(updates, start, memory, setting) -> Aggregated(state, memor
 Every rule is pure; takes a tensor over the updates that carry it and leaves one that nobody carries as it is; works in
 float64 in the order of center codes, so that the order of replies does not change a bit; ignores updates of weight 0;
 gives finite values for finite ones; and refuses, with the numbers, fewer updates than it needs (`TooFewUpdates`: the
-round is void). One update alone comes back exactly from ``mean``, ``median`` and ``trimmed_mean`` with f = 0.
+round is void; a part that fewer carry stays as it was, with a note). One update alone comes back exactly from ``mean``,
+``median`` and ``trimmed_mean`` with f = 0.
 
 `aggregate` is the door: it puts updates in order, drops what this round does not train, checks that the rule can work
 with the step's LoRA parts, runs the rule and, where a part asks for it, takes a new basis (FedSVD).

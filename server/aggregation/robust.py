@@ -13,19 +13,26 @@ B_i A_i - B_0 A_0, so that a factor's gauge does not matter and nothing can hide
 | krum, multi_krum | 2 f + 3 | leaving updates out |
 | bulyan | 4 f + 3 | both |
 
+A center that the guards stopped, now or for good, may have been one of the f: where too few updates are left for f, the
+rule withstands as many as their number allows, f less the stopped ones at the least. Where there are enough it
+withstands f, because the stopped center may as well have been an honest one. All this counts the updates that carry a
+part (centers without PET): a part that too few carry stays as it was, and the round is void where no part is left.
+
 None can be combined with secure sums: all look at single updates. No bytes beyond the mean's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from common.adapters.factors import pairs_of
+from common.config.federation import BOUNDS, least_updates
 from common.errors import TooFewUpdates
 from common.orders import State
 from server.aggregation import lora
@@ -33,23 +40,18 @@ from server.aggregation.mean import combine
 from server.aggregation.updates import Aggregated, Setting, Update, canonical, check_shape, groups
 
 CHUNK = 1 << 16  # coordinates at a time: what a core's cache holds
-BOUNDS: dict[str, tuple[int, int]] = {
-    "bulyan": (4, 3),
-    "centered_clip": (2, 1),
-    "geometric_median": (2, 1),
-    "krum": (2, 3),
-    "median": (2, 1),
-    "multi_krum": (2, 3),
-    "norm_clip": (2, 1),
-    "trimmed_mean": (2, 1),
-}
-"""Kind -> (a, b): the rule needs n >= a f + b updates."""
 
 
-def least_updates(kind: str, faulty: int) -> int:
-    """The fewest updates with which a rule withstands ``faulty`` of them."""
+def withstood(kind: str, faulty: int, *, updates: int, stopped: int = 0) -> int | None:
+    """How many faulty ones of ``updates`` a rule withstands: ``faulty``, lowered as far as its bound requires and by at
+    most the ``stopped`` centers; None where that is not far enough."""
     times, plus = BOUNDS[kind]
-    return times * faulty + plus
+    most = (updates - plus) // times
+    return min(faulty, most) if most >= _fewest_faulty(faulty, stopped) else None
+
+
+def _fewest_faulty(faulty: int, stopped: int) -> int:
+    return max(0, faulty - stopped)
 
 
 # ------------------------------------------------------------------------------------------------- coordinate rules
@@ -57,27 +59,29 @@ def least_updates(kind: str, faulty: int) -> int:
 
 def median(updates: Sequence[Update], start: State, memory: State, setting: Setting) -> Aggregated:
     """Median of each coordinate (Yin et al., ICML 2018): of an even number, the mean of the two in the middle."""
-    return _by_coordinate(updates, start, memory, setting, _median)
+    return _by_coordinate(updates, start, memory, setting, lambda values, f: _median(values))
 
 
 def trimmed_mean(updates: Sequence[Update], start: State, memory: State, setting: Setting) -> Aggregated:
     """Mean of each coordinate without its f smallest and f largest values (Yin et al., ICML 2018)."""
-    faulty = setting.federation.faulty
-    return _by_coordinate(updates, start, memory, setting, lambda values: _middle_mean(values, faulty))
+    return _by_coordinate(updates, start, memory, setting, _middle_mean)
 
 
 def bulyan(updates: Sequence[Update], start: State, memory: State, setting: Setting) -> Aggregated:
     """Bulyan (El Mhamdi et al., ICML 2018): t = n - 2 f updates by repeated Krum, then, for each coordinate, the mean
     of the t - 2 f values nearest to their median."""
-    faulty = setting.federation.faulty
-    state = dict(start)
-    report: dict[str, float] = {}
-    for names, carriers in _groups(updates, start, setting):
+    whole = Aggregated(dict(start), dict(memory))
+    for group in _groups(updates, start, setting, whole.notes):
+        names, carriers, faulty = group.names, group.carriers, group.faulty
         chosen = _repeated_krum(_distances2(gram(carriers, start, names, setting)), faulty, len(carriers) - 2 * faulty)
         kept = [carriers[i] for i in chosen]
-        report |= {f"{u.center}.chosen": float(i in chosen) for i, u in enumerate(carriers)}
-        state |= _ordered(kept, start, names, lambda values: _nearest_mean(values, len(values) - 2 * faulty))
-    return Aggregated(state, dict(memory), report)
+        whole.report |= {f"{u.center}.chosen": float(i in chosen) for i, u in enumerate(carriers)}
+        whole.state |= _ordered(kept, start, names, _around_median, faulty)
+    return whole
+
+
+Pick = Callable[[list[Tensor], int], Tensor]
+"""Of a coordinate's values in rising order and the number of faulty ones, the result."""
 
 
 def _by_coordinate(
@@ -85,17 +89,15 @@ def _by_coordinate(
     start: State,
     memory: State,
     setting: Setting,
-    pick: Callable[[list[Tensor]], Tensor],
+    pick: Pick,
 ) -> Aggregated:
-    state = dict(start)
-    for names, carriers in _groups(updates, start, setting):
-        state |= _ordered(carriers, start, names, pick)
-    return Aggregated(state, dict(memory))
+    whole = Aggregated(dict(start), dict(memory))
+    for group in _groups(updates, start, setting, whole.notes):
+        whole.state |= _ordered(group.carriers, start, group.names, pick, group.faulty)
+    return whole
 
 
-def _ordered(
-    updates: Sequence[Update], start: State, names: Sequence[str], pick: Callable[[list[Tensor]], Tensor]
-) -> State:
+def _ordered(updates: Sequence[Update], start: State, names: Sequence[str], pick: Pick, faulty: int) -> State:
     """Each coordinate's values in rising order, and what the rule picks of them."""
     made: State = {}
     for name in names:
@@ -108,7 +110,7 @@ def _ordered(
                     torch.minimum(values[low], values[high]),
                     torch.maximum(values[low], values[high]),
                 )
-            picked[first : first + CHUNK] = pick(values).to(picked.dtype)
+            picked[first : first + CHUNK] = pick(values, faulty).to(picked.dtype)
         made[name] = picked.view(start[name].shape)
     return made
 
@@ -137,6 +139,10 @@ def _median(values: list[Tensor]) -> Tensor:
 
 def _middle_mean(values: list[Tensor], trim: int) -> Tensor:
     return _mean(values[trim : len(values) - trim])
+
+
+def _around_median(values: list[Tensor], faulty: int) -> Tensor:
+    return _nearest_mean(values, len(values) - 2 * faulty)
 
 
 def _nearest_mean(values: list[Tensor], count: int) -> Tensor:
@@ -224,9 +230,10 @@ Weigh = Callable[[Tensor, Tensor, int], Tensor]
 def _by_geometry(updates: Sequence[Update], start: State, memory: State, setting: Setting, weigh: Weigh) -> Aggregated:
     """Weights from inner products, then the combination that the mean makes, the start taking part with the rest."""
     whole = Aggregated(dict(start), dict(memory))
-    for names, carriers in _groups(updates, start, setting):
+    for group in _groups(updates, start, setting, whole.notes):
+        names, carriers = group.names, group.carriers
         weights = torch.tensor([update.weight for update in carriers], dtype=torch.float64)
-        found = weigh(gram(carriers, start, names, setting), weights / weights.sum(), setting.federation.faulty)
+        found = weigh(gram(carriers, start, names, setting), weights / weights.sum(), group.faulty)
         members = [
             replace(update, state={name: update.state[name] for name in names}, weight=float(weight))
             for update, weight in zip(carriers, found, strict=True)
@@ -318,22 +325,58 @@ def _repeated_krum(distances2: Tensor, faulty: int, count: int) -> list[int]:
     return sorted(chosen)
 
 
-def _groups(updates: Sequence[Update], start: State, setting: Setting) -> list[tuple[list[str], list[Update]]]:
-    """Tensors with their carriers, each group large enough for the rule."""
+@dataclass(frozen=True)
+class _Group:
+    """Tensors that the same updates carry, and how many of those updates are taken to be faulty."""
+
+    names: list[str]
+    carriers: list[Update]
+    faulty: int
+
+
+def _parts(names: Sequence[str]) -> str:
+    return ", ".join(sorted({name.partition("/")[0] for name in names}))
+
+
+def _groups(updates: Sequence[Update], start: State, setting: Setting, notes: list[str]) -> list[_Group]:
+    """Tensors with their carriers, each group large enough for the rule; what is not so, or only so with fewer faulty
+    ones, is noted. Raises TooFewUpdates where no group is large enough."""
     ordered = canonical(updates)
     for update in ordered:
         for name in update.state:
             check_shape(update, name, start[name])
-    spec = setting.federation
-    least = least_updates(spec.kind, spec.faulty)
-    found = groups(ordered, start)
-    for names, carriers in found:
-        if len(carriers) < least:
-            times, plus = BOUNDS[spec.kind]
-            parts = ", ".join(sorted({name.partition("/")[0] for name in names}))
-            raise TooFewUpdates(
-                f"Rule {spec.kind} withstands {spec.faulty} faulty centers among at least {times} x {spec.faulty} + "
-                f"{plus} = {least}, but {len(carriers)} updates carry {parts}: the round is void. Lower "
-                "federation.faulty, or choose a rule with a lower bound (norm_clip, geometric_median)."
-            )
+    spec, stopped = setting.federation, setting.stopped
+    found: list[_Group] = []
+    short: list[str] = []
+    for names, carriers in groups(ordered, start):
+        faulty = withstood(spec.kind, spec.faulty, updates=len(carriers), stopped=stopped)
+        if faulty is None:
+            short.append(f"{len(carriers)} updates carry {_parts(names)}")
+            continue
+        found.append(_Group(names, carriers, faulty))
+        if faulty < spec.faulty:
+            notes.append(_lowered(spec, faulty, stopped, len(carriers), names))
+    if short and not found:
+        raise TooFewUpdates(
+            f"{_needs(spec, stopped)}, but {' and '.join(short)}: the round is void. Lower federation.faulty, or "
+            "choose a rule with a lower bound (norm_clip, geometric_median)."
+        )
+    notes += [f"{_needs(spec, stopped)}, but {there}: that stays as it was." for there in short]
     return found
+
+
+def _lowered(spec: Any, faulty: int, stopped: int, updates: int, names: Sequence[str]) -> str:
+    return (
+        f"Rule {spec.kind} withstands {faulty} instead of {spec.faulty} faulty centers among the {updates} that send "
+        f"{_parts(names)}: the guards keep {stopped} out of this round."
+    )
+
+
+def _needs(spec: Any, stopped: int) -> str:
+    times, plus = BOUNDS[spec.kind]
+    faulty = _fewest_faulty(spec.faulty, stopped)
+    less = f" ({spec.faulty}, less those of the {stopped} stopped by the guards)" if faulty < spec.faulty else ""
+    return (
+        f"Rule {spec.kind} withstands {faulty} faulty centers{less} among at least {times} x {faulty} + {plus} = "
+        f"{least_updates(spec.kind, faulty)}"
+    )

@@ -41,6 +41,7 @@ class Setting:
         round: from 1.
         total_weight: of all centers of the step, there or not (SCAFFOLD, FedDyn); null: those that replied are all.
         base: ``<part>/<path>`` -> frozen weight of the DoRA parts (`common.adapters.lora.frozen_weights`).
+        stopped: centers that the guards keep out of this round: a robust rule may count them among its faulty ones.
     """
 
     federation: Any
@@ -48,6 +49,7 @@ class Setting:
     round: int = 1
     total_weight: float | None = None
     base: Mapping[str, Tensor] = field(default_factory=dict)
+    stopped: int = 0
 
 
 @dataclass

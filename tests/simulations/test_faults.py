@@ -5,7 +5,7 @@ import torch
 
 from common.config.load import compose_run
 from common.config.rules import broken_rules
-from common.config.schema import FAULTS, Fault, ScaffoldFederation
+from common.config.schema import FAULTS, FEDERATIONS, Fault, ScaffoldFederation
 from common.errors import ConfigError, RoundFailed, UnknownName
 from common.ledger import Ledger
 from server.quarantine import release, strikes, suspended
@@ -179,6 +179,18 @@ def test_a_suspended_center_does_not_train_in_the_next_step(tmp_path, small_cent
     leader = faulty(run, tmp_path, small_centers, faults={"f": Fault("wrong_keys", ["MDA"], ["tumour_ct"])})
     started = leader.ledger.events("step_started", step="tumour_ctpet")[0]
     assert started["refused"] == {"MDA": "suspended"} and "MDA" not in started["centers"]
+
+
+def test_a_rule_goes_on_without_a_suspended_attacker_in_this_step_and_the_next(tmp_path, small_centers):
+    run = small_run(centers=["CHUM", "CHUP", "HMR", "MDA"], steps=["tumour_ct", "tumour_ctpet"], rounds=2)
+    for step in run.steps.values():
+        step.federation = FEDERATIONS["norm_clip"](faulty=1, quorum=0.5)
+        step.federation.guards.strikes = 1
+    run.steps["tumour_ct"].centers = run.steps["tumour_ctpet"].centers = ["CHUM", "CHUP", "MDA"]  # 2 x 1 + 1
+    leader = faulty(run, tmp_path, small_centers, faults={"f": Fault("nan", ["MDA"], ["tumour_ct"], rounds=[1])})
+    assert [(e["void"], sorted(e["train"])) for e in rounds_of(leader)] == [(False, ["CHUM", "CHUP"])] * 4
+    notes = [e["aggregation"]["notes"] for e in rounds_of(leader)]
+    assert all("withstands 0 instead of 1 faulty centers among the 2" in note for [note] in notes)
 
 
 # ----------------------------------------------------------------------------------------------------- worker processes

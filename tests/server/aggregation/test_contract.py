@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from common.adapters.factors import LORA_RULES, trained_tensors
-from common.config.federation import clashes
+from common.config.federation import BOUNDS, clashes, least_updates
 from common.config.schema import FEDERATIONS
 from common.errors import AdapterError, TooFewUpdates
 from server.aggregation import RULES, Setting, Update, aggregate, weight_of
-from server.aggregation.robust import BOUNDS, least_updates
 from tests.server.aggregation.made import SEEDS, draw, generator, lora_part, lora_state, same, setting, weights_of
 
 few = settings(max_examples=12, deadline=None)
@@ -173,6 +172,19 @@ def test_too_few_updates_are_refused_with_the_numbers(kind, faulty):
     said = str(refusal.value)
     assert f"Rule {kind} withstands {faulty} faulty centers among at least" in said
     assert f"= {least}, but {least - 1} updates carry decoder, stem, within: the round is void" in said
+
+
+@pytest.mark.parametrize("kind", sorted(BOUNDS))
+def test_a_part_that_too_few_carry_stays_as_nobody_had_it(kind):
+    chosen, start = setting_of(kind, "rolora"), start_of(6, "rolora")
+    least = least_updates(kind, 1)
+    done = aggregate(updates_of(start, chosen, 6, least, lacking=1), start, {}, chosen)
+    without = aggregate(updates_of(start, chosen, 6, least, lacking=least), start, {}, chosen)
+    assert same(done.state, without.state) and torch.equal(done.state["stem/b"], start["stem/b"])
+    assert not torch.equal(done.state["decoder/w"], start["decoder/w"]) and not without.notes
+    assert f"= {least}, but {least - 1} updates carry stem: that stays as it was." in done.notes[0]
+    with pytest.raises(TooFewUpdates, match=r"updates carry decoder, within and \d+ updates carry stem: the round"):
+        aggregate(updates_of(start, chosen, 6, least - 1, lacking=1), start, {}, chosen)
 
 
 def test_updates_that_do_not_belong_are_refused():

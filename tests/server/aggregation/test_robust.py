@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.adapters.factors import trained_tensors
+from common.config.federation import BOUNDS
 from server.aggregation import Update, aggregate
-from server.aggregation.robust import BOUNDS, exchanges, gram
+from server.aggregation.robust import exchanges, gram
 from tests.server.aggregation.made import (
     LAYERS,
     SEEDS,
