@@ -166,6 +166,32 @@ def test_a_run_that_has_only_begun_renders_with_reasons(render, events):
     assert "no trained step yet" in page.text and "has not been verified" in page.text
 
 
+def test_bytes_outside_the_rounds_are_shown_and_said_to_be_included(render, events):
+    started = next(e for e in events if e["kind"] == "step_started" and e["step"] == "hmr")
+    assert "did not count enrolment and tests" in Page(render(events)).text
+    for event in events:
+        if event["kind"] == "step_started":
+            event["bytes"] = {}
+    started["bytes"] = {"HMR": {"up": 1_500, "down": 20_000}}
+    scored = {"kind": "scored", "step": "hmr", "bytes": {"HMR": {"up": 2_000_000, "down": 3_000_000}}}
+    page = Page(render([*events, scored]))
+    assert ["Asking the centers what they hold for a step", "1.5 kB", "20 kB", "21.5 kB"] in page.rows
+    told = "scoring test cases, and the validation cases that calibrate a step"
+    assert [told.capitalize(), "2 MB", "3 MB", "5 MB"] in page.rows
+    assert (
+        f"Included: asking the centers what they hold for a step; rounds of training and validation; {told}."
+        in page.text
+    )
+    assert "did not count" not in page.text
+
+
+def test_a_run_without_rounds_shows_what_travelled_all_the_same(render, events):
+    sums = {"kind": "newton_round", "step": "hmr", "round": 0, "bytes": {"HMR": {"up": 1_000, "down": 1_000}}}
+    page = Page(render([events[0], sums]))
+    assert ["Sums that a step is solved from", "1 kB", "1 kB", "2 kB"] in page.rows
+    assert "All rounds together" not in page.text and "2 kB crossed" in page.text
+
+
 def test_every_prefix_of_the_ledger_renders(render, events):
     for length in range(1, len(events) + 1, 3):
         assert Page(render(events[:length])).open == []
