@@ -50,7 +50,7 @@ class Coordinator:
         self.ledger = Ledger(folder.ledger)
         self.backbone: Backbone = load_backbone(run.backbone)
         self.base = backbone_digest(self.backbone)
-        self.scorer = Scorer(federation, folder)
+        self.scorer = Scorer(federation, folder, self.ledger)
 
     def order(self, step: Step) -> Order:
         """An order for a step, without a state."""
@@ -150,9 +150,8 @@ def refit_step(coordinator: Coordinator, step: Step) -> None:
     state, _ = fit_exactly(coordinator, order, enrolment.training)
     key = _commit(coordinator, step, state, enrolment).key
     left = withdrawn(coordinator.ledger)
-    coordinator.ledger.append(
-        "step_refitted", {"step": step.name, "without": left[-1], "key": key, "centers": enrolment.training}
-    )
+    event = {"step": step.name, "without": left[-1], "key": key, "centers": enrolment.training}
+    coordinator.ledger.append("step_refitted", {**event, "bytes": enrolment.bytes})
     coordinator.narrator.say(f"{step.name}: fitted again without {', '.join(left)}, adapter {key[:12]}")
 
 
@@ -289,6 +288,7 @@ def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, st
             "adapter_bytes": sum(t.numel() * t.element_size() for t in start.values()),
             "counts": enrolment.counts,
             "known": known,
+            "bytes": enrolment.bytes,
         },
     )
     coordinator.narrator.step_started(event)

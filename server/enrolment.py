@@ -10,7 +10,7 @@ from common.config.schema import Step
 from common.errors import DataError, RoundFailed
 from common.orders import OK, TOO_FEW_CASES, Order, Reply, Sums
 from common.tasks import build_task, merge_sums
-from server.federation import Federation
+from server.federation import Federation, Traffic
 from server.screening import reason_to_reject
 
 EVERYONE = "*"
@@ -28,6 +28,7 @@ class Enrolment:
     evaluating: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     known: Sums = field(default_factory=dict)  # the training centers' label sums, added
+    bytes: Traffic = field(default_factory=dict)  # of asking them
 
 
 def enrol(federation: Federation, order: Order, *, suspended: Collection[str] = ()) -> Enrolment:
@@ -42,7 +43,8 @@ def enrol(federation: Federation, order: Order, *, suspended: Collection[str] = 
     everyone = EVERYONE in asked
     known = max(step.federation.at_least, len(federation.nodes)) if everyone else 0
     found = federation.discover(order, at_least=max(1, len(wanted), known), everyone=everyone)
-    enrolment = Enrolment(counts={center: reply.counts for center, reply in found.replies.items() if reply.counts})
+    counts = {center: reply.counts for center, reply in found.replies.items() if reply.counts}
+    enrolment = Enrolment(counts, bytes=found.bytes)
     for center in sorted(found.replies):
         _place(enrolment, step, center, _code(found.replies[center], step), found.replies[center].counts)
     for center in sorted(set(enrolment.training) & set(suspended)):
@@ -65,8 +67,8 @@ def join(federation: Federation, order: Order, *, known: Mapping[str, int]) -> E
     Args:
         known: training cases of the centers that take part already.
     """
-    enrolment = Enrolment()
     found = federation.newcomers(order)
+    enrolment = Enrolment(bytes=found.bytes)
     for center in sorted(found.replies):
         enrolment.counts[center] = found.replies[center].counts
         _place(enrolment, order.step, center, found.replies[center].code, found.replies[center].counts)

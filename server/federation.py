@@ -16,8 +16,10 @@ from common.wire import content_bytes, pack_order, unpack_reply
 
 log = logging.getLogger("fedgraft.server")
 
+Traffic = dict[str, dict[str, int]]  # center -> bytes {"up", "down"}
 UNREACHED = "no_reply"
 ASK_AGAIN_S = 60.0  # a node that does not say who it is within this is asked again
+UNKNOWN = "unknown"  # in counted bytes: a node that did not say, or not truly, who it is
 SETTLE_S = 5.0  # where a step asks everyone: how long no new node may appear before the step begins
 
 
@@ -26,7 +28,7 @@ class Delivery:
     """What came back for a batch of messages, before anyone looked inside."""
 
     messages: list[Message] = field(default_factory=list)
-    bytes: dict[str, dict[str, int]] = field(default_factory=dict)  # center -> {"up", "down"}
+    bytes: Traffic = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -35,7 +37,7 @@ class Exchange:
     """What one question to several centers brought back."""
 
     replies: dict[str, Reply] = field(default_factory=dict)
-    bytes: dict[str, dict[str, int]] = field(default_factory=dict)  # center -> {"up", "down"}
+    bytes: Traffic = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -139,8 +141,12 @@ class Federation:
                 continue
             self.nodes[reply.center] = int(node)
             found.replies[reply.center] = reply
-            found.bytes[reply.center] = exchange.bytes[node]
+        for node, ways in exchange.bytes.items():
+            found.bytes = added(found.bytes, {self._code_at(int(node)): ways})
         return found
+
+    def _code_at(self, node: int) -> str:
+        return next((center for center, known in self.nodes.items() if known == node), UNKNOWN)
 
     def _described(self, nodes: Mapping[str, int], order: Order, timeout_s: float) -> Exchange:
         """Ask who they are, and ask those again that are connected and silent, with twice the patience each time.
@@ -164,8 +170,7 @@ class Federation:
             again = self._send(silent, order, "query.describe", patience)
             found.replies |= again.replies
             found.seconds += again.seconds
-            for name, ways in again.bytes.items():
-                found.bytes[name] = {way: found.bytes[name][way] + count for way, count in ways.items()}
+            found.bytes = added(found.bytes, again.bytes)
         return found
 
     def _send(self, nodes: Mapping[str, int], order: Order, action: str, timeout_s: float) -> Exchange:
@@ -192,6 +197,11 @@ class Federation:
                     f"None of {at_least} centers connected within {self.patience_s:.0f} s; start their clients."
                 )
             time.sleep(min(1.0, self.patience_s))
+
+
+def added(a: Traffic, b: Traffic) -> Traffic:
+    """The bytes of two exchanges together."""
+    return {c: {way: a.get(c, {}).get(way, 0) + b.get(c, {}).get(way, 0) for way in ("up", "down")} for c in {**a, **b}}
 
 
 def read_reply(content: RecordDict) -> Reply:

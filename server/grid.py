@@ -13,7 +13,7 @@ from common.grid import BINS, EVENTS, GRID, quantile_cuts
 from common.ledger import Ledger
 from common.orders import Order
 from server.enrolment import enrol
-from server.federation import Federation
+from server.federation import Federation, added
 from server.screening import reason_to_reject
 
 
@@ -29,8 +29,8 @@ def fix_grid(step: Step, order: Order, federation: Federation, ledger: Ledger, *
 def _choose(
     step: Step, order: Order, federation: Federation, ledger: Ledger, say: Callable[[str], None]
 ) -> list[float]:
-    asked = enrol(federation, order).training
-    exchange = federation.ask(asked, replace(order, subset=GRID), "query.sums")
+    enrolment = enrol(federation, order)
+    exchange = federation.ask(enrolment.training, replace(order, subset=GRID), "query.sums")
     shapes = {EVENTS: (BINS,)}
     told = {
         center: reply.sums[EVENTS]
@@ -42,6 +42,6 @@ def _choose(
     histogram = np.sum(list(told.values()), axis=0)
     cuts = quantile_cuts(histogram, horizon=step.task.horizon_days, cuts=step.task.bins)
     event = {"step": step.name, "cuts_days": cuts, "events": float(histogram.sum()), "centers": sorted(told)}
-    ledger.append("grid_chosen", event)
+    ledger.append("grid_chosen", {**event, "bytes": added(enrolment.bytes, exchange.bytes)})
     say(f"{step.name}: grid of {len(cuts)} cuts from {histogram.sum():.0f} events at {len(told)} centers")
     return cuts

@@ -24,7 +24,7 @@ from common.orders import State, Sums
 from common.tasks import Task
 from server.enrolment import join
 from server.evaluation import LOWER_IS_BETTER
-from server.federation import Delivery, Federation
+from server.federation import Delivery, Federation, Traffic, added
 from server.folder import RunFolder
 from server.narration import Narrator
 from server.quarantine import suspended
@@ -55,10 +55,11 @@ def run_rounds(
     else:
         _validate_start(federation, strategy, task, ledger)
     for number in range(len(finished) + 1, step.rounds + 1):
-        _call_roll(federation, strategy, ledger, number)
+        asking = _call_roll(federation, strategy, ledger, number)
         state, event = _one_round(federation, strategy, task, number, state)
         write_tensors(folder.checkpoint(step.name, number), state)
         event["memory_hash"] = _write_memory(strategy, folder, number)
+        event |= {"joining_bytes": asking} if asking else {}
         ledger.append("round_finished", event)
         narrator.round_finished(event, of=step.rounds)
     return _kept_state(strategy, start, folder, ledger)
@@ -181,8 +182,11 @@ def _write_memory(strategy: AdapterStrategy, folder: RunFolder, number: int) -> 
 # --------------------------------------------------------------------------------------------------------- one round
 
 
-def _call_roll(federation: Federation, strategy: AdapterStrategy, ledger: Ledger, number: int) -> None:
-    """Who takes part in this round: newcomers join, those that left or are suspended are not asked."""
+def _call_roll(federation: Federation, strategy: AdapterStrategy, ledger: Ledger, number: int) -> Traffic:
+    """Who takes part in this round: newcomers join, those that left or are suspended are not asked.
+
+    Returns the bytes of asking newcomers who they are.
+    """
     ledger.refresh()
     joined = join(federation, strategy.order, known=strategy.cases)
     for center in joined.training:
@@ -199,6 +203,7 @@ def _call_roll(federation: Federation, strategy: AdapterStrategy, ledger: Ledger
         ledger.append("center_joined", event)
     strategy.resting = _resting(federation, strategy, ledger)
     strategy.suspended = _suspended(strategy, ledger)
+    return joined.bytes
 
 
 def _resting(federation: Federation, strategy: AdapterStrategy, ledger: Ledger) -> dict[str, str]:
@@ -235,7 +240,7 @@ def _one_round(
     scored = Outcome()
     if new is not None and (number % step.selection.every == 0 or number == step.rounds):
         delivery, validation = _validated(federation, strategy, task, number, state)
-        traffic, scored = _added(traffic, delivery.bytes), strategy.outcome
+        traffic, scored = added(traffic, delivery.bytes), strategy.outcome
     validated_at = time.perf_counter()
     return state, {
         "step": step.name,
@@ -316,7 +321,3 @@ def _train_row(reply: Any, outcome: Outcome) -> dict[str, Any]:
         "seconds": round(reply.seconds, 3),
         "fingerprint": outcome.fingerprints[reply.center],
     }
-
-
-def _added(a: dict[str, dict[str, int]], b: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    return {c: {way: a.get(c, {}).get(way, 0) + b.get(c, {}).get(way, 0) for way in ("up", "down")} for c in {**a, **b}}

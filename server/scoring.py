@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from common.backbones.base import tensors_digest
 from common.config.load import step_to_json
 from common.files import write_bytes
+from common.ledger import Ledger
 from common.modes import mode_label, scored_modes
 from common.orders import Order, Sums
 from common.tasks import Task, merge_sums
@@ -27,8 +28,8 @@ from server.screening import missing_in_scores, reason_to_reject
 class Scorer:
     """Asks centers to score a state and remembers what they said, by state and center."""
 
-    def __init__(self, federation: Federation, folder: RunFolder):
-        self.federation, self.folder = federation, folder
+    def __init__(self, federation: Federation, folder: RunFolder, ledger: Ledger):
+        self.federation, self.folder, self.ledger = federation, folder, ledger
 
     def sums(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Sums]:
         """Sums by center; a center whose result is suppressed or failed has no entry."""
@@ -37,15 +38,23 @@ class Scorer:
         missing = [center for center, key in keys.items() if not self.folder.evaluation(key).exists()]
         reachable = [center for center in missing if center in self.federation.nodes]
         if reachable:
-            shapes = declared_sums(task, curves=order.wants_curves)
-            for center, reply in self.federation.ask(reachable, order, "evaluate").usable.items():
-                reason = reason_to_reject(reply, state_like={}, sum_shapes=shapes)
-                if (reason or missing_in_scores(reply, sum_shapes=shapes)) is None:
-                    write_bytes(self.folder.evaluation(keys[center]), save(reply.sums or {"suppressed": np.ones(1)}))
+            self._fetch(order, task, {center: keys[center] for center in reachable})
         found = {
             c: load_arrays(self.folder.evaluation(k)) for c, k in keys.items() if self.folder.evaluation(k).exists()
         }
         return {center: sums for center, sums in found.items() if "suppressed" not in sums}
+
+    def _fetch(self, order: Order, task: Task, keys: dict[str, str]) -> None:
+        """Ask, and say in the ledger what it took before any answer is kept: a killed run loses no byte of those."""
+        shapes = declared_sums(task, curves=order.wants_curves)
+        exchange = self.federation.ask(keys, order, "evaluate")
+        mode = mode_label(order.step, order.mode)
+        event = {"step": order.step.name, "subset": order.subset, "mode": mode, "bytes": exchange.bytes}
+        self.ledger.append("scored", event)
+        for center, reply in exchange.usable.items():
+            reason = reason_to_reject(reply, state_like={}, sum_shapes=shapes)
+            if (reason or missing_in_scores(reply, sum_shapes=shapes)) is None:
+                write_bytes(self.folder.evaluation(keys[center]), save(reply.sums or {"suppressed": np.ones(1)}))
 
     def score(
         self,

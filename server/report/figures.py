@@ -21,7 +21,8 @@ from server.report.charts import (
 )
 from server.report.record import RunRecord, StepRecord
 from server.report.survival import risk_groups
-from server.report.words import count, metric_name, number, p_value, share, size, task_name
+from server.report.traffic import PHASES, total
+from server.report.words import count, metric_name, number, p_value, sentence, share, size, task_name
 
 
 def learning(run: RunRecord) -> dict[str, Any]:
@@ -86,11 +87,12 @@ def _calibration_card(task: str, counts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def communication(run: RunRecord) -> dict[str, Any] | None:
-    """Mean bytes per center and round of every trained step, beside the whole model; None when nothing travelled."""
+    """Mean bytes per center and round of every trained step, beside the whole model, and everything that crossed by
+    phase; None when nothing travelled."""
     backbone = run.begun.get("backbone", {})
     whole, released = backbone.get("bytes"), run.released_model_bytes
     sent = [entry for step in run.steps if (entry := _traffic(step, run))]
-    if not sent:
+    if not run.traffic:
         return None
     ends = [v for e in sent for v in (e["up"], e["down"])] + [v for v in (whole, released) if v]
     axis = _decades(ends)
@@ -98,11 +100,13 @@ def communication(run: RunRecord) -> dict[str, Any] | None:
     full = [_full(f"Whole {_model(backbone)}", whole, axis)] if whole else []
     full += [_full("Whole released CT-CLIP", released, axis)] if released else []
     table = [_table_row(e, whole, released) for e in sent]
-    total = sum(e["total"] for e in sent)
     return {"bars": bars, "full": full, "axis": axis["ticks"], "table": table, "model": _model(backbone)} | {
+        "phases": _phases(run),
+        "included": _included(run),
         "whole": size(whole) if whole else None,
         "released": size(released) if released else None,
-        "total": size(total),
+        "rounds": size(sum(e["total"] for e in sent)),
+        "total": size(total(run.traffic)),
         "instead": size(2 * whole * sum(e["replies"] for e in sent)) if whole else None,
     }
 
@@ -197,6 +201,25 @@ def _bars(entry: Mapping[str, Any], axis: Mapping[str, Any]) -> dict[str, Any]:
 def _full(name: str, value: float, axis: Mapping[str, Any]) -> dict[str, Any]:
     bar = {"kind": "full", "text": size(value), "what": "each way, if it travelled", "width": _width(value, axis)}
     return {"name": name, "bars": [bar]}
+
+
+def _phases(run: RunRecord) -> list[dict[str, str]]:
+    """Up, down and total of each phase that sent something, all steps and centers."""
+    found = []
+    for phase, what in PHASES.items():
+        own = [row for row in run.traffic if row["phase"] == phase]
+        if own:
+            up, down = (sum(row[f"bytes_{way}"] for row in own) for way in ("up", "down"))
+            found.append({"name": sentence(what), "up": size(up), "down": size(down), "total": size(up + down)})
+    return found
+
+
+def _included(run: RunRecord) -> str:
+    """One sentence on what the total holds, and on what an older ledger did not count."""
+    counted = {row["phase"] for row in run.traffic}
+    told = f"Included: {'; '.join(what for phase, what in PHASES.items() if phase in counted)}."
+    is_old = any("bytes" not in step.started for step in run.steps if step.started)
+    return f"{told} An older version wrote this ledger and did not count enrolment and tests." if is_old else told
 
 
 def _table_row(entry: Mapping[str, Any], whole: float | None, released: float | None) -> dict[str, Any]:

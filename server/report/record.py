@@ -8,6 +8,7 @@ from typing import Any
 
 from common.errors import LedgerError
 from server.evaluation import columns
+from server.report.traffic import traffic
 
 Event = Mapping[str, Any]
 
@@ -48,6 +49,7 @@ class RunRecord:
     curves: dict[str, dict[str, Any]]  # task -> grouped survival counts, from the last step that reported them
     released_bytes: Mapping[str, int]  # step -> bytes of the same adapter on the released backbone
     released_model_bytes: int | None
+    traffic: list[dict[str, Any]] = field(default_factory=list)  # bytes by step, phase, round and center
     folds: int = 1  # runs joined into this record
 
     @property
@@ -95,6 +97,7 @@ def read_run(events: Iterable[Event]) -> RunRecord:
         curves={task: c for step in steps for task, c in ((step.finished or {}).get("curves") or {}).items()},
         released_bytes=_field(events, "released_bytes") or {},
         released_model_bytes=_field(events, "released_model_bytes"),
+        traffic=traffic(events),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from common.errors import LedgerError
 from server.evaluation import summary
-from server.report.record import Event, RunRecord, StepRecord, read_run
+from server.report.record import Event, RunRecord, read_run
 
 FORMAT = 1
 SCHEMA = Path(__file__).with_name("results.schema.json")
@@ -26,7 +26,9 @@ def results(events: Iterable[Event], *, kind: str = "federated") -> Results:
         events: the ledger's events, in order.
         kind: ``federated``, ``centralized`` or ``local``; also the arm's name where ``run_started`` gives none.
 
-    Beyond the schema it carries ``metrics`` (task -> primary metric), ``learned`` (column -> step) and ``data``. An arm
+    Beyond the schema it carries ``metrics`` (task -> primary metric), ``learned`` (column -> step) and ``data``, and
+    every row of ``communication`` has a ``phase`` (`server.report.traffic.PHASES`; the round of what is none is 0): all
+    that crossed is their sum. An arm
     without a ``verified`` event has no entry in ``summary`` (the number of changed bits is not known, so it is not
     claimed) and ``base.after`` says "not verified".
     """
@@ -40,7 +42,7 @@ def results(events: Iterable[Event], *, kind: str = "federated") -> Results:
         "summary": {}
         if run.changed_bits is None
         else {arm: _summary(rows, run.metrics, run.learned(), run.changed_bits)},
-        "communication": [entry for step in run.steps for entry in _communication(step)],
+        "communication": run.traffic,
         "base": _base(run),
         "adapters": {
             step.name: step.finished["key"] for step in run.steps if step.finished and step.finished.get("key")
@@ -101,14 +103,6 @@ def _summary(
     rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, str], learned: Mapping[str, str], changed_bits: int
 ) -> dict[str, Any]:
     return {"changed_bits": changed_bits} | summary(rows, metrics, learned=learned)
-
-
-def _communication(step: StepRecord) -> list[dict[str, Any]]:
-    return [
-        {"step": step.name, "round": r["round"], "center": center, "bytes_up": count["up"], "bytes_down": count["down"]}
-        for r in step.rounds
-        for center, count in r.get("bytes", {}).items()
-    ]
 
 
 def _base(run: RunRecord) -> dict[str, Any]:

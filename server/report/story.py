@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from server.evaluation import POOLED, columns, final_scores, summary
 from server.report.figures import traffic_per_reply
-from server.report.record import RunRecord
+from server.report.record import RunRecord, StepRecord
 from server.report.tables import Arm, exact, why_missing
 from server.report.words import (
     DASH,
@@ -19,6 +21,9 @@ from server.report.words import (
     size,
     task_word,
 )
+
+ROUNDING = 1e-6  # the share of an update that an exact rule may seem to miss
+_NUMBER = re.compile(r"\d[\d.]*(e[+-]?\d+)?")
 
 
 def title(run: RunRecord) -> str:
@@ -50,7 +55,7 @@ def tiles(run: RunRecord, arm: Arm) -> list[dict[str, str]]:
 
 def warnings(run: RunRecord) -> list[str]:
     """Everything a reader must know before trusting a number, one sentence each."""
-    return [*_integrity(run), *_unfinished(run), *_refusals(run), *_failures(run), *_gaps(run)]
+    return [*_integrity(run), *_unfinished(run), *_refusals(run), *_failures(run), *_rules(run), *_gaps(run)]
 
 
 def is_synthetic(run: RunRecord) -> bool | None:
@@ -221,6 +226,40 @@ def _failures(run: RunRecord) -> list[str]:
         for step in run.steps
         for r in step.rounds
         for center, code in r.get("failed", {}).items()
+    ]
+
+
+def _rules(run: RunRecord) -> list[str]:
+    """What aggregation rules said of their own work, once for each step."""
+    return [told for step in run.steps for told in [*_rule_notes(step), *_missed(step)]]
+
+
+def _rule_notes(step: StepRecord) -> list[str]:
+    """Notes that differ in nothing but numbers are one: the first round's stands for the later ones."""
+    told: dict[str, list[tuple[int, str]]] = {}
+    for event in step.rounds:
+        for note in (event.get("aggregation") or {}).get("notes", []):
+            told.setdefault(_NUMBER.sub("", note), []).append((event["round"], note))
+    return [f"Aggregation of {task_word(step.name)}, {_when(said)}: {said[0][1]}" for said in told.values()]
+
+
+def _when(said: list[tuple[int, str]]) -> str:
+    later = f", and in {plural(len(said) - 1, 'later round')}" if len(said) > 1 else ""
+    return f"round {said[0][0]}{later}"
+
+
+def _missed(step: StepRecord) -> list[str]:
+    """The most that the rule of each part did not hold of a round's update."""
+    worst: dict[str, tuple[float, int]] = {}
+    for event in step.rounds:
+        for name, value in (event.get("aggregation") or {}).items():
+            part, _, what = name.rpartition(".")
+            if what == "missed" and value > max(ROUNDING, worst.get(part, (0.0, 0))[0]):
+                worst[part] = (value, event["round"])
+    return [
+        f"Aggregation of {task_word(step.name)} missed up to {100 * value:.2g} % of a round's update of part '{part}' "
+        f"(round {number})."
+        for part, (value, number) in worst.items()
     ]
 
 

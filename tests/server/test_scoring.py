@@ -6,7 +6,6 @@ import torch
 from common.orders import Order
 from common.tasks import build_task
 from server.curriculum import starting_state
-from server.scoring import Scorer
 from tests.small import coordinator, forget, small_run, tampering
 
 
@@ -20,7 +19,7 @@ def scoring(tmp_path, small_centers):
     order.state = starting_state(leader, run.steps["relapse"])
     leader.federation.discover(order)
     grid.seen.clear()
-    return Scorer(leader.federation, leader.folder), order, build_task(run.steps["relapse"].task), grid.seen
+    return leader.scorer, order, build_task(run.steps["relapse"].task), grid.seen
 
 
 def test_each_center_is_asked_once_per_state(scoring):

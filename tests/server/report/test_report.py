@@ -9,9 +9,12 @@ from html.parser import HTMLParser
 import pytest
 
 from common.errors import LedgerError
+from server.report import story
+from server.report.record import read_run
 from server.report.report import Comparison, Overlay, write_report
 from server.report.results import results
 from server.report.tables import verdict
+from server.report.words import plural
 
 PNG = b"\x89PNG\r\n\x1a\nnot really"
 
@@ -164,6 +167,57 @@ def test_a_run_that_has_only_begun_renders_with_reasons(render, events):
     for reason in ("No step has been finished", "No step was trained", "nothing has travelled yet", "No pictures"):
         assert f"— {reason}" in page.text or reason in page.text
     assert "no trained step yet" in page.text and "has not been verified" in page.text
+
+
+def test_bytes_outside_the_rounds_are_shown_and_said_to_be_included(render, events):
+    started = next(e for e in events if e["kind"] == "step_started" and e["step"] == "hmr")
+    assert "did not count enrolment and tests" in Page(render(events)).text
+    for event in events:
+        if event["kind"] == "step_started":
+            event["bytes"] = {}
+    started["bytes"] = {"HMR": {"up": 1_500, "down": 20_000}}
+    scored = {"kind": "scored", "step": "hmr", "bytes": {"HMR": {"up": 2_000_000, "down": 3_000_000}}}
+    page = Page(render([*events, scored]))
+    assert ["Asking the centers what they hold for a step", "1.5 kB", "20 kB", "21.5 kB"] in page.rows
+    told = "scoring test cases, and the validation cases that calibrate a step"
+    assert [told.capitalize(), "2 MB", "3 MB", "5 MB"] in page.rows
+    assert (
+        f"Included: asking the centers what they hold for a step; rounds of training and validation; {told}."
+        in page.text
+    )
+    assert "did not count" not in page.text
+
+
+def test_a_run_without_rounds_shows_what_travelled_all_the_same(render, events):
+    sums = {"kind": "newton_round", "step": "hmr", "round": 0, "bytes": {"HMR": {"up": 1_000, "down": 1_000}}}
+    page = Page(render([events[0], sums]))
+    assert ["Sums that a step is solved from", "1 kB", "1 kB", "2 kB"] in page.rows
+    assert "All rounds together" not in page.text and "2 kB crossed" in page.text
+
+
+def test_warnings_of_aggregation_rules_are_told_once_with_their_step(render, events):
+    for event in events:
+        if event["kind"] == "round_finished" and event["step"] in ("tumour_ct", "hmr"):
+            share = 0.01 * event["round"]
+            note = f"Part 'within' is averaged as plain factors; the mean missed {100 * share:.2g} % of the update."
+            event["aggregation"] = {"within.missed": share, "beside.missed": 1e-8, "notes": [note]}
+    rounds = [e["round"] for e in events if e["kind"] == "round_finished" and e["step"] == "tumour_ct"]
+    told = story.warnings(read_run(events))
+    first = "Part 'within' is averaged as plain factors; the mean missed 1 % of the update."
+    last = len(rounds)
+    assert [w for w in told if w.startswith("Aggregation of tumour CT")] == [
+        f"Aggregation of tumour CT, round 1, and in {plural(len(rounds) - 1, 'later round')}: {first}",
+        f"Aggregation of tumour CT missed up to {last} % of a round's update of part 'within' (round {last}).",
+    ]
+    assert sum("Aggregation of HMR" in w for w in told) == 2 and sum("Aggregation" in w for w in told) == 4
+    assert f"missed up to {len(rounds)} %" in Page(render(events)).text
+
+
+def test_an_exact_rule_and_one_round_are_told_as_such(events):
+    [event] = [e for e in events if e["kind"] == "round_finished" and (e["step"], e["round"]) == ("hmr", 2)]
+    event["aggregation"] = {"side.missed": 2e-8, "notes": ["The rule had only 3 updates."]}
+    told = [w for w in story.warnings(read_run(events)) if "Aggregation" in w]
+    assert told == ["Aggregation of HMR, round 2: The rule had only 3 updates."]
 
 
 def test_every_prefix_of_the_ledger_renders(render, events):

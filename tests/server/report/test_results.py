@@ -12,6 +12,7 @@ import pytest
 from common.errors import LedgerError
 from server.report.console import summary_table
 from server.report.results import NOT_VERIFIED, SCHEMA, merge_results, results, write_results
+from server.report.traffic import total
 
 
 @pytest.fixture
@@ -46,7 +47,47 @@ def test_a_run_is_valid_and_says_what_happened(events, validate):
 def test_bytes_are_listed_per_round_and_center_that_replied(events, validate):
     sent = results(events)["communication"]
     assert len(sent) == 5 * 6 + (6 * 6 - 1) + 4 * 5 + 3  # CHUV failed in one round
-    assert {"step": "hmr", "round": 3, "center": "HMR", "bytes_up": 385_128, "bytes_down": 386_928} in sent
+    row = {"step": "hmr", "phase": "rounds", "round": 3, "center": "HMR", "bytes_up": 385_128, "bytes_down": 386_928}
+    assert row in sent
+
+
+def test_bytes_outside_rounds_have_their_own_phase(events):
+    sent = {"HMR": {"up": 30, "down": 200}}
+    own = {"step": "hmr", "bytes": sent}
+    more = [
+        {"kind": "grid_chosen", **own},
+        {"kind": "step_started", "centers": ["HMR"], **own},
+        {"kind": "scored", **own},
+        {"kind": "start_validated", "round": 0, **own},
+        {"kind": "scored", **own},
+        {"kind": "newton_round", "round": 2, **own},
+        {"kind": "step_refitted", **own},
+    ]
+    rows = results([*events, *more])["communication"]
+    rounds = results(events)["communication"]
+    assert [row for row in rows if row["phase"] == "rounds"] == rounds
+    assert [(r["phase"], r["round"], r["bytes_up"], r["bytes_down"]) for r in rows if r not in rounds] == [
+        ("enrol", 0, 90, 600),
+        ("start", 0, 30, 200),
+        ("sums", 2, 30, 200),
+        ("test", 0, 60, 400),
+    ]
+    assert total(rows) == total(rounds) + 7 * 230
+
+
+def test_bytes_of_newcomers_and_of_a_failed_attempt_are_counted(events):
+    rounds = [e for e in events if e["kind"] == "round_finished" and e["step"] == "hmr"]
+    rounds[0]["joining_bytes"] = {"CHUP": {"up": 5, "down": 7}}
+    began = next(i for i, e in enumerate(events) if e is rounds[0])
+    failed = [*events[:began], rounds[0], {"kind": "step_failed", "step": "hmr"}, *events[began:]]
+    rows = results(failed)["communication"]
+    own = {"step": "hmr", "center": "HMR", "bytes_up": 385_128, "bytes_down": 386_928}
+    assert [row for row in rows if row["phase"] == "repeated"] == [own | {"phase": "repeated", "round": 1}]
+    assert [row for row in rows if row["phase"] == "rounds"] == [
+        row for row in results(events)["communication"] if row["phase"] == "rounds"
+    ]
+    [joined] = [row for row in rows if row["phase"] == "enrol"]
+    assert (joined["center"], joined["bytes_up"], joined["bytes_down"]) == ("CHUP", 10, 14)  # asked in both attempts
 
 
 def test_seconds_add_up_over_rounds(events):

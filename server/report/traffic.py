@@ -1,0 +1,69 @@
+"""What crossed between server and centers in a run, told apart by phase; read from the ledger's events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+Event = Mapping[str, Any]
+Row = dict[str, Any]
+
+ENROL, START, ROUNDS, REPEATED, SUMS, TEST = "enrol", "start", "rounds", "repeated", "sums", "test"
+PHASES = {
+    ENROL: "asking the centers what they hold for a step",
+    START: "validating a step's start",
+    ROUNDS: "rounds of training and validation",
+    REPEATED: "rounds of an attempt that failed and was repeated",
+    SUMS: "sums that a step is solved from",
+    TEST: "scoring test cases, and the validation cases that calibrate a step",
+}
+_ASKED = {
+    "grid_chosen": ENROL,
+    "step_started": ENROL,
+    "step_refitted": ENROL,
+    "start_validated": START,
+    "newton_round": SUMS,
+    "scored": TEST,
+}
+
+
+def traffic(events: Iterable[Event]) -> list[Row]:
+    """Bytes up and down by step, phase, round and center; rows of one step stand together, in the order of `PHASES`.
+
+    A round that stands twice in the ledger counts once, unless its step failed in between: then both crossed. Every
+    other exchange crossed as often as it stands there. Older ledgers hold neither enrolment nor
+    tests.
+    """
+    events = list(events)
+    rows: dict[tuple[str, str, int, str], Row] = {}
+    for step, phase, number, sent in _exchanges(events):
+        for center, ways in sent.items():
+            empty = {"step": step, "phase": phase, "round": number, "center": center, "bytes_up": 0, "bytes_down": 0}
+            row = rows.setdefault((step, phase, number, center), empty)
+            row["bytes_up"] += ways["up"]
+            row["bytes_down"] += ways["down"]
+    steps, phases = list(dict.fromkeys(event.get("step") for event in events)), list(PHASES)
+    return sorted(rows.values(), key=lambda row: (steps.index(row["step"]), phases.index(row["phase"])))
+
+
+def total(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Bytes both ways."""
+    return sum(row["bytes_up"] + row["bytes_down"] for row in rows)
+
+
+def _exchanges(events: Sequence[Event]) -> Iterator[tuple[str, str, int, Mapping[str, Mapping[str, int]]]]:
+    """Step, phase, round and bytes by center."""
+    attempts: dict[str, int] = {}
+    rounds: dict[tuple[str, int], dict[int, Event]] = {}  # step, round -> attempt -> event
+    for event in events:
+        kind, step = event["kind"], str(event.get("step", ""))
+        if kind == "step_failed":
+            attempts[step] = attempts.get(step, 0) + 1
+        elif kind == "round_finished":
+            rounds.setdefault((step, event["round"]), {})[attempts.get(step, 0)] = event
+        elif kind in _ASKED:
+            yield step, _ASKED[kind], event["round"] if kind == "newton_round" else 0, event.get("bytes", {})
+    for (step, number), tried in rounds.items():
+        for attempt, event in tried.items():
+            yield step, ENROL, 0, event.get("joining_bytes", {})
+            yield step, ROUNDS if attempt == max(tried) else REPEATED, number, event.get("bytes", {})
