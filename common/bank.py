@@ -22,6 +22,7 @@ from common.config.schema import Step
 from common.errors import BankError
 from common.files import write_json, write_tensors
 from common.modes import answers_from
+from common.tasks import question_of
 
 FORMAT = 1
 State = dict[str, Tensor]
@@ -62,7 +63,8 @@ class AdapterBank:
         centers: Sequence[str] = (),
         probe: Tensor | None = None,
     ) -> Entry:
-        """Store a step's final state and make it its lineage's head. The same content has the same key."""
+        """Store a step's final state and make it its lineage's head, the latest of all. The same content has the same
+        key."""
         digest = tensors_digest(state)
         entry = Entry(
             key=_key(step_to_json(step), digest, base, parents),
@@ -79,7 +81,8 @@ class AdapterBank:
             if probe is not None:
                 write_tensors(place / "probe.safetensors", {"output": probe})
             write_json(place / "entry.json", asdict(entry))
-        self._set_head(entry.lineage, entry.key)
+        others = {lineage: key for lineage, key in self.heads().items() if lineage != entry.lineage}
+        self._set_heads({**others, entry.lineage: entry.key})
         return entry
 
     def entry(self, key: str) -> Entry:
@@ -127,23 +130,37 @@ class AdapterBank:
         return heads[lineage]
 
     def heads(self) -> dict[str, str]:
-        """Every lineage's head."""
+        """Every lineage's head; the lineage that was committed to last is the last one."""
         path = self.folder / "heads.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
-    def route(self, *, task: str, modalities: Sequence[str], region: str, center: str | None = None) -> str:
+    def route(
+        self,
+        *,
+        task: str,
+        modalities: Sequence[str],
+        region: str,
+        about: str | None = None,
+        center: str | None = None,
+    ) -> str:
         """The head to use for a request, the most specific first: one that the center itself trained, then one that
-        uses the most of the modalities that are present (all of its own, or those of one of its modes). Refuses what
-        was never learned and says what was.
+        uses the most of the modalities that are present (all of its own, or those of one of its modes), then one of
+        more centers, then the latest. Refuses what was never learned and says what was.
+
+        Args:
+            task, about: as in `common.tasks.Question`; None: whatever a task of that kind is about.
         """
         candidates = [
             (entry, key)
             for entry, key in ((self.entry(key), key) for key in self.heads().values())
-            if entry.step.task.kind == task and entry.step.region == region and answers_from(entry.step, {*modalities})
+            if _asked(entry.step, task, about)
+            and entry.step.region == region
+            and answers_from(entry.step, {*modalities})
         ]
         if not candidates:
             raise BankError(
-                f"No adapter for {task} on {region} from {'+'.join(modalities)}. Learned: {self._learned()}."
+                f"No adapter for {task}{f' of {about}' if about else ''} on {region} from {'+'.join(modalities)}. "
+                f"Learned: {self.learned()}."
             )
 
         def fitness(item: tuple[Entry, str]) -> tuple[bool, int, int]:
@@ -152,22 +169,28 @@ class AdapterBank:
             shared = len(entry.centers)
             return own, answers_from(entry.step, {*modalities}), shared
 
-        return max(candidates, key=fitness)[1]
+        return max(reversed(candidates), key=fitness)[1]
 
-    def _set_head(self, lineage: str, key: str) -> None:
-        write_json(self.folder / "heads.json", {**self.heads(), lineage: key})
+    def _set_heads(self, heads: Mapping[str, str]) -> None:
+        write_json(self.folder / "heads.json", dict(heads))
 
     def promote(self, lineage: str, key: str) -> None:
         """Point a lineage at another entry of the bank (also how a rollback is done)."""
         self.entry(key)
-        self._set_head(lineage, key)
+        self._set_heads({**self.heads(), lineage: key})
 
     def _known(self) -> str:
         names = sorted(path.parent.name[:12] for path in self.folder.glob("*/entry.json"))
         return ", ".join(names) or "nothing"
 
-    def _learned(self) -> str:
+    def learned(self) -> str:
+        """What every head is for, in words."""
         return "; ".join(_described(self.entry(key)) for key in self.heads().values()) or "nothing"
+
+
+def _asked(step: Step, task: str, about: str | None) -> bool:
+    question = question_of(step.task)
+    return question.kind == task and about in (None, question.about)
 
 
 def _described(entry: Entry) -> str:

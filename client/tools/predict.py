@@ -1,7 +1,7 @@
 """Use a learned adapter on this hospital's own images: masks on each CT's own grid, risks, survival curves, findings.
 
 The bank is a run's bank folder or what the coordinator exported; no server and no center.yaml are needed. For every
-task that the bank has learned the fitting head is chosen: the one that uses the most of what a case has.
+question that the bank has learned to answer the fitting head is chosen: the one that uses the most of what a case has.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +40,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pet", type=Path, help="its PET in SUV (NIfTI)")
     parser.add_argument("--folder", type=Path, help="instead: every case of a folder in a HECKTOR layout")
     parser.add_argument("--mapping", type=Path, help="the hospital's own table mapping for --folder (configs/mapping)")
-    parser.add_argument("--lineage", help="use this lineage's head only, instead of the fitting one for every task")
+    parser.add_argument("--lineage", help="use this lineage's head only, instead of the fitting one of every question")
     parser.add_argument("--region", default="head_neck", help="what the images show (head_neck)")
-    parser.add_argument("--weights", type=Path, help="weights of the released CT-CLIP, where the bank is made with it")
-    parser.add_argument("--text-folder", type=Path, help="its text side's folder")
+    parser.add_argument("--weights", type=Path, help="of the bank's frozen model, where they do not ship with fedgraft")
+    parser.add_argument("--text-folder", type=Path, help="CXR-BERT's, where that model is the released CT-CLIP")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
 
 
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     bank = open_bank(arguments.bank, signer=arguments.signer)
     found: dict[str, dict[str, Any]] = {}
     candidates = frozen_candidates(bank.backbone, weights=arguments.weights, text_folder=arguments.text_folder)
-    models = Models(bank.adapters, candidates, device=arguments.device)
+    models = Models(bank.adapters, candidates, named=bank.backbone, device=arguments.device)
     for case in cases:
         found[case.patient] = {}
         for entry in chosen(bank.adapters, case, region=arguments.region, lineage=arguments.lineage):
@@ -80,7 +80,8 @@ class Bank:
     """A bank to predict from.
 
     Args:
-        backbone: the frozen model that an export names.
+        backbone: the frozen model that an export or a run's configuration names; an export's without its files,
+            which lie with the coordinator.
         known: by key, what the federation learned from sums to read outputs by: a temperature, a baseline hazard.
     """
 
@@ -96,8 +97,6 @@ def open_bank(given: Path, *, signer: str | None = None) -> Bank:
         BankError: there is no bank, an export was changed after it was signed, or not ``signer`` signed it.
     """
     from common.bank import AdapterBank
-    from common.config.load import from_json
-    from common.config.schema import BackboneSpec
     from common.errors import BankError
     from common.exported import MANIFEST, check_export
     from common.ledger import Ledger
@@ -109,52 +108,79 @@ def open_bank(given: Path, *, signer: str | None = None) -> Bank:
     if top is None and signer is not None:
         raise BankError(f"{given} is not signed: it is a run's own bank and no export; leave --signer out to trust it.")
     manifest = {} if top is None else check_export(top, signer=signer)
-    spec = from_json(BackboneSpec, json.dumps(manifest["backbone"])) if "backbone" in manifest else None
     known = {key: card.get("known", {}) for key, card in manifest.get("adapters", {}).items()}
     for event in Ledger(folder.parent / "ledger.jsonl").events("step_finished"):
         known.setdefault(event["key"], event.get("known", {}))
-    return Bank(AdapterBank(folder), spec, known)
+    return Bank(AdapterBank(folder), _named_backbone(folder.parent / "config.yaml", manifest), known)
+
+
+def _named_backbone(config: Path, manifest: Mapping[str, Any]) -> BackboneSpec | None:
+    """The frozen model of an export's manifest, without the coordinator's files; else that of a run's config.yaml."""
+    from omegaconf import OmegaConf
+
+    from common.config.load import from_json
+    from common.config.schema import BackboneSpec
+
+    if "backbone" in manifest:
+        return replace(from_json(BackboneSpec, json.dumps(manifest["backbone"])), weights=None, text_folder=None)
+    if manifest or not config.is_file():
+        return None
+    run: Any = OmegaConf.to_container(OmegaConf.load(config))
+    return from_json(BackboneSpec, json.dumps(run["backbone"]))
 
 
 def frozen_candidates(
     named: BackboneSpec | None, *, weights: Path | None = None, text_folder: Path | None = None
 ) -> list[BackboneSpec]:
-    """Frozen models that may be a bank's: the released one with given weights; else what an export names, where it
-    needs no file of the coordinator's, and those that come with fedgraft."""
+    """Frozen models that may be a bank's: the one that it names, with the given files; without given weights also
+    those that come with fedgraft.
+
+    Args:
+        named: None: the released CT-CLIP.
+    """
     from common.config.load import compose_run
     from common.config.schema import BackboneSpec
 
+    named = named or BackboneSpec(config="released")
+    own = replace(
+        named,
+        weights=named.weights if weights is None else str(weights),
+        text_folder=named.text_folder if text_folder is None else str(text_folder),
+    )
     if weights is not None:
-        folder = None if text_folder is None else str(text_folder)
-        return [BackboneSpec(config="released", weights=str(weights), text_folder=folder)]
-    own = [] if named is None or named.weights or named.config == "released" else [named]
-    return own + [compose_run([f"backbone={name}"]).backbone for name in SHIPPED]
+        return [own]
+    return ([own] if _is_here(own) else []) + [compose_run([f"backbone={name}"]).backbone for name in SHIPPED]
+
+
+def _is_here(spec: BackboneSpec) -> bool:
+    """Whether a frozen model can be loaded without another file."""
+    from common.backbones import needs_weights
+
+    return Path(spec.weights).is_file() if spec.weights else not needs_weights(spec)
 
 
 def chosen(bank: AdapterBank, case: Case, *, region: str, lineage: str | None = None) -> Iterator[Entry]:
-    """The heads to use for a case: a named one, or for every task that was learned the fitting one.
+    """The heads to use for a case: a named one, or for every question that was learned the fitting one.
 
     Raises:
         BankError: the lineage was never learned, or nothing in the bank fits the case.
     """
     from common.errors import BankError
+    from common.modes import answers_from
+    from common.tasks import question_of
 
     if lineage is not None:
         yield bank.entry(bank.head(lineage))
         return
     has = modalities_of(case)
-    entries = [bank.entry(key) for key in bank.heads().values()]
-    fitting = sorted(
-        {e.step.task.kind for e in entries if e.step.region == region and set(e.step.modalities) <= set(has)}
-    )
+    steps = [bank.entry(key).step for key in bank.heads().values()]
+    fitting = sorted({question_of(s.task) for s in steps if s.region == region and answers_from(s, {*has})})
     if not fitting:
         raise BankError(
-            f"The bank learned nothing for {region} from {'+'.join(has) or 'nothing'}; it has "
-            + ("; ".join(f"{e.lineage} ({e.step.region}, {'+'.join(e.step.modalities)})" for e in entries) or "nothing")
-            + "."
+            f"The bank learned nothing for {region} from {'+'.join(has) or 'nothing'}; it has {bank.learned()}."
         )
-    for task in fitting:
-        yield bank.entry(bank.route(task=task, modalities=has, region=region, center=case.center))
+    for task, about in fitting:
+        yield bank.entry(bank.route(task=task, about=about, modalities=has, region=region, center=case.center))
 
 
 def modalities_of(case: Case) -> list[str]:
@@ -178,14 +204,14 @@ def predict_case(
     import numpy as np
     import torch
 
-    from client.data.dataset import unlabeled
+    from client.data.dataset import shows, unlabeled
     from client.data.volumes import prepare
     from client.predict import predict
-    from common.batch import CT
+    from common.batch import VOLUMES
     from common.tasks import build_task
 
     step, prepared = model.step, None
-    if CT in step.modalities and CT in case.images:
+    if {*VOLUMES} & shows(case, step):
         prepared = prepare(case, view=step.view, modalities=step.modalities, with_label=False)
     with torch.no_grad():
         batch = unlabeled(case, prepared, step, tokenizer=model.backbone.tokenizer).to(device)
@@ -244,11 +270,15 @@ class Models:
 
     Args:
         candidates: frozen models to try, in this order.
+        named: the one that the bank names, to ask for its weights.
     """
 
-    def __init__(self, bank: AdapterBank, candidates: Sequence[BackboneSpec], *, device: str):
+    def __init__(
+        self, bank: AdapterBank, candidates: Sequence[BackboneSpec], *, named: BackboneSpec | None, device: str
+    ):
         self._bank, self._device = bank, device
-        self._specs, self._tried = list(candidates), " or ".join(map(_name, candidates))
+        self._specs, self._tried = list(candidates), " or ".join(dict.fromkeys(map(_name, candidates)))
+        self._wanted = "" if named is None else _wanted(named)
         self._backbones: dict[str, Backbone] = {}
         self._models: dict[str, AdaptedModel] = {}
 
@@ -272,13 +302,23 @@ class Models:
         if entry.base not in self._backbones:
             raise BackboneError(
                 f"The adapter '{entry.lineage}' was learned on the frozen model {entry.base[:12]}, which is not "
-                f"{self._tried}; name its weights with --weights."
+                f"{self._tried}; name its weights with --weights{self._wanted}."
             )
         return self._backbones[entry.base]
 
 
 def _name(spec: BackboneSpec) -> str:
     return spec.weights or (spec.config if spec.kind == "ct_clip" else spec.kind)
+
+
+def _wanted(spec: BackboneSpec) -> str:
+    """The weights of a frozen model, in words that go on after their option; nothing of one that needs none."""
+    from common.backbones import BACKBONES, needs_weights
+
+    if not (spec.weights or needs_weights(spec)):
+        return ""
+    example = f", {BACKBONES[spec.kind].example}" if needs_weights(spec) else ""
+    return f": the file of {spec.kind} {spec.config} that the run was made with{example}"
 
 
 def _line(answer: dict[str, Any]) -> str:

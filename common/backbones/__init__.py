@@ -142,12 +142,18 @@ def load_backbone(spec: BackboneSpec) -> Backbone:
     return _with_text(backbone, spec).freeze()
 
 
+def needs_weights(spec: BackboneSpec) -> bool:
+    """Whether its weights are neither drawn from a seed nor part of fedgraft. Raises UnknownName: no such kind."""
+    is_mini = (spec.kind, spec.config) == ("ct_clip", "mini")
+    return _kind(spec).load is not None and spec.random_seed is None and not is_mini
+
+
 def _checkpoint(spec: BackboneSpec) -> str | Path | None:
     """The file to load, known before anything is built; None where weights come from a seed."""
     kind = _kind(spec)
     if kind.load is None or spec.random_seed is not None:
         return None
-    if spec.weights is None and (spec.kind, spec.config) == ("ct_clip", "mini"):
+    if spec.weights is None and not needs_weights(spec):
         from common.backbones.ct_clip import MINI_WEIGHTS
 
         return MINI_WEIGHTS

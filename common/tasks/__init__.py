@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,17 +15,37 @@ __all__ = [
     "FINDINGS",
     "TASKS",
     "Observation",
+    "Question",
     "Sums",
     "Task",
     "build_task",
     "merge_sums",
     "pooled_metrics",
+    "question_of",
     "withheld_fields",
 ]
 
 Known = Mapping[str, np.ndarray]
 
 FINDINGS = "findings"  # the target of the chest cohort's labels; any other target is a field of the record
+
+
+class Question(NamedTuple):
+    """What a task answers; adapters for the same question stand in for each other.
+
+    Args:
+        about: a classification's target ("hpv"), a segmentation's structures ("GTVn+GTVp"); empty for a prognosis.
+    """
+
+    kind: str
+    about: str
+
+
+def question_of(spec: Any) -> Question:
+    """The question of a task's spec."""
+    if spec.kind == "classification":
+        return Question(spec.kind, spec.target)
+    return Question(spec.kind, "+".join(sorted(spec.structures)) if spec.kind == "segmentation" else "")
 
 
 def withheld_fields(spec: Any) -> frozenset[str]:

@@ -1,10 +1,13 @@
 """The bank never overwrites, notices damage, and routes only to what was learned."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from common.bank import AdapterBank
 from common.config.load import compose_run
+from common.config.schema import ClassificationTask
 from common.errors import BankError
 
 RUN = compose_run(["curriculum=quickstart"])
@@ -56,6 +59,21 @@ def test_routing_prefers_more_modalities_and_a_centers_own_adapter(tmp_path):
     assert bank.route(modalities=["CT"], **ask) == ct
     assert bank.route(modalities=["CT", "PET"], **ask) == both
     assert bank.route(modalities=["CT", "PET"], center="HMR", **ask) == own
+
+
+def test_routing_tells_questions_of_one_kind_apart_and_takes_the_latest(tmp_path):
+    bank = AdapterBank(tmp_path)
+    task = ClassificationTask(classes=["hpv"], form="binary", target="hpv")
+    hpv = replace(RUN.steps["findings"], name="hpv", task=task, region="head_neck")
+    stage = replace(hpv, name="stage", task=replace(task, target="t_stage"))
+    first = bank.commit(hpv, state(1), base="b").key
+    staged = bank.commit(stage, state(2), base="b").key
+    again = bank.commit(replace(hpv, name="again"), state(3), base="b").key
+    ask = {"task": "classification", "region": "head_neck", "modalities": ["CT"]}
+    assert bank.route(about="hpv", **ask) == again and bank.route(about="t_stage", **ask) == staged
+    assert bank.commit(hpv, state(1), base="b").key == first and bank.route(about="hpv", **ask) == first
+    with pytest.raises(BankError, match=r"No adapter for classification of n_stage on head_neck from CT\. Learned: "):
+        bank.route(about="n_stage", **ask)
 
 
 def test_routing_refuses_what_was_never_learned_and_says_what_was(tmp_path):
