@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from common.config.federation import EVERYONE
 from common.config.schema import Step
 from common.errors import DataError, RoundFailed
 from common.orders import OK, TOO_FEW_CASES, Order, Reply, Sums
@@ -13,7 +14,6 @@ from common.tasks import build_task, merge_sums
 from server.federation import Federation, Traffic
 from server.screening import reason_to_reject
 
-EVERYONE = "*"
 SUSPENDED = "suspended"
 IMPLAUSIBLE = "counts_implausible"
 FEWEST_OTHERS = 2  # of one other nobody knows which of the two is wrong
