@@ -325,15 +325,14 @@ def test_works_under_bf16_autocast_and_trains_float32_tensors(backbones, backbon
     assert all(t.dtype == torch.float32 for t in model.state().values())
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_a_later_step_leaves_earlier_outputs_bit_identical(backbones, backbone):
-    backbone = backbones[backbone]
-    row = ROWS["decoder"]
+@pytest.mark.parametrize(("backbone", "row"), TABLE)
+def test_a_later_step_leaves_earlier_outputs_bit_identical(backbones, backbone, row):
+    backbone, row = backbones[backbone], ROWS[row]
     inputs, present = batch_of(backbone, row)
     earlier = train(model_of(backbone, row), inputs, present)
     with torch.no_grad():
         before, state = earlier(inputs, present), earlier.state()
-    for later in ("everything", "lora", "dora", "fusion", "full", "resolution", "pet_joined"):
+    for later in ("everything", "full"):  # between them they reach all that can be reached
         train(model_of(backbone, ROWS[later]), *batch_of(backbone, ROWS[later]))
     rebuilt = model_of(backbone, row)
     rebuilt.load(state)
