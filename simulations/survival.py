@@ -76,6 +76,16 @@ class Task:
 Arm = Callable[[Task], Models]
 
 
+@dataclass
+class Fold:
+    """One fold of one repeat: positions of its test patients by center, what was learned from, every arm's models."""
+
+    repeat: int
+    test: dict[str, np.ndarray]
+    task: Task
+    models: dict[str, Models]  # by arm
+
+
 # ------------------------------------------------------------------------------------------------------------- arms
 
 
@@ -247,12 +257,14 @@ def evaluate(
     repeats: int,
     across_folds: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    seen: Callable[[Fold], None] = lambda fold: None,
 ) -> dict[str, dict[str, Pairs]]:
     """Arm -> center -> pairs over repeated cross-validation, every arm on the same folds.
 
     Args:
         across_folds: also compare patients of different test folds of one repeat, whose risks come from different
             models; for centers with fewer patients than it takes to have pairs within a fold.
+        seen: gets every fold with its models, for whoever wants more than pairs of them.
     """
     found = {arm: {c: _no_pairs(len(cohort.rows[c])) for c in cohort.centers} for arm in arms}
     for repeat in range(repeats):
@@ -264,10 +276,12 @@ def evaluate(
             for center in cohort.centers:
                 fold_of[center][test[center]] = fold
             task = task_of(cohort.take(train), cohort, learning)
-            for arm, learn in arms.items():
-                models = learn(task)
+            models = {arm: learn(task) for arm, learn in arms.items()}
+            for arm in arms:
                 for center in cohort.centers:
-                    risks[arm][center][test[center]] = _risk(models[center], cohort.rows[center].take(test[center]))
+                    tested = cohort.rows[center].take(test[center])
+                    risks[arm][center][test[center]] = risk_of(models[arm][center], tested)
+            seen(Fold(repeat, test, task, models))
         for arm in arms:
             for center in cohort.centers:
                 _count(found[arm][center], cohort.rows[center], risks[arm][center], fold_of[center], across_folds)
@@ -292,7 +306,8 @@ def positions_in_test(cohort: Cohort, split: Split) -> dict[str, np.ndarray]:
     }
 
 
-def _risk(model: LinearModel | None, rows: Rows) -> np.ndarray:
+def risk_of(model: LinearModel | None, rows: Rows) -> np.ndarray:
+    """Log risk (n,); zeros where nothing could be learned."""
     return np.zeros(len(rows)) if model is None else model.output(rows)[:, 0]
 
 

@@ -558,6 +558,7 @@ class CoxStudy:
     local_rate: float = 0.1
     server_rate: float = 0.03  # FedAdam's
     draws: int = 2000  # of the bootstrap
+    horizon_months: int = 24  # when predicted and observed survival are compared
 
 
 @dataclass

@@ -227,13 +227,8 @@ class Prognosis:
         return time, event, risk
 
     def _kaplan_meier(self, time: np.ndarray, event: np.ndarray, high: np.ndarray) -> Sums:
-        index, happened = (x.numpy() for x in discretise(torch.tensor(time), torch.tensor(event), self.cuts))
-        sums = {name: np.zeros((GROUPS, self.bins)) for name in ("km_at_risk", "km_events")}
-        for group, chosen in enumerate((~high, high)):
-            left = np.bincount(index[chosen], minlength=self.bins)
-            sums["km_at_risk"][group] = left[::-1].cumsum()[::-1]
-            sums["km_events"][group] = np.bincount(index[chosen & (happened > 0)], minlength=self.bins)
-        return sums
+        at_risk, events = group_counts(time, event, high.astype(np.int64), self.cuts, groups=GROUPS)
+        return {"km_at_risk": at_risk, "km_events": events}
 
     def _cox_sums(self, time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> Sums:
         risk = np.clip(np.nan_to_num(risk), -30, 30)
@@ -270,6 +265,24 @@ def discretise(time: Tensor, event: Tensor, cuts: Tensor) -> tuple[Tensor, Tenso
     up = torch.searchsorted(cuts, time)
     down = torch.searchsorted(cuts, time, right=True) - 1
     return torch.where(event > 0, up, down), event
+
+
+def group_counts(
+    time: np.ndarray, event: np.ndarray, group: np.ndarray, cuts: Tensor, *, groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """At-risk and event counts (groups, K) on the grid, as `discretise` puts cases there, for Kaplan-Meier.
+
+    Args:
+        group: (n,) which group each case is in, from 0.
+    """
+    index, happened = (x.numpy() for x in discretise(torch.tensor(time), torch.tensor(event), cuts))
+    at_risk, events = np.zeros((groups, len(cuts))), np.zeros((groups, len(cuts)))
+    for number in range(groups):
+        chosen = group == number
+        left = np.bincount(index[chosen], minlength=len(cuts))
+        at_risk[number] = left[::-1].cumsum()[::-1]
+        events[number] = np.bincount(index[chosen & (happened > 0)], minlength=len(cuts))
+    return at_risk, events
 
 
 def log_mass(scores: Tensor, mask: Tensor) -> Tensor:

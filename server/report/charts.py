@@ -30,11 +30,13 @@ class Line:
 
 @dataclass
 class Point:
-    """One bin of predictions: mean predicted share, observed share and the number of cases."""
+    """One bin of predictions: mean predicted share, observed share with its interval, and the number of cases."""
 
     predicted: float
     observed: float
     cases: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass
@@ -96,12 +98,19 @@ def learning_curve(lines: Sequence[Line], *, label: str, kept: int | None = None
     return _svg(frame, f"{label} per round", parts)
 
 
-def survival_chart(low: Curve, high: Curve) -> Markup:
-    """Two Kaplan-Meier curves with 95 % bands, and the number at risk below the axis."""
+def survival_chart(
+    low: Curve, high: Curve, *, label: str = "Relapse-free survival by predicted risk", upward: str = ""
+) -> Markup:
+    """Two Kaplan-Meier curves with 95 % bands, and the number at risk below the axis.
+
+    Args:
+        upward: the vertical axis' title, where the text around the chart does not give it.
+    """
     horizon = max(low.days[-1], high.days[-1], 1.0)
     months = _month_ticks(horizon)
     frame = Frame(440, 320, (0, horizon), (0, 1), left=76, top=14, right=16, bottom=98)
     parts = [*_y_axis(frame, [0, 0.25, 0.5, 0.75, 1.0], digits=2), *_month_axis(frame, months)]
+    parts += [_upward(frame, upward)] if upward else []
     bottom = frame.height - frame.bottom
     parts.append(_text(frame.left - 26, bottom + 52, "At risk", anchor="end", cls="axis-title"))
     for row, (name, curve) in enumerate((("low", low), ("high", high))):
@@ -109,25 +118,41 @@ def survival_chart(low: Curve, high: Curve) -> Markup:
         y = bottom + 68 + 16 * row
         parts.append(_text(frame.left - 26, y, name, anchor="end", cls=f"risk-{name}-text"))
         parts += [_text(frame.x(m * MONTH), y, str(_entering(curve, m * MONTH)), cls="num") for m in months]
-    return _svg(frame, "Relapse-free survival by predicted risk", parts, cls="chart km")
+    return _svg(frame, label, parts, cls="chart km")
 
 
-def reliability_chart(points: Sequence[Point], *, label: str) -> Markup:
+def reliability_chart(
+    points: Sequence[Point],
+    *,
+    label: str,
+    across: str = "predicted share",
+    upward: str = "",
+    lowest: float = 0.0,
+) -> Markup:
     """Observed against predicted share, one disc per bin, larger for more cases; the diagonal is perfect.
 
-    Shares observed under censoring are weighted and may lie above one; they are drawn at the edge.
+    Shares observed under censoring are weighted and may lie above one; they are drawn at the edge. A bin with an
+    interval has a small disc.
+
+    Args:
+        across, upward: the axes' titles.
+        lowest: a share that both axes must reach down to.
     """
-    frame = Frame(300, 300, (0, 1), (0, 1), left=48, top=12, right=12, bottom=46)
-    marks = [0, 0.25, 0.5, 0.75, 1.0]
-    parts = [*_y_axis(frame, marks, digits=2), *_share_axis(frame, marks)]
+    marks = ticks(lowest, 1.0)
+    both = (marks[0], 1.0)
+    frame = Frame(300, 300, both, both, left=48, top=12, right=12, bottom=46)
+    digits = max(2, _digits(marks))
+    parts = [*_y_axis(frame, marks, digits=digits), *_share_axis(frame, marks, across, digits=digits)]
+    parts += [_upward(frame, upward)] if upward else []
     diagonal = Markup('<line class="kept" x1="{0}" y1="{1}" x2="{2}" y2="{3}"/>')
-    parts.append(diagonal.format(_n(frame.x(0)), _n(frame.y(0)), _n(frame.x(1)), _n(frame.y(1))))
+    parts.append(diagonal.format(_n(frame.x(both[0])), _n(frame.y(both[0])), _n(frame.x(1)), _n(frame.y(1))))
     most = max((point.cases for point in points), default=1.0)
     for point in points:
-        radius = 3 + 9 * math.sqrt(point.cases / most)
+        radius = 3 + 9 * math.sqrt(point.cases / most) if point.low is None else 5.0
         disc = Markup('<circle class="disc" cx="{0}" cy="{1}" r="{2}"><title>{3}</title></circle>')
         told = f"{point.cases:.0f} cases: predicted {number(point.predicted, 2)}, observed {number(point.observed, 2)}"
         place = frame.x(point.predicted), frame.y(min(max(point.observed, 0.0), 1.0))
+        parts += _whisker_upward(frame, point)
         parts.append(disc.format(_n(place[0]), _n(place[1]), _n(radius), told))
     return _svg(frame, label, parts, cls="chart reliability")
 
@@ -230,11 +255,28 @@ def _round_axis(frame: Frame, rounds: int) -> list[Markup]:
     return [*labels, _text(middle, y + 28, "round", cls="axis-title")]
 
 
-def _share_axis(frame: Frame, marks: Sequence[float]) -> list[Markup]:
+def _whisker_upward(frame: Frame, point: Point) -> list[Markup]:
+    if point.low is None or point.high is None:
+        return []
+    x, a, b = frame.x(point.predicted), frame.y(point.low), frame.y(point.high)
+    path = Markup('<path class="whisker" d="M{0} {3}V{4}M{1} {3}H{2}M{1} {4}H{2}"/>')
+    return [path.format(_n(x), _n(x - 4), _n(x + 4), _n(a), _n(b))]
+
+
+def _upward(frame: Frame, text: str) -> Markup:
+    """The vertical axis' title, read from below."""
+    x, y = 12, (frame.top + frame.height - frame.bottom) / 2
+    tag = Markup(
+        '<text x="{0}" y="{1}" text-anchor="middle" class="axis-title" transform="rotate(-90 {0} {1})">{2}</text>'
+    )
+    return tag.format(_n(x), _n(y), text)
+
+
+def _share_axis(frame: Frame, marks: Sequence[float], title: str, *, digits: int) -> list[Markup]:
     y = frame.height - frame.bottom
-    labels = [_text(frame.x(m), y + 16, number(m, 2), cls="num") for m in marks]
+    labels = [_text(frame.x(m), y + 16, number(m, digits), cls="num") for m in marks]
     middle = (frame.left + frame.width - frame.right) / 2
-    return [*labels, _text(middle, y + 36, "predicted share", cls="axis-title")]
+    return [*labels, _text(middle, y + 36, title, cls="axis-title")]
 
 
 def _month_ticks(horizon_days: float) -> list[int]:

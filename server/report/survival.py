@@ -48,9 +48,18 @@ def risk_groups(counts: Mapping[str, Any]) -> RiskGroups:
     """
     at_risk, events = counts["at_risk"], counts["events"]
     days = list(counts["grid_days"])[-len(at_risk[0]) :]
+    low, high = (curve(days, n, d) for n, d in zip(at_risk, events, strict=True))
     groups = [_weighted(days, n, d) for n, d in zip(at_risk, events, strict=True)]
-    curves = [_curve(days, n, group) for n, group in zip(at_risk, groups, strict=True)]
-    return RiskGroups(curves[0], curves[1], _log_rank(*groups), counts.get("threshold"))
+    return RiskGroups(low, high, _log_rank(*groups), counts.get("threshold"))
+
+
+def curve(days: Sequence[float], at_risk: Sequence[int], events: Sequence[int]) -> Curve:
+    """One group's curve from its counts per grid time.
+
+    Raises:
+        LedgerError: when the counts cannot be a survival table.
+    """
+    return _curve(days, at_risk, _weighted(days, at_risk, events))
 
 
 def _weighted(days: Sequence[float], at_risk: Sequence[int], events: Sequence[int]) -> list[tuple[float, int, int]]:

@@ -20,14 +20,18 @@ from common.config.schema import CoxStudy, Run, SurvivalTableStudy
 from common.design import Layout, Rows
 from common.errors import ConfigError, DataError, UnknownName
 from common.records import MODEL_VARIABLES, encode_records, record_layout
+from server.report.charts import MONTH
+from simulations.held_out import held_out
 from simulations.studies.forest import Interval, forest
 from simulations.studies.page import Page, Picture, Table
+from simulations.studies.risk_pictures import risk_pictures
 from simulations.survival import (
     ARMS,
     POOLED,
     Bootstrap,
     Cohort,
     Estimate,
+    Fold,
     Learning,
     Pairs,
     evaluate,
@@ -108,6 +112,8 @@ def check_cohort(cases: Mapping[str, list[Case]], study: CoxStudy) -> None:
         )
     if study.folds < 2 or study.repeats < 1:
         raise ConfigError(f"study.folds is {study.folds} and study.repeats {study.repeats}; use 2 or more, 1 or more.")
+    if study.horizon_months < 1:
+        raise ConfigError(f"study.horizon_months is {study.horizon_months}; use 1 or more.")
 
 
 def cohort_of(cases: Mapping[str, list[Case]], layout: Layout) -> Cohort:
@@ -156,13 +162,15 @@ def cohort_table(cases: Mapping[str, list[Case]]) -> Table:
 
 
 def add_inputs(page: Page, name: str, cohort: Cohort, study: CoxStudy, say: Callable[[str], None]) -> None:
-    """One set of inputs: its tables, its forest plot and its figures."""
+    """One set of inputs: its tables, its pictures and its figures."""
     learning = Learning(list(study.penalties), study.sgd_rounds, study.local_steps, study.local_rate)
     learning.fedadam.learning_rate = study.server_rate
     arms = {name: arm for name, arm in ARMS.items() if len(cohort.centers) > 1 or name != LEFT_OUT}
+    folds: list[Fold] = []
     pairs = evaluate(
-        cohort, arms, learning, folds=study.folds, repeats=study.repeats, across_folds=study.across_folds, say=say
-    )
+        cohort, arms, learning, folds=study.folds, repeats=study.repeats, across_folds=study.across_folds, say=say,
+        seen=folds.append,
+    )  # fmt: skip
     bootstrap = Bootstrap(cohort, draws=study.draws, seed=BOOTSTRAP_SEED)
     drawn = {arm: bootstrap.index(pairs[arm]) for arm in arms}
     places = [POOLED, *cohort.centers]
@@ -191,7 +199,12 @@ def add_inputs(page: Page, name: str, cohort: Cohort, study: CoxStudy, say: Call
         )
     )
     page.tables.append(_kept_of_pooled(name, index, gains, cohort.centers))
-    page.pictures.append(_forest(name, gains[FEDERATED], places))
+    first = [fold for fold in folds if fold.repeat == 0]
+    risks = risk_pictures(
+        name, FEDERATED, held_out(cohort, first, FEDERATED, horizon=study.horizon_months * MONTH), study
+    )
+    page.pictures += [_forest(name, gains[FEDERATED], places), *risks.pictures]
+    page.notes += risks.notes
     page.notes.append(
         f"{name}: the federated Newton fit and the stratified fit of the pooled table, on all patients, differ by at "
         f"most {exactness(cohort, learning):.0e} in any coefficient."
@@ -200,6 +213,7 @@ def add_inputs(page: Page, name: str, cohort: Cohort, study: CoxStudy, say: Call
         "columns": list(cohort.layout.names),
         "c_index": {arm: {p: asdict(e) for p, e in row.items()} for arm, row in index.items()},
         "minus_local": {arm: {p: asdict(e) for p, e in row.items()} for arm, row in gains.items()},
+        **risks.figures,
     }
 
 

@@ -7,25 +7,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from lifelines import CoxPHFitter
+from lifelines import CoxPHFitter, KaplanMeierFitter
+from lifelines.statistics import logrank_test
 from lifelines.utils import concordance_index
 
 from client.data.mapping import load_mapping
 from client.data.tables import read_table
 from common.config.load import compose_run
-from common.config.schema import Split
+from common.config.schema import CoxStudy, Split
 from common.design import standardise
 from common.errors import ConfigError, DataError, UnknownName
 from common.metrics import harrell_counts
 from common.records import record_layout
+from server.report.charts import MONTH
+from simulations.held_out import HeldOut, breslow, held_out
 from simulations.studies import run_study
 from simulations.studies.forest import Interval, forest
-from simulations.studies.survival_table import cohort_of, outcome_cases
+from simulations.studies.risk_pictures import calibration_points, curves_by_risk, risk_pictures
+from simulations.studies.survival_table import FEDERATED, cohort_of, outcome_cases
 from simulations.survival import (
     ARMS,
     POOLED,
     Bootstrap,
     Cohort,
+    Fold,
     Learning,
     Pairs,
     best_penalty,
@@ -175,6 +180,95 @@ def test_across_folds_risks_of_a_perfect_marker_order_everyone():
     assert concordance_index(time, time, event) == 1.0
 
 
+# ------------------------------------------------------------------------------------------- held-out predictions
+
+
+def predicted(cohort: Cohort, *, months: int = 6) -> HeldOut:
+    folds: list[Fold] = []
+    evaluate(cohort, {FEDERATED: ARMS[FEDERATED]}, ONE, folds=5, repeats=1, seen=folds.append)
+    assert [fold.repeat for fold in folds] == [0] * 5
+    return held_out(cohort, folds, FEDERATED, horizon=months * MONTH)
+
+
+def in_whole_months(cohort: Cohort) -> Cohort:
+    """The same patients, every time a whole month: on the pictures' grid nothing is rounded."""
+    for rows in cohort.rows.values():
+        rows.target[:, 0] = np.ceil(rows.target[:, 0] / MONTH) * MONTH
+    return cohort
+
+
+def test_curves_and_p_value_by_predicted_risk_are_lifelines_on_the_same_patients():
+    held = predicted(in_whole_months(made({"A": 70, "B": 50})))
+    groups = curves_by_risk(held)
+    for curve, chosen in ((groups.low, ~held.high), (groups.high, held.high)):
+        theirs = KaplanMeierFitter().fit(held.time[chosen], held.event[chosen])
+        np.testing.assert_allclose(curve.survival, theirs.survival_function_at_times(curve.days), atol=1e-12)
+        bounds = theirs.confidence_interval_.reindex(curve.days, method="ffill")
+        np.testing.assert_allclose(np.stack([curve.low, curve.high], axis=1), bounds, atol=1e-12)
+        assert curve.at_risk[0] == chosen.sum() > 0 and curve.events == held.event[chosen].sum()
+    low, high = ((held.time[chosen], held.event[chosen]) for chosen in (~held.high, held.high))
+    assert groups.p == pytest.approx(logrank_test(low[0], high[0], low[1], high[1]).p_value, rel=1e-9)
+    assert groups.p < 0.001  # the made patients' age tells a lot
+
+
+def test_observed_survival_of_each_fifth_is_lifelines_and_predicted_its_mean():
+    held = predicted(in_whole_months(made({"A": 70, "B": 50})))
+    fifths = np.array_split(np.argsort(held.survival), 5)
+    points = calibration_points(held, 6)
+    for point, chosen in zip(points, fifths, strict=True):
+        theirs = KaplanMeierFitter().fit(held.time[chosen], held.event[chosen])
+        assert point.cases == len(chosen) == 24
+        assert point.predicted == pytest.approx(held.survival[chosen].mean(), abs=1e-12)
+        assert point.observed == pytest.approx(float(theirs.predict(6 * MONTH)), abs=1e-12)
+        bounds = theirs.confidence_interval_.loc[: 6 * MONTH].iloc[-1]
+        assert (point.low, point.high) == pytest.approx(tuple(bounds), abs=1e-12)
+
+
+def test_predicted_survival_is_lifelines_cox_with_its_breslow_baseline():
+    rows = made({"A": 60}).rows["A"]
+    time, event = rows.target.T
+    time = np.ceil(time / 50) * 50  # ties
+    frame = pd.DataFrame({"age": rows.values[:, 0], "time": time, "event": event})
+    theirs = CoxPHFitter().fit(frame, "time", "event")
+    risk = rows.values[:, 0] * theirs.params_["age"]
+    until = float(np.sort(time[event > 0])[25])
+    ours = np.exp(-breslow(time, event, risk, until=until) * np.exp(risk))
+    np.testing.assert_allclose(ours, theirs.predict_survival_function(frame, times=[until]).iloc[0], atol=1e-9)
+
+
+def test_no_test_outcome_moves_a_patients_risk_group_or_prediction():
+    cohort = made({"A": 40, "B": 30})
+    test = positions_in_test(cohort, Split(seed=0, folds=5, fold=0, validation=0.0))
+    tested = np.concatenate([np.isin(np.arange(len(cohort.rows[c])), test[c]) for c in cohort.centers])
+    before = predicted(cohort)
+    for center, positions in test.items():
+        cohort.rows[center].target[positions] = [1.0, 1.0]
+    after = predicted(cohort)
+    assert (after.time[tested] == 1.0).all()
+    for name in ("risk", "high", "survival"):
+        assert (getattr(before, name)[tested] == getattr(after, name)[tested]).all()
+    assert (before.risk[~tested] != after.risk[~tested]).all()  # they were training patients of the others
+
+
+def test_without_events_the_pictures_are_left_out_with_a_sentence():
+    cohort = made({"A": 60})
+    cohort.rows["A"].target[:, 1] = 0
+    drawn = risk_pictures("records", FEDERATED, predicted(cohort), CoxStudy())
+    assert drawn.pictures == [] and drawn.figures == {}
+    assert drawn.notes == [
+        "records: no survival curves by predicted risk and no calibration picture, as 60 patients with 0 events "
+        "are too few (at least 40 and 10)."
+    ]
+
+
+def test_one_risk_for_everyone_is_a_sentence_for_each_picture():
+    same = np.zeros(60)
+    held = HeldOut(np.arange(60) * MONTH, np.ones(60), same, same > 0, same + 0.5)
+    drawn = risk_pictures("records", FEDERATED, held, CoxStudy())
+    assert drawn.pictures == [] and len(drawn.notes) == 2
+    assert "all patients are in one risk group" in drawn.notes[0] and "followed for 24 months" in drawn.notes[1]
+
+
 # ----------------------------------------------------------------------------------------------- any table at all
 
 MAPPING = """
@@ -235,6 +329,25 @@ def test_a_center_without_values_one_without_events_and_one_patient_are_served(t
     assert federated["B"]["value"] == 0.5  # nothing is known of anyone: every pair ties
     assert any("B recorded no variable" in note for note in page.notes)
     assert any("by at most" in note and "e-1" in note for note in page.notes)  # 1e-10 or better
+
+
+def test_a_page_shows_survival_by_predicted_risk_and_calibration_where_patients_suffice(tmp_path):
+    page = study(tmp_path, table({"A": 40, "B": 30}))
+    titles = [picture.title for picture in page.pictures]
+    assert titles[1:] == [
+        "Survival by predicted risk, records",
+        "Predicted and observed survival at 24 months, records",
+    ]
+    groups = page.figures["records"]["risk_groups"]
+    assert groups["low"]["patients"] + groups["high"]["patients"] == 70
+    assert sum(group["cases"] for group in page.figures["records"]["calibration"]["groups"]) == 70
+    html = (tmp_path / "out/report.html").read_text()
+    assert html.count('<svg class="chart km"') == html.count('<svg class="chart reliability"') == 1
+
+
+def test_a_page_of_few_patients_says_why_a_picture_is_missing(tmp_path):
+    page = study(tmp_path, table({"A": 15, "B": 11}))
+    assert len(page.pictures) == 1 and sum("26 patients with" in note for note in page.notes) == 1
 
 
 def bad(folder: Path, frame: pd.DataFrame, *overrides: str, mapping: str = MAPPING) -> list[str]:
@@ -307,6 +420,8 @@ def test_what_the_study_needs_is_asked_for(tmp_path):
         run_study(compose_run(words), words, folder=tmp_path, say=print)
     with pytest.raises(UnknownName, match=r"Unknown outcome 'rfs'. Known: os."):
         study(tmp_path, table({"A": 9}), "study.outcome=rfs")
+    with pytest.raises(ConfigError, match=r"study\.horizon_months is 0; use 1 or more"):
+        study(tmp_path, table({"A": 9}), "study.horizon_months=0")
 
 
 def test_a_forest_has_a_row_per_center_and_says_where_there_is_nothing():
