@@ -186,9 +186,10 @@ def chosen(bank: AdapterBank, case: Case, *, region: str, lineage: str | None = 
 def modalities_of(case: Case) -> list[str]:
     """What a case can show to a step."""
     from client.data.reports import report_text
-    from common.batch import CT, EHR, PET
+    from common.batch import CT, EHR, PET, RECORD
 
-    there = {CT: CT in case.images, PET: PET in case.images, EHR: bool(report_text(case.record))}
+    has_text, has_fields = bool(report_text(case.record)), bool(case.record)
+    there = {CT: CT in case.images, PET: PET in case.images, EHR: has_text, RECORD: has_fields}
     return [name for name, is_there in there.items() if is_there]
 
 

@@ -21,6 +21,8 @@ from common.config.load import compose_run, run_to_yaml
 from common.config.schema import BackboneSpec, ClassificationTask, PrognosisTask, Step
 from common.model import AdaptedModel
 from server.export import export
+from simulations.exact import exact_step
+from simulations.patients import observe, open_centers
 from tests.small import VIEW, adapters, federate, small_run, write_centers
 
 BACKBONE = load_backbone(compose_run(["backbone=tiny"]).backbone)
@@ -123,6 +125,22 @@ def test_a_step_with_modes_answers_from_ct_alone_as_if_pet_had_not_been_acquired
             expected = model(shown.inputs, shown.present)[0].argmax(dim=0).numpy().transpose(2, 1, 0)
         found = nib.load(tmp_path / out / predicted(tmp_path / out)["mda"]["mask"])
         assert np.array_equal(np.asarray(found.dataobj), expected)
+
+
+def test_an_exactly_fitted_head_answers_from_ct_and_record(tmp_path, small_root):
+    files = write_centers(tmp_path / "centers", small_root, ["CHUM", "CHUP", "MDA"])
+    run = small_run(centers=["CHUM", "CHUP", "MDA"], rounds=8, steps=["relapse"])
+    run.steps["relapse"] = exact_step(replace(run.steps["relapse"], modalities=["CT", "EHR"]))
+    leader = federate(run, tmp_path / "run", files)
+    leader.folder.config.write_text(run_to_yaml(run))
+    assert predict(leader.folder.path, tmp_path, "--folder", str(small_root)) == 0
+    said = json.loads((tmp_path / "predictions.json").read_text())
+    [event] = leader.ledger.events("step_finished")
+    state, centers = leader.bank.get(event["key"]), open_centers(files)
+    tested = observe(run, run.steps["relapse"], state, centers, base=leader.base)
+    assert len(tested) >= 3
+    for one in tested:
+        assert said[one.patient]["relapse"]["risk"] == pytest.approx(float(one.observation["risk"]), abs=1e-5)
 
 
 def test_a_head_that_needs_pet_is_not_asked_without(tmp_path, small_root, capsys):
