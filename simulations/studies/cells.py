@@ -183,6 +183,13 @@ def _unsaid(line: str) -> None:
     """Several cells talk at once: only their ends are told."""
 
 
+def arms_left_out(run: Run) -> list[str]:
+    """One sentence on the comparisons that the default leaves out for time; none where both run."""
+    missing = [arm for arm in (CENTRALIZED, LOCAL) if arm not in run.study.arms]
+    told = f"Not run: {' and '.join(missing)} training; study.arms=[{','.join([*run.study.arms, *missing])}] adds it."
+    return [told] if missing else []
+
+
 def data_named(run: Run) -> str:
     """The data as every table names them."""
     if run.data.kind == "phantom":

@@ -23,7 +23,17 @@ from common.model import AdaptedModel
 from simulations.baselines import baseline_order
 from simulations.paired import Patient, patients_of
 from simulations.patients import Observed, open_centers
-from simulations.studies.cells import bytes_up, data_named, difference, plain_score, prepared, repeats, run_cells, score
+from simulations.studies.cells import (
+    arms_left_out,
+    bytes_up,
+    data_named,
+    difference,
+    plain_score,
+    prepared,
+    repeats,
+    run_cells,
+    score,
+)
 from simulations.studies.page import Page, Table, Value
 from simulations.study import FEDERATED, Cell, Comparing, write_records
 
@@ -252,4 +262,5 @@ def _notes(run: Run) -> list[str]:
         "validation too); which modality is there is an argument per patient; group norm in place of batch norm; "
         "single-modality stages freeze LoRA, the projection and the other modality's parts.",
         "PEMMA's table values could not be obtained; its claim is early fusion's quality at 8 % of the parameters.",
+        *arms_left_out(run),
     ]

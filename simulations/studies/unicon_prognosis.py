@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from common.config.schema import Run
 from simulations.studies.cells import (
+    arms_left_out,
     comparable_pairs,
     data_named,
     difference,
@@ -93,4 +94,5 @@ def _notes(comparing: Comparing) -> list[str]:
         "alpha 16 and the widths are ours, the paper does not state them.",
         f"{CENTRALIZED.capitalize()} training sees all patients in one place with a persistent optimiser and cosine "
         "annealing; the random backbone is the same architecture frozen at random weights.",
+        *arms_left_out(run),
     ]

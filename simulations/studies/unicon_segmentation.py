@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from common.config.schema import Run
-from simulations.studies.cells import bytes_up, data_named, difference, plain_score, prepared, repeats, run_cells, score
+from simulations.studies.cells import (
+    arms_left_out,
+    bytes_up,
+    data_named,
+    difference,
+    plain_score,
+    prepared,
+    repeats,
+    run_cells,
+    score,
+)
 from simulations.studies.page import Page, Table, Value
 from simulations.study import FEDERATED, Comparing
 
@@ -40,6 +50,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
             "From scratch: the same encoder architecture from random values, everything trained, as many passes; the "
             "paper trains every arm 25,000 steps, far beyond what a default of minutes allows.",
             "No hyper-parameter was searched for any arm; every arm uses the same learning rate, passes and samples.",
+            *arms_left_out(run),
         ],
     )
 
