@@ -8,6 +8,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+SETTLE_S = 0.2
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -52,18 +54,23 @@ class RecordingProxy:
         for task in carrying:
             task.cancel()
         await asyncio.gather(*carrying, return_exceptions=True)
+        await asyncio.sleep(SETTLE_S)  # sockets are closed by the loop's next turns
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         kept = bytearray()
         self.upwards.append(kept)
+        ends = [writer]
         try:
             up, down = await asyncio.open_connection(
                 "127.0.0.1", self._to, ssl=self._outside, server_hostname="localhost"
             )
+            ends.append(down)
+            await asyncio.gather(_pump(reader, down, kept), _pump(up, writer, None))
         except OSError:
-            writer.close()
             return
-        await asyncio.gather(_pump(reader, down, kept), _pump(up, writer, None))
+        finally:
+            for end in ends:
+                end.transport.abort()
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, kept: bytearray | None) -> None:

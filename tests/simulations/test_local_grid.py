@@ -79,10 +79,11 @@ def tracker():
 
 
 SERVER = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
 from simulations.local_grid import LocalGrid
 
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     grid = LocalGrid({"A": pathlib.Path("none.yaml"), "B": pathlib.Path("none.yaml")}, workers=2)
     for index in range(2):
         grid._pool(index).submit(time.sleep, 600)
