@@ -33,6 +33,9 @@ PAUSES_S = (5.0, 10.0, 30.0, 60.0)  # before the first, second, … start after 
 STEADY_S = 120.0  # a node that ran for so long starts counting anew
 WATCH_S = 0.5
 NODE_ID = re.compile(r"SuperNode ID: (\d+)")
+OUT_OF_STEP = re.compile(rb"Ignoring (?:the )?message")
+"""What Flower's SuperNode says when a run ends while it receives a message. It may keep that message and answer it in
+the next one's place: then every later answer comes one message late, and rounds wait for it until it starts afresh."""
 PATIENCE_S = 90.0
 UNKNOWN_KEY = "[code: 2004]"
 REFUSALS = {  # what Flower says -> what it means here
@@ -112,7 +115,7 @@ def start(center: Path, *, say: Callable[[str], None] = print) -> int:
         while True:
             started, running = time.monotonic(), _start_both(node, release=release)
             try:
-                ended = _wait_for_one(running)
+                ended = _wait_for_one(running, node)
             except KeyboardInterrupt:
                 return 0
             finally:
@@ -120,6 +123,9 @@ def start(center: Path, *, say: Callable[[str], None] = print) -> int:
             _sign_off(node)
             still_in = node.was_in() and time.monotonic() - first < PATIENCE_S
             _raise_if_refused(node, patient=still_in)
+            if ended == A_RUN:
+                say(f"{node.code}: {ended} ended while a message of it was received; the node starts afresh")
+                continue
             crashes = 1 if time.monotonic() - started > STEADY_S else crashes + 1
             pause = PAUSES_S[min(crashes, len(PAUSES_S)) - 1]
             say(f"{node.code}: {ended} ended; the node starts again in {pause:.0f} s")
@@ -183,14 +189,32 @@ def _start_both(node: Node, *, release: str) -> list[Process]:
     return [start_process(command, log=node.home / "center.log", home=node.home), supernode]
 
 
-def _wait_for_one(running: list[Process]) -> str:
-    executor, supernode = running
+A_RUN = "a run"
+
+
+def _wait_for_one(running: list[Process], node: Node) -> str:
+    """What ended first: one of the two processes, or a run under the SuperNode's hands (`OUT_OF_STEP`)."""
+    (executor, supernode), read = running, 0
     while True:
+        new = _said_since(node, read)
+        if OUT_OF_STEP.search(new):
+            return A_RUN
+        read += len(new)
         if supernode.poll() is not None:
             return "Flower's SuperNode"
         if executor.poll() is not None:
             return "the executor"
         time.sleep(WATCH_S)
+
+
+def _said_since(node: Node, read: int) -> bytes:
+    """Whole lines of the SuperNode's log after so many bytes."""
+    if not node.log.exists() or node.log.stat().st_size <= read:
+        return b""
+    with node.log.open("rb") as log:
+        log.seek(read)
+        text = log.read()
+    return text[: text.rfind(b"\n") + 1]
 
 
 def _sign_off(node: Node) -> None:
