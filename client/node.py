@@ -33,6 +33,7 @@ PAUSES_S = (5.0, 10.0, 30.0, 60.0)  # before the first, second, … start after 
 STEADY_S = 120.0  # a node that ran for so long starts counting anew
 WATCH_S = 0.5
 NODE_ID = re.compile(r"SuperNode ID: (\d+)")
+A_RUN = "a run"  # what ended, where it was neither of the two processes
 OUT_OF_STEP = re.compile(rb"Ignoring (?:the )?message")
 """What Flower's SuperNode says when a run ends while it receives a message. It may keep that message and answer it in
 the next one's place: then every later answer comes one message late, and rounds wait for it until it starts afresh."""
@@ -187,9 +188,6 @@ def _start_both(node: Node, *, release: str) -> list[Process]:
     supernode = start_process(supernode_command(node), log=node.log, home=node.home)
     command = executor_command(node, release=release, parent=supernode.pid)
     return [start_process(command, log=node.home / "center.log", home=node.home), supernode]
-
-
-A_RUN = "a run"
 
 
 def _wait_for_one(running: list[Process], node: Node) -> str:

@@ -17,8 +17,7 @@ from server.folder import RunFolder
 from simulations.exact import EXACT, has_exact_form, observe_exact
 from simulations.paired import Patient, compare_patients, score_rows
 from simulations.patients import Observed, observe, open_centers
-
-FEDERATED = "federated"
+from simulations.study import FEDERATED
 
 
 def write_beside(run: Run, folder: RunFolder) -> None:

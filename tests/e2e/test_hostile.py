@@ -1,13 +1,13 @@
 """The shipped profile federation=hostile, as it is, against two attackers of seven centers."""
 
+from functools import partial
+
 import pytest
-import torch
 
 from common.config.load import compose_run
 from common.config.schema import Fault
-from server.curriculum import run_curriculum
 from simulations.faults import FaultyGrid
-from tests.small import coordinator, forget, small_run, write_centers, write_cohort
+from tests.small import federate, small_run, write_centers, write_cohort
 
 SIZES = {"CHUM": 5, "CHUP": 4, "CHUS": 4, "CHUV": 4, "HGJ": 5, "HMR": 4, "MDA": 5}
 ATTACKERS, ROUNDS = ["CHUP", "CHUS"], 4
@@ -28,15 +28,8 @@ def losses(profile, folder, files, *, factor):
     if profile == "mean":
         run.steps[step].federation.guards.norm_factor = 0.0  # undefended
     run.steps[step].evaluate_at = ["CHUM"]
-    forget()
     faults = {"a": Fault("ipm", ATTACKERS, factor=factor)}
-    grid = FaultyGrid(files, workers=0, faults=faults, seed=run.seed)
-    try:
-        leader = coordinator(run, folder, grid)
-        run_curriculum(leader)
-    finally:
-        grid.close()
-        torch.use_deterministic_algorithms(False)
+    leader = federate(run, folder, files, grid=partial(FaultyGrid, faults=faults, seed=run.seed))
     events = [*leader.ledger.events("start_validated"), *leader.ledger.events("round_finished")]
     return events[1:], [event["validation"]["loss"] for event in events]
 

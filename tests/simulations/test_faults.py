@@ -1,5 +1,7 @@
 """Every fault ends within the deadline, with an entry in the ledger that says what it was, and spoils nothing."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from common.errors import ConfigError, RoundFailed, UnknownName
 from common.ledger import Ledger
 from server.quarantine import release, strikes, suspended
 from simulations.faults import TAMPER, FaultyGrid, flipped
-from tests.small import adapters, coordinator, forget, small_run
+from tests.small import adapters, federate, small_run
 
 CENTERS = ["CHUM", "CHUP", "HMR", "MDA"]
 LEFT_OUT = {
@@ -22,17 +24,7 @@ UNSEEN = {"alie", "duplicate", "ipm", "label_flip", "sign_flip"}  # well-formed 
 
 
 def faulty(run, folder, files, *, faults, workers=0):
-    from server.curriculum import run_curriculum
-
-    forget()
-    grid = FaultyGrid(files, workers=workers, faults=faults, seed=run.seed)
-    try:
-        leader = coordinator(run, folder, grid)
-        run_curriculum(leader)
-    finally:
-        grid.close()
-        torch.use_deterministic_algorithms(False)
-    return leader
+    return federate(run, folder, files, workers=workers, grid=partial(FaultyGrid, faults=faults, seed=run.seed))
 
 
 def a_run(rounds=1, **federation):
