@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from client.tools import COMMANDS
-from common.cli import run_tool
+from client.commands import COMMANDS
+from common.runtime.cli import run_tool
 
 
 def main(argv: list[str] | None = None) -> int:
-    """One command of `client.tools`; its exit code."""
+    """One command of `client.commands`; its exit code."""
     return run_tool("client", COMMANDS, argv, description=__doc__, first="init", detail="doctor")
 
 

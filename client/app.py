@@ -15,11 +15,11 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.sent import NotRecorded, record_reply
+from client.vault.outbox import NotRecorded, record_reply
 from common.errors import FedgraftError, WireError
-from common.orders import Order, Reply, State
+from common.protocol.messages import Order, Reply, State
+from common.protocol.wire import check_declared, content_facts, declared_sums, pack_reply, unpack_order
 from common.tasks import build_task
-from common.wire import check_declared, content_facts, declared_sums, pack_reply, unpack_order
 
 log = logging.getLogger("fedgraft.center")
 
@@ -60,7 +60,7 @@ def _answer(
         path = _center_file(context)
         code = path.stem
         order = unpack_order(message.content)
-        from client.center import Center  # heavy imports only once there is work
+        from client.center.center import Center
 
         center = Center.open(path)
         code, vault = center.code, center.vault
@@ -96,7 +96,7 @@ def _declared(
     task = build_task(order.step.task)
     sums = task.label_shapes if labels else declared_sums(task, curves=order.wants_curves)
     if of_round:
-        from common.linear import declared_in_order
+        from common.exact.step import declared_in_order
 
         sums = declared_in_order(order)
     check_declared(reply, state_like=state_like, sum_shapes=sums, extra_like=extra_like)

@@ -12,7 +12,7 @@ from datetime import datetime, time
 
 from common.backbones.base import tensors_digest
 from common.errors import ConfigError, PolicyRefusal
-from common.orders import TOO_FEW_CASES, Order
+from common.protocol.messages import TOO_FEW_CASES, Order
 
 _SPAN = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from common.cli import run_tool
-from server.tools import COMMANDS
+from common.runtime.cli import run_tool
+from server.commands import COMMANDS
 
 
 def main(argv: list[str] | None = None) -> int:
-    """One command of `server.tools`; its exit code."""
+    """One command of `server.commands`; its exit code."""
     return run_tool("server", COMMANDS, argv, description=__doc__, first="plan curriculum=quickstart", detail="start")
 
 

@@ -21,11 +21,11 @@ def main(grid: Grid, context: Context) -> None:
     from common.config.load import compose_run
     from common.config.rules import check_run
     from common.errors import ConfigError
+    from server.centers.federation import Federation
+    from server.centers.packed_grid import PackedGrid
     from server.curriculum import Coordinator, run_curriculum
-    from server.federation import Federation
-    from server.folder import RunFolder, alone_in
-    from server.narration import Narrator
-    from server.packed_grid import PackedGrid
+    from server.run.folder import RunFolder, alone_in
+    from server.run.narration import Narrator
 
     run = compose_run(shlex.split(str(context.run_config.get("overrides", ""))))
     check_run(run)

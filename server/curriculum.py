@@ -14,30 +14,32 @@ from omegaconf import OmegaConf
 from common.adapters.lora import frozen_weights
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
-from common.bank import AdapterBank, Entry
 from common.config.load import run_to_yaml
-from common.config.schema import Run, Step
+from common.config.run import Run
+from common.config.step import Step
 from common.errors import ConfigError
 from common.files import write_bytes
-from common.ledger import Ledger
-from common.machine import environment
-from common.model import AdaptedModel, parts_of, what_fits
-from common.orders import Order, State, Sums
+from common.model.adapted import AdaptedModel
+from common.model.state import parts_of, what_fits
+from common.protocol.declaration import made_from_seed
+from common.protocol.messages import Order, State, Sums
+from common.runtime.machine import environment
+from common.store.bank import AdapterBank, Entry
+from common.store.ledger import Ledger
 from common.tasks import build_task, merge_sums
-from common.travel import made_from_seed
-from server.enrolment import Enrolment, enrol
-from server.federation import Federation
-from server.folder import RunFolder
-from server.grid import fix_grid
-from server.narration import Narrator
-from server.newton import NewtonFit
-from server.probe import probe_output
-from server.quarantine import suspended
-from server.rounds import run_rounds
-from server.scoring import Scorer
-from server.sizes import released_sizes
-from server.strategy import AdapterStrategy
-from server.withdraw import centers_of, to_refit, withdrawn
+from server.centers.enrolment import Enrolment, enrol
+from server.centers.federation import Federation
+from server.centers.quarantine import suspended
+from server.evaluation.scoring import Scorer
+from server.learning.cuts import fix_grid
+from server.learning.exact import NewtonFit
+from server.learning.rounds import run_rounds
+from server.learning.strategy import AdapterStrategy
+from server.learning.withdraw import centers_of, to_refit, withdrawn
+from server.run.folder import RunFolder
+from server.run.narration import Narrator
+from server.run.probe import probe_output
+from server.sizes.sizes import released_sizes
 
 
 class Coordinator:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from common.cli import run_command
 from common.config.load import compose_run
-from common.offline import go_offline
+from common.runtime.cli import run_command
+from common.runtime.offline import go_offline
 
 EXAMPLES = """examples:
   python -m simulations run curriculum=quickstart
@@ -78,7 +78,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from server.report.console import summary_table
-    from simulations.run import simulate
+    from simulations.simulate import simulate
 
     folder = simulate(arguments.overrides)
     Console(width=max(Console().width, 100)).print(summary_table(json.loads(folder.results.read_text())))
@@ -86,7 +86,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _federation(arguments: argparse.Namespace) -> None:
-    from simulations.federation import demonstrate
+    from simulations.virtual.demo import demonstrate
 
     found = demonstrate(arguments.out.resolve(), say=lambda line: print(line, flush=True))
     print(f"{found.rounds} rounds, {found.round_s:.1f} s each, {found.overhead_s:.1f} s of it beside training")
@@ -100,10 +100,10 @@ def _federation(arguments: argparse.Namespace) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from simulations.compare import compare, comparison_table
-    from simulations.run import RUNS
+    from simulations.comparison.page import compare, comparison_table
     from simulations.studies import run_study
     from simulations.studies.page import console_table
+    from simulations.virtual.federate import RUNS
 
     run = compose_run(arguments.overrides)
     if run.study is not None:
@@ -119,7 +119,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:
-    from simulations.pretrain import pretrain
+    from simulations.pretraining.pretrain import pretrain
 
     card = pretrain(arguments.out, cases=arguments.cases, epochs=arguments.epochs, seed=arguments.seed, progress=print)
     print(card)
@@ -131,7 +131,7 @@ def _flower(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from server.report.console import summary_table
-    from simulations.flower import simulate_with_flower
+    from simulations.virtual.ray import simulate_with_flower
 
     folder = simulate_with_flower(arguments.overrides)
     Console(width=max(Console().width, 100)).print(summary_table(json.loads(folder.results.read_text())))
@@ -142,17 +142,17 @@ def _bench(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     if arguments.what == "sizes":
-        from simulations.bench_sizes import bench_sizes, sizes_table
+        from simulations.benchmarks.sizes import bench_sizes, sizes_table
 
         out = arguments.out or Path("runs/bench_sizes.json")
         tables = [sizes_table(bench_sizes(out, only=arguments.only, cpu=arguments.cpu))]
     elif arguments.what == "aggregation":
-        from simulations.bench_aggregation import aggregation_tables, bench_aggregation
+        from simulations.benchmarks.aggregation import aggregation_tables, bench_aggregation
 
         out = arguments.out or Path("runs/bench_aggregation.json")
         tables = list(aggregation_tables(bench_aggregation(out)))
     else:
-        from simulations.bench import bench, bench_tables
+        from simulations.benchmarks.rounds import bench, bench_tables
 
         out = arguments.out or Path("runs/bench.json")
         tables = list(bench_tables(bench(out)))
@@ -162,8 +162,8 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 def _dicom(arguments: argparse.Namespace) -> None:
-    from client.data.hecktor import find_cases
-    from simulations.dicom import export_cohort, export_tables
+    from client.data.hecktor.cases import find_cases
+    from simulations.phantom.dicom import export_cohort, export_tables
 
     cases = find_cases(arguments.root, center=arguments.center)
     count = export_cohort(cases, arguments.out)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from common.offline import go_offline
+from common.runtime.offline import go_offline
 
 go_offline()
 
@@ -28,7 +28,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cohort of four centers in the 2022 layout; read only, tests that change files make their own."""
-    from tests.small import SIZES, write_cohort
+    from tests.helpers.small import SIZES, write_cohort
 
     return write_cohort(tmp_path_factory.mktemp("cohort"), SIZES)
 
@@ -36,6 +36,6 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_centers(small_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The four centers' files."""
-    from tests.small import SIZES, write_centers
+    from tests.helpers.small import SIZES, write_centers
 
     return write_centers(tmp_path_factory.mktemp("centers"), small_root, SIZES)

@@ -17,25 +17,25 @@ ALLOWED = {
     "simulations": {"simulations", "client", "server", "common"},
 }
 FLOWER = {
-    "server/app.py", "server/federation.py", "server/rounds.py", "server/strategy.py", "server/secagg.py",
-    "client/app.py", "client/secagg.py", "common/wire.py", "common/secure_sum.py", "simulations/local_grid.py",
+    "server/app.py", "server/centers/federation.py", "server/learning/rounds.py", "server/learning/strategy.py",
+    "client/app.py", "common/protocol/wire.py", "simulations/virtual/local_grid.py",
     # A real deployment: Flower's tasks run our own code, its control API is ours alone, arrays travel packed.
-    "common/executor.py", "common/packing.py", "client/executor.py",
-    "server/executor.py", "server/packed_grid.py", "server/deploy/control.py",
+    "common/runtime/executor.py", "common/protocol/packing.py", "client/node/executor.py",
+    "server/deploy/executor.py", "server/centers/packed_grid.py", "server/deploy/control.py",
 }  # fmt: skip
 # Runs start the two apps: these build a Context or read Flower's version, and speak to no Grid.
 # Faults are built into messages on their way.
 FLOWER_EDGE = {
-    "simulations/run.py": {"flwr.app"},
-    "simulations/faults.py": {"flwr.app"},
+    "simulations/virtual/federate.py": {"flwr.app"},
+    "simulations/virtual/faults.py": {"flwr.app"},
     # A node that stopped signs itself off at the SuperLink; a bundle is built anew to see whether it is the release's.
-    "client/node.py": {
+    "client/node/node.py": {
         "flwr.proto.fleet_pb2",
         "flwr.supercore.interceptors",
         "flwr.supernode.fleet_http_client",
         "flwr.supernode.node_auth_http_interceptor",
     },
-    "common/reviewed.py": {"flwr.cli.build"},
+    "common/runtime/release.py": {"flwr.cli.build"},
 }
 OPENS_FILES = {"nibabel", "pydicom", "SimpleITK"}
 SOURCES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]

@@ -41,7 +41,7 @@ def test_it_holds_the_three_packages_and_their_configs_and_nothing_else(bundles)
     with zipfile.ZipFile(bundles[0]) as bundle:
         held = set(bundle.namelist())
     wanted = {path.relative_to(ROOT).as_posix() for top, name in SHIPPED for path in (ROOT / top).rglob(name)}
-    assert wanted > {"server/app.py", "client/app.py", "common/wire.py", "configs/config.yaml"}
+    assert wanted > {"server/app.py", "client/app.py", "common/protocol/wire.py", "configs/config.yaml"}
     assert held == wanted | MANIFEST
 
 

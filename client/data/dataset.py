@@ -1,4 +1,4 @@
-"""CaseSet: the prepared cases of one split and one step, in memory, as batches of `common.batch.Batch`."""
+"""CaseSet: the prepared cases of one split and one step, in memory, as batches of `common.data.batch.Batch`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from client.data.cache import VolumeCache
-from client.data.checks import load_usable
-from client.data.hecktor import Case
-from client.data.reports import report_text
-from client.data.transforms import random_window
-from client.data.volumes import Prepared, prepare
+from client.data.images.cache import VolumeCache
+from client.data.images.checks import load_usable
+from client.data.hecktor.cases import Case
+from client.data.hecktor.reports import report_text
+from client.data.images.transforms import random_window
+from client.data.images.volumes import Prepared, prepare
 from common.backbones.base import Features, Tokenizer
-from common.adapters.fitting import reached
-from common.batch import CT, EHR, PET, RECORD, VOLUMES, Batch, parse_mode
-from common.config.schema import Step
+from common.adapters.compatibility import reached
+from common.data.batch import CT, EHR, PET, RECORD, VOLUMES, Batch, parse_mode
+from common.config.step import Step
 from common.errors import ConfigError, UnknownName
-from common.findings import FINDINGS
-from common.linear import records_of
-from common.modes import drawable
-from common.records import encode_records
+from common.data.findings import FINDINGS
+from common.exact.step import records_of
+from common.data.modality_sets import drawable
+from common.data.records import encode_records
 from common.tasks import FINDINGS as FINDINGS_TARGET
 from common.tasks import withheld_fields
 

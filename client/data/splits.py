@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from client.data.hecktor import Case
-from common.config.schema import Split
+from client.data.hecktor.cases import Case
+from common.config.run import Split
 from common.errors import ConfigError
 
 PARTS = ("train", "validation", "test")

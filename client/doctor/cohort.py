@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from client.center import CenterConfig
-from client.data.hecktor import Case
+from client.center.config import CenterConfig
+from client.data.hecktor.cases import Case
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding
 from client.doctor.images import Examined
-from common.batch import CT, PET
+from common.data.batch import CT, PET
 
 LAYOUTS = {
     "2021": ("hecktor_nii", lambda path: path.parent.name == "hecktor_nii"),

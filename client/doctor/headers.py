@@ -8,7 +8,7 @@ from typing import Any
 
 import nibabel as nib
 
-from client.data.tables import patient_id
+from client.data.hecktor.tables import patient_id
 
 FIELDS = ("descrip", "aux_file", "db_name", "intent_name")
 TOOLS = re.compile(

@@ -1,4 +1,4 @@
-"""What one case's images say: readable, plausible, on grids that fit each other. Builds on `client.data.checks`."""
+"""What one case's images say: readable, plausible, on grids that fit each other (`client.data.images.checks`)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from client.data.checks import inspect
-from client.data.hecktor import LABEL, Case
-from client.data.nifti import Volume, read_volume
+from client.data.hecktor.cases import LABEL, Case
+from client.data.images.checks import inspect
+from client.data.images.nifti import Volume, read_volume
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding, from_sentence
 from client.doctor.headers import identifying_fields
-from common.batch import CT, PET
+from common.data.batch import CT, PET
 from common.errors import DataError
 
 STRUCTURES = {1: "GTVp", 2: "GTVn"}

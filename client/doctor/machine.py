@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from client.center import CenterConfig
+from client.center.config import CenterConfig
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding
-from common.machine import usable_cores
+from common.runtime.machine import usable_cores
 
 FULL_GB, TIGHT_GB = 1.0, 10.0
 RELEASED = 1_767_225_600  # 2026-01-01: no clock that is right shows an earlier time

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from client.center import CenterConfig, own_files
+from client.center.config import CenterConfig, own_files
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding
 from common.errors import FedgraftError
 
@@ -79,10 +79,10 @@ def measure(backbone: str, step: str, device: str, mixed_precision: bool) -> int
     import torch
 
     from common.backbones import load_backbone
-    from common.batch import EHR
     from common.config.load import from_json, step_from_json
-    from common.config.schema import BackboneSpec
-    from common.model import AdaptedModel
+    from common.config.run import BackboneSpec
+    from common.data.batch import EHR
+    from common.model.adapted import AdaptedModel
 
     spec = step_from_json(step)
     frozen = load_backbone(from_json(BackboneSpec, backbone)).to(device)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from client.center import CenterConfig
+from client.center.config import CenterConfig
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding
 from common.errors import ConfigError
 
@@ -23,7 +23,7 @@ AHEAD_S, BEHIND_S = 4.0, 300.0  # Flower refuses a node whose signed time is 5 s
 
 def check_network(config: CenterConfig) -> Iterator[Finding]:
     """Everything between this machine and the coordinator, and whether the node runs."""
-    from client.tools.health import probe
+    from client.commands.health import probe
 
     if not config.server:
         yield Finding(NOTE, "network", "No server is set: this is a center of a simulation.")
@@ -35,7 +35,7 @@ def check_network(config: CenterConfig) -> Iterator[Finding]:
 
 
 def _key(path: Path) -> Iterator[Finding]:
-    from client.tools.init import load_key
+    from client.commands.init import load_key
 
     try:
         load_key(path)

@@ -12,10 +12,10 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from client.data.hecktor import LABEL
-from client.data.nifti import Volume
+from client.data.hecktor.cases import LABEL
+from client.data.images.nifti import Volume
 from client.doctor.finding import SEVERITIES, Finding
-from common.batch import CT, PET
+from common.data.batch import CT, PET
 from common.files import write_bytes
 
 TEMPLATE = Path(__file__).with_name("page.html")

@@ -1,7 +1,7 @@
 """Adapter parts: what a step grafts onto the frozen backbone, and the only thing that travels.
 
 `build_part` turns a part's spec into a module; `lora` and `full` work inside the backbone's twin and are put there by
-`common.model`. Names and kinds are closed: an unknown one is refused with the options.
+`common.model.adapted`. Names and kinds are closed: an unknown one is refused with the options.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import nn
 
-from common.adapters.fitting import STYLES
+from common.adapters.compatibility import STYLES
 from common.backbones.base import Backbone, Level
-from common.design import Layout
 from common.errors import AdapterError, UnknownName
+from common.exact.columns import Layout
 
 Voxels = tuple[int, int, int]
 
@@ -85,7 +85,7 @@ def _join(spec: Any, around: Surroundings) -> nn.Module:
 
 
 def _linear(spec: Any, around: Surroundings) -> nn.Module:
-    from common.linear import Linear
+    from common.exact.step import Linear
 
     assert around.layout is not None  # the model lays out the columns before it builds the part
     return Linear(around.layout, around.outputs)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from common.config.schema import FullPart
+from common.config.adapter import FullPart
 from common.errors import AdapterError
 
 START_STD = 0.02  # of weights from scratch: ViT's truncated normal (timm, BERT)

@@ -3,7 +3,7 @@
 W' = W + (alpha / rank) B A with B = 0 at the start, so attaching changes no output bit; DoRA adds a magnitude per row
 that starts as the row norm of W. The backbone handed in must be a twin that owns its modules: peft replaces them.
 
-A part's aggregation rule may ask for more, also zero at the start (names in `common.adapters.factors`): Fed-SB trains
+A part's aggregation rule may ask for more, also zero at the start (names in `common.adapters.lowrank`): Fed-SB trains
 a middle matrix between frozen, seeded factors; FLoRA and FedEx keep what rank r cannot hold in a frozen low-rank side
 factor of the task. The side factor is added where the twin's layer reads its weight; the backbone's own never changes.
 """
@@ -21,9 +21,9 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from common.adapters.factors import FEDSB, MIDDLE, SIDE_A, SIDE_B, SIDE_SCALE, WITH_SIDE, B, lora_rule, matrix
+from common.adapters.lowrank import FEDSB, MIDDLE, SIDE_A, SIDE_B, SIDE_SCALE, WITH_SIDE, B, lora_rule, matrix
 from common.backbones.base import Backbone
-from common.config.schema import LoraPart
+from common.config.adapter import LoraPart
 from common.errors import AdapterError, UnknownName
 
 ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from common.backbones.base import Backbone
 from common.backbones.tokens import whole_patches
-from common.batch import CT
+from common.data.batch import CT
 from common.errors import AdapterError, UnknownName
 
 INITS = ("copy", "zero")

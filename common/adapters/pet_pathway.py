@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.adapters.decoder import full_resolution
-from common.batch import CT, PET
+from common.data.batch import CT, PET
 
 GROUPS = 8
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from common.backbones.base import Backbone, tensors_digest
-from common.config.schema import BackboneSpec
+from common.config.run import BackboneSpec
 from common.errors import BackboneError, UnknownName
 
 Config = TypeVar("Config")

@@ -116,7 +116,7 @@ class Backbone(nn.Module):
         """Features of a batch.
 
         Args:
-            inputs, present: as in `common.batch.Batch`.
+            inputs, present: as in `common.data.batch.Batch`.
             stems: patch embeddings by modality; each maps (B, 1, D, H, W) to tokens (B, d, h, w, token_dim), without
                 positions. A stem for CT takes the place of the backbone's own patch embedding (another resolution or
                 patch: any token grid works); others are for modalities that the backbone has never seen.

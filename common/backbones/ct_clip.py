@@ -22,7 +22,7 @@ from common.backbones.checkpoint import load_into, read_state
 from common.backbones.ctvit import Ctvit, CtvitConfig, Encoded
 from common.backbones.text import FolderTokenizer, MiniTokenizer, TextConfig, build_bert
 from common.backbones.tokens import callable_join, embed, joined, keep, presence
-from common.batch import CT, EHR
+from common.data.batch import CT, EHR
 from common.errors import BackboneError
 
 

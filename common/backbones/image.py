@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from common.backbones.base import Backbone, Features, Join
 from common.backbones.text import BagOfWords, HashTokenizer
 from common.backbones.tokens import Sequence, batched, callable_join, embed, keep, presence, sequences, whole_patches
-from common.batch import EHR
+from common.data.batch import EHR
 
 WORDS = 256
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from common.backbones.base import Backbone, Features, Join, Level, Text
-from common.batch import EHR
+from common.data.batch import EHR
 
 BUCKETS = 4096  # of which 0 is padding
 WIDTH = 128

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from common.backbones.base import Backbone, Features, Join, NativeView
 from common.backbones.text import HashTokenizer
 from common.backbones.tokens import batched, embed, keep, presence, sequences, whole_patches
-from common.batch import CT, EHR
+from common.data.batch import CT, EHR
 
 BUCKETS = 64
 DEPTH = 4

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.backbones.base import BESIDE, Join
-from common.batch import CT
+from common.data.batch import CT
 from common.errors import BackboneError
 
 

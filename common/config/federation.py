@@ -1,138 +1,211 @@
-"""What aggregation rules and LoRA parts can do together, and the ranges of their options, as finished sentences."""
+"""How updates become one: every aggregation rule's options, the guards, the compression."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-from common.adapters.factors import DORA_RULES, FEDSVD, LORA_RULES, RANKED, STACKED, WITH_SIDE, lora_rule
-from common.config.schema import FEDERATIONS
-
-EVERYONE = "*"  # among a step's centers: every center that can
-COORDINATE = frozenset({"bulyan", "median", "trimmed_mean"})
-SERVER_OPTIMIZERS = frozenset({"fedadagrad", "fedadam", "fedavgm", "fedyogi"})
-CONTROLLED = frozenset({"feddyn", "scaffold"})
-CHOOSES_WEIGHTS = frozenset({"centered_clip", "geometric_median", "krum", "mean", "multi_krum", "norm_clip"})
-"""Rules that end in one weighted combination of updates: the only ones that stacked products can be made with."""
-SUM_ONLY = frozenset({"mean", "feddyn", "scaffold"}) | SERVER_OPTIMIZERS
-"""Rules that never look at one update by itself: the only ones for secure sums."""
-NEEDS_BOTH_ENDS = CONTROLLED
-"""Rules for which a center keeps state in its vault."""
-BOUNDS: dict[str, tuple[int, int]] = {
-    "bulyan": (4, 3),
-    "centered_clip": (2, 1),
-    "geometric_median": (2, 1),
-    "krum": (2, 3),
-    "median": (2, 1),
-    "multi_krum": (2, 3),
-    "norm_clip": (2, 1),
-    "trimmed_mean": (2, 1),
-}
-"""Kind -> (a, b): the rule needs n >= a f + b updates."""
+from dataclasses import dataclass, field
 
 
-def least_updates(kind: str, faulty: int) -> int:
-    """The fewest updates with which a rule withstands ``faulty`` of them."""
-    times, plus = BOUNDS[kind]
-    return times * faulty + plus
+@dataclass
+class Guards:
+    """What the server asks of an update before it may be aggregated, and when it stops listening to a center."""
+
+    norm_factor: float = 5.0  # an update this many times the round's median norm is quarantined; 0 switches it off
+    norm_mads: float = 6.0  # ... unless it is within this many (scaled) median absolute deviations of the median
+    norm_cap: float | None = None  # a norm that no part of an update may exceed, whatever the others do
+    cases_factor: float = 100.0  # a center with this many times the others' median of cases is not enrolled; 0: off
+    strikes: int = 3  # quarantined updates after which a center is suspended until released; 0: never
+    validation: str = "pooled"  # pooled sums, or median of the centers' own values: no center alone chooses the round
 
 
-def clashes(federation: Any, parts: Mapping[str, Any]) -> list[str]:
-    """Why a federation's rule cannot work with the LoRA parts, one sentence each; empty where it can."""
-    return [
-        sentence
-        for name, spec in parts.items()
-        if spec.kind == "lora"
-        for sentence in _clash(federation.kind, name, lora_rule(spec), dora=spec.dora)
-    ]
+@dataclass
+class Compression:
+    """How adapters travel: as they are, or as rounded differences with error feedback, both ways."""
+
+    kind: str = "none"  # none, fp16, int8 (neighbors in groups share a scale) or topk (the largest share)
+    group: int = 64
+    share: float = 0.1
 
 
-def option_problems(federation: Any) -> Iterator[str]:
-    """Options of a federation out of their range."""
-    kind = getattr(federation, "kind", None)
-    if kind not in FEDERATIONS:
-        yield f"federation.kind is '{kind}'; it can be {', '.join(sorted(FEDERATIONS))}."
-        return
-    for option, (low, high, words) in _RANGES.items():
-        value = getattr(federation, option, None)
-        if value is not None and not low <= value <= high:
-            yield f"federation.{option} is {value}; it must be {words}."
+@dataclass
+class Federation:
+    """What every aggregation rule has."""
+
+    kind: str = ""
+    quorum: float = 0.7  # share of the step's centers that must reply, else the round is void
+    deadline_s: float = 3600.0
+    at_least: int = 0  # centers to wait for where a step asks "*"; 0: those that are there once no more come
+    proximal: float = 0.0  # FedProx: the pull mu of local training towards the round's start
+    local: list[str] = field(default_factory=list)  # FedBN: patterns of tensor names that stay at each center
+    sum_only: bool = False  # promise never to look at one update by itself: what secure sums need; checked by the rules
+    personal: float | None = None  # Ditto: each center keeps a model of its own, pulled this much to the common one
+    guards: Guards = field(default_factory=Guards)
+    compression: Compression = field(default_factory=Compression)
 
 
-def center_problems(federation: Any, centers: Sequence[str], *, rounds: int) -> Iterator[str]:
-    """Fewer centers than a robust rule needs, where the step names them and trains."""
-    kind, named = federation.kind, len(set(centers))
-    if kind not in BOUNDS or EVERYONE in centers or not rounds or federation.faulty < 0:
-        return
-    (times, plus), least = BOUNDS[kind], least_updates(kind, federation.faulty)
-    if named < least:
-        yield (
-            f"federation {kind} withstands {federation.faulty} faulty centers among at least {times} x "
-            f"{federation.faulty} + {plus} = {least}, but the step names {named}, so every round would be void; "
-            f"{_way_out(kind, named)}."
-        )
+@dataclass
+class WeightedFederation(Federation):
+    """A rule in which a center's registered training cases count."""
+
+    weighting: str = "sqrt"  # n, sqrt (of n: MDA alone holds 38 % of HECKTOR) or uniform
 
 
-def _way_out(kind: str, named: int) -> str:
-    """What to do with so few centers."""
-    times, plus = BOUNDS[kind]
-    most = (named - plus) // times
-    lower = f"lower federation.faulty to {most}" if most > 0 else ""
-    others = sorted(other for other in BOUNDS if kind != other and least_updates(other, 1) <= named)
-    fits = (
-        [] if lower else [f"use {' or '.join(others)} with federation.faulty=1"] if others else ["use federation=mean"]
-    )
-    return ", or ".join(["name more centers", *([lower] if lower else []), *fits])
+@dataclass
+class MeanFederation(WeightedFederation):
+    """Weighted mean of the centers' parameters, part by part over the centers that trained the part."""
+
+    kind: str = "mean"
 
 
-def part_problems(name: str, spec: Any) -> Iterator[str]:
-    """Options of a LoRA part that its rule cannot have."""
-    rule = lora_rule(spec)
-    if rule not in LORA_RULES:
-        yield f"part '{name}' has rule '{rule}'; it can be {', '.join(LORA_RULES)}."
-    elif spec.dora and rule not in DORA_RULES:
-        yield (
-            f"part '{name}' is DoRA, whose row norms make rule '{rule}' inexact without saying so; use flora (exact) "
-            "or fedit (reported)."
-        )
-    if rule in WITH_SIDE and spec.side_rank < 1:
-        yield f"part '{name}' has side_rank {spec.side_rank}; rule '{rule}' needs 1 or more."
-    if spec.ranks and rule not in RANKED:
-        yield (
-            f"part '{name}' gives {', '.join(sorted(spec.ranks))} a rank of their own, which rule {rule} cannot "
-            f"average; use {' or '.join(sorted(RANKED))}."
-        )
-    for center, rank in sorted(spec.ranks.items()):
-        if not 1 <= rank <= spec.rank:
-            yield f"part '{name}' gives {center} rank {rank}; it can be 1 to the part's own rank, {spec.rank}."
-    if rule == FEDSVD and spec.refresh_every < 1:
-        yield f"part '{name}' has refresh_every {spec.refresh_every}; use 1 or more."
+@dataclass
+class FedAvgMFederation(WeightedFederation):
+    """The mean's step with momentum on the server."""
+
+    kind: str = "fedavgm"
+    learning_rate: float = 1.0
+    momentum: float = 0.9
 
 
-def _clash(kind: str, part: str, rule: str, *, dora: bool) -> Iterator[str]:
-    if rule in STACKED and kind not in CHOOSES_WEIGHTS:
-        yield (
-            f"Part '{part}' is aggregated by products of factors (rule {rule}), federation {kind} works on single "
-            f"tensors; use rolora for the part, or one of {', '.join(sorted(CHOOSES_WEIGHTS))}."
-        )
-    if rule == FEDSVD and kind in CONTROLLED:
-        yield (
-            f"Part '{part}' gets a new basis each round (rule fedsvd), which what centers keep for {kind} does not "
-            "follow; use ffa or rolora for the part."
-        )
+@dataclass
+class AdaptiveFederation(WeightedFederation):
+    """The mean's step, scaled per coordinate on the server."""
+
+    learning_rate: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3  # adaptivity: what the root of the second moment starts at and is added to it
 
 
-_SHARE, _POSITIVE = (0.0, 1.0 - 1e-12, "in [0, 1)"), (1e-12, float("inf"), "positive")
-_RANGES: dict[str, tuple[float, float, str]] = {
-    "learning_rate": _POSITIVE,
-    "alpha": _POSITIVE,
-    "tau": _POSITIVE,
-    "bound": _POSITIVE,
-    "momentum": _SHARE,
-    "beta1": _SHARE,
-    "beta2": _SHARE,
-    "smoothing": _SHARE,
-    "faulty": (0, float("inf"), "0 or more"),
-    "keep": (1, float("inf"), "1 or more"),
-    "iterations": (1, float("inf"), "1 or more"),
+@dataclass
+class FedAdamFederation(AdaptiveFederation):
+    kind: str = "fedadam"
+
+
+@dataclass
+class FedYogiFederation(AdaptiveFederation):
+    kind: str = "fedyogi"
+
+
+@dataclass
+class FedAdagradFederation(WeightedFederation):
+    """As FedAdam, with a second moment that never forgets."""
+
+    kind: str = "fedadagrad"
+    learning_rate: float = 0.01
+    beta1: float = 0.0
+    tau: float = 1e-3
+
+
+@dataclass
+class ScaffoldFederation(WeightedFederation):
+    """Control variates against client drift: twice the bytes, and state at both ends."""
+
+    kind: str = "scaffold"
+    learning_rate: float = 1.0
+
+
+@dataclass
+class FedDynFederation(WeightedFederation):
+    """Dynamic regularisation against client drift, with state at both ends."""
+
+    kind: str = "feddyn"
+    alpha: float = 0.1
+
+
+@dataclass
+class MedianFederation(Federation):
+    """Median of each coordinate: every center one voice."""
+
+    kind: str = "median"
+    faulty: int = 2  # centers that may send anything; too few centers for it are refused
+
+
+@dataclass
+class TrimmedMeanFederation(Federation):
+    """Mean of each coordinate without its ``faulty`` smallest and largest values."""
+
+    kind: str = "trimmed_mean"
+    faulty: int = 2
+
+
+@dataclass
+class GeometricMedianFederation(WeightedFederation):
+    """The point with the least summed distance to the updates (RFA)."""
+
+    kind: str = "geometric_median"
+    faulty: int = 2
+    smoothing: float = 1e-6  # of the median distance: below it an update counts as being there
+
+
+@dataclass
+class NormClipFederation(WeightedFederation):
+    """Mean of updates that are shortened to a common length."""
+
+    kind: str = "norm_clip"
+    faulty: int = 2
+    bound: float | None = None  # length of an update; null: the median of the round's lengths
+
+
+@dataclass
+class CenteredClipFederation(WeightedFederation):
+    """Mean of updates whose distance from the running center is shortened, repeated."""
+
+    kind: str = "centered_clip"
+    faulty: int = 2
+    bound: float | None = None  # distance; null: the median of the distances, in every iteration
+    iterations: int = 3
+
+
+@dataclass
+class KrumFederation(Federation):
+    """The one update that is nearest to its neighbors. Costs about half an update where nobody attacks."""
+
+    kind: str = "krum"
+    faulty: int = 2
+
+
+@dataclass
+class MultiKrumFederation(Federation):
+    """Mean of the updates that are nearest to their neighbors."""
+
+    kind: str = "multi_krum"
+    faulty: int = 2
+    keep: int | None = None  # how many; null: all but ``faulty``
+
+
+@dataclass
+class BulyanFederation(Federation):
+    """Multi-Krum's selection, then a trimmed mean around the median of each coordinate."""
+
+    kind: str = "bulyan"
+    faulty: int = 1
+
+
+@dataclass
+class NewtonFederation(Federation):
+    """Exact: centers send sums of gradients and Hessians, the fit equals that of pooled cases (a Cox model's risk sets
+    stay within centers). For steps whose only part is linear; ``rounds`` is the most that the search may take."""
+
+    kind: str = "newton"
+    objective: str = ""  # empty: the task's own (cox, hazard or logistic); ridge: least squares, in one round
+    penalty: float = 10.0  # of penalty / 2 * |weight|^2 beside the summed loss, on standardised columns
+    keep_sums: bool = True  # false: a center's own ridge sums are forgotten once added; it cannot be subtracted later
+
+
+FEDERATIONS: dict[str, type] = {
+    "bulyan": BulyanFederation,
+    "centered_clip": CenteredClipFederation,
+    "fedadagrad": FedAdagradFederation,
+    "fedadam": FedAdamFederation,
+    "fedavgm": FedAvgMFederation,
+    "feddyn": FedDynFederation,
+    "fedyogi": FedYogiFederation,
+    "geometric_median": GeometricMedianFederation,
+    "krum": KrumFederation,
+    "mean": MeanFederation,
+    "median": MedianFederation,
+    "multi_krum": MultiKrumFederation,
+    "newton": NewtonFederation,
+    "norm_clip": NormClipFederation,
+    "scaffold": ScaffoldFederation,
+    "trimmed_mean": TrimmedMeanFederation,
 }

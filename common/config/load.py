@@ -21,23 +21,14 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from common.config.schema import (
-    FEDERATIONS,
-    METHODS,
-    PARTS,
-    STUDIES,
-    TASKS,
-    Adapter,
-    BackboneSpec,
-    Data,
-    Fault,
-    Run,
-    Runtime,
-    Selection,
-    Step,
-    Training,
-    View,
-)
+from common.config.adapter import PARTS, Adapter
+from common.config.federation import FEDERATIONS
+from common.config.run import BackboneSpec, Data, Fault, Run, Runtime
+from common.config.step import METHODS, Selection, Step
+from common.config.studies import STUDIES
+from common.config.task import TASKS
+from common.config.training import Training
+from common.config.view import View
 from common.errors import ConfigError, UnknownName
 
 REGION = "head_neck"  # HECKTOR's: steps on another one are not replaced by a cohort that stands in for it

@@ -6,20 +6,16 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from math import prod
 
-from common.adapters.factors import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
-from common.adapters.fitting import misfits
-from common.batch import MODALITIES, VOLUMES, parse_mode
-from common.config.federation import SUM_ONLY, center_problems, clashes, option_problems, part_problems
-from common.config.schema import (
-    FAULTS,
-    LinearPart,
-    LoraPart,
-    Run,
-    Step,
-)
+from common.adapters.compatibility import misfits
+from common.adapters.lowrank import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
+from common.config.adapter import LinearPart, LoraPart
+from common.config.compatibility import SUM_ONLY, center_problems, clashes, option_problems, part_problems
+from common.config.run import FAULTS, Run
+from common.config.step import Step
+from common.data.batch import MODALITIES, VOLUMES, parse_mode
+from common.data.records import MODEL_VARIABLES
 from common.errors import ConfigError
-from common.linear import objective_name
-from common.records import MODEL_VARIABLES
+from common.exact.step import objective_name
 
 DATA_KINDS = ("folder", "phantom")
 CROPS = ("center", "head_neck", "none")

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from common.data.records import withheld_for
 from common.errors import UnknownName
-from common.records import withheld_for
 from common.tasks.base import Observation, Sums, Task, merge_sums, pooled_metrics
 
 __all__ = [

@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor, nn
 
-from common.batch import Batch
-from common.orders import Sums
+from common.data.batch import Batch
+from common.protocol.messages import Sums
 
 Observation = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]

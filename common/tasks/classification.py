@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.batch import Batch
-from common.config.schema import ClassificationTask
+from common.config.task import ClassificationTask
+from common.data.batch import Batch
 from common.errors import ConfigError, UnknownName
 from common.metrics import (
     CALIBRATION_BINS,
@@ -29,7 +29,7 @@ from common.metrics import (
     reliability_sums,
     score_bins,
 )
-from common.orders import Sums
+from common.protocol.messages import Sums
 from common.tasks.base import Observation, Shapes, column, to_numpy
 
 LABELS = "labels"

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.batch import Batch
-from common.config.schema import PrognosisTask
+from common.config.task import PrognosisTask
+from common.data.batch import Batch
 from common.errors import UnknownName
 from common.metrics import (
     CALIBRATION_BINS,
@@ -37,7 +37,7 @@ from common.metrics import (
     uno_sums,
 )
 from common.metrics.survival import grid_index, survival_at, weights_at
-from common.orders import Sums
+from common.protocol.messages import Sums
 from common.tasks.base import Observation, Shapes, column, to_numpy
 from common.tasks.cox import cox_nll
 

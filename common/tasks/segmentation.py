@@ -9,10 +9,10 @@ import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
-from common.batch import Batch
-from common.config.schema import SegmentationTask
+from common.config.task import SegmentationTask
+from common.data.batch import Batch
 from common.metrics import dsc_agg, mean_defined
-from common.orders import Sums
+from common.protocol.messages import Sums
 from common.tasks.base import Observation, Shapes, column, to_numpy
 
 MASK, VOXEL_MM3, OUTSIDE_MM3 = "mask", "voxel_mm3", "outside_mm3"

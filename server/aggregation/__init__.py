@@ -24,30 +24,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from common.config.federation import clashes
+from common.config.compatibility import clashes
 from common.errors import AdapterError, UnknownName
-from common.orders import State
-from server.aggregation import control, lora, robust, server_opt
+from common.protocol.messages import State
+from server.aggregation import drift, lowrank, optimizers, robust
 from server.aggregation.mean import WEIGHTINGS, average
-from server.aggregation.updates import Aggregated, Setting, Update, canonical, restricted
+from server.aggregation.types import Aggregated, Setting, Update, canonical, restricted
 
 Rule = Callable[[Sequence[Update], State, State, Setting], Aggregated]
 
 RULES: dict[str, Rule] = {
     "bulyan": robust.bulyan,
     "centered_clip": robust.centered_clip,
-    "fedadagrad": server_opt.adaptive,
-    "fedadam": server_opt.adaptive,
-    "fedavgm": server_opt.fedavgm,
-    "feddyn": control.feddyn,
-    "fedyogi": server_opt.adaptive,
+    "fedadagrad": optimizers.adaptive,
+    "fedadam": optimizers.adaptive,
+    "fedavgm": optimizers.fedavgm,
+    "feddyn": drift.feddyn,
+    "fedyogi": optimizers.adaptive,
     "geometric_median": robust.geometric_median,
     "krum": robust.krum,
     "mean": average,
     "median": robust.median,
     "multi_krum": robust.multi_krum,
     "norm_clip": robust.norm_clip,
-    "scaffold": control.scaffold,
+    "scaffold": drift.scaffold,
     "trimmed_mean": robust.trimmed_mean,
 }
 
@@ -67,7 +67,7 @@ def aggregate(updates: Sequence[Update], start: State, memory: State, setting: S
         raise AdapterError(" ".join(problems))
     ordered = [restricted(update, start, setting) for update in canonical(updates)]
     done = RULES[kind](ordered, start, memory, setting)
-    state, kept = lora.refresh(done.state, done.memory, setting)
+    state, kept = lowrank.refresh(done.state, done.memory, setting)
     return replace(done, state=state, memory=kept)
 
 

@@ -1,8 +1,8 @@
 """Weighted mean of adapter states, part by part over the centers that trained the part.
 
 FedAvg (McMahan et al. 2017): sum_i w_i x_i / sum_i w_i per tensor. Exact for everything that is linear in one trained
-tensor; for LoRA's products see `server.aggregation.lora`. Sum-only: it never needs to see one update by itself. Costs
-one float64 copy of the state, whatever the number of updates.
+tensor; for LoRA's products see `server.aggregation.lowrank`. Sum-only: it never needs to see one update by itself.
+Costs one float64 copy of the state, whatever the number of updates.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from common.adapters.factors import STACKED, lora_rule
+from common.adapters.lowrank import STACKED, lora_rule
 from common.errors import AdapterError
-from common.orders import State
-from server.aggregation import lora
-from server.aggregation.updates import Aggregated, Setting, Update, canonical, check_shape, in_order
+from common.protocol.messages import State
+from server.aggregation import lowrank
+from server.aggregation.types import Aggregated, Setting, Update, canonical, check_shape, in_order
 
 WEIGHTINGS = {
     "n": float,
@@ -44,9 +44,9 @@ def average(updates: Iterable[Update], start: State, memory: State, setting: Set
 
 def combine(updates: Sequence[Update], start: State, setting: Setting, *, memory: State) -> Aggregated:
     """The weighted combination that the mean and every rule that only chooses weights end with."""
-    averaged = means(updates, start=start, skip=lora.stacked_names(start, setting))
+    averaged = means(updates, start=start, skip=lowrank.stacked_names(start, setting))
     state = {**start, **{name: _as(start[name], value) for name, value in averaged.items()}}
-    made = lora.merge(updates, state, start, setting)
+    made = lowrank.merge(updates, state, start, setting)
     return Aggregated({**state, **made.state}, dict(memory), made.report, made.notes)
 
 

@@ -31,13 +31,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.adapters.factors import pairs_of
-from common.config.federation import BOUNDS, least_updates
+from common.adapters.lowrank import pairs_of
+from common.config.compatibility import BOUNDS, least_updates
 from common.errors import TooFewUpdates
-from common.orders import State
-from server.aggregation import lora
+from common.protocol.messages import State
+from server.aggregation import factors
 from server.aggregation.mean import combine
-from server.aggregation.updates import Aggregated, Setting, Update, canonical, check_shape, groups
+from server.aggregation.types import Aggregated, Setting, Update, canonical, check_shape, groups
 
 CHUNK = 1 << 16  # coordinates at a time: what a core's cache holds
 
@@ -210,9 +210,9 @@ def gram(updates: Sequence[Update], start: State, names: Sequence[str], setting:
     wanted = set(names)
     total = torch.zeros((len(updates), len(updates)), dtype=torch.float64)
     for pair in pairs_of(start, setting.parts):
-        own = wanted & set(lora.effective_names(pair))
+        own = wanted & set(factors.effective_names(pair))
         if own:
-            total += lora.effective_gram(pair, [{n: u.state[n] for n in own} for u in updates], start)
+            total += factors.effective_gram(pair, [{n: u.state[n] for n in own} for u in updates], start)
             wanted -= own
     for name in (name for name in names if name in wanted):
         flat = [update.state[name].reshape(-1) for update in updates]

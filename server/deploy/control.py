@@ -29,7 +29,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from common.errors import FedgraftError
-from common.reviewed import release_files
+from common.runtime.release import release_files
 
 
 class LinkUnreachable(FedgraftError):

@@ -14,14 +14,14 @@ from typing import Any
 
 from common.config.load import compose_run
 from common.config.rules import check_run
-from common.config.schema import Run
+from common.config.run import Run
 from common.errors import RoundFailed
-from common.ledger import Ledger
+from common.store.ledger import Ledger
 from server.deploy.control import LinkUnreachable, RunState, control
-from server.deploy.place import Deployment
-from server.finish import verify_in_fresh_process, write_outputs
-from server.folder import RunFolder
-from server.narration import Narrator
+from server.deploy.folder import Deployment
+from server.run.finish import verify_in_fresh_process, write_outputs
+from server.run.folder import RunFolder
+from server.run.narration import Narrator
 
 POLL_S = 1.0
 PATIENCE_S = 180.0  # for a SuperLink that is starting again

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import FedgraftError
-from common.ledger import Ledger
+from common.store.ledger import Ledger
 from server.deploy.certificates import days_left
-from server.deploy.place import Deployment
-from server.folder import RunFolder
+from server.deploy.folder import Deployment
+from server.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.errors import LedgerError
-from server.evaluation import POOLED, Column, final_scores
+from server.evaluation.matrix import POOLED, Column, final_scores
 from server.report.charts import (
     MONTH,
     Estimate,

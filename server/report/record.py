@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.errors import LedgerError
-from server.evaluation import columns
+from server.evaluation.matrix import columns
 from server.report.traffic import traffic
 
 Event = Mapping[str, Any]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import LedgerError
-from server.evaluation import columns
+from server.evaluation.matrix import columns
 from server.report import figures, story, tables
 from server.report.record import Event, RunRecord, join_runs, read_run
 from server.report.tables import Arm, Comparison

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import LedgerError
-from server.evaluation import summary
+from server.evaluation.matrix import summary
 from server.report.record import Event, RunRecord, read_run
 
 FORMAT = 1

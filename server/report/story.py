@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from server.evaluation import POOLED, columns, final_scores, summary
+from server.evaluation.matrix import POOLED, columns, final_scores, summary
 from server.report.figures import traffic_per_reply
 from server.report.record import RunRecord, StepRecord
 from server.report.tables import Arm, exact, why_missing

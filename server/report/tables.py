@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.evaluation import (
+from server.evaluation.matrix import (
     LOWER_IS_BETTER,
     POOLED,
     START,

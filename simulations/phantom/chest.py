@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.findings import FINDINGS
+from common.data.findings import FINDINGS
 from simulations.phantom.reports import Person, draw_person, write_report
 from simulations.phantom.shapes import Axes, Blob, Grid, Volume, Waves, box_of, cut, occupancy, paint, radii_of
 

@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from common.data.findings import FINDINGS
 from common.errors import DataError
-from common.findings import FINDINGS
 from simulations.phantom import anatomy, centers, hecktor, lesions, records, reports
 from simulations.phantom import chest as chest_module
 from simulations.phantom.centers import CENTERS, CenterSpec, center_sizes

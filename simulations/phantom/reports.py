@@ -57,7 +57,7 @@ PHRASES: dict[str, tuple[tuple[str, ...], str]] = {
 }
 NEGATED = ("No {}.", "{} is not present.", "There is no {}.")
 NORMAL = ("The chest is normal.", "No finding.")
-# The same words as `client.data.reports` writes for a clinical record; one of each pair.
+# The same words as `client.data.hecktor.reports` writes for a clinical record; one of each pair.
 HISTORY = (
     ("No tobacco use.", "Tobacco use."),
     ("No alcohol use.", "Alcohol use."),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from common.config.schema import Run
+from common.config.run import Run
 from common.errors import UnknownName
 from simulations.studies import (
     aggregation,

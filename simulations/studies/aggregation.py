@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from common.config.schema import Run
+from common.config.run import Run
 from common.tasks import build_task
-from simulations.run import RUNS
 from simulations.studies.page import Page, Table
 from simulations.studies.trials import Result, Trial, mean_of, run_trials, score_row
+from simulations.virtual.federate import RUNS
 
 MEAN, UNTRAINED = "mean, √n", "untrained"
 FEDERATION = "federation@steps.{step}.federation={kind}"

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from common.config.schema import Fault, Run
+from common.config.run import Fault, Run
 from common.tasks import build_task
-from simulations.run import RUNS
 from simulations.studies.aggregation import METRICS, SHOWN
 from simulations.studies.page import Page, Picture, Table
 from simulations.studies.trials import Result, Scored, Trial, run_trials, score_row
+from simulations.virtual.federate import RUNS
 
 MEAN, GUARDED, HOSTILE, UNTRAINED = "mean, undefended", "mean behind guards", "profile hostile", "untrained"
 KEPT, CLEAN_COST = 0.97, 0.005

@@ -17,19 +17,20 @@ import torch
 
 from common.config.load import compose_run
 from common.config.rules import check_run
-from common.config.schema import Run, Step
+from common.config.run import Run
+from common.config.step import Step
 from common.errors import ConfigError, UnknownName
-from common.ledger import Ledger
 from common.metrics import ranked_pairs
+from common.store.ledger import Ledger
+from server.centers.federation import Federation
 from server.curriculum import Coordinator, run_curriculum
-from server.federation import Federation
-from server.narration import Narrator
-from simulations.centers import data_roots, write_centers
-from simulations.exact import EXACT
-from simulations.local_grid import LocalGrid
-from simulations.paired import Patient, difference_of, patients_of, value_of_patients
-from simulations.run import RUNS, worker_count
-from simulations.study import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Cell, Comparing, Job, run_job
+from server.run.narration import Narrator
+from simulations.comparison.arms import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Cell, Comparing, Job, run_job
+from simulations.comparison.exact_arm import EXACT
+from simulations.comparison.paired import Patient, difference_of, patients_of, value_of_patients
+from simulations.virtual.centers import data_roots, write_centers
+from simulations.virtual.federate import RUNS, worker_count
+from simulations.virtual.local_grid import LocalGrid
 
 Extra = Callable[[Comparing, Cell, str], None]
 ARMS = (FEDERATED, CENTRALIZED, LOCAL, EXACT, RANDOM, UNTRAINED)

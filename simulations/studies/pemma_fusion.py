@@ -12,17 +12,18 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from client.predict import predict
+from client.training.prediction import predict
 from common.backbones import backbone_digest, load_backbone
-from common.bank import AdapterBank
-from common.batch import CT, PET
 from common.config.load import compose_run
-from common.config.schema import Run
-from common.ledger import Ledger
-from common.model import AdaptedModel
-from simulations.baselines import baseline_order
-from simulations.paired import Patient, patients_of
-from simulations.patients import Observed, open_centers
+from common.config.run import Run
+from common.data.batch import CT, PET
+from common.model.adapted import AdaptedModel
+from common.store.bank import AdapterBank
+from common.store.ledger import Ledger
+from simulations.comparison.arms import FEDERATED, Cell, Comparing, write_records
+from simulations.comparison.baselines import baseline_order
+from simulations.comparison.paired import Patient, patients_of
+from simulations.comparison.patients import Observed, open_centers
 from simulations.studies.cells import (
     arms_left_out,
     bytes_up,
@@ -35,7 +36,6 @@ from simulations.studies.cells import (
     score,
 )
 from simulations.studies.page import Page, Table, Value
-from simulations.study import FEDERATED, Cell, Comparing, write_records
 
 MODES = ("CT", "PET", "CT+PET")
 KINDS = {"lora": "LoRA", "dora": "DoRA"}

@@ -21,29 +21,32 @@ import numpy as np
 import pandas as pd
 import torch
 
-from client.center import Center
-from client.data.hecktor import Case
+from client.center.center import Center
+from client.data.hecktor.cases import Case
 from client.data.splits import split_cases
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
-from common.batch import CT, EHR
+from common.config.adapter import Adapter, FusionPart, MlpPart
 from common.config.load import compose_run
-from common.config.schema import Adapter, FusionPart, MlpPart, PhantomPrognosisStudy, Run, Selection, Split, Step
-from common.design import Layout, LinearModel, Rows, plain_rows
+from common.config.run import Run, Split
+from common.config.step import Selection, Step
+from common.config.studies import PhantomPrognosisStudy
+from common.data.batch import CT, EHR
+from common.data.records import encode_records, record_layout
+from common.exact.columns import Layout, LinearModel, Rows, plain_rows
 from common.files import write_json
 from common.metrics import bootstrap_concordance, bootstrap_weights
-from common.model import AdaptedModel
-from common.orders import Order
-from common.records import encode_records, record_layout
+from common.model.adapted import AdaptedModel
+from common.protocol.messages import Order
 from common.tasks import Observation
-from server.folder import RunFolder
-from simulations.baselines import baseline_order, train_pooled
-from simulations.centers import data_roots, write_centers
-from simulations.exact import fit_chosen
-from simulations.features import Encoded, FeatureCenter, FeatureTable, feature_table, federated
-from simulations.patients import open_centers
-from simulations.run import RUNS, worker_count
+from server.run.folder import RunFolder
+from simulations.comparison.baselines import baseline_order, train_pooled
+from simulations.comparison.exact_arm import fit_chosen
+from simulations.comparison.patients import open_centers
 from simulations.studies.page import Page, Picture, Table
+from simulations.virtual.centers import data_roots, write_centers
+from simulations.virtual.features import Encoded, FeatureCenter, FeatureTable, feature_table, federated
+from simulations.virtual.federate import RUNS, worker_count
 
 FEDERATED, CENTRALIZED, LOCAL, RANDOM = "federated", "centralized", "local only", "random backbone"
 ARMS = (FEDERATED, CENTRALIZED, LOCAL)
@@ -254,7 +257,7 @@ def _backbone(run: Run, random: bool) -> Backbone:
 
 @lru_cache(maxsize=2)
 def _loaded(spec: str) -> Backbone:
-    from common.config.schema import BackboneSpec
+    from common.config.run import BackboneSpec
 
     return load_backbone(BackboneSpec(**json.loads(spec)))
 

@@ -12,18 +12,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from client.data.cache import VolumeCache
 from client.data.dataset import CaseSet
-from client.data.hecktor import Case, find_cases
+from client.data.hecktor.cases import Case, find_cases
+from client.data.images.cache import VolumeCache
 from common.backbones import load_backbone
-from common.batch import CT, PET
-from common.config.schema import PrognosisTask, Run, Step, Sts7PrognosisStudy
-from common.design import Layout, Rows
+from common.config.run import Run
+from common.config.step import Step
+from common.config.studies import Sts7PrognosisStudy
+from common.config.task import PrognosisTask
+from common.data.batch import CT, PET
+from common.data.records import MODEL_VARIABLES, encode_records, record_layout
 from common.errors import DataError, UnknownName
-from common.records import MODEL_VARIABLES, encode_records, record_layout
+from common.exact.columns import Layout, Rows
 from simulations.studies.page import Page
 from simulations.studies.survival_table import add_inputs, check_cohort, cohort_table, lead
-from simulations.survival import Cohort
+from simulations.survival.cohort import Cohort
 
 RECORDS = "records"
 AT_ONCE = 4  # cases encoded together

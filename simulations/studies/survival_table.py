@@ -12,33 +12,23 @@ from pathlib import Path
 
 import numpy as np
 
-from client.data.hecktor import Case
-from client.data.mapping import TableMapping, load_mapping
-from client.data.tables import Rows as TableRows
-from client.data.tables import read_table
-from common.config.schema import CoxStudy, Run, SurvivalTableStudy
-from common.design import Layout, Rows
+from client.data.hecktor.cases import Case
+from client.data.hecktor.mapping import TableMapping, load_mapping
+from client.data.hecktor.tables import Rows as TableRows
+from client.data.hecktor.tables import read_table
+from common.config.run import Run
+from common.config.studies import CoxStudy, SurvivalTableStudy
+from common.data.records import MODEL_VARIABLES, encode_records, record_layout
 from common.errors import ConfigError, DataError, UnknownName
-from common.records import MODEL_VARIABLES, encode_records, record_layout
+from common.exact.columns import Layout, Rows
 from server.report.charts import MONTH
-from simulations.held_out import held_out
 from simulations.studies.forest import Interval, forest
 from simulations.studies.page import Page, Picture, Table
 from simulations.studies.risk_pictures import risk_pictures
-from simulations.survival import (
-    ARMS,
-    POOLED,
-    Bootstrap,
-    Cohort,
-    Estimate,
-    Fold,
-    Learning,
-    Pairs,
-    evaluate,
-    fit,
-    pooled_fit,
-    task_of,
-)
+from simulations.survival.arms import ARMS, fit, pooled_fit
+from simulations.survival.cohort import Cohort, Fold, Learning
+from simulations.survival.evaluation import POOLED, Bootstrap, Estimate, Pairs, evaluate, task_of
+from simulations.survival.out_of_fold import held_out
 
 FEDERATED, LEFT_OUT, LOCAL, CENTRALIZED = "federated Newton", "leave one center out", "local only", "pooled"
 FEDERATIONS = (FEDERATED, "FedAvg", "FedAdam")
@@ -126,7 +116,7 @@ def cohort_of(cases: Mapping[str, list[Case]], layout: Layout) -> Cohort:
 
 
 def _chosen(variables: Sequence[str], mapping: TableMapping) -> list[str]:
-    """The named variables, or all that the mapping has; a treatment counts as chemotherapy (`common.records`)."""
+    """The named variables, or all that the mapping has; a treatment counts as chemotherapy (`common.data.records`)."""
     wanted = list(variables) or [n for n in mapping.variables if n in (*MODEL_VARIABLES, "treatment")]
     if not wanted:
         raise DataError(

@@ -24,21 +24,22 @@ import torch
 
 from common.config.load import compose_run
 from common.config.rules import check_run
-from common.config.schema import Fault, Run, Step
+from common.config.run import Fault, Run
+from common.config.step import Step
 from common.errors import RoundFailed
 from common.files import write_json
-from common.ledger import Ledger
-from common.orders import State
+from common.protocol.messages import State
+from common.store.ledger import Ledger
+from server.centers.enrolment import enrol
+from server.centers.federation import Federation
 from server.curriculum import Coordinator, starting_state, train_step
-from server.enrolment import enrol
-from server.federation import Federation
-from server.folder import RunFolder
-from server.narration import Narrator
-from simulations.centers import data_roots, write_centers
-from simulations.faults import FaultyGrid
-from simulations.paired import Patient, difference_of, value_of_patients
-from simulations.patients import observe, open_centers
-from simulations.run import worker_count
+from server.run.folder import RunFolder
+from server.run.narration import Narrator
+from simulations.comparison.paired import Patient, difference_of, value_of_patients
+from simulations.comparison.patients import observe, open_centers
+from simulations.virtual.centers import data_roots, write_centers
+from simulations.virtual.faults import FaultyGrid
+from simulations.virtual.federate import worker_count
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from common.config.schema import Run
+from common.config.run import Run
+from simulations.comparison.arms import CENTRALIZED, FEDERATED, Comparing
 from simulations.studies.cells import (
     arms_left_out,
     comparable_pairs,
@@ -17,7 +18,6 @@ from simulations.studies.cells import (
     score,
 )
 from simulations.studies.page import Page, Table, Value
-from simulations.study import CENTRALIZED, FEDERATED, Comparing
 
 INPUTS = {"text": "text", "image": "image", "both": "image + text"}
 WITHIN = {"pma": "no", "wma": "yes"}

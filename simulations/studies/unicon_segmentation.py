@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from common.config.schema import Run
+from common.config.run import Run
+from simulations.comparison.arms import FEDERATED, Comparing
 from simulations.studies.cells import (
     arms_left_out,
     bytes_up,
@@ -17,7 +18,6 @@ from simulations.studies.cells import (
     score,
 )
 from simulations.studies.page import Page, Table, Value
-from simulations.study import FEDERATED, Comparing
 
 VARIANTS = {
     "scratch": ("UNETR from scratch", "no", "no"),

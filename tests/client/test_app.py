@@ -5,8 +5,8 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client.app import _center_file, app
 from common.errors import WireError
-from common.wire import unpack_reply
-from simulations.local_grid import LocalGrid
+from common.protocol.wire import unpack_reply
+from simulations.virtual.local_grid import LocalGrid
 
 
 def context(**node):

@@ -8,10 +8,10 @@ import torch
 
 from client.policy import Policy, check_cases, check_order
 from common.backbones.base import tensors_digest
-from common.config.schema import BackboneSpec, Split
+from common.config.run import BackboneSpec, Split
 from common.errors import ConfigError, PolicyRefusal
-from common.orders import Order
-from tests.small import small_run
+from common.protocol.messages import Order
+from tests.helpers.small import small_run
 
 
 def order(number=1):

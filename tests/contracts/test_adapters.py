@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.adapters.factors import trained_tensors
+from common.adapters.lowrank import trained_tensors
 from common.backbones.base import Backbone, tensors_digest
 from common.backbones.ctvit import CtvitConfig
 from common.backbones.tiny import TinyBackbone
-from common.config.schema import (
+from common.config.adapter import (
     Adapter,
-    ClassificationTask,
     DecoderPart,
     FullPart,
     FusionPart,
@@ -24,16 +23,15 @@ from common.config.schema import (
     LoraPart,
     MlpPart,
     PatchEmbedPart,
-    PrognosisTask,
     ResolutionPart,
-    SegmentationTask,
     SkipPart,
     StandInPart,
-    Step,
-    View,
 )
+from common.config.step import Step
+from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.config.view import View
 from common.errors import FedgraftError
-from common.model import AdaptedModel
+from common.model.adapted import AdaptedModel
 
 
 def ct_clip() -> Backbone:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from common.adapters.lora import target_modules
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import BESIDE, Backbone, Features
-from common.batch import CT, EHR, PET
-from common.config.schema import BackboneSpec, LoraPart
+from common.config.adapter import LoraPart
+from common.config.run import BackboneSpec
+from common.data.batch import CT, EHR, PET
 from common.errors import BackboneError, UnknownName
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,7 +87,7 @@ def test_frozen_in_evaluation_mode_and_unmoved_by_training_mode(backbone):
 def test_digest_is_the_same_in_every_process():
     code = (
         "import json, sys; from common.backbones import backbone_digest, load_backbone; "
-        "from common.config.schema import BackboneSpec; "
+        "from common.config.run import BackboneSpec; "
         "print(*(backbone_digest(load_backbone(BackboneSpec(**s))) for s in json.loads(sys.argv[1])))"
     )
     specs = json.dumps([asdict(spec) for spec in SPECS.values()])

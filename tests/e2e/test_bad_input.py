@@ -8,14 +8,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from common.bank import AdapterBank
 from common.errors import FedgraftError
-from common.ledger import Ledger
+from common.store.bank import AdapterBank
+from common.store.ledger import Ledger
 from server.__main__ import main as server_main
-from server.finish import verify_folder
+from server.run.finish import verify_folder
 from simulations import __main__ as simulations_command
-from simulations import run as simulations_run
-from tests.small import forget, save, write_cohort
+from simulations import simulate as simulations_run
+from tests.helpers.small import forget, save, write_cohort
 
 VIEW = "{spacing_mm: [6,6,6], size: [16,16,16], window: [16,16,16], crop: center}"
 SETTINGS = [
@@ -35,7 +35,7 @@ def quiet(monkeypatch):
 
 def without_processes(patch):
     patch.setattr(simulations_run, "worker_count", lambda runtime: 0)
-    patch.setattr("simulations.overlays.overlays_of", lambda run, folder: [])
+    patch.setattr("simulations.comparison.overlays.overlays_of", lambda run, folder: [])
     patch.setattr(simulations_run, "verify_in_fresh_process", verify_here)
 
 

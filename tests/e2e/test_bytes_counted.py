@@ -5,12 +5,12 @@ import json
 import jsonschema
 import pytest
 
+from common.config.federation import Compression
 from common.config.load import compose_run
-from common.config.schema import Compression
-from common.wire import content_bytes
-from server import scoring
+from common.protocol.wire import content_bytes
+from server.evaluation.matrix import scoring
 from server.report.results import SCHEMA, results
-from tests.small import VIEW, code_of, federate, small_run, tampering
+from tests.helpers.small import VIEW, code_of, federate, small_run, tampering
 
 CENTERS = ["CHUM", "CHUP"]
 

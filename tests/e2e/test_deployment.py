@@ -20,17 +20,17 @@ from omegaconf import OmegaConf
 
 from common.config.load import compose_run
 from common.errors import FedgraftError
-from common.ledger import Ledger
-from common.model import AdaptedModel
-from common.packing import unpack
+from common.model.adapted import AdaptedModel
+from common.protocol.packing import unpack
+from common.protocol.wire import STATUS_COUNTS, check_declared, declared_sums, unpack_reply
+from common.store.ledger import Ledger
 from common.tasks import build_task
-from common.wire import STATUS_COUNTS, check_declared, declared_sums, unpack_reply
-from server.deploy.place import Deployment
+from server.deploy.folder import Deployment
 from server.deploy.status import status
-from simulations.loopback import Loopback, loopback
-from tests.deployed import SIZES, one_step, overrides, roots, start_nodes
-from tests.recording import Recording, RecordingProxy
-from tests.small import adapters, federate, write_centers
+from simulations.virtual.loopback import Loopback, loopback
+from tests.helpers.deployed import SIZES, one_step, overrides, roots, start_nodes
+from tests.helpers.recording import Recording, RecordingProxy
+from tests.helpers.small import adapters, federate, write_centers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 PATIENT = re.compile(rb"(CHUM|CHUP|MDA)-\d{3}")
@@ -271,7 +271,7 @@ def test_an_unregistered_node_and_a_wrong_key_are_told_why(fed, tmp_path):
     fed.enrol("HMR")
     for file in (fed.base / "HMR" / "keys").iterdir():
         file.unlink()
-    from client.tools.init import make_keys
+    from client.commands.init import make_keys
 
     make_keys(fed.base / "HMR" / "keys" / "HMR", comment="another")
     assert "does not know the key" in stranger(fed, "HMR")

@@ -9,11 +9,12 @@ import pytest
 
 from common.config.load import compose_run
 from common.config.rules import check_run
-from common.config.schema import Selection, View
-from common.wire import unpack_order
-from server.finish import write_outputs
-from server.probe import verify_run
-from tests.small import VIEW, asked, federate, tampering
+from common.config.step import Selection
+from common.config.view import View
+from common.protocol.wire import unpack_order
+from server.run.finish import write_outputs
+from server.run.probe import verify_run
+from tests.helpers.small import VIEW, asked, federate, tampering
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
 

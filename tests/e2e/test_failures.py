@@ -9,12 +9,12 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 
-from client.center import Center
+from client.center.center import Center
 from common.backbones.base import tensors_digest
 from common.errors import DataError, RoundFailed
-from common.wire import pack_state, unpack_state
-from simulations.local_grid import LocalGrid
-from tests.small import asked, code_of, federate, small_run, tampering, write_centers
+from common.protocol.wire import pack_state, unpack_state
+from simulations.virtual.local_grid import LocalGrid
+from tests.helpers.small import asked, code_of, federate, small_run, tampering, write_centers
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
 SECRET = "/data/hospital/CHUP-003__CT.nii.gz"

@@ -4,10 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from client.center import Center
+from client.center.center import Center
 from common.tasks import build_task, pooled_metrics
-from simulations.patients import observe
-from tests.small import SIZES, adapters, federate, open_all, small_run, write_centers, write_cohort
+from simulations.comparison.patients import observe
+from tests.helpers.small import SIZES, adapters, federate, open_all, small_run, write_centers, write_cohort
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
 
@@ -55,7 +55,7 @@ def change_test_patients(root, run, name, file):
 
 
 def small_order(run, name):
-    from simulations.baselines import baseline_order
+    from simulations.comparison.baselines import baseline_order
 
     return baseline_order(run, run.steps[name], base="", state={})
 

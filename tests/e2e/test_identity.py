@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from server.curriculum import starting_state
-from server.rounds import load_checkpoint
-from simulations import baselines
-from simulations.baselines import PooledCenter, baseline_order, train_pooled
-from tests.small import adapters, federate, forget, open_all, small_run
+from server.learning.rounds import load_checkpoint
+from simulations.comparison import baselines
+from simulations.comparison.baselines import PooledCenter, baseline_order, train_pooled
+from tests.helpers.small import adapters, federate, forget, open_all, small_run
 
 
 def equal(a, b):

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from common.backbones import backbone_digest, load_backbone
-from common.bank import AdapterBank
 from common.errors import BankError
-from common.ledger import Ledger
-from common.model import AdaptedModel
-from server.folder import RunFolder
-from server.probe import changed_bits, probe_output, verify_run
-from tests.small import federate, small_run
+from common.model.adapted import AdaptedModel
+from common.store.bank import AdapterBank
+from common.store.ledger import Ledger
+from server.run.folder import RunFolder
+from server.run.probe import changed_bits, probe_output, verify_run
+from tests.helpers.small import federate, small_run
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD = ["CHUM", "CHUP"]

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from common.backbones.base import tensors_digest
+from common.config.federation import FEDERATIONS, Compression
 from common.config.load import compose_run
-from common.config.schema import FEDERATIONS, Compression
-from server.narration import Narrator
-from server.rounds import load_checkpoint
-from tests.small import adapters, asked, code_of, federate, small_run, tampering
+from server.learning.rounds import load_checkpoint
+from server.run.narration import Narrator
+from tests.helpers.small import adapters, asked, code_of, federate, small_run, tampering
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
 
@@ -44,7 +44,7 @@ STATEFUL = {
 @pytest.mark.parametrize("name", STATEFUL)
 def test_state_at_both_ends_survives_a_killed_server(tmp_path, small_root, monkeypatch, name):
     """Killed after round 2's training was aggregated but before it was on record: that round is done again."""
-    from tests.small import write_centers
+    from tests.helpers.small import write_centers
 
     def files(where):
         made = write_centers(tmp_path / where, small_root, CENTERS)
@@ -57,7 +57,7 @@ def test_state_at_both_ends_survives_a_killed_server(tmp_path, small_root, monke
         def dying(self, event, *, of):
             finished(self, event, of=of)
             if event["round"] == 1:
-                patch.setattr("server.rounds.write_tensors", die)
+                patch.setattr("server.learning.rounds.write_tensors", die)
 
         def die(*args, **options):
             raise Killed
@@ -94,7 +94,7 @@ def test_a_center_that_was_away_gets_the_whole_state_and_goes_on(tmp_path, small
 def test_a_lost_vault_costs_one_round(tmp_path, small_root, monkeypatch):
     import shutil
 
-    from tests.small import write_centers
+    from tests.helpers.small import write_centers
 
     files = write_centers(tmp_path / "c", small_root, CENTERS)
     finished = Narrator.round_finished

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from client.center import Center
+from client.center.center import Center
 from common.config.load import compose_run
 from common.config.rules import broken_rules
-from common.config.schema import Run
+from common.config.run import Run
 from common.errors import ConfigError, RoundFailed
-from common.linear import linear_part, objective_of, state_of
-from common.newton import fit_newton, fit_ridge
+from common.exact.fit import fit_newton, fit_ridge
+from common.exact.step import linear_part, objective_of, state_of
 from server.__main__ import main
-from server.finish import verify_folder, write_outputs
-from server.withdraw import withdraw
-from tests.small import VIEW, adapters, code_of, federate, forget, tampering
+from server.learning.withdraw import withdraw
+from server.run.finish import verify_folder, write_outputs
+from tests.helpers.small import VIEW, adapters, code_of, federate, forget, tampering
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
 
@@ -169,7 +169,7 @@ def test_only_declared_sums_and_counts_leave_a_center(small_centers, tmp_path):
 
 
 def test_a_center_below_its_own_minimum_cell_sends_no_sums(small_root, tmp_path):
-    from tests.small import write_centers
+    from tests.helpers.small import write_centers
 
     files = write_centers(tmp_path / "centers", small_root, CENTERS, minimum_cell=3)  # each has two training cases
     grid = tampering()

@@ -9,15 +9,26 @@ import pytest
 import torch
 
 from common.backbones import load_backbone
-from common.batch import parse_mode
 from common.config.load import compose_run
 from common.config.rules import broken_rules
-from common.config.schema import Run, View
+from common.config.run import Run
+from common.config.view import View
+from common.data.batch import parse_mode
+from common.data.modality_sets import validation_mode
 from common.errors import RoundFailed
-from common.model import AdaptedModel
-from common.modes import validation_mode
-from simulations.baselines import baseline_order
-from tests.small import SIDE, SPACING, adapters, federate, forget, open_all, tampering, write_centers, write_cohort
+from common.model.adapted import AdaptedModel
+from simulations.comparison.baselines import baseline_order
+from tests.helpers.small import (
+    SIDE,
+    SPACING,
+    adapters,
+    federate,
+    forget,
+    open_all,
+    tampering,
+    write_centers,
+    write_cohort,
+)
 
 CT_ONLY = ("CHUM", "CHUP", "CHUS", "CHUV")
 PET_PARTS = {"alone_pet", "skip_pet", "stem_pet"}

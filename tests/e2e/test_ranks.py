@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from client.center import Center
-from client.loop import optimizer_for
-from common.adapters.factors import SIDE_A, SIDE_B, A, B, cut_to_own_rank, pairs_of, within_own_rank
+from client.center.center import Center
+from client.training.loop import optimizer_for
+from common.adapters.lowrank import SIDE_A, SIDE_B, A, B, cut_to_own_rank, pairs_of, within_own_rank
 from common.config.rules import broken_rules
-from common.orders import State
+from common.protocol.messages import State
 from server.aggregation import weight_of
 from server.curriculum import starting_state
-from server.rounds import load_checkpoint
-from tests.small import asked, code_of, federate, forget, small_run, tampering
+from server.learning.rounds import load_checkpoint
+from tests.helpers.small import asked, code_of, federate, forget, small_run, tampering
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
 SMALL = "CHUP"
@@ -62,7 +62,7 @@ def test_flora_keeps_the_mean_of_everyones_products_in_the_side_factor(learned, 
     run, leader, _ = learned
     step = run.steps["relapse"]
     if step.adapter.parts["within"].rule != "flora":
-        pytest.skip("flexlora keeps the best approximation of rank 4: tests/server/aggregation/test_lora.py")
+        pytest.skip("flexlora keeps the best approximation of rank 4: tests/server/aggregation/test_lowrank.py")
     [event, *_] = leader.ledger.events("round_finished")
     after = load_checkpoint(leader.folder, "relapse", event)
     forget()

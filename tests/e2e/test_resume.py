@@ -12,13 +12,15 @@ import torch
 
 from common.config.load import compose_run
 from common.errors import ConfigError
-from common.ledger import Ledger
-from server import curriculum, rounds, scoring
-from server.folder import RunFolder
-from server.narration import Narrator
-from server.strategy import AdapterStrategy
-from simulations.local_grid import LocalGrid
-from tests.small import adapters, children_of, federate, gone, small_run, write_centers, write_cohort
+from common.store.ledger import Ledger
+from server import curriculum
+from server.evaluation.matrix import scoring
+from server.learning import rounds
+from server.learning.strategy import AdapterStrategy
+from server.run.folder import RunFolder
+from server.run.narration import Narrator
+from simulations.virtual.local_grid import LocalGrid
+from tests.helpers.small import adapters, children_of, federate, gone, small_run, write_centers, write_cohort
 
 ROOT = Path(__file__).resolve().parents[2]
 

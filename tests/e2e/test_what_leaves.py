@@ -5,10 +5,10 @@ import re
 import pytest
 from flwr.common.serde import message_to_proto
 
+from common.protocol.declaration import sent_back
+from common.protocol.wire import STATUS_COUNTS, declared_sums, unpack_order
 from common.tasks import build_task
-from common.travel import sent_back
-from common.wire import STATUS_COUNTS, declared_sums, unpack_order
-from tests.small import asked, code_of, federate, small_run, tampering
+from tests.helpers.small import asked, code_of, federate, small_run, tampering
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
 PATIENT = re.compile(rb"(CHUM|CHUP|MDA|HMR)[-_]?\d{2,}")

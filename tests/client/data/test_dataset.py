@@ -8,14 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from client.data import nifti
-from client.data.cache import VolumeCache
+from client.data.images import nifti
+from client.data.images.cache import VolumeCache
 from client.data.dataset import CaseSet, usable
-from client.data.hecktor import Case, find_cases
-from common.batch import CT, EHR, PET
-from common.config.schema import ClassificationTask, PrognosisTask, SegmentationTask, Step, View
+from client.data.hecktor.cases import Case, find_cases
+from common.data.batch import CT, EHR, PET
+from common.config.step import Step
+from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.config.view import View
 from common.errors import ConfigError, DataError, UnknownName
-from common.findings import FINDINGS
+from common.data.findings import FINDINGS
 
 VIEW = View(size=[8, 8, 8], window=[8, 8, 8], crop="center")
 PATIENTS = ("CHUM-001", "CHUM-002", "CHUM-003", "HMR-001", "HMR-002")

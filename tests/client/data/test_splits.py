@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.data.hecktor import Case, find_cases
+from client.data.hecktor.cases import Case, find_cases
 from client.data.splits import split_cases
-from common.config.schema import Split
+from common.config.run import Split
 from common.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ import pytest
 from client.dicom.series import EARLIEST, LATEST, examination_of, find_series
 from client.dicom.volume import read_slices, to_ras
 from common.errors import DataError
-from tests.dicom import Scan, Visit, box, pet_header, write_scan, write_structures
+from tests.helpers.dicom import Scan, Visit, box, pet_header, write_scan, write_structures
 
 DATA = np.arange(4 * 5 * 6).reshape(4, 5, 6).astype(np.int16)
 

@@ -9,7 +9,7 @@ from matplotlib.path import Path as Outline
 from client.dicom.structures import NAMES, draw, inside, match_names
 from client.dicom.volume import DicomVolume
 from common.errors import DataError
-from tests.dicom import Visit, box, write_structures
+from tests.helpers.dicom import Visit, box, write_structures
 
 CT = DicomVolume(np.zeros((20, 16, 6), np.float32), np.diag([2.0, 2.0, 3.0, 1.0]), [])  # origin 0, LPS
 

@@ -10,7 +10,7 @@ from pydicom.sequence import Sequence
 
 from client.dicom.suv import GE_SCAN_TIME, suv_of
 from common.errors import DataError
-from tests.dicom import pet_header
+from tests.helpers.dicom import pet_header
 
 DECAYED = 4e8 * 2 ** (-3600 / 6586.2)
 

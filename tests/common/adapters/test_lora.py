@@ -12,9 +12,9 @@ from torch import nn
 from common.adapters.lora import inject, target_modules
 from common.backbones.base import Backbone
 from common.backbones.tiny import TinyBackbone
-from common.config.schema import LoraPart
+from common.config.adapter import LoraPart
 from common.errors import AdapterError, UnknownName
-from common.model import frozen_twin
+from common.model.twin import frozen_twin
 
 GOLDEN = Path(__file__).parents[3].parent / "shared" / "golden" / "misc.json"
 

@@ -11,7 +11,7 @@ from common.adapters.decoder import Decoder, level_scales
 from common.adapters.patch_embed import build_stem
 from common.adapters.pet_pathway import Skip
 from common.backbones.tiny import TinyBackbone
-from common.config.schema import LoraPart, MlpPart, PatchEmbedPart
+from common.config.adapter import LoraPart, MlpPart, PatchEmbedPart
 from common.errors import AdapterError, UnknownName
 
 TINY = Surroundings(TinyBackbone(), 3, (8,), (8, 8, 8), (16, 16, 16))

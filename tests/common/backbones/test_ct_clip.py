@@ -17,10 +17,10 @@ from common.backbones.base import NativeView, tensors_digest
 from common.backbones.ct_clip import MINI, RELEASED, CtClip, CtClipConfig, load_checkpoint, prompt
 from common.backbones.ctvit import CtvitConfig
 from common.backbones.text import TextConfig
-from common.batch import CT, EHR, PET
-from common.config.schema import BackboneSpec
+from common.config.run import BackboneSpec
+from common.data.batch import CT, EHR, PET
+from common.data.findings import FINDINGS
 from common.errors import BackboneError, UnknownName
-from common.findings import FINDINGS
 
 KEYS = Path(__file__).parents[3] / ".." / "shared" / "golden" / "ctvit_state_dict_keys.txt"
 IMAGE = CtvitConfig(

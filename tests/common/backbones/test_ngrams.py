@@ -7,11 +7,11 @@ import re
 import pytest
 import torch
 
-from client.data.reports import report_text
+from client.data.hecktor.reports import report_text
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.ngrams import BUCKETS, NgramTokenizer
-from common.batch import CT, EHR
-from common.config.schema import BackboneSpec
+from common.config.run import BackboneSpec
+from common.data.batch import CT, EHR
 from common.errors import UnknownName
 
 

@@ -9,8 +9,8 @@ from monai.networks.nets.swin_unetr import SwinUNETR
 from common.backbones import load_backbone
 from common.backbones.base import BESIDE
 from common.backbones.swin_unetr import SwinConfig, SwinUnetr, load_checkpoint
-from common.batch import CT, PET
-from common.config.schema import BackboneSpec
+from common.config.run import BackboneSpec
+from common.data.batch import CT, PET
 from common.errors import BackboneError
 
 SIZE = (32, 32, 64)

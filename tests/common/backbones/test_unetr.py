@@ -10,8 +10,8 @@ from monai.networks.nets.vit import ViT
 from common.backbones import load_backbone
 from common.backbones.base import BESIDE
 from common.backbones.unetr import PositionTable, Unetr, UnetrConfig, load_checkpoint, translated
-from common.batch import CT, PET
-from common.config.schema import BackboneSpec
+from common.config.run import BackboneSpec
+from common.data.batch import CT, PET
 from common.errors import BackboneError
 
 SIZE = (16, 32, 48)  # z, y, x: all different, so that a mixed-up axis shows

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.batch import Batch
-from common.config.schema import ClassificationTask, PrognosisTask
+from common.config.task import ClassificationTask, PrognosisTask
+from common.data.batch import Batch
 from common.errors import ConfigError, UnknownName
 from common.tasks import build_task, merge_sums, withheld_fields
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from lifelines import CoxPHFitter
 
-from common.batch import Batch
-from common.config.schema import PrognosisTask
+from common.config.task import PrognosisTask
+from common.data.batch import Batch
 from common.errors import UnknownName
 from common.metrics import kaplan_meier
 from common.tasks import build_task, merge_sums, pooled_metrics

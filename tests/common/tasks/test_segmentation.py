@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.batch import Batch
-from common.config.schema import SegmentationTask
+from common.config.task import SegmentationTask
+from common.data.batch import Batch
 from common.tasks import build_task, merge_sums
 
 GOLDEN = Path(__file__).parents[3].parent / "shared" / "golden" / "misc.json"

@@ -9,9 +9,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.adapters.factors import pairs_of
-from common.config.schema import FEDERATIONS, LoraPart
-from common.orders import State
+from common.adapters.lowrank import pairs_of
+from common.config.adapter import LoraPart
+from common.config.federation import FEDERATIONS
+from common.protocol.messages import State
 from server.aggregation import Setting, Update
 
 LAYERS = {"within/blocks.0.qkv": (7, 5), "within/blocks.1.proj": (4, 9)}  # (d, k), never square

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from common.adapters.factors import LORA_RULES, trained_tensors
-from common.config.federation import BOUNDS, clashes, least_updates
-from common.config.schema import FEDERATIONS
+from common.adapters.lowrank import LORA_RULES, trained_tensors
+from common.config.compatibility import BOUNDS, clashes, least_updates
+from common.config.federation import FEDERATIONS
 from common.errors import AdapterError, TooFewUpdates
 from server.aggregation import RULES, Setting, Update, aggregate, weight_of
 from tests.server.aggregation.made import SEEDS, draw, generator, lora_part, lora_state, same, setting, weights_of

@@ -6,23 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from common.adapters.factors import trained_tensors
 from common.adapters.lora import frozen_weights, inject
+from common.adapters.lowrank import trained_tensors
 from common.backbones.base import Backbone
 from common.backbones.tiny import TinyBackbone
-from common.config.schema import (
-    Adapter,
-    DecoderPart,
-    LoraPart,
-    MeanFederation,
-    MlpPart,
-    PatchEmbedPart,
-    PrognosisTask,
-    SegmentationTask,
-    SkipPart,
-    Step,
-)
-from common.model import AdaptedModel, frozen_twin
+from common.config.adapter import Adapter, DecoderPart, LoraPart, MlpPart, PatchEmbedPart, SkipPart
+from common.config.federation import MeanFederation
+from common.config.step import Step
+from common.config.task import PrognosisTask, SegmentationTask
+from common.model.adapted import AdaptedModel
+from common.model.twin import frozen_twin
 from server.aggregation import Setting, Update, aggregate
 from tests.server.aggregation.made import gap
 

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.adapters.factors import trained_tensors
-from common.config.federation import BOUNDS
+from common.adapters.lowrank import trained_tensors
+from common.config.compatibility import BOUNDS
 from server.aggregation import Update, aggregate
 from server.aggregation.robust import exchanges, gram
 from tests.server.aggregation.made import (

@@ -1,0 +1,110 @@
+"""Show what the server may learn of this center before a step: counts only, none of them small.
+
+A count from 1 up to the minimum is shown as "<5" (or whatever the minimum is), and so is one that leaves so few others
+that they could be counted. With --curriculum, also the split of each of its steps, which is what `describe` replies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from client.commands.files import add_center, add_run, center_of, run_of
+
+if TYPE_CHECKING:
+    from client.center.center import Center
+    from client.data.hecktor.cases import Case
+
+EXAMPLE = "python -m client describe --center center.yaml --curriculum quickstart"
+MINIMUM = 5
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_center(parser)
+    parser.add_argument("--minimum", type=int, default=MINIMUM, help="smallest count that is shown (5)")
+    add_run(parser, help="also the counts that each step of this curriculum would be answered with")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the counts."""
+    from client.center.center import Center
+
+    center = Center(center_of(arguments))
+    minimum = max(arguments.minimum, center.config.policy.minimum_cell)
+    found: dict[str, Any] = {
+        "center": center.code,
+        "minimum": minimum,
+        "counts": suppressed(case_counts(center.cases), minimum=minimum),
+    }
+    if overrides := run_of(arguments):
+        found["steps"] = step_counts(center, overrides)
+    print(json.dumps(found, indent=1) if arguments.json else _text(found))
+    return 0
+
+
+ASKED: dict[str, Callable[[Case], bool]] = {
+    "with CT": lambda case: "CT" in case.images,
+    "with PET": lambda case: "PET" in case.images,
+    "with a label": lambda case: case.label is not None,
+    "with a clinical record": lambda case: bool(case.record),
+    "with HPV status": lambda case: "hpv" in case.record,
+    "with an outcome": lambda case: case.event is not None,
+    "with a relapse": lambda case: case.event == 1,
+    "with chest findings": lambda case: case.findings is not None,
+}
+
+
+def case_counts(cases: Sequence[Case]) -> dict[str, int]:
+    """Patients, and how many of them have what."""
+    return {"patients": len(cases)} | {name: sum(map(asked, cases)) for name, asked in ASKED.items()}
+
+
+def suppressed(counts: dict[str, int], *, minimum: int) -> dict[str, int | str]:
+    """Counts of which none, and no difference from the number of patients, lies between 0 and the minimum."""
+    total = counts["patients"]
+    small = f"<{minimum}"
+    if 0 < total < minimum:
+        return dict.fromkeys(counts, small)
+    return {
+        name: small if 0 < count < minimum else f">{total - minimum}" if 0 < total - count < minimum else count
+        for name, count in counts.items()
+    }
+
+
+def step_counts(center: Center, overrides: Sequence[str]) -> dict[str, dict[str, int | str]]:
+    """By step, the reply's code and its counts of usable cases: exactly what this center answers."""
+    from client.center.config import own_files
+    from client.policy import check_cases, check_order
+    from common.backbones import backbone_digest, load_backbone
+    from common.config.load import compose_run
+    from common.errors import PolicyRefusal
+    from common.protocol.messages import OK, Order
+
+    run = compose_run(overrides)
+    base = backbone_digest(load_backbone(own_files(center.config, run.backbone)))
+    found: dict[str, dict[str, int | str]] = {}
+    for name, step in run.steps.items():
+        order = Order(step, run.seed, 0, run.backbone, base, run.data.split)
+        found[name] = {"code": OK}
+        try:
+            check_order(center.config.policy, order)
+            found[name] |= center.split_counts(order)
+            if step.rounds > 0:
+                check_cases(center.config.policy, len(center._subset(order, "train")))
+        except PolicyRefusal as refusal:
+            found[name]["code"] = refusal.code
+    return found
+
+
+def _text(found: dict[str, Any]) -> str:
+    lines = [f"{found['center']}: what may be told about it (counts below {found['minimum']} are not)"]
+    lines += [f"  {name:<24}{count}" for name, count in found["counts"].items()]
+    for step, counts in found.get("steps", {}).items():
+        told = ", ".join(f"{name} {count}" for name, count in counts.items() if name != "code")
+        lines.append(f"  step {step:<19}{counts['code']}{': ' + told if told else ''}")
+    if "steps" in found:
+        lines.append("The counts by step are the reply itself; one below policy.minimum_cell is told as that minimum.")
+    return "\n".join(lines)

@@ -1,0 +1,261 @@
+"""Write center.yaml, with every key explained, and draw this node's key pair.
+
+Asks for what no flag gives; with --yes it asks nothing and takes the defaults. The private key never leaves this
+machine; what to send to the coordinator is printed at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+EXAMPLE = "python -m client init --code CHUM --root /data/hecktor --server fedgraft.example.org:443"
+LAYOUTS = ("auto", "2021", "2022", "2025", "2026")
+CODE = re.compile(r"[A-Z][A-Z0-9]{1,15}")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing to ask for."""
+
+    name: str
+    text: str
+    default: str = ""
+    choices: tuple[str, ...] = ()
+
+
+QUESTIONS = (
+    Question("code", "This center's code: the prefix of its patients' codes, as CHUM in CHUM-001"),
+    Question("root", "Folder with the patients' images and tables (HECKTOR layout)", "data"),
+    Question("layout", "Edition that the folder follows; auto reads any of them", "auto", LAYOUTS),
+    Question("modalities", "What steps may see, of CT, PET and EHR", "CT,PET,EHR"),
+    Question("device", "Device that trains", "cpu", ("cpu", "cuda")),
+    Question("server", "The coordinator's address as host:port; empty for a center of a simulation"),
+    Question("server_certificate", "File with the coordinator's certificate authority (PEM)", "keys/ca.crt"),
+    Question("cache", "Folder for prepared volumes; it can be deleted at any time", ".cache"),
+    Question("vault", "Folder for what must survive; back it up", ".vault"),
+    Question("minimum_cases", "Fewest training cases with which this center trains", "5"),
+    Question("minimum_cell", "Fewest cases of which results leave", "5"),
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("center.yaml"), help="file to write (center.yaml)")
+    for question in QUESTIONS:
+        parser.add_argument(
+            f"--{question.name.replace('_', '-')}",
+            choices=question.choices or None,
+            help=question.text[0].lower() + question.text[1:],
+        )
+    parser.add_argument("--key", type=Path, default=None, help="the node's private key (keys/CODE); made if absent")
+    parser.add_argument("--yes", action="store_true", help="ask nothing: flags and defaults only")
+    parser.add_argument("--force", action="store_true", help="replace an existing file (never an existing key)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask, write, and say what to send."""
+    if arguments.out.exists() and not arguments.force:
+        raise ConfigError(f"{arguments.out} exists; name another file with --out, or replace it with --force.")
+    answers = {question.name: _answer(question, arguments) for question in QUESTIONS}
+    _check(answers)
+    key = arguments.key or arguments.out.parent / "keys" / answers["code"]
+    write_center(arguments.out, {**answers, "key": str(key)})
+    Path(answers["vault"]).expanduser().mkdir(parents=True, exist_ok=True, mode=0o700)  # before anything else makes it
+    public = make_keys(key, comment=f"fedgraft-{answers['code']}")
+    _say(arguments.out, key, public, answers)
+    return 0
+
+
+def _answer(question: Question, arguments: argparse.Namespace) -> str:
+    given = getattr(arguments, question.name)
+    if given is not None:
+        return str(given)
+    if arguments.yes:
+        return question.default
+    from rich.prompt import Prompt
+
+    return Prompt.ask(question.text, default=question.default, choices=list(question.choices) or None).strip()
+
+
+def _check(answers: dict[str, str]) -> None:
+    """Raise ConfigError with everything that is wrong."""
+    problems = []
+    if not CODE.fullmatch(answers["code"]):
+        problems.append(f"code is '{answers['code']}'; write 2 to 16 capital letters and digits, a letter first.")
+    server = answers["server"]
+    if server and not re.fullmatch(r"[\w.\-\[\]:]+:\d{1,5}", server):
+        problems.append(f"server is '{server}'; write host:port without https://, as in fedgraft.example.org:443.")
+    wrong = sorted(set(_modalities(answers["modalities"])) - {"CT", "PET", "EHR"})
+    if wrong or "CT" not in _modalities(answers["modalities"]):
+        problems.append(f"modalities is '{answers['modalities']}'; write CT, and PET and EHR where steps may see them.")
+    for name in ("minimum_cases", "minimum_cell"):
+        if not answers[name].isdigit() or int(answers[name]) < 1:
+            problems.append(f"{name} is '{answers[name]}'; write a whole number from 1.")
+    if problems:
+        raise ConfigError(" ".join(problems))
+
+
+def _modalities(text: str) -> list[str]:
+    return [word.strip().upper() for word in text.split(",") if word.strip()]
+
+
+def write_center(path: Path, answers: dict[str, str]) -> None:
+    """Write a center's file from answers by name, and read it back."""
+    from client.center.config import read_config
+    from common.files import write_bytes
+
+    values = {**answers, "modalities": ", ".join(_modalities(answers["modalities"]))}
+    for name in ("root", "cache", "vault", "key", "server_certificate"):
+        values[name] = str(Path(values[name]).expanduser().resolve()) if values[name] else ""
+    if not answers["server"]:
+        values["server_certificate"] = ""
+    for name in ("root", "cache", "vault", "key", "server_certificate", "layout", "server"):
+        values[name] = json.dumps(values[name], ensure_ascii=False)  # a JSON string is a YAML string
+    write_bytes(path, TEMPLATE.format_map(values).encode())
+    read_config(path)
+
+
+def make_keys(path: Path, *, comment: str) -> str:
+    """The public key of ``path``: EC P-384 in OpenSSH's format, as Flower's node authentication reads it.
+
+    An existing private key is kept: the coordinator knows this node by it.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from common.files import write_bytes
+
+    openssh = serialization.Encoding.OpenSSH
+    if path.exists():
+        key = load_key(path)
+    else:
+        key = ec.generate_private_key(ec.SECP384R1())
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(private)
+    public = key.public_key().public_bytes(openssh, serialization.PublicFormat.OpenSSH).decode() + f" {comment}"
+    write_bytes(path.with_name(path.name + ".pub"), (public + "\n").encode())
+    return public
+
+
+def load_key(path: Path) -> EllipticCurvePrivateKey:
+    """The node's private key. Raises ConfigError where it is none that Flower takes."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    try:
+        key = load_ssh_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(
+            f"{path} is not a private key that can be read ({type(error).__name__}); name another with --key, or move "
+            "it aside so that a new one is made and enrolled."
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(
+            f"{path} is no elliptic-curve key; Flower's nodes need one (P-384): make it with this command."
+        )
+    return key
+
+
+def fingerprint(public: str) -> str:
+    """SHA256:… of a public key's line, as `ssh-keygen -l` prints it."""
+    import base64
+    import hashlib
+
+    digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def _say(path: Path, key: Path, public: str, answers: dict[str, str]) -> None:
+    print(f"wrote {path} and {key}.pub; the private key {key} stays here and is in no backup that leaves the hospital")
+    print("\nSend to the coordinator, and read the fingerprint to them over the telephone:")
+    print(f"  code         {answers['code']}")
+    print(f"  public key   {public}")
+    print(f"  fingerprint  {fingerprint(public)}")
+    if answers["server"]:
+        print(f"\nAsk them for their certificate authority and put it at {answers['server_certificate']}.")
+    print(f"Next: python -m client doctor --center {path}")
+
+
+TEMPLATE = """\
+# This hospital's own settings; the coordinator never sees this file. Check it with: python -m client doctor
+
+# Who this center is. Patients' codes begin with it (CHUM-001), and results name it.
+code: {code}
+
+# ---- data ---------------------------------------------------------------------------------------------------------
+# Folder with images and tables in a HECKTOR layout; `python -m client prepare` makes one from DICOM.
+root: {root}
+# Edition that the folder follows: 2021, 2022, 2025 or 2026. auto reads any; an edition lets doctor name stray files.
+layout: {layout}
+# This hospital's own table mapping, as in configs/mapping; "" reads the tables of every HECKTOR edition.
+mapping: ""
+# What steps may see of this center: CT always; PET and EHR (clinical records) only where they are named here.
+modalities: [{modalities}]
+
+# ---- this machine -------------------------------------------------------------------------------------------------
+# This center's own files of frozen models that are not shipped, by kind, as in {{ct_clip: /models/CT-CLIP_v2.pt}}.
+weights: {{}}
+# This center's own CXR-BERT folder; "" where no step reads reports with the released text side.
+text_folder: ""
+# cpu or cuda. A GPU needs about as much memory as `python -m client doctor --curriculum NAME` measures.
+device: {device}
+# Threads of one training process. Results repeat bit for bit only with the same number.
+threads: 1
+# bfloat16 arithmetic on a GPU: faster, and repeatable to rounding only.
+mixed_precision: false
+# Only algorithms whose results repeat; on a CPU. PyTorch has none for some GPU operations.
+deterministic: true
+# At most this much of the GPU, in GB; null takes what there is.
+gpu_memory_gb: null
+# Prepared volumes. Holds images of patients; can be deleted at any time.
+cache: {cache}
+# What must survive: the record of what left, erased patients, the table of codes. Back it up; show it to nobody.
+vault: {vault}
+
+# ---- the federation -----------------------------------------------------------------------------------------------
+# The coordinator, as host:port. The node connects outwards to it; nothing connects in. Empty: a simulation's center.
+server: {server}
+# The authority that signed the coordinator's certificate (PEM); they send it to you.
+server_certificate: {server_certificate}
+# This node's private key; its .pub is what the coordinator enrols.
+key: {key}
+# Where the running node answers `python -m client health`; this machine only.
+health: "127.0.0.1:9097"
+
+# ---- the hospital's floor: what this center will not do, whatever the coordinator asks -----------------------------
+policy:
+  # Kinds of tasks that may run: segmentation, prognosis, classification. Empty: all.
+  tasks: []
+  # Kinds of adapter parts that may be trained: lora, mlp, fusion, decoder, patch_embed, skip. Empty: all.
+  parts: []
+  # Digests of frozen models that may be used; doctor prints the digest of yours. Empty: any that is installed here.
+  bases: []
+  # Digests of adapter states from which a step's first round may start. Empty: any.
+  initialisations: []
+  # With fewer training cases than this the center does not train: its update could show them.
+  minimum_cases: {minimum_cases}
+  # Results of fewer cases than this do not leave.
+  minimum_cell: {minimum_cell}
+  # Longest step that this center takes part in, in rounds.
+  maximum_rounds: 1000
+  # This release has neither: true declines every step, with the reason.
+  require_privacy: false
+  require_secure_aggregation: false
+  # Local times in which this machine is left alone, as in ["08:00-18:00"].
+  quiet_hours: []
+"""

@@ -1,0 +1,335 @@
+"""Use a learned adapter on this hospital's own images: masks on each CT's own grid, risks, survival curves, findings.
+
+The bank is a run's bank folder or what the coordinator exported; no server and no center.yaml are needed. For every
+question that the bank has learned to answer the fitting head is chosen: the one that uses the most of what a case has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from client.data.hecktor.cases import Case
+    from client.data.images.volumes import Prepared
+    from common.backbones.base import Backbone
+    from common.config.run import BackboneSpec
+    from common.model.adapted import AdaptedModel
+    from common.store.bank import AdapterBank, Entry
+
+EXAMPLE = (
+    "python -m client predict --bank runs/quickstart --ct CHUM-001__CT.nii.gz --pet CHUM-001__PT.nii.gz --out out\n"
+    "  python -m client predict --bank runs/quickstart --folder /data/hecktor --out out"
+)
+SHIPPED = ("mini", "tiny")  # frozen models that come with fedgraft: configs/backbone
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bank", type=Path, required=True, help="folder with the bank's heads.json, or one above it")
+    parser.add_argument("--signer", metavar="FINGERPRINT", help="of the coordinator's key; refuses any other's export")
+    parser.add_argument("--out", type=Path, required=True, help="where masks and predictions.json go")
+    parser.add_argument("--ct", type=Path, help="one CT (NIfTI)")
+    parser.add_argument("--pet", type=Path, help="its PET in SUV (NIfTI)")
+    parser.add_argument("--folder", type=Path, help="instead: every case of a folder in a HECKTOR layout")
+    parser.add_argument("--mapping", type=Path, help="the hospital's own table mapping for --folder (configs/mapping)")
+    parser.add_argument("--lineage", help="use this lineage's head only, instead of the fitting one of every question")
+    parser.add_argument("--region", default="head_neck", help="what the images show (head_neck)")
+    parser.add_argument("--weights", type=Path, help="of the bank's frozen model, where they do not ship with fedgraft")
+    parser.add_argument("--text-folder", type=Path, help="CXR-BERT's, where that model is the released CT-CLIP")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict for every case, write, and print one line each."""
+    import torch
+
+    from common.files import write_json
+
+    torch.set_num_threads(1)
+    cases = _cases(arguments)
+    bank = open_bank(arguments.bank, signer=arguments.signer)
+    found: dict[str, dict[str, Any]] = {}
+    candidates = frozen_candidates(bank.backbone, weights=arguments.weights, text_folder=arguments.text_folder)
+    models = Models(bank.adapters, candidates, named=bank.backbone, device=arguments.device)
+    for case in cases:
+        found[case.patient] = {}
+        for entry in chosen(bank.adapters, case, region=arguments.region, lineage=arguments.lineage):
+            answer = predict_case(models.of(entry), case, known=bank.known.get(entry.key, {}), device=arguments.device)
+            mask = answer.pop("mask", None)
+            if mask is not None:
+                path = arguments.out / f"{case.patient}__{entry.lineage}.nii.gz"
+                _write_mask(path, mask, case)
+                answer["mask"] = path.name
+            found[case.patient][entry.lineage] = {"task": entry.step.task.kind, "adapter": entry.key, **answer}
+            print(f"{case.patient} {entry.lineage}: {_line(answer)}")
+    write_json(arguments.out / "predictions.json", found)
+    print(f"{arguments.out / 'predictions.json'}: {len(found)} cases")
+    return 0
+
+
+@dataclass(frozen=True)
+class Bank:
+    """A bank to predict from.
+
+    Args:
+        backbone: the frozen model that an export or a run's configuration names; an export's without its files,
+            which lie with the coordinator.
+        known: by key, what the federation learned from sums to read outputs by: a temperature, a baseline hazard.
+    """
+
+    adapters: AdapterBank
+    backbone: BackboneSpec | None
+    known: dict[str, dict[str, Any]]
+
+
+def open_bank(given: Path, *, signer: str | None = None) -> Bank:
+    """A run's own bank, or an exported one after its signature was checked.
+
+    Raises:
+        BankError: there is no bank, an export was changed after it was signed, or not ``signer`` signed it.
+    """
+    from common.errors import BankError
+    from common.store.bank import AdapterBank
+    from common.store.exported import MANIFEST, check_export
+    from common.store.ledger import Ledger
+
+    folder = next((f for f in (given, given / "bank") if (f / "heads.json").is_file()), None)
+    if folder is None:
+        raise BankError(f"{given} is no adapter bank: it has no heads.json; name runs/NAME or an exported folder.")
+    top = next((f for f in (given, given.parent) if (f / MANIFEST).is_file()), None)
+    if top is None and signer is not None:
+        raise BankError(f"{given} is not signed: it is a run's own bank and no export; leave --signer out to trust it.")
+    manifest = {} if top is None else check_export(top, signer=signer)
+    known = {key: card.get("known", {}) for key, card in manifest.get("adapters", {}).items()}
+    for event in Ledger(folder.parent / "ledger.jsonl").events("step_finished"):
+        known.setdefault(event["key"], event.get("known", {}))
+    return Bank(AdapterBank(folder), _named_backbone(folder.parent / "config.yaml", manifest), known)
+
+
+def _named_backbone(config: Path, manifest: Mapping[str, Any]) -> BackboneSpec | None:
+    """The frozen model of an export's manifest, without the coordinator's files; else that of a run's config.yaml."""
+    from omegaconf import OmegaConf
+
+    from common.config.load import from_json
+    from common.config.run import BackboneSpec
+
+    if "backbone" in manifest:
+        return replace(from_json(BackboneSpec, json.dumps(manifest["backbone"])), weights=None, text_folder=None)
+    if manifest or not config.is_file():
+        return None
+    run: Any = OmegaConf.to_container(OmegaConf.load(config))
+    return from_json(BackboneSpec, json.dumps(run["backbone"]))
+
+
+def frozen_candidates(
+    named: BackboneSpec | None, *, weights: Path | None = None, text_folder: Path | None = None
+) -> list[BackboneSpec]:
+    """Frozen models that may be a bank's: the one that it names, with the given files; without given weights also
+    those that come with fedgraft.
+
+    Args:
+        named: None: the released CT-CLIP.
+    """
+    from common.config.load import compose_run
+    from common.config.run import BackboneSpec
+
+    named = named or BackboneSpec(config="released")
+    own = replace(
+        named,
+        weights=named.weights if weights is None else str(weights),
+        text_folder=named.text_folder if text_folder is None else str(text_folder),
+    )
+    if weights is not None:
+        return [own]
+    return ([own] if _is_here(own) else []) + [compose_run([f"backbone={name}"]).backbone for name in SHIPPED]
+
+
+def _is_here(spec: BackboneSpec) -> bool:
+    """Whether a frozen model can be loaded without another file."""
+    from common.backbones import needs_weights
+
+    return Path(spec.weights).is_file() if spec.weights else not needs_weights(spec)
+
+
+def chosen(bank: AdapterBank, case: Case, *, region: str, lineage: str | None = None) -> Iterator[Entry]:
+    """The heads to use for a case: a named one, or for every question that was learned the fitting one.
+
+    Raises:
+        BankError: the lineage was never learned, or nothing in the bank fits the case.
+    """
+    from common.data.modality_sets import answers_from
+    from common.errors import BankError
+    from common.tasks import question_of
+
+    if lineage is not None:
+        yield bank.entry(bank.head(lineage))
+        return
+    has = modalities_of(case)
+    steps = [bank.entry(key).step for key in bank.heads().values()]
+    fitting = sorted({question_of(s.task) for s in steps if s.region == region and answers_from(s, {*has})})
+    if not fitting:
+        raise BankError(
+            f"The bank learned nothing for {region} from {'+'.join(has) or 'nothing'}; it has {bank.learned()}."
+        )
+    for task, about in fitting:
+        yield bank.entry(bank.route(task=task, about=about, modalities=has, region=region, center=case.center))
+
+
+def modalities_of(case: Case) -> list[str]:
+    """What a case can show to a step."""
+    from client.data.hecktor.reports import report_text
+    from common.data.batch import CT, EHR, PET, RECORD
+
+    has_text, has_fields = bool(report_text(case.record)), bool(case.record)
+    there = {CT: CT in case.images, PET: PET in case.images, EHR: has_text, RECORD: has_fields}
+    return [name for name, is_there in there.items() if is_there]
+
+
+def predict_case(
+    model: AdaptedModel, case: Case, *, known: Mapping[str, Any] | None = None, device: str = "cpu"
+) -> dict[str, Any]:
+    """What one adapter says of one case: ``mask`` uint8 on the CT file's own grid, ``risk`` with a survival curve, or
+    probabilities by class.
+
+    Args:
+        known: what outputs are read by (`Bank.known`).
+    """
+    import numpy as np
+    import torch
+
+    from client.data.dataset import shows, unlabeled
+    from client.data.images.volumes import prepare
+    from client.training.prediction import predict
+    from common.data.batch import VOLUMES
+    from common.tasks import build_task
+
+    step, prepared = model.step, None
+    if {*VOLUMES} & shows(case, step):
+        prepared = prepare(case, view=step.view, modalities=step.modalities, with_label=False)
+    with torch.no_grad():
+        batch = unlabeled(case, prepared, step, tokenizer=model.backbone.tokenizer).to(device)
+        output = predict(model, batch, features=None, window=step.view.window).cpu()
+    read_by = {name: np.array(value, np.float64) for name, value in (known or {}).items()}
+    return _read(build_task(step.task, read_by), output, prepared, case)
+
+
+def _read(task: Any, output: torch.Tensor, prepared: Prepared | None, case: Case) -> dict[str, Any]:
+    """A task's output in words of the clinic. A Cox model without its baseline hazard has a risk but no curve."""
+    from client.training.prediction import mask_on
+    from common.data.batch import CT
+    from common.errors import ConfigError
+
+    if task.kind == "segmentation" and prepared is not None:
+        mask, voxel_ml = mask_on(output[0].softmax(dim=0).numpy(), prepared.affine, case.images[CT])
+        volumes = {name: float((mask == i).sum() * voxel_ml) for i, name in enumerate(task.structures, start=1)}
+        return {"mask": mask, "milliliters": {name: round(volume, 3) for name, volume in volumes.items()}}
+    if task.kind == "prognosis":
+        answer = {"risk": float(task.risk(output)[0])}
+        if task.spec.loss == "cox" and "baseline" not in task.known:
+            return answer
+        return {**answer, "days": task.cuts.tolist(), "relapse_free": task.survival_curve(output)[0].tolist()}
+    if task.kind == "classification":
+        return {"probabilities": dict(zip(task.classes, task.probabilities(output)[0].tolist(), strict=True))}
+    raise ConfigError(f"predict does not know how to show the task '{task.kind}'; name another adapter with --lineage.")
+
+
+def _write_mask(path: Path, mask: np.ndarray, case: Case) -> None:
+    import nibabel as nib
+
+    from client.commands.prepare import write_nifti
+    from common.data.batch import CT
+
+    image: Any = nib.load(case.images[CT])
+    write_nifti(path, mask, image.affine)
+
+
+def _cases(arguments: argparse.Namespace) -> list[Case]:
+    """One case from two files, or all of a folder. Raises ConfigError, DataError."""
+    from client.data.hecktor.cases import Case, find_cases
+    from common.data.batch import CT, PET
+    from common.errors import ConfigError
+
+    if (arguments.ct is None) == (arguments.folder is None):
+        raise ConfigError("Name one CT with --ct, and its PET with --pet, or a folder of cases with --folder.")
+    if arguments.folder is not None:
+        return find_cases(arguments.folder, mapping=arguments.mapping)
+    images = {CT: arguments.ct} | ({} if arguments.pet is None else {PET: arguments.pet})
+    name = re.sub(r"(__CT|_ct)?\.nii(\.gz)?$", "", arguments.ct.name)
+    return [Case(name, "", images, None, {}, None, None, None, None)]
+
+
+class Models:
+    """The adapted models of a bank by key, and their frozen models by digest, made when one is first asked for.
+
+    Args:
+        candidates: frozen models to try, in this order.
+        named: the one that the bank names, to ask for its weights.
+    """
+
+    def __init__(
+        self, bank: AdapterBank, candidates: Sequence[BackboneSpec], *, named: BackboneSpec | None, device: str
+    ):
+        self._bank, self._device = bank, device
+        self._specs, self._tried = list(candidates), " or ".join(dict.fromkeys(map(_name, candidates)))
+        self._wanted = "" if named is None else _wanted(named)
+        self._backbones: dict[str, Backbone] = {}
+        self._models: dict[str, AdaptedModel] = {}
+
+    def of(self, entry: Entry) -> AdaptedModel:
+        """The model of an entry. Raises BackboneError where no frozen model that is here has its digest."""
+        from common.model.adapted import AdaptedModel
+
+        if entry.key not in self._models:
+            model = AdaptedModel(self._backbone(entry), entry.step, seed=0)
+            model.load(self._bank.get(entry.key))
+            self._models[entry.key] = model.to(self._device).eval()
+        return self._models[entry.key]
+
+    def _backbone(self, entry: Entry) -> Backbone:
+        from common.backbones import backbone_digest, load_backbone
+        from common.errors import BackboneError
+
+        while entry.base not in self._backbones and self._specs:
+            backbone = load_backbone(self._specs.pop(0)).to(self._device)
+            self._backbones[backbone_digest(backbone)] = backbone
+        if entry.base not in self._backbones:
+            raise BackboneError(
+                f"The adapter '{entry.lineage}' was learned on the frozen model {entry.base[:12]}, which is not "
+                f"{self._tried}; name its weights with --weights{self._wanted}."
+            )
+        return self._backbones[entry.base]
+
+
+def _name(spec: BackboneSpec) -> str:
+    return spec.weights or (spec.config if spec.kind == "ct_clip" else spec.kind)
+
+
+def _wanted(spec: BackboneSpec) -> str:
+    """The weights of a frozen model, in words that go on after their option; nothing of one that needs none."""
+    from common.backbones import BACKBONES, needs_weights
+
+    if not (spec.weights or needs_weights(spec)):
+        return ""
+    example = f", {BACKBONES[spec.kind].example}" if needs_weights(spec) else ""
+    return f": the file of {spec.kind} {spec.config} that the run was made with{example}"
+
+
+def _line(answer: dict[str, Any]) -> str:
+    if "milliliters" in answer:
+        return ", ".join(f"{name} {volume:.1f} ml" for name, volume in answer["milliliters"].items())
+    if "risk" in answer:
+        curve = (
+            f", relapse-free at {answer['days'][-1]:.0f} days {answer['relapse_free'][-1]:.2f}"
+            if "days" in answer
+            else ""
+        )
+        return f"risk {answer['risk']:.3f}{curve}"
+    return ", ".join(f"{name} {p:.2f}" for name, p in answer["probabilities"].items())

@@ -1,0 +1,1 @@
+"""HECKTOR's folders and tables, and a hospital's own by its mapping."""

@@ -1,0 +1,179 @@
+"""Finding cases: every HECKTOR edition, sts7 and the chest cohort, as one list of `Case`.
+
+Layouts read (FACTS A3): 2021 ``hecktor_nii/CHUV001_ct.nii.gz``; 2022 ``imagesTr/CHUM-001__CT.nii.gz`` with
+``labelsTr/CHUM-001.nii.gz`` (or CHUM_001); 2025 ``Task N/CHUM-001/CHUM-001__CT.nii.gz``; 2026
+``CHUM-001/CHUM-001__CT.nii.gz``. Only file names and tables are read here; `client.data.images.volumes` opens the images.
+Exceptions name cases by count; their IDs go to the logger ``fedgraft.center``, which stays on site.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.data.hecktor.tables import CENTER_ALIASES, Rows, patient_id, read_chest, read_tables
+from common.data.batch import CT, PET
+from common.errors import DataError
+from common.data.records import Value
+
+log = logging.getLogger("fedgraft.center")
+
+LABEL = "label"
+OUTCOME = "rfs"  # of the outcomes that a mapping declares
+ROLES = {"__CT": CT, "_ct": CT, "__PT": PET, "_pt": PET, "": LABEL, "_gtvt": LABEL}
+FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTs", "hecktor_nii")  # beside folders named after the patient
+_NAME = re.compile(r"^([A-Za-z]+[-_]?\d{2,5})(" + "|".join(ROLES) + r")\.nii(?:\.gz)?$")
+_TASK = re.compile(r"^Task \d+$")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient at one center: where the images lie and what is recorded.
+
+    Args:
+        images: path by modality, ``CT`` and ``PET``; PET is optional. Empty in a cohort of tables only.
+        label: 0 background, 1 GTVp, 2 GTVn.
+        record: canonical clinical field -> recorded value; a field that is not recorded is absent.
+        days, event: relapse-free survival in days, and 1 for a relapse or 0 for censoring; both or neither.
+        findings: 18 of 0, 1 or -1 (unknown), in the order of `common.data.findings.FINDINGS`; chest cohort only.
+        report: a radiology report that came with the case; chest cohort only.
+        erased: a tombstone that keeps an erased patient's place in the split (`client.vault.erased`); nothing else is left.
+    """
+
+    patient: str
+    center: str
+    images: Mapping[str, Path]
+    label: Path | None
+    record: Mapping[str, Value]
+    days: float | None
+    event: int | None
+    findings: tuple[int, ...] | None
+    report: str | None
+    erased: bool = False
+
+
+def find_cases(root: Path, *, center: str | None = None, mapping: str | None = None) -> list[Case]:
+    """All cases below ``root`` (of one center, if named), sorted by patient.
+
+    Args:
+        mapping: path of the hospital's own table mapping (see configs/mapping), beside the shipped ones.
+
+    Raises:
+        DataError: the folder is missing, it holds no case, or its tables or names are broken; all problems together.
+    """
+    cases, problems = survey(root, center=center, mapping=mapping)
+    if problems:
+        raise DataError(problems)
+    return cases
+
+
+def survey(
+    root: Path, *, center: str | None = None, mapping: str | None = None
+) -> tuple[list[Case], list[str]]:
+    """The cases that can be seen below ``root`` and everything that is wrong with names and tables, one sentence each.
+
+    Args:
+        center, mapping: as in `find_cases`.
+
+    Raises:
+        DataError: the folder is missing.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(
+            f"The data folder '{root}' does not exist; set data.root to the folder that holds imagesTr, hecktor_nii or "
+            "the patients' folders."
+        )
+    wanted = None if center is None else CENTER_ALIASES.get(center, center)
+    files = _scan(root)
+    rows = read_tables(root, center=wanted, mapping=mapping)
+    findings, reports, problems = read_chest(root)
+    problems = _duplicates(files, wanted) + rows.problems + problems
+    everyone = _patients(files, rows)
+    own = sorted(patient for patient, where in everyone.items() if wanted in (None, where))
+    if not own:
+        problems.append(_nobody(root, center, sorted(set(everyone.values()))))
+    cases = [_case(p, everyone[p], files.get(p, {}), rows, findings.get(p), reports.get(p)) for p in own]
+    return cases, problems
+
+
+Files = dict[str, dict[str, list[Path]]]  # patient -> role -> paths
+
+
+def _scan(root: Path) -> Files:
+    """Every image and label whose name and folder fit a known layout."""
+    files: Files = {}
+    for path in sorted(p for suffix in ("*.nii.gz", "*.nii") for p in root.rglob(suffix)):
+        match = _NAME.match(path.name)
+        known = match and patient_id(match[1])
+        if match and known and _fits(path, root, known[0]):
+            files.setdefault(known[0], {}).setdefault(ROLES[match[2]], []).append(path)
+    return files
+
+
+def _fits(path: Path, root: Path, patient: str) -> bool:
+    folder = path.parent
+    return folder == root or folder.name in FOLDERS or (patient_id(folder.name) or ("",))[0] == patient
+
+
+def _duplicates(files: Files, center: str | None) -> list[str]:
+    """A patient with two files of one kind; the tasks of 2025 may repeat a patient, anything else may not."""
+    double = set()
+    for patient, roles in files.items():
+        for paths in roles.values():
+            tasks = [next((part for part in path.parts if _TASK.match(part)), "") for path in paths]
+            if len(set(tasks)) < len(paths) and center in (None, patient.split("-")[0]):
+                double.add(patient)
+    if not double:
+        return []
+    log.warning("patients with several files of one kind: %s", sorted(double))
+    return [
+        f"{len(double)} patients have several files of one kind (for instance under two spellings of the ID or in two "
+        "folders); keep one of each."
+    ]
+
+
+def _patients(files: Files, rows: Rows) -> dict[str, str]:
+    """Center by patient: whoever has a CT; in a folder without any CT, whoever stands in a table."""
+    imaged = {patient: patient.split("-")[0] for patient, roles in files.items() if CT in roles}
+    orphans = len(files) - len(imaged)
+    if orphans:
+        log.warning("%d patients have a PET or a label but no CT and are left out", orphans)
+    return imaged or dict(rows.centers)
+
+
+def _nobody(root: Path, center: str | None, others: list[str]) -> str:
+    if center is None or not others:
+        return (
+            f"No case was found under '{root}': no file is named as in imagesTr/CHUM-001__CT.nii.gz, "
+            "hecktor_nii/CHUV001_ct.nii.gz or CHUM-001/CHUM-001__CT.nii.gz; check data.root."
+        )
+    close = difflib.get_close_matches(center, others, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return f"Center '{center}' has no case under '{root}'; centers there: {', '.join(others)}.{hint}"
+
+
+def _case(
+    patient: str,
+    center: str,
+    files: Mapping[str, list[Path]],
+    rows: Rows,
+    findings: tuple[int, ...] | None,
+    report: str | None,
+) -> Case:
+    days, event = rows.outcome(patient, OUTCOME) or (None, None)
+    return Case(
+        patient=patient,
+        center=center,
+        images={role: files[role][0] for role in (CT, PET) if role in files},
+        label=files[LABEL][0] if LABEL in files else None,
+        record=dict(rows.fields.get(patient, {})),
+        days=days,
+        event=event,
+        findings=findings,
+        report=report,
+    )

@@ -1,0 +1,1 @@
+"""Volumes: read, checked, cropped, resampled, changed for training, cached."""

@@ -1,0 +1,165 @@
+"""A node's executor: the hospital's own reviewed checkout answers each message, never the code that arrived with it.
+
+A bundle whose digest is not this checkout's is refused before anything of it is unpacked: the message is answered with
+a code, the sentence goes to this node's log. A bundle of the same digest is not unpacked either: the same code is here.
+
+Two processes for a message: one speaks to the SuperNode, the other opens patient files. When the second one dies (out
+of memory, killed), the first one tries again, and then answers for it; Flower alone would wait over a minute.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.common.serde import context_from_proto, context_to_proto, message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Context as ProtoContext
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.supercore.constant import TaskType
+from flwr.supercore.task_identity import TaskIdentity
+
+from common.errors import WireError
+from common.protocol.packing import pack, unpack
+from common.runtime.executor import TaskAccess, end_with, forks, serve
+from common.runtime.release import bundle_digest
+
+PRELOAD = ["client.node.executor", "flwr.supernode.runtime.run_clientapp", "client.app", "client.center.center"]
+ATTEMPTS = 2
+FOREIGN_CODE, PROCESS_DIED = "declined.code", "process_died"
+
+log = logging.getLogger("fedgraft.node")
+
+
+def answer_task(access: TaskAccess) -> None:
+    """One message, from the SuperNode and back to it; runs in a process of its own."""
+    speak_up()
+    apart, refused = Apart(), list[str]()
+
+    def inspect(bundle: bytes, *, skip_prompt: bool) -> None:
+        """In the place where Flower would unpack the bundle."""
+        if reason := foreign(bundle, release=access.release):
+            log.error("code=%s %s", FOREIGN_CODE, reason)
+            refused.append(FOREIGN_CODE)
+
+    def load(fab_id: str, fab_version: str, fab_hash: str) -> Callable[[Message, Context], Message]:
+        """In the place where Flower would import it."""
+        return refusing(refused[0]) if refused else apart.answer
+
+    flower: Any = importlib.import_module("flwr.supernode.runtime.run_clientapp")
+    flower.install_from_fab = inspect
+    flower.get_load_client_app_fn = lambda **_: load
+    try:
+        flower.run_clientapp(
+            runtime_api_address=access.address,
+            token=access.token,
+            insecure=access.insecure,
+            parent_pid=access.parent,
+            runtime_dependency_install=False,
+        )
+    finally:
+        apart.close()
+
+
+def foreign(bundle: bytes, *, release: str) -> str | None:
+    """Why a bundle is not the code of this checkout, as a sentence; None when it is."""
+    try:
+        digest = bundle_digest(bundle)
+    except WireError as error:
+        return f"The server's bundle was refused: {error}"
+    if digest == release:
+        return None
+    return (
+        f"The server's bundle has digest {digest[:12]}, this hospital's reviewed checkout {release[:12]}: nothing of "
+        "it was unpacked or run. Both sides must use the same release; `python -m client start` and `python -m server "
+        "start` print theirs."
+    )
+
+
+def refusing(code: str) -> Callable[[Message, Context], Message]:
+    """An app that declines every message."""
+    from common.protocol.messages import Reply  # with torch, which the process that only fetches messages does without
+    from common.protocol.wire import pack_reply
+
+    def refuse(message: Message, context: Context) -> Message:
+        return Message(pack(pack_reply(Reply(center_of(context), code=code))), reply_to=message)
+
+    return refuse
+
+
+class Apart:
+    """Processes that wait to answer one message each, away from the one that speaks to the SuperNode.
+
+    They are made at once, while this process still has one thread: it could not fork safely later.
+    """
+
+    def __init__(self, attempts: int = ATTEMPTS):
+        self._waiting = [self._start() for _ in range(attempts)]
+
+    def answer(self, message: Message, context: Context) -> Message:
+        """The message's answer; a process that dies over it costs an attempt, and in the end this message only."""
+        sent = message_to_proto(message).SerializeToString(), context_to_proto(context).SerializeToString()
+        identity = (TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id)
+        while self._waiting:
+            connection, process = self._waiting.pop(0)
+            try:
+                connection.send((*sent, identity))
+                return message_from_proto(ProtoMessage.FromString(connection.recv_bytes()))
+            except (EOFError, OSError):
+                process.join()
+                log.error("code=%s exitcode=%s attempts_left=%s", PROCESS_DIED, process.exitcode, len(self._waiting))
+        return refusing(PROCESS_DIED)(message, context)
+
+    def close(self) -> None:
+        """End those that were not needed."""
+        for _, process in self._waiting:
+            process.kill()
+
+    def _start(self) -> tuple[Connection, BaseProcess]:
+        ours, theirs = forks().Pipe()
+        process = forks().Process(target=_work, args=(theirs, os.getpid()), daemon=True)
+        process.start()
+        theirs.close()
+        return ours, process
+
+
+def center_of(context: Context) -> str:
+    """The center's code, as the node was started with it."""
+    return str(context.node_config.get("code", "unknown"))
+
+
+def speak_up() -> None:
+    """What this center logs goes to the node's log file: refusals with their sentences, never to the server."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _work(connection: Connection, parent: int) -> None:
+    end_with(parent)
+    speak_up()
+    message, context, identity = connection.recv()
+    from client.app import app
+
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = identity
+    connection.send_bytes(message_to_proto(_answer(app, message, context)).SerializeToString())
+    connection.close()
+
+
+def _answer(app: ClientApp, message: bytes, context: bytes) -> Message:
+    received = message_from_proto(ProtoMessage.FromString(message))
+    with suppress(WireError):  # an order that is not packed is none that the app understands, and it says so
+        received.content = unpack(received.content)
+    reply = app(received, context_from_proto(ProtoContext.FromString(context)))
+    return Message(pack(reply.content), reply_to=received)
+
+
+def main() -> None:
+    """Serve the SuperNode until stopped."""
+    serve(TaskType.CLIENT_APP, answer_task, preload=PRELOAD)

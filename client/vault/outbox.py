@@ -1,0 +1,55 @@
+"""What left this hospital: one line for every reply, in a hash-chained record in the vault, written before it leaves.
+
+The record holds names, sizes and digests, never values: what a reply carried, for which step and round, and how many
+bytes. `python -m client audit` reads it. A reply that cannot be recorded does not leave (`client.app` sends a code).
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from common.errors import FedgraftError
+from common.protocol.messages import Order
+from common.store.ledger import Ledger
+
+FILE = "sent.jsonl"
+REPLY = "reply"
+
+
+class NotRecorded(FedgraftError):
+    """The record cannot be written or is damaged: nothing but this code may leave."""
+
+    code = "unrecorded"
+
+
+def record_reply(vault: Path, facts: Mapping[str, Any], *, action: str, order: Order) -> None:
+    """Append one reply to the record of what left; ``facts`` as from `wire.content_facts`. Raises NotRecorded."""
+    asked = {
+        "action": action,
+        "step": order.step.name,
+        "task": order.step.task.kind,
+        "round": order.round,
+        "subset": order.subset,
+        "base": order.base,
+    }
+    try:
+        with _alone(vault):
+            Ledger(vault / FILE).append(REPLY, {**asked, **facts})
+    except (OSError, FedgraftError) as error:
+        raise NotRecorded(
+            f"The record of what leaves this site, {vault / FILE}, cannot be continued ({error}); nothing was sent. "
+            "Free space, or move the damaged record aside and tell whoever audits it."
+        ) from error
+
+
+@contextmanager
+def _alone(vault: Path) -> Iterator[None]:
+    """One writer at a time, across processes: two runs may share a center."""
+    vault.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (vault / f".{FILE}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,145 @@
+"""Which parts fit together, and which parts a case reaches: from a step's declaration alone, without a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from common.adapters.fusion import MODES
+from common.config.adapter import PARTS
+from common.config.step import Step
+from common.data.batch import CT, EHR, PET, RECORD, VOLUMES
+
+HEAD = "head"
+RESERVED = {HEAD, *dir(nn.ModuleDict)}
+IMAGE, TEXT = "image", "text"
+SOURCES = {IMAGE: (CT, PET), TEXT: (EHR,)}  # which modalities an embedding is made of
+ONE_OF_A_KIND = ("decoder", "full", "fusion", "join", "resolution")
+ONE_PER_MODALITY = ("patch_embed", "skip", "stand_in")
+STYLES = ("auto", "light", "linear", "unetr")
+PLACES = ("add", "beside")
+
+Parts = Mapping[str, Any]
+
+
+def misfits(step: Step) -> list[str]:
+    """Everything that is wrong with a step's parts, one sentence each."""
+    parts = step.adapter.parts
+    unknown = [
+        f"part '{name}' has kind '{getattr(spec, 'kind', None)}'; known: {', '.join(sorted(PARTS))}."
+        for name, spec in parts.items()
+        if getattr(spec, "kind", None) not in PARTS
+    ]
+    if unknown or step.task is None:
+        return unknown
+    return [sentence for rule in RULES for sentence in rule(step)]
+
+
+def reached(parts: Parts, shown: Collection[str]) -> set[str]:
+    """Parts that take part in the output of a case which shows these modalities; the others get no gradient from it.
+
+    A part that no case of a center reaches is not sent, so averages are over the centers that trained it.
+    """
+    return {HEAD, *(name for name, spec in parts.items() if _is_reached(spec, set(shown)))}
+
+
+def _is_reached(spec: Any, shown: set[str]) -> bool:
+    if spec.kind in ("patch_embed", "skip"):
+        return spec.modality in shown
+    if spec.kind == "stand_in":
+        return spec.modality in shown and not {*VOLUMES} - {spec.modality} & shown
+    if spec.kind == "mlp":
+        return bool({*SOURCES.get(spec.input, ())} & shown)
+    if spec.kind == "resolution":
+        return CT in shown
+    return spec.kind != "join" or bool({*VOLUMES} & shown)
+
+
+def _names(step: Step) -> Iterator[str]:
+    for name in step.adapter.parts:
+        if {"/", "."} & {*name} or name in RESERVED:
+            yield f"a part cannot be called '{name}'; choose a name without '/' and '.' that torch does not use."
+
+
+def _numbers(step: Step) -> Iterator[str]:
+    kinds = Counter(spec.kind for spec in step.adapter.parts.values())
+    for kind in (kind for kind in ONE_OF_A_KIND if kinds[kind] > 1):
+        yield f"it has {kinds[kind]} {kind} parts, at most one fits."
+    if kinds["full"] and kinds["lora"]:
+        yield "a full part trains the layers that a lora part would adapt; take one of them out."
+    for kind in ONE_PER_MODALITY:
+        seen = Counter(spec.modality for spec in step.adapter.parts.values() if spec.kind == kind)
+        for modality in (m for m, count in sorted(seen.items()) if count > 1):
+            yield f"it has {seen[modality]} {kind} parts for {modality}, at most one fits."
+
+
+def _values(step: Step) -> Iterator[str]:
+    for name, spec in step.adapter.parts.items():
+        if spec.kind == "lora" and (spec.rank < 1 or not 0 <= spec.dropout < 1):
+            yield f"part '{name}' has rank {spec.rank} and dropout {spec.dropout}; use rank >= 1, dropout in [0, 1)."
+        if spec.kind == "patch_embed" and spec.init not in ("copy", "zero"):
+            yield f"part '{name}' has init '{spec.init}'; it can be copy or zero."
+        if spec.kind == "patch_embed" and spec.place not in PLACES:
+            yield f"part '{name}' has place '{spec.place}'; it can be {' or '.join(PLACES)}."
+        if spec.kind == "fusion" and spec.mode not in MODES:
+            yield f"part '{name}' has mode '{spec.mode}'; it can be {' or '.join(MODES)}."
+        if spec.kind == "decoder" and spec.style not in STYLES:
+            yield f"part '{name}' has style '{spec.style}'; it can be {', '.join(STYLES)}."
+
+
+def _segmenting(step: Step) -> Iterator[str]:
+    parts = step.adapter.parts
+    decoders = [spec for spec in parts.values() if spec.kind == "decoder"]
+    segments = step.task.kind == "segmentation"
+    if segments and not decoders:
+        yield "segmentation needs a decoder part: adapter@steps.NAME.adapter=decoder."
+    if decoders and not segments:
+        yield "a decoder part needs a segmentation task."
+    if segments and not {*VOLUMES} & {*step.modalities}:
+        yield "segmentation needs CT or PET among the modalities."
+    for name, spec in ((name, spec) for name, spec in parts.items() if spec.kind == "skip"):
+        if not decoders or decoders[0].style == "linear":
+            yield f"part '{name}', a skip, needs a decoder part with a skip to be added to."
+        elif spec.features != decoders[0].features:
+            yield f"part '{name}' has {spec.features} features, the decoder {decoders[0].features}; make them equal."
+
+
+def _inputs(step: Step) -> Iterator[str]:
+    for name, spec in step.adapter.parts.items():
+        wanted = getattr(spec, "modality", None)
+        if wanted and wanted not in step.modalities:
+            yield f"part '{name}' is for {wanted}, which is not among its modalities {step.modalities}."
+        if spec.kind == "mlp" and spec.input not in SOURCES:
+            yield f"part '{name}' has input '{spec.input}'; it can be {' or '.join(SOURCES)}."
+        elif spec.kind == "mlp" and not {*SOURCES[spec.input]} & {*step.modalities}:
+            yield (
+                f"part '{name}' reads {' or '.join(SOURCES[spec.input])}, which is not among its modalities "
+                f"{step.modalities}."
+            )
+
+
+def _joining(step: Step) -> Iterator[str]:
+    parts = step.adapter.parts
+    kinds = {spec.kind for spec in parts.values()}
+    embedded = {spec.modality for spec in parts.values() if spec.kind == "patch_embed"}
+    beside = any(spec.kind == "patch_embed" and spec.place == "beside" for spec in parts.values())
+    if "join" in kinds and PET not in embedded:
+        yield "a join part needs a patch_embed part for PET, whose tokens it joins with CT's."
+    if "join" in kinds and beside:
+        yield "a join part makes one set of tokens, a patch_embed part with place=beside keeps two; choose one."
+    if "stand_in" in kinds and "join" not in kinds:
+        yield "a stand_in part works in front of a join part; add one."
+
+
+def _linear(step: Step) -> Iterator[str]:
+    kinds = [spec.kind for spec in step.adapter.parts.values()]
+    if "linear" in kinds and (len(kinds) > 1 or step.task.kind == "segmentation"):
+        yield "a linear part is a step's only part, and not for segmentation."
+    if RECORD in step.modalities and "linear" not in kinds:
+        yield "records are read by a linear part."
+
+
+RULES = (_names, _numbers, _values, _segmenting, _inputs, _joining, _linear)

@@ -1,0 +1,136 @@
+"""The parts that a step may graft onto the frozen model, with their options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class LoraPart:
+    """Low-rank updates inside the frozen backbone (UNICON's within-model adaptation)."""
+
+    kind: str = "lora"
+    sites: list[str] = field(default_factory=lambda: ["image_attention", "text_attention"])  # names in backbone.sites
+    rank: int = 8  # 16 doubles what travels each round
+    alpha: float = 16.0
+    dropout: float = 0.1
+    depth: int | None = None  # only the last k blocks of each stack; null: all
+    dora: bool = False
+    rule: str = ""  # how factors are aggregated: fedit, ffa, rolora, fedsvd, fedsb, flora, fedex, flexlora; empty:
+    # rolora (exact, half the bytes), for dora the exact stack (flora)
+    ranks: dict[str, int] = field(default_factory=dict)  # center -> a rank of its own below ``rank`` (flora, flexlora)
+    side_rank: int = 32  # flora, fedex: room of the task's frozen side factor; what does not fit is reported
+    refresh_every: int = 1  # fedsvd: rounds between two new bases
+
+
+@dataclass
+class MlpPart:
+    """One modality's embedding, adapted after the model (UNICON's post-model adaptation)."""
+
+    kind: str = "mlp"
+    input: str = "image"  # image or text
+    width: int = 64
+    dropout: float = 0.1
+
+
+@dataclass
+class FusionPart:
+    """Joins the adapted embeddings of the modalities that are present."""
+
+    kind: str = "fusion"
+    width: int = 64
+    dropout: float = 0.1
+    mode: str = "mlp"  # mlp (side by side), or attention (embeddings ask each other and the image tokens)
+
+
+@dataclass
+class DecoderPart:
+    """Hidden states, and where the style has one a skip from the CT volume, to voxel logits."""
+
+    kind: str = "decoder"
+    features: int = 8
+    style: str = "auto"  # unetr (one grid), light (narrow, any pyramid), linear (one layer, no skip); auto: by pyramid
+
+
+@dataclass
+class FullPart:
+    """Tensors of the backbone itself, copied and trained: the baseline that every adapter is compared with."""
+
+    kind: str = "full"
+    tensors: str = ".*"  # regular expression; matches whole tensor names of the backbone
+    scratch: bool = False  # start from seeded random values instead of the pretrained ones
+
+
+@dataclass
+class ResolutionPart:
+    """UNICON's resolution adaptation: the task's own CT patch embedding and its own position parameters."""
+
+    kind: str = "resolution"
+    patch: list[int] | None = None  # voxels (depth, height, width) of a token; null: the backbone's, starting as a copy
+    position: bool = True  # the backbone's position parameters, copied (ViT: its table, interpolated) and trained
+
+
+@dataclass
+class PatchEmbedPart:
+    """A patch embedding for a modality that the backbone has never seen."""
+
+    kind: str = "patch_embed"
+    modality: str = "PET"
+    init: str = "zero"  # zero: attaching changes no output bit; copy: starts from the CT embedding
+    place: str = "add"  # add: to the CT tokens; beside: in one sequence with them (PEMMA on a plain ViT)
+
+
+@dataclass
+class JoinPart:
+    """CT and PET tokens side by side in their channels, projected to one set of tokens (PEMMA on Swin: 96 to 48)."""
+
+    kind: str = "join"
+
+
+@dataclass
+class StandInPart:
+    """Expands the tokens of the only modality that a case has to the width of both, in front of the join (PEMMA)."""
+
+    kind: str = "stand_in"
+    modality: str = "PET"  # the one that is there
+
+
+@dataclass
+class SkipPart:
+    """A full-resolution skip from a new modality, added to the CT skip (PEMMA's PET skip connection)."""
+
+    kind: str = "skip"
+    modality: str = "PET"
+    features: int = 8  # must equal the decoder's
+
+
+@dataclass
+class LinearPart:
+    """A linear model on frozen features and records, fitted by federation=newton; it is the step's head."""
+
+    kind: str = "linear"
+    variables: list[str] = field(default_factory=list)  # of the clinical schema, for modality RECORD; empty: all
+    known_flags: bool = True  # false: the ablation without the flags that say what is recorded, and so where
+
+
+@dataclass
+class Adapter:
+    """Named parts. Everything that a step trains, and everything that travels."""
+
+    parts: dict[str, Any] = field(default_factory=dict)
+
+
+PARTS = {
+    "decoder": DecoderPart,
+    "full": FullPart,
+    "fusion": FusionPart,
+    "join": JoinPart,
+    "linear": LinearPart,
+    "lora": LoraPart,
+    "mlp": MlpPart,
+    "patch_embed": PatchEmbedPart,
+    "resolution": ResolutionPart,
+    "skip": SkipPart,
+    "stand_in": StandInPart,
+}

@@ -1,0 +1,118 @@
+"""Run: everything needed to repeat one, as data, with each option's default and unit.
+
+Polymorphic slots (a task, an adapter part, a method) are dataclasses with a ``kind``; the kinds are closed sets
+(`TASKS`, `PARTS`, `METHODS`, `FEDERATIONS`, `STUDIES`): a step crosses the network and must never name code to import.
+Classes are not frozen: OmegaConf would make them read-only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from common.config.step import Step
+from common.config.view import View
+
+
+@dataclass
+class BackboneSpec:
+    kind: str = "ct_clip"  # ct_clip, unetr, swin_unetr or tiny
+    config: str = "mini"  # ct_clip: mini, released; unetr: vit_b, small; swin_unetr: base, small
+    weights: str | None = None  # path of a checkpoint; null: the shipped weights of the mini CT-CLIP
+    text_folder: str | None = None  # a local CXR-BERT folder for the released text side
+    projection: bool = True  # ct_clip: false leaves out the visual projection, which only zero-shot scores need
+    image_size: list[int] | None = None  # unetr: (depth, height, width) of its position table; null: the config's
+    feature_size: int | None = None  # swin_unetr: channels of a token, a multiple of 12; null: the config's
+    random_seed: int | None = None  # the control: the same architecture frozen at random weights
+    text: str = "own"  # own: the backbone's text side; ngrams: hashed words and word pairs, projected at random
+    digest: str | None = None  # refuse weights with another SHA-256 (python -m server inspect prints it)
+
+
+@dataclass
+class Split:
+    """By patient, stratified by center and event, from a keyed hash; no list of IDs is ever exchanged."""
+
+    seed: int = 0
+    folds: int = 5  # test = fold number `fold`
+    fold: int = 0
+    validation: float = 0.2  # share of the remaining cases
+
+
+@dataclass
+class Data:
+    kind: str = "phantom"  # phantom, or folder for any HECKTOR edition or sts7
+    root: str = "data/phantom"
+    chest_root: str | None = None
+    mapping: str | None = None  # YAML that says what a table's columns mean; null: the shipped ones
+    table: str | None = None  # study=survival_table: one table of patients of several centers
+    scale: float = 0.3  # of the phantom cohort: 1.0 is HECKTOR's 524
+    seed: int = 11
+    split: Split = field(default_factory=Split)
+    skip_unreadable: bool = True  # one unreadable case does not stop a center; it is counted
+    # A cohort that stands in for HECKTOR: its centers for the curriculum's, and what every step's is replaced by.
+    centers: dict[str, str] = field(default_factory=dict)  # the curriculum's code -> the cohort's
+    region: str | None = None
+    structures: list[str] | None = None  # to segment
+    view: View | None = None  # of the steps on head_neck
+    minimum_cell: int = 1  # results of fewer test cases than this are suppressed; hospitals default to 5
+
+
+@dataclass
+class Runtime:
+    device: str = "cpu"  # cpu or cuda
+    workers: int = 0  # centers at a time; 0: one per core
+    threads: int = 1  # per worker; results depend on it, so it is fixed, not guessed
+    mixed_precision: bool = False
+    deterministic: bool = True
+    gpu_memory_gb: float | None = None  # per center
+
+
+@dataclass
+class Compare:
+    """What `python -m simulations compare` runs beside the federation, on the same splits, seeds and samples."""
+
+    seeds: list[int] = field(default_factory=lambda: [1])
+    folds: list[int] = field(default_factory=lambda: [0])
+    random_backbone: bool = True
+    learning_rates: list[float] = field(
+        default_factory=lambda: [1.0]
+    )  # factors that every arm tries on each step's own
+    tuning_share: float = 0.25  # of a step's rounds, for each try
+    pairs: list[list[str]] = field(default_factory=list)  # [step, control step]: paired differences to report
+    draws: int = 1000  # of the patient-level bootstrap
+
+
+FAULTS = (
+    "alie", "count_inflation", "crash", "dropout", "duplicate", "inf", "ipm", "label_flip", "nan", "replay", "scaled",
+    "sign_flip", "stale", "straggler", "wrong_keys", "wrong_shape",
+)  # fmt: skip
+
+
+@dataclass
+class Fault:
+    """Something that goes wrong on purpose in a simulation; `simulations/virtual/faults.py` says what each kind is."""
+
+    kind: str = "???"
+    centers: list[str] = field(default_factory=lambda: ["*"])
+    steps: list[str] = field(default_factory=lambda: ["*"])
+    rounds: list[int] = field(default_factory=list)  # empty: every round
+    probability: float = 1.0  # of each center in each round, drawn from the run's seed
+    factor: float | None = None  # of a kind that scales, slows down or inflates; null: the kind's own
+
+
+@dataclass
+class Run:
+    """One run: everything needed to repeat it."""
+
+    name: str = "run"
+    seed: int = 1
+    curriculum: str = ""
+    backbone: BackboneSpec = field(default_factory=BackboneSpec)
+    data: Data = field(default_factory=Data)
+    runtime: Runtime = field(default_factory=Runtime)
+    steps: dict[str, Step] = field(default_factory=dict)
+    controls: dict[str, Step] = field(default_factory=dict)  # steps that only a comparison runs, after the others
+    with_controls: bool = False
+    compare: Compare = field(default_factory=Compare)
+    faults: dict[str, Any] = field(default_factory=dict)  # name -> Fault, in simulations only
+    study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes

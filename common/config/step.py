@@ -1,0 +1,48 @@
+"""Step: one entry of the curriculum, pure data, sent as JSON with every message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from common.config.adapter import Adapter
+from common.config.federation import MeanFederation
+from common.config.training import Training
+from common.config.view import View
+
+
+@dataclass
+class Selection:
+    """The validation rule: which round's state is kept. Test cases are never looked at."""
+
+    metric: str = ""  # empty: the task's primary metric
+    every: int = 1  # rounds between validations
+
+
+@dataclass
+class Step:
+    """One entry of the curriculum: pure data, sent as JSON with every message."""
+
+    name: str = ""
+    task: Any = None
+    modalities: list[str] = field(default_factory=lambda: ["CT"])
+    modes: list[str] = field(default_factory=list)  # also scored from these alone: [CT, PET, CT+PET]; empty: from all
+    adapter: Adapter = field(default_factory=Adapter)
+    methods: list[Any] = field(default_factory=list)
+    federation: Any = None  # null: the mean; a default of its own kind could not be replaced by another kind
+    view: View = field(default_factory=View)
+    training: Training = field(default_factory=Training)
+    selection: Selection = field(default_factory=Selection)
+    centers: list[str] = field(default_factory=lambda: ["*"])  # who trains; "*": every center that can
+    evaluate_at: list[str] = field(default_factory=lambda: ["*"])
+    rounds: int = 0  # 0: evaluated, never trained
+    starts_from: str | None = None  # an earlier step whose parts are the start
+    writes: str | None = None  # lineage; null: the step's own name, so nothing can overwrite it
+    train_parts: list[str] = field(default_factory=lambda: ["*"])  # the others stay at their start
+    region: str = "head_neck"
+
+    def __post_init__(self) -> None:
+        self.federation = MeanFederation() if self.federation is None else self.federation
+
+
+METHODS: dict[str, type] = {}

@@ -1,0 +1,37 @@
+"""What a step learns: classification, prognosis or segmentation, with its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class ClassificationTask:
+    kind: str = "classification"
+    classes: list[str] = field(default_factory=list)  # findings, or the names of one target's classes in order
+    form: str = "multi_label"  # binary (one name), multi_label, multi_class, or ordinal (stages)
+    target: str = "findings"  # findings, or the record's field that is predicted: hpv, t_stage, n_stage
+    zero_shot: bool = False  # score by text prompts instead of a trained head
+    imbalance: str = "none"  # counts: rarer classes weigh more, by the centers' summed counts; weights: as given
+    weights: list[float] = field(default_factory=list)  # one per class; of a binary or multi-label class: of its yes
+
+
+@dataclass
+class PrognosisTask:
+    kind: str = "prognosis"
+    loss: str = "deephit"  # deephit, mtlr, hazard, or cox (stratified by center; no curve of its own)
+    bins: int = 12
+    horizon_days: float = 1825.0  # configured, never a patient's own maximum
+    grid: str = "equal"  # equal spacing up to the horizon; quantiles: of the centers' summed event times
+    cuts_days: list[float] = field(default_factory=list)  # the grid itself, from 0; what quantiles chose, or one's own
+    alpha: float = 0.2
+    sigma: float = 0.1
+
+
+@dataclass
+class SegmentationTask:
+    kind: str = "segmentation"
+    structures: list[str] = field(default_factory=lambda: ["GTVp", "GTVn"])
+
+
+TASKS = {"classification": ClassificationTask, "prognosis": PrognosisTask, "segmentation": SegmentationTask}

@@ -1,0 +1,21 @@
+"""The local loop's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Training:
+    """The local loop's settings, per round."""
+
+    epochs: int = 1  # passes over the local training cases in one round
+    batch: int = 4
+    learning_rate: float = 1e-3
+    anneal: bool = False  # let the learning rate fall over the step's rounds, along half a cosine
+    weight_decay: float = 1e-5
+    clip_norm: float = 1.0  # of the gradient; 0 switches it off
+    augment: bool = True  # mirror and shift intensities; off lets frozen features be cached
+    # Which images a batch shows, by probability, of cases that have both: {CT+PET: 0.6, CT: 0.2, PET: 0.2} is PEMMA's
+    # modality draw, {PET: 1.0} a stage where only PET arrives. Empty: everything a case has.
+    draw: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,17 @@
+"""How a case becomes tensors: spacing, crop, window, intensities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class View:
+    """How a case becomes tensors, identical at every center. Axes are ordered (depth z, height y, width x)."""
+
+    spacing_mm: list[float] = field(default_factory=lambda: [3.0, 3.0, 3.0])
+    size: list[int] | None = field(default_factory=lambda: [48, 48, 48])  # voxels of the crop; null: whole volume
+    window: list[int] = field(default_factory=lambda: [48, 48, 48])  # what the network sees at once
+    crop: str = "head_neck"  # head_neck (label-free rule), center, none
+    ct_hu: list[float] = field(default_factory=lambda: [-1024.0, 1024.0])  # clipped to this, scaled to [-1, 1]
+    pet: str = "zscore"  # zscore over the crop, or suv (clipped to [0, 25], divided by 25)

@@ -1,0 +1,1 @@
+"""What a case is before any image is opened: batches, modality sets, records, findings."""

@@ -1,0 +1,181 @@
+"""A step that is fitted by Newton's method: its columns, its objective, and what its sums may say, on both sides alike.
+
+Such a step has one part, of kind ``linear``: a linear model on frozen features and records, float64. Centers answer two
+kinds of questions, both with sums: moments of the columns (round 0), then loss, gradient and Hessian at the parameters
+that the order names (round 1 and on). Ridge asks once, for Gram sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.config.adapter import LinearPart
+from common.config.step import Step
+from common.data.batch import CT, EHR, PET, RECORD
+from common.data.records import MODEL_VARIABLES, record_layout
+from common.errors import AdapterError, ConfigError
+from common.exact.columns import Layout, LinearModel, Rows, Scaling, Sums, moment_shapes, moment_sums, standardise
+from common.exact.objectives import Objective, build_objective, newton_shapes
+from common.exact.ridge import ridge_shapes, ridge_sums
+from common.protocol.messages import Order
+from common.tasks import build_task, withheld_fields
+from common.tasks.cuts import BINS, EVENTS, GRID
+from common.tasks.prognosis import discretise
+
+BETA, MEAN, SCALE = "newton.beta", "newton.mean", "newton.scale"
+RIDGE = "ridge"
+
+
+def linear_part(step: Step) -> tuple[str, LinearPart]:
+    """Name and spec of the step's linear part. Raises AdapterError where there is none."""
+    for name, spec in step.adapter.parts.items():
+        if spec.kind == "linear":
+            return name, spec
+    raise AdapterError(f"Step '{step.name}' has no linear part; give it adapter=linear.")
+
+
+def records_of(step: Step) -> Layout:
+    """The columns of a record that this step may see: never its target or the target's proxies."""
+    _, spec = linear_part(step)
+    return record_layout(
+        spec.variables or MODEL_VARIABLES, withhold=withheld_fields(step.task), with_flags=spec.known_flags
+    )
+
+
+def layout_of(step: Step, widths: Mapping[str, int], *, with_records: bool) -> Layout:
+    """All columns: each source's features, known where the case has the source, then the record's.
+
+    Args:
+        widths: feature source (image, text) -> its width, in the model's order.
+    """
+    _, spec = linear_part(step)
+    values = tuple(f"{source}.{i}" for source, width in widths.items() for i in range(width))
+    flag_of = tuple(place for place, width in enumerate(widths.values()) for _ in range(width))
+    features = Layout(values, tuple(widths), flag_of, with_flags=spec.known_flags)
+    return features.beside(records_of(step)) if with_records else features
+
+
+def objective_of(step: Step) -> Objective | None:
+    """What is minimised; None for ridge, which needs no search. Raises ConfigError for a task that has no such form."""
+    name = objective_name(step)
+    if name == RIDGE:
+        return None
+    task: Any = step.task
+    return build_objective(name, bins=getattr(task, "bins", 1), classes=len(getattr(task, "classes", [])) or 1)
+
+
+def objective_name(step: Step) -> str:
+    """cox, hazard, logistic or ridge."""
+    task, asked = step.task, step.federation.objective
+    if task.kind == "prognosis" and task.loss in ("cox", "hazard") and asked in ("", task.loss):
+        return task.loss
+    if task.kind == "classification" and task.form in ("binary", "multi_label") and asked in ("", "logistic", RIDGE):
+        return asked or "logistic"
+    raise ConfigError(
+        f"Newton's method needs an objective that is a sum over cases: a prognosis with loss cox or hazard, or a "
+        f"binary or multi-label classification (objective logistic or ridge); step '{step.name}' has {_told(task)} and "
+        f"objective '{asked or 'of the task'}'."
+    )
+
+
+def _told(task: Any) -> str:
+    return f"{task.kind} ({getattr(task, 'loss', getattr(task, 'form', ''))})"
+
+
+def target_of(step: Step, target: Mapping[str, Tensor]) -> np.ndarray:
+    """A batch's targets (n, T) as the objective reads them."""
+    if step.task.kind == "classification":
+        return target["labels"].double().numpy()
+    if step.task.loss == "cox":
+        return torch.stack([target["days"], target["event"]], dim=1).double().numpy()
+    index, event = discretise(target["days"], target["event"], build_task(step.task).cuts)  # type: ignore[attr-defined]
+    return torch.stack([index.double(), event.double()], dim=1).numpy()
+
+
+# ------------------------------------------------------------------------------------------------- one round's sums
+
+
+def round_sums(
+    step: Step, layout: Layout, rows: Rows, *, round: int, known: Mapping[str, np.ndarray], minimum: int
+) -> Sums:
+    """A center's answer.
+
+    Args:
+        round: 0 asks for moments, later rounds for loss, gradient and Hessian; ridge asks for its Gram sums in 0.
+        known: ``newton.mean`` and ``newton.scale`` (F,) and ``newton.beta`` (C, Q) of later rounds.
+        minimum: the smallest number of cases that a moment may be of.
+    """
+    objective = objective_of(step)
+    if objective is None:
+        return ridge_sums(layout, rows)
+    if round == 0:
+        return moment_sums(layout, rows, minimum=minimum)
+    x = standardise(layout, rows.values, rows.flags, Scaling(known[MEAN], known[SCALE]))
+    return objective.sums(x, rows.target, known[BETA])
+
+
+def declared_in_order(order: Order) -> dict[str, tuple[int, ...]]:
+    """What a reply to an order for sums may say: a histogram of event times, or `round_sums`."""
+    if order.subset == GRID:
+        return {EVENTS: (BINS,)}
+    return declared_in_round(order.step, order.state, order.round)
+
+
+def declared_in_round(step: Step, state: Mapping[str, Tensor], round: int) -> dict[str, tuple[int, ...]]:
+    """What `round_sums` may say, by the shapes of the step's state."""
+    part, _ = linear_part(step)
+    values, columns = len(state[f"{part}/mean"]), state[f"{part}/weight"].shape[1]
+    objective = objective_of(step)
+    if objective is None:
+        return ridge_shapes(values, _flag_count(step), len(step.task.classes))
+    return moment_shapes(values) if round == 0 else newton_shapes(objective, columns)
+
+
+def _flag_count(step: Step) -> int:
+    """Known flags: one per feature source, one per variable of the record."""
+    sources = [{CT, PET} & {*step.modalities}, {EHR} & {*step.modalities}]
+    return sum(map(bool, sources)) + (len(records_of(step).flags) if RECORD in step.modalities else 0)
+
+
+# ---------------------------------------------------------------------------------------------------------- the part
+
+
+class Linear(nn.Module):
+    """(n, F) values and (n, V) flags -> (n, outputs), float64; zero until it is fitted.
+
+    ``mean`` and ``scale`` (F,) travel with it, so that a state is a whole model.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, layout: Layout, outputs: int):
+        super().__init__()
+        self.layout = layout
+        columns, names = len(layout.values), len(layout.names)
+        self.register_buffer("mean", torch.zeros(columns, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(columns, dtype=torch.float64))
+        self.weight = nn.Parameter(torch.zeros(outputs, names, dtype=torch.float64))
+        self.bias = nn.Parameter(torch.zeros(outputs, dtype=torch.float64))
+
+    def forward(self, values: Tensor, flags: Tensor) -> Tensor:
+        places = torch.tensor(self.layout.flag_of, device=values.device)
+        known = torch.cat(
+            [flags, torch.ones_like(flags[:, :1]) if flags.shape[1] else flags.new_ones(len(values), 1)], 1
+        )
+        columns = (values - self.mean * known[:, places]) / self.scale
+        z = torch.cat([columns, flags], dim=1) if self.layout.with_flags else columns
+        return z @ self.weight.T + self.bias
+
+
+def state_of(model: LinearModel, part: str) -> dict[str, Tensor]:
+    """A fitted model as the state of a linear part."""
+    arrays = {"mean": model.scaling.mean, "scale": model.scaling.scale, "weight": model.weight, "bias": model.bias}
+    # a copy in C order: numpy's strides of axes of length 1 are arbitrary, and a state is hashed by its bytes
+    copies = {name: np.array(value, np.float64, order="C") for name, value in arrays.items()}
+    return {f"{part}/{name}": torch.from_numpy(value) for name, value in copies.items()}

@@ -1,0 +1,1 @@
+"""The frozen backbone with a step's parts on it, and the states that travel."""

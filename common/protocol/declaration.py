@@ -1,0 +1,54 @@
+"""Which tensors of a step travel: what a round trains, what stays at the centers, and what a seed makes anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+
+from common.adapters.lowrank import seeded_tensors, trained_tensors
+from common.config.step import Step
+from common.protocol.messages import State
+
+
+def sent_back(names: Iterable[str], step: Step, *, round: int) -> frozenset[str]:
+    """Names that a center returns after a round: trained in it, in a part that trains, and not local."""
+    trained = trained_tensors([n for n in names if _in_training(n, step)], step.adapter.parts, round=round)
+    return trained - local_tensors(trained, step)
+
+
+def local_tensors(names: Iterable[str], step: Step) -> frozenset[str]:
+    """Names that stay at each center (FedBN's normalisation): ``federation.local`` holds their patterns."""
+    return frozenset(n for n in names if any(fnmatchcase(n, pattern) for pattern in step.federation.local))
+
+
+def extra_form(sent: Mapping[str, Tensor], step: Step) -> State:
+    """What a center sends beside these tensors: SCAFFOLD's change of its control variate, one float32 per number."""
+    if step.federation.kind != "scaffold":
+        return {}
+    return {f"control/{name}": torch.empty(t.shape, device="meta") for name, t in sent.items()}
+
+
+def made_from_seed(state: Mapping[str, Tensor], initial: Mapping[str, Tensor], step: Step) -> list[str]:
+    """Tensors that neither centers nor the server change and that still are what the seed makes: they need not travel.
+
+    Frozen factors (FFA, Fed-SB), parts at rest and what stays local. A factor that only the server changes (FedSVD's A,
+    a side factor) is none of them.
+
+    Args:
+        initial: the step's state as a seed makes it, before anything was loaded.
+    """
+    resting = {n for n in state if not _in_training(n, step)} | local_tensors(state, step)
+    resting |= seeded_tensors(state, step.adapter.parts)
+    return [n for n in sorted(resting) if n in initial and _same(state[n], initial[n])]
+
+
+def _in_training(name: str, step: Step) -> bool:
+    part = name.partition("/")[0]
+    return any(fnmatchcase(part, pattern) for pattern in step.train_parts)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and bool((a == b).all())

@@ -1,0 +1,65 @@
+"""What the server asks of a center and what a center answers, before Flower turns either into bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from common.config.run import BackboneSpec, Split
+from common.config.step import Step
+
+State = dict[str, Tensor]
+Sums = dict[str, np.ndarray]
+
+OK = "ok"
+TOO_FEW_CASES = "declined.cases"  # to train; evaluation may still be possible
+
+
+@dataclass
+class Order:
+    """One request to one center. Everything but the tensors comes from the run's config."""
+
+    step: Step
+    seed: int  # the run's; a center mixes in the step, its own code and the round
+    round: int
+    backbone: BackboneSpec
+    base: str  # digest the center's frozen model must have
+    split: Split
+    skip_unreadable: bool = True
+    minimum_cell: int = 1
+    state: State = field(default_factory=dict)
+    extra: State = field(default_factory=dict)  # what a rule sends beside the state: SCAFFOLD's control variates
+    subset: str = ""  # evaluate: which split, validation or test
+    mode: str = ""  # evaluate: show only these modalities ("PET"), of cases that have them; empty: all
+    threshold: float | None = None  # evaluate: predicted risk above it counts as the high-risk group
+    since: int = 0  # the last round whose update by this center was used: its vault goes on from there
+    seeded: list[str] = field(default_factory=list)  # tensors that do not travel: the center makes them from the seed
+    reference: str = ""  # digest of the state that the arrays are a difference to; empty: the arrays are the state
+    digest: str = ""  # of the state that the center must end up with, where it is not simply the arrays
+    known: Sums = field(default_factory=dict)  # what centers' sums have said so far: class counts, a temperature
+
+    @property
+    def wants_curves(self) -> bool:
+        """Whether the sums for curves and calibration are asked for: once a step is learned."""
+        return self.threshold is not None or "temperature" in self.known
+
+
+@dataclass
+class Reply:
+    """One center's answer: declared arrays, declared sums, and a status of codes and counts. Nothing else leaves."""
+
+    center: str
+    code: str = OK
+    state: State = field(default_factory=dict)
+    sums: Sums = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    round: int = 0  # of the order that this answers: an answer to an earlier one is stale
+    extra: State = field(default_factory=dict)  # what the rule asks for beside the state, by declared names
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the center did what was asked."""
+        return self.code == OK

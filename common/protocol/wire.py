@@ -1,0 +1,294 @@
+"""Domain objects <-> Flower records, and the allowlist of what may travel.
+
+An order carries ``arrays`` (the adapter state), ``known`` (merged sums) and ``config`` (strings and numbers); a reply
+carries ``arrays``, ``sums`` and ``status``. What a reply holds is checked against the step's declaration on both sides:
+before it leaves the center, and before the server looks at it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from io import BytesIO
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
+
+from common.config.load import from_json, step_from_json, step_to_json, to_json
+from common.config.run import BackboneSpec, Split
+from common.errors import WireError
+from common.protocol.messages import Order, Reply, State
+
+STATUS_COUNTS = ("cases", "batches", "skipped", "train", "validation", "test", "suppressed")
+CODE = re.compile(r"[a-z0-9_.:-]{1,60}")
+CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
+EXTRA = "./"  # part names hold neither
+NUMPY = "numpy.ndarray"  # how Flower calls the bytes of numpy.save
+MAX_ARRAY_BYTES = 2 << 30
+FIT_SUMS: dict[str, tuple[int, ...]] = {"fit.loss": (), "fit.cases": (), "fit.batches": ()}
+
+
+class DeclaresSums(Protocol):
+    """What of a task matters here."""
+
+    @property
+    def sum_shapes(self) -> dict[str, tuple[int, ...]]: ...
+
+    @property
+    def curve_shapes(self) -> dict[str, tuple[int, ...]]: ...
+
+    @property
+    def label_shapes(self) -> dict[str, tuple[int, ...]]: ...
+
+
+def declared_sums(task: DeclaresSums, *, curves: bool) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every sum that a step's scores may carry; ``curves`` where the order wants them."""
+    return {**FIT_SUMS, **task.sum_shapes, **(task.curve_shapes if curves else {})}
+
+
+def pack_state(state: Mapping[str, Tensor]) -> ArrayRecord:
+    """Tensors as a record, in name order."""
+    return ArrayRecord({name: _encoded(_numpy(state[name])) for name in sorted(state)})
+
+
+def unpack_state(record: ArrayRecord) -> State:
+    """A record as tensors."""
+    return {name: _tensor(name, array) for name, array in record.items()}
+
+
+def pack_order(order: Order) -> RecordDict:
+    """An order as Flower content."""
+    config: dict[str, Any] = {
+        "step": step_to_json(order.step),
+        "backbone": to_json(order.backbone),
+        "split": to_json(order.split),
+        "seed": order.seed,
+        "round": order.round,
+        "base": order.base,
+        "skip_unreadable": order.skip_unreadable,
+        "minimum_cell": order.minimum_cell,
+        "subset": order.subset,
+        "mode": order.mode,
+    }
+    config |= {"since": order.since, "seeded": list(order.seeded)}
+    config |= {"reference": order.reference, "digest": order.digest}
+    if order.threshold is not None:
+        config["threshold"] = float(order.threshold)
+    arrays = pack_state(_beside(order.state, order.extra))
+    return RecordDict({"arrays": arrays, "known": _pack_sums(order.known), "config": ConfigRecord(config)})
+
+
+def unpack_order(content: RecordDict) -> Order:
+    """Flower content as an order. Raises WireError or ConfigError when it is not one."""
+    try:
+        config = content.config_records["config"]
+        step = step_from_json(str(config["step"]))
+        state, extra = _apart(unpack_state(content.array_records["arrays"]))
+        return Order(
+            step=step,
+            backbone=from_json(BackboneSpec, str(config["backbone"])),
+            split=from_json(Split, str(config["split"])),
+            seed=int(config["seed"]),  # type: ignore[arg-type]
+            round=int(config["round"]),  # type: ignore[arg-type]
+            base=str(config["base"]),
+            skip_unreadable=bool(config["skip_unreadable"]),
+            minimum_cell=int(config["minimum_cell"]),  # type: ignore[arg-type]
+            state=state,
+            extra=extra,
+            subset=str(config["subset"]),
+            mode=str(config["mode"]),
+            threshold=float(config["threshold"]) if "threshold" in config else None,  # type: ignore[arg-type]
+            since=int(config["since"]),  # type: ignore[arg-type]
+            seeded=[str(name) for name in config["seeded"]],  # type: ignore[union-attr]
+            reference=str(config["reference"]),
+            digest=str(config["digest"]),
+            known={name: _checked(name, array) for name, array in content.array_records["known"].items()},
+        )
+    except KeyError as error:
+        raise WireError(f"An order lacks {error}; server and client must run the same release.") from error
+
+
+def pack_reply(reply: Reply) -> RecordDict:
+    """A reply as Flower content."""
+    sums = _pack_sums(reply.sums)
+    status: dict[str, Any] = {
+        "center": reply.center,
+        "code": reply.code,
+        "seconds": float(reply.seconds),
+        "round": int(reply.round),
+        **reply.counts,
+    }
+    arrays = pack_state(_beside(reply.state, reply.extra))
+    return RecordDict({"arrays": arrays, "sums": sums, "status": ConfigRecord(status)})
+
+
+def unpack_reply(content: RecordDict) -> Reply:
+    """Flower content as a reply. Raises WireError when it carries anything but arrays, sums and a status."""
+    unasked = sorted(set(content) - {"arrays", "sums", "status"})
+    missing = sorted({"arrays", "sums", "status"} - set(content))
+    if unasked or missing:
+        raise WireError(f"A reply must hold arrays, sums and status; extra: {unasked}, missing: {missing}.")
+    if not isinstance(content["status"], ConfigRecord) or not all(
+        isinstance(content[name], ArrayRecord) for name in ("arrays", "sums")
+    ):
+        raise WireError("A reply's arrays and sums must be arrays and its status strings and numbers.")
+    status = dict(content.config_records["status"])
+    center, code, seconds = str(status.pop("center", "")), str(status.pop("code", "")), status.pop("seconds", 0.0)
+    number = status.pop("round", None)
+    well_formed = CENTER.fullmatch(center) and CODE.fullmatch(code) and _is_duration(seconds) and _is_count(number)
+    if not well_formed:
+        raise WireError("A reply's status has no well-formed center, code, round and seconds.")
+    unknown = sorted(set(status) - set(STATUS_COUNTS))
+    if unknown or not all(_is_count(value) for value in status.values()):
+        raise WireError(
+            f"A reply's status may hold the counts {', '.join(STATUS_COUNTS)} only; it also holds {unknown}."
+        )
+    sums = {name: _checked(name, array) for name, array in content.array_records["sums"].items()}
+    state, beside = _apart(unpack_state(content.array_records["arrays"]))
+    return Reply(
+        center,
+        code,
+        state,
+        sums,
+        counts=status,  # type: ignore[arg-type]
+        seconds=seconds,  # type: ignore[arg-type]
+        round=number,  # type: ignore[arg-type]
+        extra=beside,
+    )
+
+
+def check_declared(
+    reply: Reply, *, state_like: State, sum_shapes: Mapping[str, tuple[int, ...]], extra_like: State | None = None
+) -> None:
+    """Refuse a reply with arrays or sums that the step did not declare. Parts may be absent (a center without PET)."""
+    got, declared = _beside(reply.state, reply.extra), _beside(state_like, extra_like or {})
+    problems = _undeclared(
+        "array", {k: tuple(v.shape) for k, v in got.items()}, {k: tuple(v.shape) for k, v in declared.items()}
+    )
+    problems += _undeclared("sum", {k: np.shape(v) for k, v in reply.sums.items()}, sum_shapes)
+    problems += [
+        f"array '{name}' is {tensor.dtype}, declared {declared[name].dtype}"
+        for name, tensor in got.items()
+        if name in declared and tensor.dtype != declared[name].dtype
+    ]
+    if problems:
+        raise WireError(f"A reply carries what the step does not declare: {'; '.join(sorted(problems))}.")
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Payload bytes of a message: every array with its header, every string and number; no transport framing."""
+    arrays = sum(len(a.data) + len(n) for r in content.array_records.values() for n, a in r.items())
+    configs = sum(len(str(k)) + len(str(v)) for r in content.config_records.values() for k, v in r.items())
+    return arrays + configs
+
+
+def content_facts(content: RecordDict) -> dict[str, Any]:
+    """Names, sizes and a digest of what a reply carries, never its values, for the center's own record of what left."""
+    records = content.array_records
+    status = dict(content.config_records["status"]) if "status" in content.config_records else {}
+    return {
+        "code": str(status.get("code", "")),
+        "counts": {name: value for name, value in sorted(status.items()) if name in STATUS_COUNTS},
+        "parts": sorted({name.partition("/")[0] for group, r in records.items() if group != "sums" for name in r}),
+        "arrays": sum(len(record) for group, record in records.items() if group != "sums"),
+        "array_bytes": sum(len(a.data) for group, r in records.items() if group != "sums" for a in r.values()),
+        "sums": sorted(records["sums"]) if "sums" in records else [],
+        "bytes": content_bytes(content),
+        "digest": content_digest(content),
+    }
+
+
+def content_digest(content: RecordDict) -> str:
+    """SHA-256 over every name and value of a message's content, in name order."""
+    digest = hashlib.sha256()
+    for group, record in sorted(content.array_records.items()):
+        for name, array in sorted(record.items()):
+            digest.update(f"{group}|{name}|{array.dtype}|{tuple(array.shape)}|".encode())
+            digest.update(array.data)
+    for group, config in sorted(content.config_records.items()):
+        digest.update("".join(f"{group}|{name}|{value!r}|" for name, value in sorted(config.items())).encode())
+    return digest.hexdigest()
+
+
+def _beside(state: State, extra: State) -> State:
+    """One record's names: what a rule asks for beside the state stands behind a mark that no part's name may have."""
+    return {**state, **{EXTRA + name: tensor for name, tensor in extra.items()}} if extra else state
+
+
+def _apart(arrays: State) -> tuple[State, State]:
+    extra = {name.removeprefix(EXTRA): tensor for name, tensor in arrays.items() if name.startswith(EXTRA)}
+    return {name: tensor for name, tensor in arrays.items() if not name.startswith(EXTRA)}, extra
+
+
+def _pack_sums(sums: Mapping[str, np.ndarray]) -> ArrayRecord:
+    return ArrayRecord({name: _encoded(np.asarray(sums[name], np.float64)) for name in sorted(sums)})
+
+
+def _undeclared(what: str, got: Mapping[str, tuple], declared: Mapping[str, tuple]) -> list[str]:
+    return [
+        f"{what} '{name}' of shape {shape}"
+        for name, shape in got.items()
+        if name not in declared or tuple(declared[name]) != tuple(shape)
+    ]
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    if tensor.dtype == torch.bfloat16:
+        raise WireError("bfloat16 tensors cannot travel; keep adapter parameters in float32.")
+    return tensor.detach().cpu().numpy()
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value) and value >= 0
+
+
+def _tensor(name: str, array: Array) -> Tensor:
+    try:
+        return torch.from_numpy(_checked(name, array))
+    except TypeError as error:
+        raise WireError(f"Array '{name}' has a type that no tensor has.") from error
+
+
+def _checked(name: str, array: Array) -> np.ndarray:
+    if array.stype != NUMPY or len(array.data) > MAX_ARRAY_BYTES:
+        raise WireError(f"Array '{name}' is not a plain numpy array of at most 2 GiB.")
+    try:
+        decoded = _decoded(array)
+    except Exception as error:  # numpy parses the header as Python source: a broken one raises whatever it likes
+        raise WireError(f"Array '{name}' cannot be decoded.") from error
+    if decoded.dtype.kind not in "biuf":
+        raise WireError(f"Array '{name}' holds {decoded.dtype}; only numbers travel.")
+    return decoded
+
+
+def _encoded(values: np.ndarray) -> Array:
+    """``Array(values)`` in C order: the same bytes, with headers made once."""
+    data = _header(values.dtype, values.shape) + values.tobytes()
+    return Array(dtype=str(values.dtype), shape=values.shape, stype=NUMPY, data=data)
+
+
+def _decoded(array: Array) -> np.ndarray:
+    """``array.numpy()``; numbers behind the header that numpy writes for them are read without parsing it again."""
+    dtype, shape = np.dtype(array.dtype), tuple(array.shape)
+    if dtype.kind in "biuf":
+        header = _header(dtype, shape)
+        if array.data.startswith(header) and len(array.data) - len(header) == math.prod(shape) * dtype.itemsize:
+            return np.frombuffer(array.data, dtype, offset=len(header)).reshape(shape).copy()
+    return array.numpy()
+
+
+@lru_cache(maxsize=4096)
+def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    stream = BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    return stream.getvalue()

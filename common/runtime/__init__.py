@@ -1,0 +1,1 @@
+"""Processes, the release they run, the machine under them, and command lines."""

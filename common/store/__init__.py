@@ -1,0 +1,1 @@
+"""What a run remembers: the bank of adapters, the ledger of events, a bank exported."""

@@ -1,0 +1,1 @@
+"""The hospitals as the server sees them: asking, enrolling, screening, quarantine, links."""

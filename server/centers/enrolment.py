@@ -1,0 +1,127 @@
+"""Which centers can take which step, and why the others do not."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from common.config.compatibility import EVERYONE
+from common.config.step import Step
+from common.errors import DataError, RoundFailed
+from common.protocol.messages import OK, TOO_FEW_CASES, Order, Reply, Sums
+from common.tasks import build_task, merge_sums
+from server.centers.federation import Federation, Traffic
+from server.centers.screening import reason_to_reject
+
+SUSPENDED = "suspended"
+IMPLAUSIBLE = "counts_implausible"
+FEWEST_OTHERS = 2  # of one other nobody knows which of the two is wrong
+
+
+@dataclass
+class Enrolment:
+    """The centers of a step."""
+
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)  # every center that answered
+    training: list[str] = field(default_factory=list)
+    evaluating: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    known: Sums = field(default_factory=dict)  # the training centers' label sums, added
+    bytes: Traffic = field(default_factory=dict)  # of asking them
+
+
+def enrol(federation: Federation, order: Order, *, suspended: Collection[str] = ()) -> Enrolment:
+    """Ask every node what it holds for the step and sort the centers. Raises RoundFailed when nobody can train.
+
+    Where the step asks everyone ("*"), it waits for ``federation.at_least`` centers, for as many as earlier steps knew,
+    and until no more come; else for those that it names. Suspended centers do not train until they are released.
+    """
+    step = order.step
+    asked = {*step.centers, *step.evaluate_at}
+    wanted = asked - {EVERYONE}
+    everyone = EVERYONE in asked
+    known = max(step.federation.at_least, len(federation.nodes)) if everyone else 0
+    found = federation.discover(order, at_least=max(1, len(wanted), known), everyone=everyone)
+    counts = {center: reply.counts for center, reply in found.replies.items() if reply.counts}
+    enrolment = Enrolment(counts, bytes=found.bytes)
+    for center in sorted(found.replies):
+        _place(enrolment, step, center, _code(found.replies[center], step), found.replies[center].counts)
+    for center in sorted(set(enrolment.training) & set(suspended)):
+        enrolment.training.remove(center)
+        enrolment.refused[center] = SUSPENDED
+    _refuse_implausible(enrolment, step, known={})
+    enrolment.known = merge_sums(found.replies[center].sums for center in enrolment.training)
+    for center in sorted(wanted - set(found.replies)):
+        enrolment.refused[center] = "not_connected"
+    if not order.skip_unreadable:
+        _refuse_broken_data(step, enrolment)
+    if step.rounds > 0 and not enrolment.training:
+        raise RoundFailed(f"No center can train step '{step.name}': {enrolment.refused or 'none was asked to'}.")
+    return enrolment
+
+
+def join(federation: Federation, order: Order, *, known: Mapping[str, int]) -> Enrolment:
+    """Centers that connected since, sorted for the step: they take part from the next round on.
+
+    Args:
+        known: training cases of the centers that take part already.
+    """
+    found = federation.newcomers(order)
+    enrolment = Enrolment(bytes=found.bytes)
+    for center in sorted(found.replies):
+        enrolment.counts[center] = found.replies[center].counts
+        _place(enrolment, order.step, center, found.replies[center].code, found.replies[center].counts)
+    _refuse_implausible(enrolment, order.step, known=known)
+    return enrolment
+
+
+def _refuse_implausible(enrolment: Enrolment, step: Step, *, known: Mapping[str, int]) -> None:
+    """Do not train with centers whose counts dwarf the others': a mean by cases would be theirs, and nobody can check.
+
+    Each is held against the median of at least two others, those that take part already included.
+    """
+    factor = step.federation.guards.cases_factor
+    said = dict(known) | {center: enrolment.counts[center]["train"] for center in enrolment.training}
+    for center in list(enrolment.training):
+        others = [cases for name, cases in said.items() if name != center]
+        most = max(enrolment.counts[center].get(name, 0) for name in ("train", "validation"))
+        if factor > 0 and len(others) >= FEWEST_OTHERS and most > factor * max(statistics.median(others), 1):
+            enrolment.training.remove(center)
+            enrolment.refused[center] = IMPLAUSIBLE
+
+
+def _code(reply: Reply, step: Step) -> str:
+    """The reply's code, or why its label sums must not be used; none at all are fine (too few cases)."""
+    if reply.code != OK:
+        return reply.code
+    return reason_to_reject(reply, state_like={}, sum_shapes=build_task(step.task).label_shapes) or OK
+
+
+def _place(enrolment: Enrolment, step: Step, center: str, code: str, counts: dict[str, int]) -> None:
+    trains = step.rounds > 0 and _is_asked(center, step.centers)
+    evaluates = _is_asked(center, step.evaluate_at)
+    if not (trains or evaluates):
+        return
+    if code not in (OK, TOO_FEW_CASES):
+        enrolment.refused[center] = code
+        return
+    if trains and code == OK and counts.get("train", 0) > 0:
+        enrolment.training.append(center)
+    elif trains:
+        enrolment.refused[center] = "no_training_cases" if code == OK else code
+    if evaluates and counts.get("test", 0) > 0:
+        enrolment.evaluating.append(center)
+
+
+def _is_asked(center: str, centers: list[str]) -> bool:
+    return center in centers or EVERYONE in centers
+
+
+def _refuse_broken_data(step: Step, enrolment: Enrolment) -> None:
+    broken = sorted(center for center, code in enrolment.refused.items() if code == DataError.code)
+    if broken:
+        raise DataError(
+            f"Step '{step.name}': {', '.join(broken)} cannot use all of their cases; their own logs name each case and "
+            "what is wrong. Mend or remove those cases, or leave them out with data.skip_unreadable=true."
+        )

@@ -1,0 +1,212 @@
+"""Federation: the only door to Flower's Grid. It asks centers by code and hands back replies by code."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from common.errors import RoundFailed, WireError
+from common.protocol.messages import Order, Reply
+from common.protocol.wire import content_bytes, pack_order, unpack_reply
+
+log = logging.getLogger("fedgraft.server")
+
+Traffic = dict[str, dict[str, int]]  # center -> bytes {"up", "down"}
+UNREACHED = "no_reply"
+ASK_AGAIN_S = 60.0  # a node that does not say who it is within this is asked again
+UNKNOWN = "unknown"  # in counted bytes: a node that did not say, or not truly, who it is
+SETTLE_S = 5.0  # where a step asks everyone: how long no new node may appear before the step begins
+
+
+@dataclass
+class Delivery:
+    """What came back for a batch of messages, before anyone looked inside."""
+
+    messages: list[Message] = field(default_factory=list)
+    bytes: Traffic = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass
+class Exchange:
+    """What one question to several centers brought back."""
+
+    replies: dict[str, Reply] = field(default_factory=dict)
+    bytes: Traffic = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def usable(self) -> dict[str, Reply]:
+        """Replies of the centers that did what was asked, in the order of their codes."""
+        return {center: reply for center, reply in sorted(self.replies.items()) if reply.is_usable}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why the others did not."""
+        return {center: reply.code for center, reply in sorted(self.replies.items()) if not reply.is_usable}
+
+
+class Federation:
+    """The centers behind a Grid, by code."""
+
+    def __init__(
+        self, grid: Grid, *, patience_s: float = 60.0, enrolled: Callable[[], Mapping[str, int]] | None = None
+    ):
+        """Args:
+        enrolled: code -> node id as they are now, where nodes have keys: none can then speak for another center.
+        """
+        self.grid = grid
+        self.patience_s = patience_s
+        self.enrolled = enrolled
+        self.nodes: dict[str, int] = {}
+        self._asked: set[int] = set()  # nodes that were asked who they are
+
+    def discover(self, order: Order, *, at_least: int = 1, everyone: bool = False) -> Exchange:
+        """Ask every connected node who it is and what it holds for a step; remember the codes.
+
+        Waits until ``at_least`` nodes are connected and, for ``everyone``, until no more come, at most for the
+        patience; raises RoundFailed when none is.
+        """
+        return self._introduce(self._wait_for_nodes(at_least, everyone), order, order.step.federation.deadline_s)
+
+    def newcomers(self, order: Order) -> Exchange:
+        """Ask nodes that were not asked before, at most for the patience: a center that comes late, or comes back."""
+        unknown = sorted(set(self.grid.get_node_ids()) - self._asked)
+        if not unknown:
+            return Exchange()
+        return self._introduce(unknown, order, min(order.step.federation.deadline_s, max(self.patience_s, 1.0)))
+
+    def connected(self) -> set[str]:
+        """Centers whose node is there now."""
+        online = set(self.grid.get_node_ids())
+        return {center for center, node in self.nodes.items() if node in online}
+
+    def ask(self, centers: Iterable[str], order: Order, action: str) -> Exchange:
+        """Send one order to the given centers and wait for their replies, at most the step's deadline."""
+        nodes = {center: self.nodes[center] for center in sorted(centers)}
+        return self._send(nodes, order, action, order.step.federation.deadline_s)
+
+    def deliver(self, messages: Iterable[Message], *, names: Mapping[int, str], timeout_s: float) -> Delivery:
+        """Send prepared messages and wait, at most for the timeout; strangers' and failed replies are left out.
+
+        A reply counts towards its center's bytes however often it comes.
+        """
+        started = time.perf_counter()
+        sent = list(messages)
+        found = Delivery()
+        size: tuple[RecordDict, int] | None = None
+        for message in sent:
+            if size is None or size[0] is not message.content:  # one order goes to every center
+                size = (message.content, content_bytes(message.content))
+            found.bytes[names[message.metadata.dst_node_id]] = {"up": 0, "down": size[1]}
+        for reply in self.grid.send_and_receive(sent, timeout=timeout_s) if sent else []:
+            name = names.get(reply.metadata.src_node_id)
+            if reply.has_error() or name not in found.bytes:
+                continue
+            found.bytes[name]["up"] += content_bytes(reply.content)
+            found.messages.append(reply)
+        found.seconds = time.perf_counter() - started
+        return found
+
+    def exchange(self, messages: Iterable[Message], *, names: Mapping[int, str], timeout_s: float) -> Exchange:
+        """Send prepared messages; a center that does not answer in time has the code ``no_reply``."""
+        delivery = self.deliver(messages, names=names, timeout_s=timeout_s)
+        found = Exchange(bytes=delivery.bytes, seconds=delivery.seconds)
+        found.replies = {name: Reply(name, code=UNREACHED) for name in delivery.bytes}
+        for message in delivery.messages:
+            found.replies[names[message.metadata.src_node_id]] = read_reply(message.content)
+        return found
+
+    def _introduce(self, node_ids: Iterable[int], order: Order, timeout_s: float) -> Exchange:
+        asked = {str(node): node for node in node_ids}
+        self._asked |= set(asked.values())
+        exchange = self._described(asked, order, timeout_s)
+        found = Exchange(seconds=exchange.seconds)
+        online = set(self.grid.get_node_ids())
+        codes = None if self.enrolled is None else {node: code for code, node in self.enrolled().items()}
+        for node, reply in exchange.replies.items():
+            if reply.code == UNREACHED:
+                continue
+            if codes is not None and codes.get(int(node)) != reply.center:
+                log.warning("a node enrolled as %s calls itself %s: left out", codes.get(int(node)), reply.center)
+                continue
+            known = self.nodes.get(reply.center)
+            if reply.center in found.replies or (known not in (None, int(node)) and known in online):
+                log.warning("two nodes call themselves %s: the second one is left out", reply.center)
+                continue
+            self.nodes[reply.center] = int(node)
+            found.replies[reply.center] = reply
+        for node, ways in exchange.bytes.items():
+            found.bytes = added(found.bytes, {self._code_at(int(node)): ways})
+        return found
+
+    def _code_at(self, node: int) -> str:
+        return next((center for center, known in self.nodes.items() if known == node), UNKNOWN)
+
+    def _described(self, nodes: Mapping[str, int], order: Order, timeout_s: float) -> Exchange:
+        """Ask who they are, and ask those again that are connected and silent, with twice the patience each time.
+
+        A node that was at work when the SuperLink died may take a new message and never answer it; asking twice does
+        no harm. A simulation's nodes lose nothing and are asked once.
+        """
+        left, patience = (
+            timeout_s,
+            timeout_s if getattr(self.grid, "is_complete", False) else min(ASK_AGAIN_S, timeout_s),
+        )
+        found = self._send(nodes, order, "query.describe", patience)
+        while (left := left - patience) > 0:
+            online = set(self.grid.get_node_ids())
+            silent = {
+                n: nodes[n] for n, reply in found.replies.items() if reply.code == UNREACHED and nodes[n] in online
+            }
+            if not silent:
+                break
+            patience = min(2 * patience, left)
+            again = self._send(silent, order, "query.describe", patience)
+            found.replies |= again.replies
+            found.seconds += again.seconds
+            found.bytes = added(found.bytes, again.bytes)
+        return found
+
+    def _send(self, nodes: Mapping[str, int], order: Order, action: str, timeout_s: float) -> Exchange:
+        content = pack_order(order)
+        messages = [Message(content, dst_node_id=node, message_type=action) for node in nodes.values()]
+        return self.exchange(messages, names={node: name for name, node in nodes.items()}, timeout_s=timeout_s)
+
+    def _wait_for_nodes(self, at_least: int, everyone: bool) -> list[int]:
+        """Connected nodes; a grid that says `is_complete` (a simulation's) never has more to come."""
+        deadline = time.monotonic() + self.patience_s
+        settled = getattr(self.grid, "is_complete", False) or not everyone
+        count, since = 0, time.monotonic()
+        while True:
+            node_ids = sorted(self.grid.get_node_ids())
+            now = time.monotonic()
+            if len(node_ids) != count:
+                count, since = len(node_ids), now
+            is_over = now > deadline
+            enough = len(node_ids) >= at_least and (settled or now - since >= SETTLE_S)
+            if enough or (node_ids and is_over):
+                return node_ids
+            if is_over:
+                raise RoundFailed(
+                    f"None of {at_least} centers connected within {self.patience_s:.0f} s; start their clients."
+                )
+            time.sleep(min(1.0, self.patience_s))
+
+
+def added(a: Traffic, b: Traffic) -> Traffic:
+    """The bytes of two exchanges together."""
+    return {c: {way: a.get(c, {}).get(way, 0) + b.get(c, {}).get(way, 0) for way in ("up", "down")} for c in {**a, **b}}
+
+
+def read_reply(content: RecordDict) -> Reply:
+    """A reply, or the code ``malformed`` for a message that is not one."""
+    try:
+        return unpack_reply(content)
+    except WireError:
+        return Reply("unknown", code="malformed")

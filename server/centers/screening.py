@@ -1,0 +1,150 @@
+"""Checks on every reply before the server uses it; what fails one is quarantined with a code and a sentence.
+
+Declared names, shapes and types, whole parts, finite values, counts within those registered at enrolment, an answer to
+this very round and not a copy of an earlier one, and a norm within a bound that the round's other updates give. The
+bound is a median: with seven centers a mean and a standard deviation could never call one of them an outlier (the
+largest possible z-score of n values is (n - 1) / sqrt(n), 2.3 for seven).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from common.config.federation import Guards
+from common.errors import WireError
+from common.protocol.messages import Reply, State
+from common.protocol.wire import FIT_SUMS, check_declared
+
+NORMAL_MAD = 1.4826  # a normal distribution's standard deviation in median absolute deviations
+FEWEST_FOR_NORMS = 3
+SAMPLE = 256  # leading numbers of each tensor that a fingerprint looks at
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a reply is not used: a code, and what was measured."""
+
+    code: str
+    told: str = ""
+
+
+def reason_to_reject(reply: Reply, *, state_like: State, sum_shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Why a reply must not be used, as a code; None when it may be."""
+    found = check_form(reply, state_like=state_like, sum_shapes=sum_shapes)
+    return found.code if found else None
+
+
+def check_form(
+    reply: Reply,
+    *,
+    state_like: State,
+    sum_shapes: Mapping[str, tuple[int, ...]],
+    number: int | None = None,
+    extra_like: State | None = None,
+) -> Rejection | None:
+    """Declared names, shapes and types; finite values; and, where a round's number is given, an answer to that one."""
+    if not reply.is_usable:
+        return Rejection(reply.code)
+    if number is not None and reply.round != number:
+        return Rejection("stale", f"it answers round {reply.round} in round {number}")
+    try:
+        check_declared(reply, state_like=state_like, sum_shapes=sum_shapes, extra_like=extra_like)
+    except WireError as error:
+        return Rejection("undeclared", str(error)[:300])
+    floats = {n: t for n, t in [*reply.state.items(), *reply.extra.items()] if t.is_floating_point()}
+    broken = [name for name, tensor in floats.items() if not torch.isfinite(tensor).all()]
+    broken += [name for name, value in reply.sums.items() if not np.isfinite(value).all()]
+    return Rejection("not_finite", f"{len(broken)} arrays, the first {broken[0]}") if broken else None
+
+
+def missing_in_update(reply: Reply, *, state_like: State) -> str | None:
+    """``incomplete`` for an update without whole parts, its fit sums or its counts; parts may be absent altogether."""
+    sent = {name.partition("/")[0] for name in reply.state}
+    whole = {name for name in state_like if name.partition("/")[0] in sent}
+    counted = {"cases", "batches"} <= set(reply.counts) and set(FIT_SUMS) <= set(reply.sums)
+    return None if sent and whole == set(reply.state) and counted else "incomplete"
+
+
+def missing_in_scores(reply: Reply, *, sum_shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """``incomplete`` for scores that are neither suppressed (no sums at all) nor whole."""
+    wanted = set(sum_shapes) - {"fit.batches"}
+    return None if not reply.sums or wanted <= set(reply.sums) else "incomplete"
+
+
+def inflated(reply: Reply, *, registered: int) -> Rejection | None:
+    """Counts beyond those registered at enrolment, as a rejection: nobody gains weight by claiming cases."""
+    claimed = reply.counts.get("cases", 0)
+    if claimed > registered:
+        return Rejection("counts", f"it claims {claimed} cases, {registered} are registered")
+    return None
+
+
+def inflated_scores(reply: Reply, *, registered: int) -> Rejection | None:
+    """Scores over more cases than registered for that split."""
+    claimed = float(reply.sums.get("fit.cases", 0.0))
+    return (
+        Rejection("counts", f"scores over {claimed:g} cases, {registered} registered") if claimed > registered else None
+    )
+
+
+def weighed_cases(reply: Reply, *, registered: int) -> int:
+    """Cases that count: those registered less those skipped since, never more than the center says it used."""
+    return max(0, min(registered - reply.counts.get("skipped", 0), reply.counts["cases"]))
+
+
+def outliers(norms: Mapping[str, Mapping[str, float]], guards: Guards) -> dict[str, Rejection]:
+    """Centers whose update is too long in some part, by center.
+
+    Args:
+        norms: center -> part -> length of the center's change of that part.
+        guards: a length is too long beyond ``norm_cap``, or beyond both ``norm_factor`` medians and the median plus
+            ``norm_mads`` scaled median absolute deviations of the part's lengths (three centers or more).
+    """
+    found: dict[str, Rejection] = {}
+    for part in sorted({part for parts in norms.values() for part in parts}):
+        lengths = {center: parts[part] for center, parts in sorted(norms.items()) if part in parts}
+        bound = norm_bound(lengths.values(), guards)
+        for center, length in lengths.items():
+            if length > bound:
+                told = f"part {part} moves by {length:.4g}, the bound is {bound:.4g} among {len(lengths)} centers"
+                found.setdefault(center, Rejection("norm", told))
+    return found
+
+
+def norm_bound(lengths: Iterable[float], guards: Guards) -> float:
+    """The longest allowed change of a part, given every center's; infinite where nothing bounds it."""
+    values = sorted(lengths)
+    cap = math.inf if guards.norm_cap is None else guards.norm_cap
+    if guards.norm_factor <= 0 or len(values) < FEWEST_FOR_NORMS:
+        return cap
+    median = statistics.median(values)
+    if median <= 0:  # most centers moved nothing: there is no scale to compare with
+        return cap
+    deviation = NORMAL_MAD * statistics.median(abs(value - median) for value in values)
+    return min(cap, max(guards.norm_factor * median, median + guards.norm_mads * deviation))
+
+
+def fingerprint(state: State) -> str:
+    """A short digest of names and of each tensor's first numbers: enough to know a copy, cheap for large states."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().reshape(-1)[:SAMPLE].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def replayed(print_: str, *, start: str, seen: Mapping[str, str]) -> bool:
+    """Whether an update was sent before from another start (from the same start, equal work gives equal bits).
+
+    Args:
+        start: fingerprint of the round's start; an update that changes nothing is no replay.
+        seen: fingerprint of every earlier accepted update -> that of its start.
+    """
+    return print_ != start and print_ in seen and seen[print_] != start

@@ -1,0 +1,24 @@
+"""Point a lineage at the adapter that it had before, on the ledger; the run must not be going on."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "python -m server rollback federation/runs/first tumour --reason 'worse at CHUP'"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="a run folder")
+    parser.add_argument("lineage", help="a lineage of its bank; by default a step's own name")
+    parser.add_argument("--reason", default="", help="for the record")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Change the head and say so."""
+    from server.run.folder import existing
+    from server.run.lineages import rollback
+
+    folder = existing(arguments.folder)
+    print(f"{arguments.lineage} is now {rollback(folder, arguments.lineage, reason=arguments.reason)}")
+    return 0

@@ -1,0 +1,27 @@
+"""Run or resume a curriculum over the enrolled hospitals, to its report; `python -m server start` must be running.
+
+Started again after a crash of whatever kind, it continues after the last finished round.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "python -m server run federation curriculum=unicon name=first backbone=ct_clip"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="the coordinator's folder")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=quickstart name=first")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Follow the run to its end and print the report's path."""
+    from server.deploy.folder import Deployment
+    from server.deploy.runs import run_curriculum_here
+
+    place = Deployment.open(arguments.folder)
+    folder = run_curriculum_here(place, arguments.overrides, say=lambda line: print(line, flush=True))
+    print(f"report: {folder.report}")
+    return 0

@@ -1,0 +1,1 @@
+"""How a step is learned: the round loop, the strategy, the exact fit, withdrawal."""

@@ -1,0 +1,47 @@
+"""The survival grid of a step, chosen once from the centers' summed histograms and from then on part of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from common.config.step import Step
+from common.errors import RoundFailed
+from common.protocol.messages import Order
+from common.store.ledger import Ledger
+from common.tasks.cuts import BINS, EVENTS, GRID, quantile_cuts
+from server.centers.enrolment import enrol
+from server.centers.federation import Federation, added
+from server.centers.screening import reason_to_reject
+
+
+def fix_grid(step: Step, order: Order, federation: Federation, ledger: Ledger, *, say: Callable[[str], None]) -> None:
+    """Give the step its quantile cuts, from the ledger where they were chosen before. Other grids stay as they are."""
+    task = step.task
+    if getattr(task, "grid", "") != "quantiles" or task.cuts_days:
+        return
+    chosen = ledger.events("grid_chosen", step=step.name)
+    task.cuts_days = chosen[0]["cuts_days"] if chosen else _choose(step, order, federation, ledger, say)
+
+
+def _choose(
+    step: Step, order: Order, federation: Federation, ledger: Ledger, say: Callable[[str], None]
+) -> list[float]:
+    enrolment = enrol(federation, order)
+    exchange = federation.ask(enrolment.training, replace(order, subset=GRID), "query.sums")
+    shapes = {EVENTS: (BINS,)}
+    told = {
+        center: reply.sums[EVENTS]
+        for center, reply in exchange.usable.items()
+        if reason_to_reject(reply, state_like={}, sum_shapes=shapes) is None and set(reply.sums) == set(shapes)
+    }
+    if not told:
+        raise RoundFailed(f"Step '{step.name}': no center told its event times ({exchange.failed}); see their logs.")
+    histogram = np.sum(list(told.values()), axis=0)
+    cuts = quantile_cuts(histogram, horizon=step.task.horizon_days, cuts=step.task.bins)
+    event = {"step": step.name, "cuts_days": cuts, "events": float(histogram.sum()), "centers": sorted(told)}
+    ledger.append("grid_chosen", {**event, "bytes": added(enrolment.bytes, exchange.bytes)})
+    say(f"{step.name}: grid of {len(cuts)} cuts from {histogram.sum():.0f} events at {len(told)} centers")
+    return cuts

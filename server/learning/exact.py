@@ -1,0 +1,158 @@
+"""NewtonFit: a step solved from sums, question by question; answers are on disk, so that a killed server continues.
+
+The search is a pure function of the answers (`common.exact.fit`): a resumed run finds the stored ones by their question
+and asks for the rest. A center that cannot answer leaves the fit, which begins again from the moments of those that
+remain, as if it had never taken part; below the quorum the step fails and can be repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from common.errors import RoundFailed
+from common.exact.columns import Layout, LinearModel, Sums, add, scaling_from
+from common.exact.objectives import Objective
+from common.exact.ridge import ridge_from_sums
+from common.exact.search import advance, begin, model_of
+from common.exact.step import BETA, MEAN, SCALE, declared_in_round, linear_part, objective_of, state_of
+from common.files import write_bytes
+from common.protocol.messages import Order, State
+from common.store.ledger import Ledger
+from server.centers.federation import Exchange, Federation
+from server.centers.screening import reason_to_reject
+from server.run.folder import RunFolder
+from server.run.narration import Narrator
+
+log = logging.getLogger("fedgraft.server")
+
+
+class LostCenters(Exception):
+    """Centers that did not answer a question; the fit goes on without them."""
+
+    def __init__(self, reasons: dict[str, str]):
+        self.reasons = reasons
+        super().__init__(", ".join(reasons))
+
+
+class NewtonFit:
+    """One step's fit over the centers behind a federation."""
+
+    def __init__(
+        self,
+        federation: Federation,
+        order: Order,
+        layout: Layout,
+        *,
+        folder: RunFolder,
+        ledger: Ledger,
+        narrator: Narrator,
+    ):
+        self.federation, self.order, self.layout = federation, order, layout
+        self.folder, self.ledger, self.narrator = folder, ledger, narrator
+
+    def run(self, centers: Sequence[str]) -> tuple[State, int]:
+        """The fitted state and the number of questions. Raises RoundFailed below the quorum."""
+        step, remaining = self.order.step, sorted(centers)
+        needed = max(1, math.ceil(step.federation.quorum * len(remaining) - 1e-9))
+        while True:
+            try:
+                model = self._fit(remaining)
+            except LostCenters as lost:
+                remaining = [center for center in remaining if center not in lost.reasons]
+                told = ", ".join(f"{center}: {reason}" for center, reason in sorted(lost.reasons.items()))
+                if len(remaining) < needed:
+                    raise RoundFailed(
+                        f"Step '{step.name}' is fitted from sums of at least {needed} centers; {len(remaining)} are "
+                        f"left ({told}). The reasons are in the centers' own logs; start the same command again."
+                    ) from lost
+                self.ledger.append("newton_lost", {"step": step.name, "centers": lost.reasons})
+                self.narrator.say(f"          goes on without {told}")
+                continue
+            self._forget(remaining)
+            return state_of(model, linear_part(step)[0]), model.rounds
+
+    def _fit(self, centers: Sequence[str]) -> LinearModel:
+        step = self.order.step
+        objective, first = objective_of(step), self._ask(0, centers, {})
+        if objective is None:
+            return ridge_from_sums(self.layout, add(first), penalty=step.federation.penalty)
+        return self._search(objective, centers, add(first))
+
+    def _search(self, objective: Objective, centers: Sequence[str], moments: Sums) -> LinearModel:
+        step, scaling = self.order.step, scaling_from(moments)
+        columns = len(self.layout.names)
+        weights = step.federation.penalty * objective.penalised(columns)
+        search = begin(objective.shape(columns))
+        while not search.done and search.rounds < step.rounds:
+            known = {MEAN: scaling.mean, SCALE: scaling.scale, BETA: search.asked}
+            search = advance(search, add(self._ask(search.rounds + 1, centers, known)), penalty=weights)
+        if not search.done:
+            self.narrator.say(
+                f"          not settled after {step.rounds} rounds: the fit is not exact yet; set more rounds"
+            )
+        self.ledger.append(
+            "newton_settled",
+            {"step": step.name, "settled": search.done, "rounds": search.rounds, "loss": search.loss.tolist()},
+        )
+        return model_of(objective, self.layout, scaling, search)
+
+    def _ask(self, round: int, centers: Sequence[str], known: Sums) -> list[Sums]:
+        """Every center's answer, in the order of their codes. Raises LostCenters."""
+        question = question_of(round, known)
+        paths = {center: self.folder.sums(self.order.step.name, question, center) for center in centers}
+        missing = [center for center, path in paths.items() if not path.exists()]
+        if missing:
+            self._fetch(round, missing, known, question)
+        return [load_file(path) for path in paths.values()]
+
+    def _fetch(self, round: int, centers: Sequence[str], known: Sums, question: str) -> None:
+        order = replace(self.order, round=round, known=known)
+        shapes = declared_in_round(order.step, order.state, round)
+        exchange, lost = self.federation.ask(centers, order, "query.sums"), {}
+        for center, reply in exchange.replies.items():
+            reason = reason_to_reject(reply, state_like={}, sum_shapes=shapes)
+            reason = reason or (None if set(reply.sums) == set(shapes) else "incomplete")
+            if reason is None:
+                write_bytes(self.folder.sums(order.step.name, question, center), save(_contiguous(reply.sums)))
+            else:
+                lost[center] = reason
+        self._told(round, exchange, lost)
+        if lost:
+            raise LostCenters(lost)
+
+    def _told(self, round: int, exchange: Exchange, lost: dict[str, str]) -> None:
+        answered = sorted(set(exchange.replies) - set(lost))
+        event = {
+            "step": self.order.step.name, "round": round, "centers": answered,
+            "bytes": exchange.bytes, "seconds": float(f"{exchange.seconds:.4f}"), "failed": lost,
+        }  # fmt: skip
+        self.ledger.append("newton_round", event)
+        what = "moments" if round == 0 else f"Newton round {round}"
+        self.narrator.say(f"          {what}: sums of {len(answered)} centers  {exchange.seconds:.1f} s")
+
+    def _forget(self, centers: Sequence[str]) -> None:
+        """Drop what the fit no longer needs: all but the Gram sums that a withdrawal would subtract."""
+        kept = objective_of(self.order.step) is None and self.order.step.federation.keep_sums
+        wanted = {self.folder.sums(self.order.step.name, question_of(0, {}), c) for c in centers} if kept else set()
+        for path in self.folder.all_sums(self.order.step.name):
+            if path not in wanted:
+                path.unlink()
+
+
+def question_of(round: int, known: Sums) -> str:
+    """What decides an answer beside the center: the round, and the point at which sums are asked."""
+    digest = hashlib.sha256(str(round).encode())
+    for name in sorted(known):
+        digest.update(name.encode() + np.ascontiguousarray(known[name], np.float64).tobytes())
+    return f"{round:04d}-{digest.hexdigest()[:16]}"
+
+
+def _contiguous(sums: Sums) -> Sums:
+    return {name: np.ascontiguousarray(value) for name, value in sums.items()}

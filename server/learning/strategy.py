@@ -1,0 +1,365 @@
+"""AdapterStrategy: one Flower Strategy for every step; it configures messages and aggregates screened replies.
+
+Everything that a rule sees is in the order of the centers' codes, and a center's second reply changes nothing, so the
+result has the same bits for any reply order, worker count or transport.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from common.adapters.lowrank import cut_to_own_rank, padded, pairs_of
+from common.backbones.base import tensors_digest
+from common.config.compatibility import NEEDS_BOTH_ENDS
+from common.data.modality_sets import validation_mode
+from common.errors import TooFewUpdates, WireError
+from common.protocol.compression import NONE, applied, decode, form
+from common.protocol.declaration import extra_form, sent_back
+from common.protocol.messages import Order, Reply, State, Sums
+from common.protocol.wire import FIT_SUMS, pack_order, pack_state, unpack_state
+from common.tasks import merge_sums
+from server.aggregation import aggregate, factors, weight_of
+from server.aggregation.types import Setting, Update
+from server.centers.downlink import Link
+from server.centers.federation import UNREACHED, read_reply
+from server.centers.quarantine import GUARDED
+from server.centers.screening import (
+    Rejection,
+    check_form,
+    fingerprint,
+    inflated,
+    inflated_scores,
+    missing_in_scores,
+    missing_in_update,
+    outliers,
+    replayed,
+    weighed_cases,
+)
+
+log = logging.getLogger("fedgraft.server")
+
+SUSPENDED, LEFT = "suspended", "left"
+Check = Callable[[Reply], Rejection | None]
+
+
+@dataclass
+class Outcome:
+    """What a phase of a round gave, beside the arrays."""
+
+    accepted: dict[str, Reply] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)  # center -> code
+    told: dict[str, str] = field(default_factory=dict)  # of the rejected, what was measured
+    duplicates: list[str] = field(default_factory=list)
+    fingerprints: dict[str, str] = field(default_factory=dict)  # of the accepted updates
+    start_fingerprint: str = ""
+    report: dict[str, object] = field(default_factory=dict)  # what the rule says about its work
+    void: str = ""  # why the round changes nothing; empty: it does
+
+    @property
+    def sums(self) -> Sums:
+        """Sums over the accepted centers, in the order of their codes."""
+        return merge_sums([reply.sums for _, reply in sorted(self.accepted.items())])
+
+    @property
+    def quarantined(self) -> dict[str, dict[str, str]]:
+        """What the guards stopped: center -> code and what was measured."""
+        return {
+            center: {"code": code, "told": self.told.get(center, "")}
+            for center, code in sorted(self.rejected.items())
+            if code in GUARDED
+        }
+
+    def reject(self, center: str, reason: Rejection) -> None:
+        """Leave a center out of this phase."""
+        self.accepted.pop(center, None)
+        self.fingerprints.pop(center, None)
+        self.rejected[center] = reason.code
+        if reason.told:
+            self.told[center] = reason.told
+
+
+class AdapterStrategy(Strategy):
+    """Sends the adapter state to the step's centers and aggregates what comes back and passes the guards."""
+
+    def __init__(
+        self,
+        order: Order,
+        *,
+        nodes: Mapping[str, int],
+        cases: Mapping[str, int],
+        sum_shapes: Mapping[str, tuple],
+        validation: Mapping[str, int] | None = None,
+        seeded: Iterable[str] = (),
+        base_weights: Mapping[str, Tensor] | None = None,
+    ):
+        """Args:
+        nodes: center -> node, of every center of the step.
+        cases: center -> training cases registered at enrolment: a reply cannot claim more.
+        validation: the same of validation cases; None: scores are not compared with a count.
+        seeded: tensors that centers make from the seed.
+        base_weights: frozen weights of the DoRA parts' layers, which their exact rule needs.
+        """
+        self.order = order
+        self.nodes = dict(nodes)
+        self.cases = dict(cases)
+        self.validation = None if validation is None else dict(validation)
+        self.sum_shapes = {**FIT_SUMS, **sum_shapes}
+        self.outcome = Outcome()
+        self.base_weights = dict(base_weights or {})
+        self.memory: State = {}  # of the aggregation rule, between rounds
+        self.link = Link(order.step.federation.compression, list(seeded))
+        self.resting: dict[str, str] = {}  # center -> why it is not asked this round: suspended, left
+        self.suspended: set[str] = set()  # of the step's centers, also those that could not enrol for it
+        self.since: dict[str, int] = {}  # center -> the last round in which its update was used
+        self.seen: dict[str, str] = {}  # fingerprint of a used update -> that of its start
+
+    # ------------------------------------------------------------------------------------------------------ the roster
+
+    def admit(self, center: str, *, node: int, cases: int, validation: int) -> None:
+        """A center joins, or comes back under another node."""
+        self.nodes[center], self.cases[center] = node, cases
+        if self.validation is not None:
+            self.validation[center] = validation
+        self.link.forget(center)
+
+    @property
+    def quorum(self) -> int:
+        """Updates that a round needs: the share of all the step's centers, suspended or gone ones too."""
+        share = self.order.step.federation.quorum * len(self.nodes)
+        return max(1, math.ceil(share - 1e-9))  # a share is reached, never rounded down to
+
+    # -------------------------------------------------------------------------------------------------------- training
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One training order per center."""
+        return self.training_orders(server_round, unpack_state(arrays))
+
+    def training_orders(self, server_round: int, state: State) -> list[Message]:
+        """`configure_train` for a state that is at hand: it need not be packed to be unpacked again."""
+        self.order = replace(self.order, round=server_round, state=state)
+        return self._messages("train", replace(self.order, subset="", extra=self._sent_beside(server_round)))
+
+    def _sent_beside(self, server_round: int) -> State:
+        """What the rule's other end needs of the memory: SCAFFOLD's common control variate, in float32."""
+        wanted = extra_form({n: self.order.state[n] for n in self._expected(server_round)}, self.order.step)
+        return {name: self.memory[name].float() for name in wanted if name in self.memory}
+
+    def _expected(self, server_round: int) -> frozenset[str]:
+        return sent_back(self.order.state, self.order.step, round=server_round)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The new state, or None when the round is void and the model stays as it was."""
+        state = self.aggregate(server_round, replies)
+        return (None if state is None else pack_state(state)), None
+
+    def aggregate(self, server_round: int, replies: Iterable[Message]) -> State | None:
+        """`aggregate_train` without packing."""
+        start = self.order.state
+        expected = {n: start[n] for n in self._expected(server_round)}
+        self.outcome = self._screen(replies, lambda reply: self._check_update(reply, expected, server_round))
+        self._acknowledge()
+        own = self.outcome.start_fingerprint = fingerprint(expected)
+        self._check_replays(own)
+        self._check_norms(start)
+        used = self.outcome.accepted
+        try:
+            if len(used) < self.quorum:
+                raise TooFewUpdates(f"{len(used)} of {self.quorum} needed updates can be used.")
+            new = self._aggregated(start, server_round)
+        except TooFewUpdates as error:
+            self.outcome.void = str(error)
+            log.warning("round=%s void: %s", server_round, error)
+            return None
+        self.seen |= dict.fromkeys(self.outcome.fingerprints.values(), own)
+        self.since |= dict.fromkeys(used, server_round)
+        return self.link.advance(start, new)
+
+    def _aggregated(self, start: State, server_round: int) -> State:
+        step = self.order.step
+        spec, stopped = step.federation, {*self.outcome.quarantined, *self.suspended}
+        updates = [
+            Update(c, r.state, weight_of(spec, weighed_cases(r, registered=self.cases[c])), r.extra)
+            for c, r in self.outcome.accepted.items()
+        ]
+        total = sum(weight_of(spec, cases) for cases in self.cases.values())
+        setting = Setting(
+            spec, step.adapter.parts, server_round, total_weight=total, base=self.base_weights, stopped=len(stopped)
+        )
+        done = aggregate(updates, start, self.memory, setting)
+        self.memory = done.memory
+        self.outcome.report = {**done.report, **({"notes": done.notes} if done.notes else {})}
+        return done.state
+
+    def _check_update(self, reply: Reply, expected: State, server_round: int) -> Rejection | None:
+        compression, whole = self.order.step.federation.compression, expected
+        expected = cut_to_own_rank(expected, self.order.step.adapter.parts, reply.center)
+        declared = expected if compression.kind == NONE else form(expected, compression)
+        beside = extra_form(expected, self.order.step)
+        shapes = self.sum_shapes
+        found = check_form(reply, state_like=declared, sum_shapes=shapes, number=server_round, extra_like=beside)
+        if found:
+            return found
+        if beside and set(reply.extra) != {f"control/{name}" for name in reply.state}:
+            return Rejection("incomplete", "control variates are not those of its update")
+        missing = missing_in_update(reply, state_like=declared)
+        if missing:
+            return Rejection(missing)
+        if compression.kind != NONE:
+            try:
+                sent = {name: expected[name] for name in expected if name in reply.state}
+                reply.state = applied(sent, decode(reply.state, sent, compression))
+            except WireError as error:
+                return Rejection("undeclared", str(error))
+        reply.state = padded(reply.state, whole)
+        return inflated(reply, registered=self.cases.get(reply.center, 0))
+
+    def _check_replays(self, own: str) -> None:
+        for center, reply in list(self.outcome.accepted.items()):
+            self.outcome.fingerprints[center] = fingerprint(reply.state)
+            if replayed(self.outcome.fingerprints[center], start=own, seen=self.seen):
+                self.outcome.reject(center, Rejection("replayed", "the same update was used in an earlier round"))
+
+    def _check_norms(self, start: State) -> None:
+        parts, accepted = self.order.step.adapter.parts, self.outcome.accepted
+        norms = {center: part_norms(reply.state, start, parts) for center, reply in accepted.items()}
+        norms = {center: found | extra_norms(accepted[center].extra) for center, found in norms.items()}
+        for center, reason in outliers(norms, self.order.step.federation.guards).items():
+            self.outcome.reject(center, reason)
+
+    # ------------------------------------------------------------------------------------------------------ validation
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """One validation order per center."""
+        return self.validation_orders(server_round, unpack_state(arrays))
+
+    def validation_orders(self, server_round: int, state: State) -> list[Message]:
+        """`configure_evaluate` for a state that is at hand."""
+        self.order = replace(self.order, round=server_round, state=state)
+        mode = validation_mode(self.order.step)
+        return self._messages("evaluate", replace(self.order, subset="validation", mode=mode))
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Screened sums are kept in ``outcome``; division happens once, where the metric is made."""
+        self.outcome = self._screen(replies, lambda reply: self._check_scores(reply, server_round))
+        self._acknowledge()
+        return None
+
+    def _check_scores(self, reply: Reply, server_round: int) -> Rejection | None:
+        found = check_form(reply, state_like={}, sum_shapes=self.sum_shapes, number=server_round)
+        missing = None if found else missing_in_scores(reply, sum_shapes=self.sum_shapes)
+        if missing:
+            return Rejection(missing)
+        if found or self.validation is None:
+            return found
+        return inflated_scores(reply, registered=self.validation.get(reply.center, 0))
+
+    # ---------------------------------------------------------------------------------------------------------- shared
+
+    def summary(self) -> None:
+        """One line on what this strategy does."""
+        step, spec = self.order.step, self.order.step.federation
+        log.info(
+            "step=%s rule=%s compression=%s centers=%s", step.name, spec.kind, spec.compression.kind, len(self.nodes)
+        )
+
+    def _messages(self, kind: str, order: Order) -> list[Message]:
+        """Messages to those that are not resting, in the order of codes; equal contents are packed once."""
+        packed: dict[tuple[int, int], RecordDict] = {}
+        centers = [center for center in sorted(self.nodes) if center not in self.resting]
+        messages = []
+        for center, own in self.link.address(order, centers).items():
+            since = self.since.get(center, 0) if keeps_state(order) else 0
+            key = (id(own), since)
+            if key not in packed:
+                packed[key] = pack_order(replace(own, since=since))
+            messages.append(Message(packed[key], dst_node_id=self.nodes[center], message_type=kind))
+        return messages
+
+    def _screen(self, replies: Iterable[Message], check: Check) -> Outcome:
+        """Sort replies by center, whatever order they came in; a copy counts once, two different ones not at all."""
+        names = {node: center for center, node in self.nodes.items()}
+        heard: dict[str, list[RecordDict]] = {}
+        for message in replies:
+            center = names.get(message.metadata.src_node_id)
+            if center is not None and center not in self.resting and not message.has_error():
+                heard.setdefault(center, []).append(message.content)
+        outcome = Outcome(rejected={center: self.resting.get(center, UNREACHED) for center in self.nodes})
+        for center, contents in sorted(heard.items()):
+            if len(contents) > 1:
+                outcome.duplicates.append(center)
+            if any(not same_content(contents[0], other) for other in contents[1:]):
+                outcome.reject(center, Rejection("conflicting", f"{len(contents)} replies that differ"))
+                continue
+            reply = read_reply(contents[0])
+            reason = check(reply)
+            if reason is None and reply.center != center:
+                reason = Rejection("wrong_center", f"its node belongs to {center}")
+            if reason is None:
+                outcome.accepted[center] = reply
+                outcome.rejected.pop(center, None)
+            else:
+                outcome.reject(center, reason)
+        return outcome
+
+    def _acknowledge(self) -> None:
+        if self.link.spec.kind == NONE:
+            return
+        digest = tensors_digest(self.order.state)
+        for center in self.nodes:
+            if center in self.outcome.accepted:
+                self.link.acknowledge(center, digest)
+            else:
+                self.link.forget(center)
+
+
+def keeps_state(order: Order) -> bool:
+    """Whether a center's work in this step depends on what its vault holds from earlier rounds."""
+    spec = order.step.federation
+    personal = spec.personal is not None or bool(spec.local)
+    return spec.compression.kind != NONE or spec.kind in NEEDS_BOTH_ENDS or personal
+
+
+def part_norms(state: State, start: State, parts: Mapping[str, object]) -> dict[str, float]:
+    """Part -> Euclidean length of its change in float64; of a LoRA layer, the change of its effective weight."""
+    squares: dict[str, float] = {}
+    left = dict(state)
+    for pair in pairs_of(start, parts):
+        own = {name: left.pop(name) for name in factors.effective_names(pair) if name in left}
+        if own:
+            squared = float(factors.effective_gram(pair, [own], start)[0, 0])
+            squares[pair.part] = squares.get(pair.part, 0.0) + max(squared, 0.0)
+    for name, tensor in left.items():
+        change = (tensor - start[name]).reshape(-1).double()
+        part = name.partition("/")[0]
+        squares[part] = squares.get(part, 0.0) + float(change.dot(change))
+    return {part: math.sqrt(square) for part, square in squares.items()}
+
+
+def extra_norms(extra: State) -> dict[str, float]:
+    """The length of what comes beside the state, as if it were one more part."""
+    square = sum(float(t.double().square().sum()) for t in extra.values())
+    return {"control": math.sqrt(square)} if extra else {}
+
+
+def same_content(a: RecordDict, b: RecordDict) -> bool:
+    """Whether two messages say the same, bit for bit."""
+    return _plain(a) == _plain(b)
+
+
+def _plain(content: RecordDict) -> dict[str, object]:
+    arrays = {n: {k: (a.dtype, a.shape, a.data) for k, a in r.items()} for n, r in content.array_records.items()}
+    return {**arrays, **{n: dict(record) for n, record in content.config_records.items()}}

@@ -1,0 +1,80 @@
+"""After the last step: a fresh process proves that nothing drifted, then results and report are written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from common.config.run import BackboneSpec
+from common.errors import LedgerError
+from common.store.bank import AdapterBank
+from common.store.ledger import Ledger
+from server.report.report import Comparison, Overlay, write_report
+from server.report.results import results, write_results
+from server.run.folder import RunFolder
+from server.run.probe import Verification, verify_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def verify_folder(path: Path) -> Verification:
+    """Verify a run folder in this process, with the frozen model and seed of its resolved configuration."""
+    folder = RunFolder(path)
+    if not folder.config.exists():
+        raise LedgerError(f"{path} is not a run folder: it has no config.yaml.")
+    config: Any = OmegaConf.load(folder.config)
+    spec = BackboneSpec(**OmegaConf.to_container(config.backbone))  # type: ignore[arg-type]
+    return verify_run(folder, spec, seed=int(config.seed))
+
+
+def verify_in_fresh_process(path: Path) -> None:
+    """Run ``python -m server verify`` and record what it found in the ledger."""
+    command = [sys.executable, "-m", "server", "verify", str(path.resolve())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise LedgerError(f"Verification of {path} failed: {done.stderr.strip()[-500:]}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    Ledger(RunFolder(path).ledger).append("verified", found)
+
+
+def write_outputs(path: Path, *, overlays: Sequence[Overlay] = (), kind: str = "federated") -> Path:
+    """Write ``results.json`` and ``report.html`` from the ledger and what stands beside it; the report's path."""
+    folder = RunFolder(path)
+    events = Ledger(folder.ledger).events()
+    beside: dict[str, Any] = json.loads(folder.beside.read_text()) if folder.beside.exists() else {}
+    metrics: dict[str, dict[str, str]] = beside.get("metrics", {})
+    found = results(events, kind=kind)
+    if beside:
+        found["scores"] += beside["scores"]
+        found["metrics"] |= metrics
+        found["comparisons"] = beside["comparisons"]
+    write_results(folder.results, found)
+    write_report(
+        folder.report,
+        {kind: events, **{arm: {"scores": beside["scores"], "metrics": metrics, "summary": {}} for arm in metrics}},
+        overlays=list(overlays),
+        comparisons=[Comparison(**comparison) for comparison in beside.get("comparisons", [])],
+        notes=_notes(folder, {task for arm in metrics.values() for task in arm}),
+    )
+    return folder.report
+
+
+def _notes(folder: RunFolder, compared: Collection[str]) -> list[str]:
+    """What a reader must know about prognosis steps that nothing simpler stands beside."""
+    bank = AdapterBank(folder.bank)
+    keys = [event["key"] for event in Ledger(folder.ledger).events("step_finished")]
+    steps = [step for step in (bank.entry(key).step for key in keys) if step.task.kind == "prognosis"]
+    if any(step.federation.kind == "newton" for step in steps):
+        return []
+    alone = [step.name for step in steps if step.rounds > 0 and step.name not in compared]
+    return [
+        f"Nothing simpler stands beside {name}: a step with federation=newton (configs/step/relapse_exact.yaml) would "
+        "be the exact linear fit to the same patients."
+        for name in alone
+    ]

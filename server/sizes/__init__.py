@@ -1,0 +1,1 @@
+"""What a backbone and every adapter on it weigh, without its weights."""

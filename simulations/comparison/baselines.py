@@ -1,0 +1,128 @@
+"""What a federation is compared with: all data in one place, and every center alone, by the same loop.
+
+Both train the same parts from the same start on the same samples for as many passes as the federation has rounds, and
+keep the pass that their own validation cases choose. They keep their optimiser's state across passes and anneal the
+learning rate, as anyone would who is not federated; ``reset_per_round`` switches that off for the identity test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from client.center.center import Center
+from client.data.hecktor.cases import Case
+from client.training.loop import learning_rate, optimizer_for
+from common.config.run import Run
+from common.config.step import Step
+from common.data.modality_sets import validation_mode
+from common.model.adapted import AdaptedModel
+from common.protocol.messages import Order, State
+from common.tasks import Observation, build_task, pooled_metrics
+from server.evaluation.matrix import LOWER_IS_BETTER
+
+
+class PooledCenter(Center):
+    """Several centers' patients in one place: what a federation never has. Splits are the same as at each center."""
+
+    def __init__(self, centers: Sequence[Center]):
+        first = centers[0]
+        super().__init__(replace(first.config, code=first.code if len(centers) == 1 else "ALL"))
+        self.centers = list(centers)
+
+    @cached_property
+    def everyone(self) -> list[Case]:
+        """All cases, in the order of the centers."""
+        return [case for center in self.centers for case in center.everyone]
+
+
+@dataclass
+class Trained:
+    """A baseline's outcome for one step."""
+
+    state: State
+    kept_pass: int
+    validation: list[float | None]  # of every pass, larger is better
+    batches: int
+    value: float | None = None  # of the kept state
+
+
+def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False) -> Trained:
+    """Train a step at one (pooled) center, starting from the order's state.
+
+    Args:
+        reset_per_round: a fresh optimiser each pass and the step's own learning rates, as the federation has them.
+    """
+    step = order.step
+    order = order if order.known else replace(order, known=center.label_sums(order))
+    model, task = center.model(order)
+    annealed = replace(step, training=replace(step.training, anneal=True))
+    optimizer = optimizer_for(model, annealed)
+    states: list[State] = [order.state]
+    scores = [_validate(center, order, model) if step.rounds > 0 else None]
+    batches = 0
+    for number in range(1, step.rounds + 1):
+        if reset_per_round:
+            model.train_in_round(number)
+            optimizer = optimizer_for(model, step, number)
+        else:
+            optimizer.param_groups[0]["lr"] = learning_rate(annealed, number)
+        fitted = center.fit(replace(order, round=number), model, task, optimizer=optimizer)
+        batches += fitted.batches
+        states.append(model.state())
+        is_looked_at = number % step.selection.every == 0 or number == step.rounds
+        scores.append(_validate(center, order, model) if is_looked_at else None)
+    kept = best_pass(scores)
+    values = [None if score is None else score.value for score in scores]
+    return Trained(states[kept], kept, values[1:], batches, values[kept])
+
+
+@dataclass(frozen=True, order=True)
+class Score:
+    """What a pass is worth, larger is better: its validation value, then, of equals, its validation loss."""
+
+    value: float
+    minus_loss: float
+
+
+def _validate(center: Center, order: Order, model: AdaptedModel) -> Score | None:
+    task = build_task(order.step.task)
+    cases = center.case_set(order, "validation", model)
+    if len(cases) == 0:
+        return None
+    mode = validation_mode(order.step)
+    observed = center.observe(replace(order, mode=mode), model, task, cases)
+    if not observed:
+        return None
+    return selection_score(order.step, observed, [cases.cases[i].center for i in cases.having(mode)])
+
+
+def selection_score(step: Step, observed: Sequence[tuple[Observation, float]], centers: Sequence[str]) -> Score | None:
+    """What the step's validation rule says about validation cases.
+
+    Args:
+        observed: a record and a loss per case.
+        centers: one label per case; pairs of cases are formed within centers.
+    """
+    task = build_task(step.task)
+    metric = step.selection.metric or task.primary
+    loss = sum(loss for _, loss in observed) / len(observed)
+    if metric == "loss":
+        return Score(-loss, -loss)
+    value = pooled_metrics(task, [o for o, _ in observed], centers).get(metric)
+    return None if value is None else Score(-value if metric in LOWER_IS_BETTER else value, -loss)
+
+
+def best_pass(scores: Sequence[Score | None]) -> int:
+    """The pass with the best score, the start being pass 0; of equals the latest. The last if no pass has one."""
+    scored = [(score, number) for number, score in enumerate(scores) if score is not None]
+    return max(scored)[1] if scored else len(scores) - 1
+
+
+def baseline_order(run: Run, step: Step, *, base: str, state: State) -> Order:
+    """The order that a baseline trains on: the same as a federation's first."""
+    return Order(
+        step=step, seed=run.seed, round=0, backbone=run.backbone, base=base, split=run.data.split,
+        skip_unreadable=run.data.skip_unreadable, state=state,
+    )  # fmt: skip

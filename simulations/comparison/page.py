@@ -1,0 +1,102 @@
+"""python -m simulations compare: run every arm, then put scores, paired differences and pictures into one report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.store.ledger import Ledger
+from server.report.report import Comparison, write_report
+from server.report.results import Results, merge_results, results, write_results
+from server.run.folder import RunFolder
+from simulations.comparison.arms import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, prepare, run_arms
+from simulations.comparison.exact_arm import EXACT, has_exact_form
+from simulations.comparison.overlays import overlays_of
+from simulations.comparison.paired import SMALLEST, arm_rows, comparisons_of, harmed_centers, shares_of_centralized
+
+EXACT_NOTE = (
+    f"{EXACT}, prognosis only: a Cox model stratified by center, linear in the frozen CT features and the record, "
+    "fitted exactly from sums (federation=newton finds the same fit); validation cases choose its penalty."
+)
+
+
+def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Comparison]]:
+    """Run or continue a comparison; its folder with results and report, and the differences."""
+    comparing = prepare(overrides)
+    run_arms(comparing, say=say)
+    say("resampling patients")
+    found = comparisons_of(comparing) + harmed_centers(comparing)
+    folder = RunFolder(comparing.folder)
+    merged = _results(comparing, found)
+    write_results(folder.results, merged)
+    events = [Ledger(comparing.arm_folder(FEDERATED, cell).ledger).events() for cell in comparing.cells]
+    arms = {arm: merged | {"scores": [r for r in merged["scores"] if r["arm"] == arm]} for arm in _baselines(comparing)}
+    write_report(
+        folder.report,
+        {FEDERATED: events, **arms},
+        overlays=overlays_of(comparing.run, comparing.arm_folder(FEDERATED, comparing.cells[0])),
+        comparisons=found,
+        notes=notes_of(comparing, found),
+        command=f"python -m simulations compare {' '.join(overrides)}",
+    )
+    return folder, found
+
+
+def _baselines(comparing: Comparing) -> list[str]:
+    return [CENTRALIZED, LOCAL, EXACT, *([RANDOM] if comparing.run.compare.random_backbone else []), UNTRAINED]
+
+
+def _results(comparing: Comparing, found: list[Comparison]) -> Results:
+    parts = []
+    for cell in comparing.cells:
+        part = results(Ledger(comparing.arm_folder(FEDERATED, cell).ledger).events())
+        part["scores"] = [{**row, "fold": cell.fold, "seed": cell.seed} for row in part["scores"]]
+        parts.append(part)
+    merged = merge_results(parts, name=comparing.folder.name)
+    for arm in (FEDERATED, *_baselines(comparing)):
+        label = "patients" if arm == FEDERATED else arm
+        merged["scores"] += [{**row, "arm": label} for row in arm_rows(comparing, arm)]
+    merged["comparisons"] = [vars(comparison) for comparison in found]
+    return merged
+
+
+def notes_of(comparing: Comparing, found: list[Comparison]) -> list[str]:
+    """What a reader must know to weigh the figures."""
+    harmed = [f"{c.task}, {c.a}" for c in found if c.note == "harmed"]
+    return [
+        f"{len(comparing.run.compare.folds)} fold(s), seeds {comparing.run.compare.seeds}; intervals: 95 %, percentile "
+        f"bootstrap over test patients within centers ({comparing.run.compare.draws} draws, a quarter for single "
+        "centers); they hold for these trained models and do not cover the choice of training patients.",
+        "Centralized and local baselines use the same parts, start, samples and passes, their own validation cases, "
+        "a persistent optimiser and cosine annealing.",
+        _tuning_note(comparing),
+        *([EXACT_NOTE] if any(map(has_exact_form, comparing.run.steps.values())) else []),
+        f"Federated keeps: {'; '.join(shares_of_centralized(comparing)) or 'nothing to compare'}. Centers of fewer "
+        f"than {SMALLEST} test patients are not looked at alone. Aims where centers are large enough: 99 %, 97 % at "
+        "the worst center, no center harmed.",
+        f"Centers harmed (whole interval against local-only below zero): {', '.join(harmed) or 'none'}.",
+    ]
+
+
+def _tuning_note(comparing: Comparing) -> str:
+    compare = comparing.run.compare
+    if not comparing.tunes:
+        return "No arm's learning rates were searched: every arm uses the step's own."
+    factors = ", ".join(f"{factor:g}" for factor in compare.learning_rates)
+    return (
+        f"Every arm, each center alone included, tried each step's learning rate times {factors} for "
+        f"{compare.tuning_share:.0%} of its rounds and kept what its own validation cases preferred, once per fold."
+    )
+
+
+def comparison_table(found: Sequence[Comparison]):
+    """The differences as a rich table."""
+    from rich.table import Table
+
+    table = Table(title="Paired differences, 95 % intervals over patients")
+    for name, justify in (("Task", "left"), ("Metric", "left"), ("A", "left"), ("B", "left"), ("A - B", "right"),
+                          ("Interval", "right"), ("n", "right"), ("", "left")):  # fmt: skip
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for c in found:
+        interval = "—" if c.low is None or c.high is None else f"[{c.low:+.3f}, {c.high:+.3f}]"
+        table.add_row(c.task, c.metric, c.a, c.b, f"{c.difference:+.3f}", interval, str(c.n), c.note)
+    return table

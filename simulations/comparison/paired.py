@@ -1,0 +1,240 @@
+"""Paired: test patients' records of every arm, and differences with intervals from resampling patients."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from common.config.step import Step
+from common.metrics import (
+    Difference,
+    bootstrap_additive,
+    bootstrap_concordance,
+    bootstrap_weights,
+    percentile_interval,
+)
+from common.tasks import build_task, pooled_metrics
+from server.evaluation.matrix import POOLED
+from server.report.report import Comparison
+from simulations.comparison.arms import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, records_name
+from simulations.comparison.exact_arm import EXACT
+
+MARGINS = {"dsc_agg": 0.01, "dice": 0.01, "c_index": 0.02}  # non-inferiority, DESIGN section 8
+SMALLEST = 5  # patients; below, no interval is claimed
+METRICS = {"segmentation": ("dsc_agg", "dice"), "prognosis": ("c_index",), "classification": ("auroc",)}
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One test patient of one fold under one arm: a record per seed."""
+
+    center: str
+    patient: str
+    fold: int
+    records: tuple[dict[str, np.ndarray], ...]
+
+
+def patients_of(comparing: Comparing, arm: str, step: str, *, mode: str = "") -> list[Patient]:
+    """Every test patient of an arm and step in one mode, folds joined, in the order of center and ID."""
+    found: dict[tuple[str, str, int], list[dict[str, np.ndarray]]] = {}
+    for cell in comparing.cells:
+        places = (comparing.folder / "records" / cell.name).glob(f"{arm}-*" if arm == LOCAL else arm)
+        for path in sorted(place / records_name(step, mode) for place in places):
+            for row in json.loads(path.read_text()) if path.exists() else []:
+                record = {name: np.asarray(value) for name, value in row["record"].items()}
+                found.setdefault((row["center"], row["patient"], cell.fold), []).append(record)
+    return [Patient(c, p, f, tuple(records)) for (c, p, f), records in sorted(found.items())]
+
+
+def value_of_patients(step: Step, patients: Sequence[Patient], metric: str) -> float | None:
+    """A metric over patients, averaged over seeds; pairs of patients are formed within a center and fold only."""
+    task = build_task(step.task)
+    values = []
+    for seed in range(len(patients[0].records) if patients else 0):
+        records = [patient.records[seed] for patient in patients]
+        labels = [(patient.center, patient.fold) for patient in patients]
+        values.append(pooled_metrics(task, records, labels).get(metric))
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined and len(defined) == len(values) else None
+
+
+def resampled(
+    step: Step, patients: Sequence[Patient], metric: str, weights: np.ndarray
+) -> tuple[float | None, np.ndarray]:
+    """The metric, averaged over seeds, and its value (draws,) under each row of weights (draws, n)."""
+    if not patients:
+        return None, np.full(len(weights), np.nan)
+    seeds = range(len(patients[0].records))
+    if metric == "c_index":
+        time, event = (np.array([p.records[0][name] for p in patients], np.float64) for name in ("time", "event"))
+        risk = np.array([[p.records[seed]["risk"] for p in patients] for seed in seeds], np.float64)
+        groups = [(p.center, p.fold) for p in patients]  # pairs of patients are formed within a center and fold only
+        return bootstrap_concordance(time, event, risk, groups=groups, weights=weights)
+    task = build_task(step.task)
+    found = []
+    for seed in seeds:
+        each = [task.sums([p.records[seed]]) for p in patients]
+        sums = {name: np.stack([one[name] for one in each]) for name in each[0]}
+        found.append(bootstrap_additive(sums, lambda drawn: task.metrics(drawn).get(metric), weights=weights))
+    values = [value for value, _ in found if value is not None]
+    value = sum(values) / len(found) if len(values) == len(found) else None
+    return value, np.mean([drawn for _, drawn in found], axis=0)
+
+
+def difference_of(
+    step: Step, a: Sequence[Patient], b: Sequence[Patient] | None, metric: str, *, draws: int
+) -> Difference:
+    """metric(a) - metric(b) over the same patients in the same order, or metric(a) alone where ``b`` is None.
+
+    The percentile interval is over patients drawn anew within centers; under `SMALLEST` patients there is none.
+    """
+    weights = bootstrap_weights(strata_of(a), draws=draws)
+    value, drawn = resampled(step, a, metric, weights)
+    if b is not None:
+        other, other_drawn = resampled(step, b, metric, weights)
+        value = None if value is None or other is None else value - other
+        drawn = drawn - other_drawn
+    if value is None or len(a) < SMALLEST:
+        return Difference(value, None, None)
+    return Difference(value, *percentile_interval(drawn))
+
+
+def strata_of(patients: Sequence[Patient]) -> list[str]:
+    """Within which patients are drawn: each one's center. Centers of fewer than `SMALLEST` patients are drawn from
+    together: the only patient of a stratum would be in every draw, and the interval would be too narrow."""
+    sizes = Counter(p.center for p in patients)
+    return [p.center if sizes[p.center] >= SMALLEST else "" for p in patients]
+
+
+def compare_arms(
+    comparing: Comparing, a: tuple[str, str], b: tuple[str, str], metric: str, *, center: str | None = None
+) -> Comparison | None:
+    """The paired difference a - b of two (arm, step) pairs over the patients that both scored."""
+    step = comparing.run.steps[a[1]]
+    sides = [{(p.center, p.patient, p.fold): p for p in patients_of(comparing, *side)} for side in (a, b)]
+    keys = sorted(k for k in sides[0].keys() & sides[1].keys() if center in (None, k[0]))
+    if not keys:
+        return None
+    left, right = ([side[key] for key in keys] for side in sides)
+    draws = comparing.run.compare.draws if center is None else max(200, comparing.run.compare.draws // 4)
+    place = "" if center is None else f" at {center}"
+    names = [(arm if step_name == a[1] else f"{arm} {step_name}") + place for arm, step_name in (a, b)]
+    found = compare_patients(step, (names[0], left), (names[1], right), metric, draws=draws)
+    if found is None or b[0] not in (CENTRALIZED, LOCAL):
+        return found
+    return replace(found, note=_note(found.low, metric))
+
+
+def compare_patients(
+    step: Step, a: tuple[str, Sequence[Patient]], b: tuple[str, Sequence[Patient]], metric: str, *, draws: int
+) -> Comparison | None:
+    """The paired difference a - b of two named arms over the same patients; None where a side has no value."""
+    found = difference_of(step, a[1], b[1], metric, draws=draws)
+    if found.difference is None:
+        return None
+    return Comparison(step.name, metric, a[0], b[0], found.difference, found.low, found.high, len(a[1]))
+
+
+def _note(low: float | None, metric: str) -> str:
+    margin = MARGINS.get(metric)
+    if low is None:
+        return f"fewer than {SMALLEST} patients: no interval"
+    if margin is None:
+        return ""
+    return f"not inferior at margin {margin}" if low > -margin else f"non-inferiority at margin {margin} not shown"
+
+
+def comparisons_of(comparing: Comparing) -> list[Comparison]:
+    """Every paired difference that the comparison reports, whatever its sign."""
+    found: list[Comparison | None] = []
+    run = comparing.run
+    for control in run.compare.pairs:
+        for metric in METRICS[run.steps[control[0]].task.kind]:
+            found.append(compare_arms(comparing, (FEDERATED, control[0]), (FEDERATED, control[1]), metric))
+    others = [CENTRALIZED, LOCAL, EXACT, *([RANDOM] if run.compare.random_backbone else []), UNTRAINED]
+    for step, other in product(_trained(comparing), others):
+        for metric in METRICS[step.task.kind]:
+            found.append(compare_arms(comparing, (FEDERATED, step.name), (other, step.name), metric))
+    return [comparison for comparison in found if comparison is not None]
+
+
+def harmed_centers(comparing: Comparing) -> list[Comparison]:
+    """Federated against local-only, center by center, in each step's primary metric."""
+    found = []
+    for step in _trained(comparing):
+        metric = build_task(step.task).primary
+        for center in sorted({p.center for p in patients_of(comparing, LOCAL, step.name)}):
+            found.append(compare_arms(comparing, (FEDERATED, step.name), (LOCAL, step.name), metric, center=center))
+    return [
+        replace(c, note="harmed" if c.high is not None and c.high < 0 else "" if c.low is not None else c.note)
+        for c in found
+        if c is not None
+    ]
+
+
+def shares_of_centralized(comparing: Comparing) -> list[str]:
+    """What federated keeps of centralized in each step's primary metric: overall and at the worst center."""
+    said = []
+    for step in _trained(comparing):
+        metric = build_task(step.task).primary
+        both = [
+            {p.center: [q for q in patients if q.center == p.center] for p in patients} | {"": patients}
+            for patients in (patients_of(comparing, arm, step.name) for arm in (FEDERATED, CENTRALIZED))
+        ]
+        shares: dict[str, float] = {}
+        for center in sorted(both[0].keys() & both[1].keys()):
+            if len(both[0][center]) < SMALLEST:
+                continue
+            values = [value_of_patients(step, side[center], metric) for side in both]
+            if values[0] is not None and values[1]:
+                shares[center] = values[0] / values[1]
+        if "" in shares:
+            whole = shares.pop("")
+            worst = min(shares, key=lambda center: shares[center], default=None)
+            at_worst = f", at the worst center {shares[worst]:.0%} ({worst})" if worst else ""
+            said.append(f"{step.name}: {whole:.0%} of centralized {metric}{at_worst}")
+    return said
+
+
+def arm_rows(comparing: Comparing, arm: str) -> list[dict[str, Any]]:
+    """Score rows of an arm from its patients' records: pooled with an interval, and per center."""
+    rows = []
+    for step in _trained(comparing, with_controls=arm == FEDERATED):
+        patients = patients_of(comparing, arm, step.name)
+        for metric in METRICS[step.task.kind]:
+            rows += score_rows(arm, step, patients, metric, draws=comparing.run.compare.draws)
+    return rows
+
+
+def score_rows(arm: str, step: Step, patients: Sequence[Patient], metric: str, *, draws: int) -> list[dict[str, Any]]:
+    """A row for all centers together, with an interval, and one per center."""
+    rows = []
+    for center in [POOLED, *sorted({p.center for p in patients})]:
+        chosen = [p for p in patients if center in (POOLED, p.center)]
+        found = difference_of(step, chosen, None, metric, draws=draws if center == POOLED else 0)
+        rows.append(
+            {
+                "arm": arm,
+                "step": step.name,
+                "task": step.name,
+                "metric": metric,
+                "center": center,
+                "mode": "+".join(step.modalities),
+                "value": found.difference,
+                "low": found.low,
+                "high": found.high,
+                "n": len(chosen),
+            }
+        )
+    return rows
+
+
+def _trained(comparing: Comparing, *, with_controls: bool = False) -> list[Step]:
+    run = comparing.run
+    return [s for s in run.steps.values() if s.rounds > 0 and (with_controls or s.name not in run.controls)]

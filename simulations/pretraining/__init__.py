@@ -1,0 +1,1 @@
+"""How the shipped mini CT-CLIP was made."""

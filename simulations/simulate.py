@@ -1,0 +1,39 @@
+"""One federation on this machine, from a command line to a report: the same two Flower apps over LocalGrid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from common.config.load import compose_run
+from common.config.rules import check_run
+from common.config.run import Run
+from common.store.ledger import Ledger
+from server.run.finish import verify_in_fresh_process, write_outputs
+from server.run.folder import RunFolder
+from simulations.virtual.federate import RUNS, federate
+
+
+def simulate(
+    overrides: Sequence[str],
+    *,
+    folder: Path | None = None,
+    runtime: Callable[[Run, RunFolder, Sequence[str]], None] | None = None,
+) -> RunFolder:
+    """Run or resume a curriculum; the run folder with ledger, bank, results and report.
+
+    Args:
+        runtime: what carries the messages; default: `federate`, over LocalGrid.
+    """
+    run = compose_run(overrides)
+    check_run(run)
+    place = RunFolder(folder or RUNS / run.name)
+    (runtime or federate)(run, place, overrides)
+    if not Ledger(place.ledger).events("verified"):
+        verify_in_fresh_process(place.path)
+    from simulations.comparison.overlays import overlays_of
+    from simulations.comparison.reference_arms import write_beside
+
+    write_beside(run, place)
+    write_outputs(place.path, overlays=overlays_of(run, place))
+    return place

@@ -1,0 +1,1 @@
+"""Cox models at several centers: cohorts, arms, penalties, out-of-fold evaluation."""

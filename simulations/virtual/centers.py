@@ -1,0 +1,63 @@
+"""Virtual hospitals: one ``center.yaml`` per center found under the data roots, all on this machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from client.center.config import CenterConfig
+from client.data.hecktor.cases import find_cases
+from client.policy import Policy
+from common.config.run import Run
+from common.errors import DataError
+from common.files import write_bytes
+from server.run.folder import RunFolder
+from simulations.phantom import make_cohort
+
+
+def data_roots(run: Run, *, progress: Callable[[int, int], None] | None = None) -> list[Path]:
+    """The run's data folders; a phantom cohort is made on first use."""
+    if run.data.kind == "phantom":
+        root = Path(run.data.root)
+        make_cohort(root, scale=run.data.scale, seed=run.data.seed, progress=progress)
+        return [root / "hecktor", root / "chest"]
+    roots = [Path(run.data.root), *([Path(run.data.chest_root)] if run.data.chest_root else [])]
+    for root in roots:
+        if not root.is_dir():
+            raise DataError(f"Data root {root} does not exist; set data.root to a folder in a HECKTOR layout.")
+    return roots
+
+
+def write_centers(run: Run, folder: RunFolder, roots: list[Path]) -> tuple[dict[str, Path], dict[str, int]]:
+    """Write every center's file; the files and the number of cases, by center code."""
+    files: dict[str, Path] = {}
+    sizes: dict[str, int] = {}
+    for root in roots:
+        for code, cases in sorted(Counter(case.center for case in find_cases(root, mapping=run.data.mapping)).items()):
+            files[code] = folder.centers / f"{code}.yaml"
+            sizes[code] = cases
+            write_bytes(files[code], _center_yaml(run, code, root, folder).encode())
+    return files, sizes
+
+
+def _center_yaml(run: Run, code: str, root: Path, folder: RunFolder) -> str:
+    config = CenterConfig(
+        code=code,
+        root=str(root.resolve()),
+        mapping=str(Path(run.data.mapping).resolve()) if run.data.mapping else "",
+        cache=str((Path(".cache") / "volumes").resolve()),
+        vault=str((folder.path / "vaults" / code).resolve()),
+        device=run.runtime.device,
+        threads=run.runtime.threads,
+        mixed_precision=run.runtime.mixed_precision,
+        deterministic=run.runtime.deterministic,
+        gpu_memory_gb=run.runtime.gpu_memory_gb,
+        policy=Policy(minimum_cell=run.data.minimum_cell),
+    )
+    return "# A simulated center, written by simulations/virtual/centers.py\n" + OmegaConf.to_yaml(
+        OmegaConf.create(asdict(config))
+    )

@@ -1,0 +1,218 @@
+"""Frozen features computed once, and centers that train on them: a table of hundreds of models in minutes.
+
+A `FeatureCenter` is a `Center` whose cases are already encoded. The local loop, splits, seeds, aggregation and
+validation rule are the run's own; only messages and decoding are left out, and a test shows that nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from client.center.center import Center
+from client.center.config import CenterConfig
+from client.data.dataset import CaseSet, targets_of, usable
+from client.data.hecktor.cases import Case
+from client.training.loop import optimizer_for
+from common.backbones.base import Backbone, Features
+from common.config.run import Run
+from common.config.step import Step
+from common.data.batch import CT, EHR, Batch
+from common.files import write_tensors
+from common.model.adapted import AdaptedModel
+from common.protocol.messages import Order, State
+from common.tasks import Observation
+from server.aggregation import aggregate, weight_of
+from server.aggregation.types import Setting, Update
+from simulations.comparison.baselines import Score, Trained, baseline_order, best_pass, selection_score
+
+SOURCES = {CT: "image", EHR: "text"}
+ENCODED = 8  # cases at a time
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Embeddings of every patient under one frozen backbone: source -> (n, C), and whether the source is there (n,)."""
+
+    rows: Mapping[str, int]  # patient -> row
+    pooled: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
+
+
+def feature_table(
+    path: Path, run: Run, step: Step, centers: Sequence[Center], *, base: str, state: State
+) -> FeatureTable:
+    """The table of all usable cases, from the file if it is there.
+
+    Args:
+        step: of CT and EHR, with nothing inside the encoder.
+        state: any state of the step; the encoder does not look at it.
+    """
+    order = baseline_order(run, step, base=base, state=state)
+    if not path.exists():
+        write_tensors(path, _encoded(order, centers))
+    stored = load_file(path)
+    patients = sorted(case.patient for center in centers for case in _usable(center, step))
+    rows = {patient: row for row, patient in enumerate(patients)}
+    named = {source: modality for modality, source in SOURCES.items()}
+    present = {m: stored[f"{s}.present"].bool() for s, m in named.items()}
+    return FeatureTable(rows, {s: stored[s] for s in named}, present)
+
+
+def _usable(center: Center, step: Step) -> list[Case]:
+    return [case for case in center.cases if usable(case, step)]
+
+
+def _encoded(order: Order, centers: Sequence[Center]) -> State:
+    """Features of every case, in the order of patients."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for center in centers:
+        model, _ = center.model(order)
+        cases = CaseSet(_usable(center, order.step), order.step, tokenizer=model.backbone.tokenizer, cache=center.cache)
+        for positions in cases.in_order(ENCODED):
+            batch = cases.collate(positions)
+            with torch.no_grad():
+                pooled = model.encode(batch.inputs, batch.present).pooled
+            for row, position in enumerate(positions):
+                one = {source: pooled[source][row] for source in SOURCES.values()}
+                one |= {f"{s}.present": batch.present[m][row].to(torch.uint8) for m, s in SOURCES.items()}
+                found[cases.cases[position].patient] = one
+    return {name: torch.stack([found[p][name] for p in sorted(found)]) for name in next(iter(found.values()))}
+
+
+def _chunks(positions: list[int], size: int) -> Iterator[list[int]]:
+    return (positions[first : first + size] for first in range(0, len(positions), size))
+
+
+class FeatureSet:
+    """What `Center` asks of a `CaseSet`, over rows of a feature table."""
+
+    skipped = 0
+
+    def __init__(self, cases: Sequence[Case], step: Step, table: FeatureTable):
+        self.cases = list(cases)
+        self._step = step
+        rows = [table.rows[case.patient] for case in cases]
+        self._present = {m: table.present[m][rows] for m in step.modalities}
+        self._target = targets_of(cases, step)
+        self._kept = {
+            i: Features([], {SOURCES[m]: table.pooled[SOURCES[m]][row : row + 1] for m in step.modalities})
+            for i, row in enumerate(rows)
+        }
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @property
+    def modalities(self) -> set[str]:
+        return {CT} & set(self._step.modalities)
+
+    def kept_features(self, key: str) -> dict[int, Features]:
+        return self._kept
+
+    def having(self, mode: str) -> list[int]:
+        """Every position: what is encoded already has no modes."""
+        return list(range(len(self)))
+
+    def in_order(self, batch: int, *, only: Sequence[int] | None = None) -> Iterator[list[int]]:
+        return _chunks(list(range(len(self))), batch)
+
+    def shuffled(self, batch: int, *, generator: torch.Generator) -> Iterator[list[int]]:
+        return _chunks(torch.randperm(len(self), generator=generator).tolist(), batch)
+
+    def collate(self, positions: Sequence[int], *, generator: torch.Generator | None = None) -> Batch:
+        """Flags and targets of the cases; the volumes are nowhere, and nobody looks at them."""
+        rows = list(positions)
+        size = tuple(self._step.view.window)
+        blank = {CT: torch.zeros(1).expand(len(rows), 1, *size), EHR: torch.zeros(len(rows), 1, dtype=torch.int64)}
+        inputs = {m: blank[m] for m in self._step.modalities}
+        present = {m: flag[rows] for m, flag in self._present.items()}
+        return Batch(inputs, present, {name: values[rows] for name, values in self._target.items()})
+
+
+class Encoded(Backbone):
+    """Stands where the encoder stood, and knows how wide its embeddings are. It encodes nothing."""
+
+    def __init__(self, table: FeatureTable):
+        super().__init__()
+        self.sites, self.blocks, self.patch = {}, {}, (1, 1, 1)
+        self.image_dim, self.text_dim = (table.pooled[source].shape[1] for source in ("image", "text"))
+        self.device_of = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
+
+
+class FeatureCenter(Center):
+    """A center, or several as one, whose cases are encoded already."""
+
+    def __init__(self, config: CenterConfig, cases: Sequence[Case], table: FeatureTable):
+        super().__init__(config)
+        self._chosen, self._table = list(cases), table
+        self._sets: dict[str, FeatureSet] = {}
+        self._split: dict[str, list[Case]] = {}
+
+    @cached_property
+    def everyone(self) -> list[Case]:
+        """The cases that it was given."""
+        return self._chosen
+
+    def _backbone(self, order: Order) -> Backbone:
+        return Encoded(self._table)
+
+    def subset(self, order: Order, name: str) -> list[Case]:
+        """The cases of one split."""
+        if name not in self._split:
+            self._split[name] = self._subset(order, name)
+        return self._split[name]
+
+    def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:
+        """One split's cases; the center serves one step and split only."""
+        if name not in self._sets:
+            self._sets[name] = FeatureSet(self.subset(order, name), order.step, self._table)
+        return self._sets[name]  # type: ignore[return-value]
+
+
+def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
+    """The rounds of a federation in one process: every center's local loop, the run's own aggregation rule, and the
+    pooled validation value that chooses the round. No message is sent.
+
+    Args:
+        order: the first round's; centers without training cases take no part.
+    """
+    step = order.step
+    training = [center for center in centers if len(center.subset(order, "train"))]
+    model, task = training[0].model(order)
+    states: list[State] = [order.state]
+    memory: State = {}
+    model.load(order.state)
+    scores = [_validated(training, order, model)]
+    for number in range(1, step.rounds + 1):
+        updates = []
+        for center in training:
+            model.load(states[-1])
+            center.fit(replace(order, round=number), model, task, optimizer=optimizer_for(model, step, number))
+            weight = weight_of(step.federation, len(center.subset(order, "train")))
+            updates.append(Update(center.code, model.state(), weight))
+        setting = Setting(step.federation, step.adapter.parts, number)
+        made = aggregate(updates, states[-1], memory, setting)
+        states.append(made.state)
+        memory = made.memory
+        model.load(made.state)
+        scores.append(_validated(training, order, model))
+    kept = best_pass(scores)
+    values = [None if score is None else score.value for score in scores]
+    return Trained(states[kept], kept, values[1:], 0, values[kept])
+
+
+def _validated(centers: Sequence[FeatureCenter], order: Order, model: AdaptedModel) -> Score | None:
+    found: list[tuple[Observation, float]] = []
+    labels: list[str] = []
+    for center in centers:
+        cases = center.case_set(order, "validation", model)
+        found += center.observe(order, model, model.task, cases)
+        labels += [center.code] * len(cases)
+    return selection_score(order.step, found, labels) if found else None

@@ -1,0 +1,81 @@
+"""One curriculum over LocalGrid: the center files, the workers, and the server's own app."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from flwr.app import Context, RecordDict
+
+from common.config.run import Run, Runtime
+from common.errors import DataError
+from common.runtime.machine import usable_cores
+from server.run.folder import RunFolder
+from simulations.virtual.centers import data_roots, write_centers
+from simulations.virtual.local_grid import LocalGrid
+
+RUNS = Path("runs")
+
+
+def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Sequence[str] | None = None) -> None:
+    """The curriculum over LocalGrid with the run's workers; ``only`` limits the centers that exist."""
+    from server.app import app
+
+    files, sizes = write_centers(run, folder, data_roots(run, progress=_progress))
+    _check_named_centers(run, files)
+    if only is not None:
+        files = {code: path for code, path in files.items() if code in only}
+    grid = _grid(run, files, sizes)
+    context = Context(
+        run_id=1,
+        node_id=1,
+        node_config={},
+        state=RecordDict(),
+        run_config={"overrides": shlex.join(overrides), "run-dir": str(folder.path)},
+    )
+    try:
+        app(grid, context)
+    finally:
+        grid.close()
+
+
+def _grid(run: Run, files: dict[str, Path], sizes: dict[str, int]) -> LocalGrid:
+    workers = worker_count(run.runtime)
+    if not run.faults:
+        return LocalGrid(files, workers=workers, sizes=sizes)
+    from simulations.virtual.faults import FaultyGrid
+
+    return FaultyGrid(files, workers=workers, sizes=sizes, faults=run.faults, seed=run.seed)
+
+
+def _check_named_centers(run: Run, found: Collection[str]) -> None:
+    """Every center that a step names has cases: a simulation, unlike a deployment, cannot wait for one to connect.
+
+    A step that is never trained may name centers that are not here (a folder without the chest cohort): nothing is lost
+    but its scores.
+    """
+    problems = []
+    for name, step in run.steps.items():
+        absent = sorted({*step.centers, *step.evaluate_at} - {"*"} - set(found))
+        if absent and step.rounds == 0:
+            print(f"Step '{name}' is only scored; {', '.join(absent)} has no case here and gets no score.", flush=True)
+        elif absent:
+            problems.append(
+                f"Step '{name}' names {', '.join(absent)}, which has no case under {run.data.root}; there are cases of "
+                f"{', '.join(sorted(found))}. Name those, or add the missing cases."
+            )
+    if problems:
+        raise DataError(problems)
+
+
+def worker_count(runtime: Runtime) -> int:
+    """Configured workers, or one per core divided by the threads of each."""
+    if runtime.workers > 0:
+        return runtime.workers
+    return max(1, usable_cores() // runtime.threads)
+
+
+def _progress(done: int, of: int) -> None:
+    if done == of or done % 20 == 0:
+        print(f"  phantom cohort: {done}/{of} cases", flush=True)

@@ -1,0 +1,121 @@
+"""audit, erase, describe and health, on a center that took part in a real federation of this process."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from flwr.supercore.grpc_health import run_health_server_grpc_no_tls
+
+from client.__main__ import main
+from client.center.center import Center
+from client.commands.audit import audit
+from client.commands.codes import codes_for, forget_code
+from client.commands.describe import suppressed
+from common.errors import LedgerError
+from tests.helpers.small import federate, forget, small_run, write_centers
+
+
+@pytest.fixture
+def trained(tmp_path, small_root):
+    files = write_centers(tmp_path / "centers", small_root, ["CHUM", "CHUP"])
+    federate(small_run(centers=["CHUM", "CHUP"], rounds=1, steps=["tumour_ct"]), tmp_path / "run", files)
+    return files["CHUM"]
+
+
+def ask(command, file, *words):
+    return main([command, "--center", str(file), *words])
+
+
+def test_audit_tells_what_left_and_notices_a_change(trained, capsys):
+    assert ask("audit", trained, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    [train] = [total for total in found["totals"] if total["action"] == "train"]
+    [event] = [event for event in found["events"] if event["action"] == "train"]
+    assert (train["step"], train["replies"], train["bytes"]) == ("tumour_ct", 1, event["bytes"]) and event[
+        "bytes"
+    ] > 1000
+    assert ask("audit", trained) == 0 and "the chain holds" in capsys.readouterr().out
+    vault = Center.open(trained).vault
+    lines = (vault / "sent.jsonl").read_text().splitlines(True)
+    (vault / "sent.jsonl").write_text("".join(lines[:1] + lines[2:]))
+    assert ask("audit", trained) == 2 and "breaks the hash chain" in capsys.readouterr().err
+
+
+def test_lines_cut_off_at_the_end_are_noticed_by_a_hash_noted_earlier(trained):
+    vault = Center.open(trained).vault
+    last = audit(vault)["last_hash"]
+    assert audit(vault, contains=last)["last_hash"] == last
+    lines = (vault / "sent.jsonl").read_text().splitlines(True)
+    (vault / "sent.jsonl").write_text("".join(lines[:-1]))
+    assert len(audit(vault)["events"]) == len(lines) - 1
+    with pytest.raises(LedgerError, match="lines were removed"):
+        audit(vault, contains=last)
+
+
+def test_an_erased_patient_is_gone_from_cache_codes_and_splits(trained, capsys):
+    center = Center.open(trained)
+    codes_for(center.vault, "CHUM", ["4711", "0815"])
+    kept = [case.patient for case in center.cases if case.patient != "CHUM-002"]
+    cache = trained.parent / ".cache"
+    assert list(cache.rglob("*.safetensors"))
+    assert ask("erase", trained, "--patient", "CHUM-002") == 0
+    forget()
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+    assert [case.patient for case in Center.open(trained).cases] == kept
+    assert list(json.loads((center.vault / "codes.json").read_text())["codes"].values()) == ["CHUM-001"]
+    assert "CHUM-002" not in capsys.readouterr().out
+    assert ask("erase", trained, "--patient", "CHUM-002") == 0 and "already erased" in capsys.readouterr().out
+    assert ask("erase", trained, "--patient", "CHUM-099") == 2 and "has no patient" in capsys.readouterr().err
+    named = [path.name for path in trained.parent.rglob("*") if path.is_file() and b"CHUM-002" in path.read_bytes()]
+    assert sorted(named) == ["erased.json", "erased.jsonl"]  # both in the vault
+
+
+def test_codes_are_kept_never_reused_and_tell_no_order(tmp_path):
+    first = codes_for(tmp_path, "CHUM", [f"{n:04d}" for n in range(20)])
+    assert sorted(first.values()) == [f"CHUM-{n:03d}" for n in range(1, 21)] and list(first.values()) != sorted(
+        first.values()
+    )
+    assert forget_code(tmp_path, first["0003"]) == 1 and forget_code(tmp_path, "CHUM-999") == 0
+    second = codes_for(tmp_path, "CHUM", ["0001", "0003", "new"])
+    assert second["0001"] == first["0001"] and {second["0003"], second["new"]} == {"CHUM-021", "CHUM-022"}
+
+
+def test_small_cells_and_what_would_reveal_them_are_suppressed():
+    counts = {"patients": 30, "PET": 30, "label": 28, "HPV": 3, "relapse": 12, "chest": 0}
+    expected = {"patients": 30, "PET": 30, "label": ">25", "HPV": "<5", "relapse": 12, "chest": 0}
+    assert suppressed(counts, minimum=5) == expected
+    assert set(suppressed({"patients": 4, "PET": 0}, minimum=5).values()) == {"<5"}
+
+
+def test_describe_prints_what_the_reply_would_hold(trained, capsys):
+    assert ask("describe", trained, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["counts"] == {
+        "patients": 6, "with CT": 6, "with PET": 6, "with a label": 6, "with a clinical record": 6,
+        "with HPV status": 6, "with an outcome": 6, "with a relapse": "<5", "with chest findings": 0,
+    }  # fmt: skip
+    assert ask("describe", trained, "--curriculum", "smoke") == 0
+    assert "step tumour_ct" in capsys.readouterr().out
+
+
+def test_health_asks_flowers_own_service(trained, capsys):
+    server = run_health_server_grpc_no_tls("127.0.0.1:0")
+    address = server.bound_address if ":" in str(server.bound_address) else None
+    try:
+        assert address and ask("health", trained, "--address", address, "--wait", "5") == 0
+        assert "SERVING" in capsys.readouterr().out
+    finally:
+        server.stop(None).wait()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(ask, "health", trained, "--address", "127.0.0.1:1").result() == 1
+    assert "no answer" in capsys.readouterr().out
+
+
+def test_start_without_a_coordinator_says_what_is_missing(trained, capsys):
+    assert ask("start", trained) == 2
+    assert "does not say server, server_certificate, key" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_is_named_with_the_way_to_make_one(tmp_path, capsys):
+    assert ask("audit", tmp_path / "center.yaml") == 2
+    assert "Write one with `python -m client init`" in capsys.readouterr().err

@@ -1,0 +1,66 @@
+"""What is held back: an erased patient is in no part of any split, and nobody else changes sides."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client.center.center import Center
+from client.data.splits import PARTS
+from client.vault.erased import FILE, hold_back, read_tombstones, tombstone_of, write_tombstones
+from common.config.run import BackboneSpec, Split
+from common.config.task import ClassificationTask
+from common.errors import DataError
+from common.protocol.messages import Order
+from tests.helpers.small import forget, small_run, write_centers, write_cohort
+
+
+def order(name="tumour_ct"):
+    run = small_run(steps=["tumour_ct", "relapse"])
+    step = run.steps["tumour_ct" if name == "hpv" else name]
+    if name == "hpv":
+        step.task = ClassificationTask(classes=["hpv"], form="binary", target="hpv")
+    return Order(step, 1, 1, BackboneSpec(), "base", Split(folds=3, validation=0.34))
+
+
+def parts(center, step="tumour_ct"):
+    return {name: [case.patient for case in center._subset(order(step), name)] for name in PARTS}
+
+
+@settings(max_examples=8, deadline=None)
+@given(erased=st.sets(st.integers(1, 7), max_size=6), step=st.sampled_from(["tumour_ct", "relapse", "hpv"]))
+def test_erasing_moves_nobody_else(small_root, tmp_path_factory, erased, step):
+    file = write_centers(tmp_path_factory.mktemp("c"), small_root, ["MDA"])["MDA"]
+    before = parts(Center.open(file), step)
+    center = Center.open(file)
+    gone = {f"MDA-{number:03d}" for number in erased}
+    write_tombstones(center.vault, [tombstone_of(case) for case in center.cases if case.patient in gone])
+    after = parts(Center.open(file), step)
+    assert after == {name: [p for p in patients if p not in gone] for name, patients in before.items()}
+    assert {case.patient for case in Center.open(file).cases} == {c.patient for c in center.cases} - gone
+
+
+def test_the_split_holds_when_the_files_are_gone_too(tmp_path):
+    root = write_cohort(tmp_path / "cohort", {"CHUM": 6})
+    file = write_centers(tmp_path / "centers", root, ["CHUM"])["CHUM"]
+    center = Center.open(file)
+    before = parts(center, "relapse")
+    write_tombstones(center.vault, [tombstone_of(case) for case in center.cases if case.patient == "CHUM-003"])
+    for path in [*root.rglob("CHUM-003*")]:
+        path.unlink()
+    for table in root.glob("*.csv"):
+        table.write_text("".join(line for line in table.read_text().splitlines(True) if "CHUM-003" not in line))
+    forget()
+    assert parts(Center.open(file), "relapse") == {n: [p for p in ps if p != "CHUM-003"] for n, ps in before.items()}
+
+
+def test_modalities_that_the_hospital_does_not_share_are_not_there(small_centers):
+    cases = Center.open(small_centers["CHUM"]).cases
+    shown = hold_back(cases, tombstones=[], modalities=["CT"])
+    assert {tuple(case.images) for case in shown} == {("CT",)} and not any(case.record for case in shown)
+    assert [case.label for case in shown] == [case.label for case in cases] and all(c.event is not None for c in shown)
+
+
+def test_a_damaged_list_of_erased_patients_stops_everything(tmp_path):
+    (tmp_path / FILE).write_text('[{"patient": "CHUM-001"}]')
+    with pytest.raises(DataError, match="erased patients would train again"):
+        read_tombstones(tmp_path)

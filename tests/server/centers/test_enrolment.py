@@ -1,0 +1,172 @@
+"""Who takes part in a step, who does not and why; asked over a grid that answers by heart."""
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from common.config.run import BackboneSpec, Split
+from common.errors import DataError, RoundFailed
+from common.protocol.messages import Order, Reply
+from common.protocol.wire import pack_reply
+from server.centers.enrolment import enrol, join
+from server.centers.federation import Federation
+from simulations.virtual.local_grid import LocalGrid
+from tests.helpers.small import small_run
+
+FULL = {"train": 4, "validation": 1, "test": 2}
+
+
+class Reciting(LocalGrid):
+    """Nodes that know one reply each; None never answers."""
+
+    def __init__(self, replies):
+        super().__init__({}, workers=0)
+        self.replies = {100 + i: reply for i, reply in enumerate(replies)}
+
+    def get_node_ids(self):
+        return list(self.replies)
+
+    def send_and_receive(self, messages, *, timeout=None):
+        for message in messages:
+            reply = self.replies[message.metadata.dst_node_id]
+            if reply is not None:
+                answer = Message(pack_reply(reply), reply_to=message)
+                answer.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
+                yield answer
+
+
+def order(*, centers=("*",), evaluate_at=("*",), rounds=2, skip_unreadable=True):
+    step = small_run(steps=["tumour_ct"]).steps["tumour_ct"]
+    step.centers, step.evaluate_at, step.rounds = list(centers), list(evaluate_at), rounds
+    return Order(step, 1, 0, BackboneSpec(), "b", Split(), skip_unreadable=skip_unreadable)
+
+
+def enrolled(replies, **settings):
+    return enrol(Federation(Reciting(replies), patience_s=0.0), order(**settings))
+
+
+@pytest.mark.parametrize("inflated", ["train", "validation"])
+def test_a_center_whose_counts_dwarf_the_others_does_not_train(inflated):
+    replies = [Reply(code, counts=FULL) for code in "ABC"]
+    found = enrolled([*replies, Reply("D", counts={**FULL, inflated: 10**9})])
+    assert found.training == ["A", "B", "C"] and found.refused == {"D": "counts_implausible"}
+    assert enrolled([*replies, Reply("D", counts={**FULL, "train": 400})]).training == ["A", "B", "C", "D"]
+
+
+def test_of_two_centers_nobody_knows_which_count_is_wrong():
+    found = enrolled([Reply("A", counts=FULL), Reply("B", counts={**FULL, "train": 10**9})])
+    assert found.training == ["A", "B"] and not found.refused
+
+
+def test_a_late_joiner_is_held_against_those_that_take_part():
+    federation = Federation(Reciting([Reply("D", counts={**FULL, "train": 10**9})]), patience_s=0.0)
+    found = join(federation, order(), known={"A": 4, "B": 6, "C": 9})
+    assert not found.training and found.refused == {"D": "counts_implausible"}
+
+
+def test_everyone_who_can_takes_part_and_the_others_have_a_reason():
+    found = enrolled(
+        [
+            Reply("A", counts=FULL),
+            Reply("B", counts={**FULL, "train": 0}),
+            Reply("C", counts={**FULL, "test": 0}),
+            Reply("D", "declined.cases", counts={**FULL, "train": 1}),
+            Reply("E", "declined.task"),
+            None,
+        ]
+    )
+    assert found.training == ["A", "C"] and found.evaluating == ["A", "B", "D"]
+    assert found.refused == {"B": "no_training_cases", "D": "declined.cases", "E": "declined.task"}
+    assert set(found.counts) == {"A", "B", "C", "D"}
+
+
+def test_only_named_centers_are_asked_to_train():
+    found = enrolled([Reply("A", counts=FULL), Reply("B", counts=FULL)], centers=["B"], evaluate_at=["A", "X"])
+    assert (found.training, found.evaluating, found.refused) == (["B"], ["A"], {"X": "not_connected"})
+
+
+def test_a_step_without_rounds_is_evaluated_only():
+    found = enrolled([Reply("A", "declined.cases", counts=FULL)], rounds=0)
+    assert (found.training, found.evaluating, found.refused) == ([], ["A"], {})
+
+
+def test_nobody_to_train_stops_the_step():
+    with pytest.raises(RoundFailed, match=r"No center can train step 'tumour_ct': \{'A': 'no_training_cases'\}"):
+        enrolled([Reply("A", counts={**FULL, "train": 0})])
+
+
+def test_nobody_connected_stops_the_step():
+    with pytest.raises(RoundFailed, match="None of 1 centers connected within 0 s"):
+        enrolled([])
+
+
+def test_broken_data_stops_the_step_only_if_configured_so():
+    replies = [Reply("A", counts=FULL), Reply("B", "data")]
+    assert enrolled(replies).refused == {"B": "data"}
+    with pytest.raises(DataError, match=r"B cannot use all of their cases; .* data\.skip_unreadable=true"):
+        enrolled(replies, skip_unreadable=False)
+
+
+def test_a_second_node_under_the_same_name_is_left_out(caplog):
+    grid = Reciting([Reply("A", counts=FULL), Reply("A", counts={**FULL, "train": 99})])
+    federation = Federation(grid, patience_s=0.0)
+    assert enrol(federation, order()).counts == {"A": FULL}
+    assert federation.nodes == {"A": 100} and "two nodes call themselves A" in caplog.text
+
+
+class Forgetful(Reciting):
+    """A grid over a network: its node 101 takes the first question and says nothing."""
+
+    is_complete = False
+
+    def __init__(self, replies, *, deaf=()):
+        super().__init__(replies)
+        self.deaf, self.asked = set(deaf), []
+
+    def send_and_receive(self, messages, *, timeout=None):
+        nodes = [message.metadata.dst_node_id for message in messages]
+        self.asked.append((nodes, timeout))
+        first = len(self.asked) == 1
+        heard = [m for m, n in zip(messages, nodes, strict=True) if n not in self.deaf and not (first and n == 101)]
+        yield from super().send_and_receive(heard, timeout=timeout)
+
+
+def test_a_connected_node_that_does_not_say_who_it_is_is_asked_again():
+    grid = Forgetful([Reply("A", counts=FULL), Reply("B", counts=FULL)])
+    found = enrol(Federation(grid, patience_s=0.0), order(centers=("A", "B"), evaluate_at=("A", "B")))
+    assert found.training == ["A", "B"]
+    assert grid.asked == [([100, 101], 60.0), ([101], 120.0)]
+
+
+def test_asking_again_ends_with_the_steps_deadline():
+    grid = Forgetful([Reply("A", counts=FULL), Reply("B", counts=FULL)], deaf=[101])
+    step = order(centers=("A", "B"), evaluate_at=("A", "B"))
+    step.step.federation.deadline_s = 200.0
+    assert enrol(Federation(grid, patience_s=0.0), step).training == ["A"]
+    assert [timeout for _, timeout in grid.asked] == [60.0, 120.0, 20.0]
+
+
+def prognosis_order():
+    step = small_run(steps=["relapse"]).steps["relapse"]
+    step.centers, step.evaluate_at, step.rounds = ["*"], ["*"], 2
+    return Order(step, 1, 0, BackboneSpec(), "b", Split())
+
+
+def test_label_sums_of_the_training_centers_add_up():
+    bins = prognosis_order().step.task.bins
+    told = {"censoring_at_risk": np.full(bins, 4.0), "censoring_censored": np.ones(bins)}
+    replies = [Reply("CHUM", counts=FULL, sums=told), Reply("MDA", counts=FULL, sums=told)]
+    replies.append(Reply("HMR", counts={"train": 0, "validation": 0, "test": 2}, sums=told))  # only tests
+    replies.append(Reply("HGJ", counts=FULL))  # fewer cases than its minimum: it says nothing
+    found = enrol(Federation(Reciting(replies), patience_s=0.0), prognosis_order())
+    assert found.training == ["CHUM", "HGJ", "MDA"]
+    assert found.known["censoring_at_risk"].tolist() == [8.0] * bins
+
+
+@pytest.mark.parametrize(
+    ("sums", "code"), [({"days": np.ones(3)}, "undeclared"), ({"censoring_at_risk": np.full(12, np.nan)}, "not_finite")]
+)
+def test_label_sums_that_are_undeclared_or_not_finite_keep_a_center_out(sums, code):
+    replies = [Reply("CHUM", counts=FULL), Reply("MDA", counts=FULL, sums=sums)]
+    found = enrol(Federation(Reciting(replies), patience_s=0.0), prognosis_order())
+    assert found.training == ["CHUM"] and found.refused == {"MDA": code} and found.known == {}

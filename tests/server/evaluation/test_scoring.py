@@ -1,0 +1,57 @@
+"""Scores are asked for once per state and center, and a new state is a new question."""
+
+import pytest
+import torch
+
+from common.protocol.messages import Order
+from common.tasks import build_task
+from server.curriculum import starting_state
+from tests.helpers.small import coordinator, forget, small_run, tampering
+
+
+@pytest.fixture
+def scoring(tmp_path, small_centers):
+    forget()
+    run = small_run(steps=["relapse"])
+    grid = tampering()
+    leader = coordinator(run, tmp_path, grid(small_centers, workers=0))
+    order: Order = leader.order(run.steps["relapse"])
+    order.state = starting_state(leader, run.steps["relapse"])
+    leader.federation.discover(order)
+    grid.seen.clear()
+    return leader.scorer, order, build_task(run.steps["relapse"].task), grid.seen
+
+
+def test_each_center_is_asked_once_per_state(scoring):
+    scorer, order, task, seen = scoring
+    first = scorer.score(order, task, ["CHUM", "MDA"], label="a")
+    assert len(seen) == 2
+    again = scorer.score(order, task, ["CHUM", "MDA", "HMR"], label="a", pooled_over=["CHUM", "MDA"])
+    assert len(seen) == 3  # HMR only
+    assert [r for r in again if r["center"] != "HMR"] == first
+    order.state = {name: torch.zeros_like(tensor) for name, tensor in order.state.items()}
+    scorer.score(order, task, ["CHUM"], label="b")
+    assert len(seen) == 4
+
+
+def test_a_center_that_joins_does_not_move_the_pooled_row(scoring):
+    scorer, order, task, _ = scoring
+    rows = scorer.score(order, task, ["CHUM", "HMR", "MDA"], label="a", pooled_over=["CHUM", "MDA"])
+    n = {row["center"]: row["n"] for row in rows if row["metric"] == "c_index"}
+    assert n["pooled"] == n["CHUM"] + n["MDA"] and n["HMR"] == 1
+
+
+def test_curves_are_asked_for_with_a_threshold_only(scoring):
+    scorer, order, task, _ = scoring
+    scorer.score(order, task, ["CHUM"], label="a")
+    assert scorer.curves(order, task, ["CHUM"]) == {}
+    order.threshold = 0.5
+    curve = scorer.curves(order, task, ["CHUM", "MDA"])
+    assert sum(group[0] for group in curve["at_risk"]) == 5 and curve["threshold"] == 0.5
+    assert len(curve["grid_days"]) == len(curve["at_risk"][0])
+
+
+def test_a_center_that_is_not_connected_has_a_row_without_a_value(scoring):
+    scorer, order, task, seen = scoring
+    rows = scorer.score(order, task, ["CHUM", "GONE"], label="a")
+    assert [(r["value"], r["n"]) for r in rows if r["center"] == "GONE"] == [(None, None)] and len(seen) == 1

@@ -1,0 +1,83 @@
+"""The baselines look where the federation looks, keep what it would keep, and stay fair."""
+
+import numpy as np
+import pytest
+
+from common.backbones import backbone_digest, load_backbone
+from common.model.adapted import AdaptedModel
+from simulations.comparison.baselines import (
+    PooledCenter,
+    Score,
+    baseline_order,
+    best_pass,
+    selection_score,
+    train_pooled,
+)
+from tests.helpers.small import forget, open_all, small_run
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([0.0, 0.1, 0.3, 0.3], 3),
+        ([None, None, 0.2, None], 2),
+        ([None, None, None], 2),
+        ([None], 0),
+        ([0.4, 0.3, 0.1], 0),
+        ([0.4, 0.4], 1),
+    ],
+)
+def test_the_best_pass_is_kept_the_latest_of_equals_the_start_being_one(values, kept):
+    assert best_pass([None if value is None else Score(value, -1.0) for value in values]) == kept
+
+
+def test_of_equal_values_the_lower_loss_is_kept():
+    assert best_pass([Score(0.5, -1.0), Score(0.5, -0.8), Score(0.5, -0.9)]) == 1
+
+
+def trained(small_centers, *, rounds=3, every=1, reset=False, codes=("CHUM",)):
+    forget()
+    run = small_run(steps=["tumour_ct"], rounds=rounds)
+    step, backbone = run.steps["tumour_ct"], load_backbone(run.backbone)
+    step.selection.every = every
+    state = AdaptedModel(backbone, step, seed=1).state()
+    order = baseline_order(run, step, base=backbone_digest(backbone), state=state)
+    center = PooledCenter(open_all({code: small_centers[code] for code in codes}))
+    return train_pooled(center, order, reset_per_round=reset), state
+
+
+def test_passes_are_looked_at_as_often_as_rounds(small_centers):
+    done, _ = trained(small_centers, rounds=3, every=2)
+    assert [value is None for value in done.validation] == [True, False, False] and done.kept_pass in (2, 3)
+
+
+def test_a_pool_trains_on_everyones_cases_as_often_as_there_are_rounds(small_centers):
+    alone = [trained(small_centers, rounds=1, codes=(code,))[0].batches for code in ("CHUM", "MDA")]
+    both, _ = trained(small_centers, rounds=3, codes=("CHUM", "MDA"))
+    assert alone == [1, 1] and both.batches == 6  # two cases each, two a batch
+
+
+def test_no_rounds_keep_the_start(small_centers):
+    done, start = trained(small_centers, rounds=0)
+    assert done.state is start and (done.kept_pass, done.batches) == (0, 0)
+
+
+def test_the_tuned_baseline_is_another_than_the_federations_schedule(small_centers):
+    kept, _ = trained(small_centers)
+    reset, _ = trained(small_centers, reset=True)
+    assert any(not kept.state[name].equal(reset.state[name]) for name in kept.state)
+
+
+def test_a_validation_value_of_which_less_is_better_is_turned():
+    step = small_run(steps=["relapse"]).steps["relapse"]
+    step.task.loss = "cox"
+    rows = [(4.0, 1, 0.5), (9.0, 0, -0.5), (6.0, 1, 0.1)]
+    observed = [
+        ({"time": np.array(t), "event": np.array(e), "risk": np.array(r), "survival": np.ones(step.task.bins)}, 2.0)
+        for t, e, r in rows
+    ]
+    values = {}
+    for metric in ("loss", "nll", "c_index"):
+        step.selection.metric = metric
+        values[metric] = selection_score(step, observed, ["CHUM"] * 3).value
+    assert values["loss"] == -2.0 and values["nll"] < 0 and values["c_index"] == 1.0
