@@ -24,7 +24,7 @@ def run_tool(
     """Parse, call one command's ``run``, return its exit code; only the chosen command's file is imported.
 
     Args:
-        package: ``client`` or ``server``; its commands are modules of ``<package>.tools`` with `arguments`, `run` and
+        package: ``client`` or ``server``; its commands are modules of ``<package>.commands`` with `arguments`, `run` and
             EXAMPLE.
         commands: name -> what it is for.
         first, detail: the commands that the help text names to begin with and for more help.
@@ -41,7 +41,7 @@ def run_tool(
     arguments = parser.parse_args(words)
     go_offline()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    module = importlib.import_module(f"{package}.tools.{arguments.command}")
+    module = importlib.import_module(f"{package}.commands.{arguments.command}")
     return run_command(lambda: module.run(arguments))
 
 
@@ -53,7 +53,7 @@ def _add_commands(
         if name != chosen:
             added.add_parser(name, help=purpose)
             continue
-        module = importlib.import_module(f"{package}.tools.{name}")
+        module = importlib.import_module(f"{package}.commands.{name}")
         command = added.add_parser(
             name,
             help=purpose,
