@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from common.config.load import compose_run
 from common.runtime.cli import run_command
 from common.runtime.offline import go_offline
+
+if TYPE_CHECKING:
+    from common.config.run import Run
 
 EXAMPLES = """examples:
   python -m simulations run curriculum=quickstart
@@ -72,8 +76,21 @@ def main(argv: list[str] | None = None) -> int:
     return run_command(lambda: actions[arguments.command](arguments))
 
 
+def _check(overrides: Sequence[str]) -> Run:
+    """The run, complained about before anything heavy is imported."""
+    from common.config.load import compose_run
+    from common.config.rules import check_run
+
+    run = compose_run(overrides)
+    if run.study is None:  # a study composes runs of its own
+        check_run(run)
+    return run
+
+
 def _run(arguments: argparse.Namespace) -> None:
     import json
+
+    _check(arguments.overrides)
 
     from rich.console import Console
 
@@ -98,6 +115,7 @@ def _federation(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
+    run = _check(arguments.overrides)
     from rich.console import Console
 
     from simulations.comparison.page import compare, comparison_table
@@ -105,7 +123,6 @@ def _compare(arguments: argparse.Namespace) -> None:
     from simulations.studies.page import console_table
     from simulations.virtual.federate import RUNS
 
-    run = compose_run(arguments.overrides)
     if run.study is not None:
         folder_of_study = RUNS / (run.name if run.name != run.curriculum else f"study-{run.study.kind}")
         page = run_study(run, arguments.overrides, folder=folder_of_study)
@@ -127,6 +144,8 @@ def _pretrain(arguments: argparse.Namespace) -> None:
 
 def _flower(arguments: argparse.Namespace) -> None:
     import json
+
+    _check(arguments.overrides)
 
     from rich.console import Console
 

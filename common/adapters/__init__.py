@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from common.adapters.compatibility import STYLES
-from common.backbones.base import Backbone, Level
+from common.adapters.compatibility import MODES, STYLES
 from common.errors import AdapterError, UnknownName
 from common.exact.columns import Layout
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from common.backbones.base import Backbone, Level
 
 Voxels = tuple[int, int, int]
 
@@ -70,7 +72,7 @@ def _decoder(spec: Any, around: Surroundings) -> nn.Module:
 
 
 def _fusion(spec: Any, around: Surroundings) -> nn.Module:
-    from common.adapters.fusion import MODES, Fusion
+    from common.adapters.fusion import Fusion
 
     if spec.mode not in MODES:
         raise UnknownName("mode of a fusion part", spec.mode, MODES)

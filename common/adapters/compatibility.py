@@ -6,19 +6,28 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from torch import nn
-
-from common.adapters.fusion import MODES
 from common.config.adapter import PARTS
 from common.config.step import Step
 from common.data.batch import CT, EHR, PET, RECORD, VOLUMES
 
 HEAD = "head"
-RESERVED = {HEAD, *dir(nn.ModuleDict)}
 IMAGE, TEXT = "image", "text"
+# What torch.nn.ModuleDict, which holds a model's parts, calls its own (beside names that begin with _).
+RESERVED = frozenset({
+    HEAD, "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "clear",
+    "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer",
+    "get_extra_state", "get_parameter", "get_submodule", "half", "ipu", "items", "keys", "load_state_dict", "modules",
+    "mtia", "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "pop",
+    "register_backward_hook", "register_buffer", "register_forward_hook", "register_forward_pre_hook",
+    "register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook",
+    "register_load_state_dict_pre_hook", "register_module", "register_parameter", "register_state_dict_post_hook",
+    "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory",
+    "state_dict", "to", "to_empty", "train", "training", "type", "update", "values", "xpu", "zero_grad",
+})  # fmt: skip
 SOURCES = {IMAGE: (CT, PET), TEXT: (EHR,)}  # which modalities an embedding is made of
 ONE_OF_A_KIND = ("decoder", "full", "fusion", "join", "resolution")
 ONE_PER_MODALITY = ("patch_embed", "skip", "stand_in")
+MODES = ("attention", "mlp")  # how a fusion part joins embeddings
 STYLES = ("auto", "light", "linear", "unetr")
 PLACES = ("add", "beside")
 
@@ -60,8 +69,11 @@ def _is_reached(spec: Any, shown: set[str]) -> bool:
 
 def _names(step: Step) -> Iterator[str]:
     for name in step.adapter.parts:
-        if {"/", "."} & {*name} or name in RESERVED:
-            yield f"a part cannot be called '{name}'; choose a name without '/' and '.' that torch does not use."
+        if {"/", "."} & {*name} or name.startswith("_") or name in RESERVED:
+            yield (
+                f"a part cannot be called '{name}'; choose a name without '/', '.' and a leading '_' that torch does "
+                "not use."
+            )
 
 
 def _numbers(step: Step) -> Iterator[str]:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from common.adapters.mlp import Mlp
 
 HEADS = 4
-MODES = ("attention", "mlp")
 
 
 class Fusion(nn.Module):

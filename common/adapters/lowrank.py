@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 A, B, MIDDLE, MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_M.weight", "lora_magnitude_vector.weight"
 SIDE_A, SIDE_B, SIDE_SCALE = "lora_side_A", "lora_side_B", "lora_side_scale"
@@ -129,6 +129,8 @@ def cut_to_own_rank(state: Mapping[str, Tensor], parts: Mapping[str, Any], cente
 
 def padded(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors filled up with zeros at the end of each axis to the shapes of ``like``: B A stays what it is."""
+    import torch  # the rules' names above are read where nothing is computed
+
     found = dict(state)
     for name, tensor in state.items():
         if tensor.shape != like[name].shape:

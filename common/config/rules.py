@@ -10,12 +10,12 @@ from common.adapters.compatibility import misfits
 from common.adapters.lowrank import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
 from common.config.adapter import LinearPart, LoraPart
 from common.config.compatibility import SUM_ONLY, center_problems, clashes, option_problems, part_problems
+from common.config.objective import objective_name
 from common.config.run import FAULTS, Run
 from common.config.step import Step
 from common.data.batch import MODALITIES, VOLUMES, parse_mode
 from common.data.records import MODEL_VARIABLES
 from common.errors import ConfigError
-from common.exact.step import objective_name
 
 DATA_KINDS = ("folder", "phantom")
 CROPS = ("center", "head_neck", "none")

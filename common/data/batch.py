@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 CT, PET, EHR, RECORD = "CT", "PET", "EHR", "RECORD"
 MODALITIES = (CT, PET, EHR, RECORD)
@@ -35,6 +37,8 @@ class Batch:
 
     def without(self, modality: str, rows: Tensor) -> Batch:
         """The same batch with a modality hidden in the rows where ``rows`` (bool, (B,)) is true."""
+        import torch  # names of modalities are asked for where nothing is computed
+
         if modality not in self.inputs:
             return self
         kept = self.present[modality] & ~rows.to(self.present[modality].device)
@@ -44,6 +48,8 @@ class Batch:
 
     def in_mode(self, mode: str) -> Batch:
         """The same batch as it looks when only the modalities of a mode ("CT", "CT+PET") had been acquired."""
+        import torch
+
         everyone = torch.ones(len(self), dtype=torch.bool)
         batch = self
         for modality in (m for m in self.inputs if m not in parse_mode(mode)):

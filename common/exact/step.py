@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from common.config.adapter import LinearPart
+from common.config.objective import RIDGE, objective_name
 from common.config.step import Step
 from common.data.batch import CT, EHR, PET, RECORD
 from common.data.records import MODEL_VARIABLES, record_layout
-from common.errors import AdapterError, ConfigError
+from common.errors import AdapterError
 from common.exact.columns import Layout, LinearModel, Rows, Scaling, Sums, moment_shapes, moment_sums, standardise
 from common.exact.objectives import Objective, build_objective, newton_shapes
 from common.exact.ridge import ridge_shapes, ridge_sums
@@ -28,7 +29,6 @@ from common.tasks.cuts import BINS, EVENTS, GRID
 from common.tasks.prognosis import discretise
 
 BETA, MEAN, SCALE = "newton.beta", "newton.mean", "newton.scale"
-RIDGE = "ridge"
 
 
 def linear_part(step: Step) -> tuple[str, LinearPart]:
@@ -67,24 +67,6 @@ def objective_of(step: Step) -> Objective | None:
         return None
     task: Any = step.task
     return build_objective(name, bins=getattr(task, "bins", 1), classes=len(getattr(task, "classes", [])) or 1)
-
-
-def objective_name(step: Step) -> str:
-    """cox, hazard, logistic or ridge."""
-    task, asked = step.task, step.federation.objective
-    if task.kind == "prognosis" and task.loss in ("cox", "hazard") and asked in ("", task.loss):
-        return task.loss
-    if task.kind == "classification" and task.form in ("binary", "multi_label") and asked in ("", "logistic", RIDGE):
-        return asked or "logistic"
-    raise ConfigError(
-        f"Newton's method needs an objective that is a sum over cases: a prognosis with loss cox or hazard, or a "
-        f"binary or multi-label classification (objective logistic or ridge); step '{step.name}' has {_told(task)} and "
-        f"objective '{asked or 'of the task'}'."
-    )
-
-
-def _told(task: Any) -> str:
-    return f"{task.kind} ({getattr(task, 'loss', getattr(task, 'form', ''))})"
 
 
 def target_of(step: Step, target: Mapping[str, Tensor]) -> np.ndarray:

@@ -24,8 +24,8 @@ def run_tool(
     """Parse, call one command's ``run``, return its exit code; only the chosen command's file is imported.
 
     Args:
-        package: ``client`` or ``server``; its commands are modules of ``<package>.commands`` with `arguments`, `run` and
-            EXAMPLE.
+        package: ``client`` or ``server``; its commands are modules of ``<package>.commands`` with `arguments`,
+            `run` and EXAMPLE.
         commands: name -> what it is for.
         first, detail: the commands that the help text names to begin with and for more help.
     """

@@ -7,13 +7,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from torch import Tensor, nn
 
-from common.data.batch import Batch
 from common.protocol.messages import Sums
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from common.data.batch import Batch
 
 Observation = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]

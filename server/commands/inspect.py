@@ -19,15 +19,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Print sizes, or a digest."""
     from dataclasses import asdict
 
-    from common.backbones import backbone_digest, load_backbone
     from common.config.load import compose_run
+
+    composed = compose_run(arguments.overrides)  # a typo is answered before PyTorch is imported
+    from common.backbones import backbone_digest, load_backbone
     from server.sizes.inspection import described, sizes_page
     from server.sizes.sizes import backbone_sizes
 
     if arguments.table:
         print(sizes_page(), end="")
         return 0
-    composed = compose_run(arguments.overrides)
     if arguments.digest:
         print(backbone_digest(load_backbone(composed.backbone)))
         return 0

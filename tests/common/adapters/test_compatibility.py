@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from common.adapters.compatibility import misfits, reached
+from common.adapters.compatibility import RESERVED, misfits, reached
 from common.config.adapter import Adapter, DecoderPart, FusionPart, JoinPart, PatchEmbedPart, SkipPart, StandInPart
 from common.config.load import compose_run
 from common.config.step import Step
@@ -61,3 +62,7 @@ def test_every_adapter_of_the_configuration_fits_its_steps():
     for curriculum in ("unicon", "pemma", "quickstart"):
         for step in compose_run([f"curriculum={curriculum}"]).steps.values():
             assert misfits(step) == []
+
+
+def test_no_part_can_take_a_name_that_torch_uses():
+    assert {name for name in dir(nn.ModuleDict) if not name.startswith("_")} <= RESERVED
