@@ -93,7 +93,7 @@ def step_counts(center: Center, overrides: Sequence[str]) -> dict[str, dict[str,
             check_order(center.config.policy, order)
             found[name] |= center.split_counts(order)
             if step.rounds > 0:
-                check_cases(center.config.policy, len(center._subset(order, "train")))
+                check_cases(center.config.policy, len(center.part(order, "train")))
         except PolicyRefusal as refusal:
             found[name]["code"] = refusal.code
     return found

@@ -124,6 +124,11 @@ class AdaptedModel(nn.Module):
         return layout_of(self.step, widths, with_records=RECORD in self.modalities)
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.backbone.parameters()).device
+
+    @property
     def encoder_is_frozen(self) -> bool:
         """Whether training leaves `encode` as it is, so that its features may be computed once and kept."""
         return not self._inside() & self._trained

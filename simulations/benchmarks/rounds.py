@@ -26,7 +26,8 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from client.center.center import Center
-from client.training.loop import fit, optimizer_for
+from client.training.job import prepare
+from client.training.loop import fit
 from common.adapters.lowrank import A, B
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import tensors_digest
@@ -301,9 +302,8 @@ def cached_to_uncached(prepared: Bench, name: str, *, say: Callable[[str], None]
 
     def one_pass(kept: Sequence[Any]) -> float:
         model.load(order.state)
-        optimizer = optimizer_for(model, order.step)
-        pairs = list(zip(batches, kept, strict=True))
-        return fit(model, task, batches=pairs, training=order.step.training, optimizer=optimizer).loss
+        job = prepare(order, model, task, cases, code=center.code)
+        return fit(replace(job, batches=list(zip(batches, kept, strict=True)))).loss
 
     spread = Spread([], [])
     for repeat in range(-1, prepared.setting.repeats):

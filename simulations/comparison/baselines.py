@@ -13,7 +13,10 @@ from functools import cached_property
 
 from client.center.center import Center
 from client.data.hecktor.cases import Case
-from client.training.loop import learning_rate, optimizer_for
+from client.training.job import prepare
+from client.training.loop import fit
+from client.training.observation import observe
+from client.training.optimizer import learning_rate, optimizer_for
 from common.config.run import Run
 from common.config.step import Step
 from common.data.modality_sets import validation_mode
@@ -68,7 +71,9 @@ def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False)
             optimizer = optimizer_for(model, step, number)
         else:
             optimizer.param_groups[0]["lr"] = learning_rate(annealed, number)
-        fitted = center.fit(replace(order, round=number), model, task, optimizer=optimizer)
+        cases = center.case_set(order, "train", model)
+        job = prepare(replace(order, round=number), model, task, cases, code=center.code, optimizer=optimizer)
+        fitted = fit(job)
         batches += fitted.batches
         states.append(model.state())
         is_looked_at = number % step.selection.every == 0 or number == step.rounds
@@ -92,7 +97,7 @@ def _validate(center: Center, order: Order, model: AdaptedModel) -> Score | None
     if len(cases) == 0:
         return None
     mode = validation_mode(order.step)
-    observed = center.observe(replace(order, mode=mode), model, task, cases)
+    observed = observe(replace(order, mode=mode), model, task, cases)
     if not observed:
         return None
     return selection_score(order.step, observed, [cases.cases[i].center for i in cases.having(mode)])

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from client.center.center import Center
+from client.training.observation import linear_rows
 from common.backbones import load_backbone
 from common.config.adapter import Adapter, LinearPart
 from common.config.federation import NewtonFederation
@@ -77,7 +78,7 @@ def fit_exact(centers: Sequence[Center], order: Order) -> State:
         for rows, name in ((train, "train"), (held_out, "validation")):
             cases = center.case_set(order, name, model)
             if len(cases):
-                rows.append(center.design(order, model, cases))
+                rows.append(linear_rows(order, model, cases))
     return state_of(fit_chosen(model.linear_layout, train, held_out, PENALTIES), linear_part(order.step)[0])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from client.center.center import Center
+from client.training.observation import observe as records_of
 from client.training.prediction import predict
 from common.config.run import Run
 from common.config.step import Step
@@ -43,7 +44,7 @@ def observe(
     for center in sorted(centers, key=lambda c: c.code):
         cases = center.case_set(order, "test", model)
         model.load(center.own_state(order))
-        observed = center.observe(order, model, task, cases)
+        observed = records_of(order, model, task, cases)
         shown = [cases.cases[i] for i in cases.having(mode)]
         found += [Observed(center.code, case.patient, o) for case, (o, _) in zip(shown, observed, strict=True)]
     return found

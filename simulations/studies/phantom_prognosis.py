@@ -24,6 +24,7 @@ import torch
 from client.center.center import Center
 from client.data.hecktor.cases import Case
 from client.data.splits import split_cases
+from client.training.observation import observe
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
 from common.config.adapter import Adapter, FusionPart, MlpPart
@@ -224,7 +225,7 @@ def _tested(centers: Sequence[FeatureCenter], order: Order) -> dict[str, float]:
     model, task = centers[0].model(order)
     for center in centers:
         cases = center.case_set(order, "test", model)
-        observed: list[tuple[Observation, float]] = center.observe(order, model, task, cases) if len(cases) else []
+        observed: list[tuple[Observation, float]] = observe(order, model, task, cases) if len(cases) else []
         found |= {case.patient: float(o["risk"]) for case, (o, _) in zip(cases.cases, observed, strict=True)}
     return found
 

@@ -19,7 +19,10 @@ from client.center.center import Center
 from client.center.config import CenterConfig
 from client.data.dataset import CaseSet, targets_of, usable
 from client.data.hecktor.cases import Case
-from client.training.loop import optimizer_for
+from client.data.images.cache import VolumeCache
+from client.training.job import prepare
+from client.training.loop import fit
+from client.training.observation import observe
 from common.backbones.base import Backbone, Features
 from common.config.run import Run
 from common.config.step import Step
@@ -27,7 +30,7 @@ from common.data.batch import CT, EHR, Batch
 from common.files import write_tensors
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order, State
-from common.tasks import Observation
+from common.tasks import Observation, Task, build_task
 from server.aggregation import aggregate, weight_of
 from server.aggregation.types import Setting, Update
 from simulations.comparison.baselines import Score, Trained, baseline_order, best_pass, selection_score
@@ -74,7 +77,12 @@ def _encoded(order: Order, centers: Sequence[Center]) -> State:
     found: dict[str, dict[str, Tensor]] = {}
     for center in centers:
         model, _ = center.model(order)
-        cases = CaseSet(_usable(center, order.step), order.step, tokenizer=model.backbone.tokenizer, cache=center.cache)
+        cases = CaseSet(
+            _usable(center, order.step),
+            order.step,
+            tokenizer=model.backbone.tokenizer,
+            cache=VolumeCache(Path(center.config.cache)),
+        )
         for positions in cases.in_order(ENCODED):
             batch = cases.collate(positions)
             with torch.no_grad():
@@ -160,13 +168,16 @@ class FeatureCenter(Center):
         """The cases that it was given."""
         return self._chosen
 
-    def _backbone(self, order: Order) -> Backbone:
-        return Encoded(self._table)
+    def model(self, order: Order) -> tuple[AdaptedModel, Task]:
+        """The step's model on the table's features, with the order's state."""
+        model = AdaptedModel(Encoded(self._table), order.step, seed=order.seed)
+        model.load(order.state)
+        return model, build_task(order.step.task, order.known)
 
     def subset(self, order: Order, name: str) -> list[Case]:
         """The cases of one split."""
         if name not in self._split:
-            self._split[name] = self._subset(order, name)
+            self._split[name] = self.part(order, name)
         return self._split[name]
 
     def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:
@@ -194,7 +205,8 @@ def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
         updates = []
         for center in training:
             model.load(states[-1])
-            center.fit(replace(order, round=number), model, task, optimizer=optimizer_for(model, step, number))
+            cases = center.case_set(order, "train", model)
+            fit(prepare(replace(order, round=number), model, task, cases, code=center.code))
             weight = weight_of(step.federation, len(center.subset(order, "train")))
             updates.append(Update(center.code, model.state(), weight))
         setting = Setting(step.federation, step.adapter.parts, number)
@@ -213,6 +225,6 @@ def _validated(centers: Sequence[FeatureCenter], order: Order, model: AdaptedMod
     labels: list[str] = []
     for center in centers:
         cases = center.case_set(order, "validation", model)
-        found += center.observe(order, model, model.task, cases)
+        found += observe(order, model, model.task, cases)
         labels += [center.code] * len(cases)
     return selection_score(order.step, found, labels) if found else None

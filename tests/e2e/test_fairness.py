@@ -40,7 +40,7 @@ def change_test_patients(root, run, name, file):
     """Other images, labels and times for every test patient of the center."""
     center = Center.open(file)
     order = small_order(run, name)
-    tested = [case.patient for case in center._subset(order, "test")]
+    tested = [case.patient for case in center.part(order, "test")]
     assert len(tested) == 2
     for patient in tested:
         spoil(root / "imagesTr" / f"{patient}__CT.nii.gz", lambda data: data[::-1] * 3 + 100)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from client.center.center import Center
+from client.training.observation import linear_rows
 from common.config.load import compose_run
 from common.config.rules import broken_rules
 from common.config.run import Run
@@ -43,7 +44,7 @@ def expected(leader, files, name: str, centers=CENTERS) -> dict[str, torch.Tenso
         center = Center.open(files[code])
         model, _ = center.model(order)
         layout = model.linear_layout
-        rows.append(center.design(order, model, center.case_set(order, "train", model)))
+        rows.append(linear_rows(order, model, center.case_set(order, "train", model)))
     assert layout is not None
     penalty, objective = step.federation.penalty, objective_of(step)
     fitted = (

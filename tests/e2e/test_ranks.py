@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from client.center.center import Center
-from client.training.loop import optimizer_for
+from client.training.job import prepare
+from client.training.loop import fit
 from common.adapters.lowrank import SIDE_A, SIDE_B, A, B, cut_to_own_rank, pairs_of, within_own_rank
 from common.config.rules import broken_rules
 from common.protocol.messages import State
@@ -88,7 +89,7 @@ def test_zeros_beyond_the_own_rank_stay_zeros_through_training(small_centers, tm
     center = Center.open(small_centers[SMALL])
     order = replace(leader.order(step), round=1, state=within_own_rank(state, step.adapter.parts, SMALL))
     model, task = center.model(order)
-    center.fit(order, model, task, optimizer=optimizer_for(model, step))
+    fit(prepare(order, model, task, center.case_set(order, "train", model), code=SMALL))
     after = model.state()
     moved = cut_to_own_rank(after, step.adapter.parts, SMALL)
     for pair in pairs_of(after, step.adapter.parts):

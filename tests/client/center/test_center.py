@@ -9,6 +9,8 @@ import torch
 
 from client.center.center import Center
 from client.center.config import CenterConfig, own_files
+from client.center.models import backbone_of
+from client.training.observation import observe
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.ct_clip import MINI_WEIGHTS
 from common.config.run import BackboneSpec
@@ -79,7 +81,7 @@ def test_results_below_the_centers_own_minimum_stay(tmp_path, small_root, order)
 
 def test_a_small_count_is_told_as_the_minimum_and_none_as_none(tmp_path, small_root, order):
     file = write_centers(tmp_path, small_root, ["CHUM"], minimum_cell=3)["CHUM"]
-    counts = {name: len(Center.open(file)._subset(order, name)) for name in ("train", "validation", "test")}
+    counts = {name: len(Center.open(file).part(order, name)) for name in ("train", "validation", "test")}
     assert counts == {"train": 2, "validation": 2, "test": 2}
     assert Center.open(file).describe(order).counts == {"train": 3, "validation": 3, "test": 3}
 
@@ -94,7 +96,7 @@ def test_sums_are_those_of_the_observed_cases(small_centers, order):
     center = Center.open(small_centers["MDA"])
     reply = center.evaluate(order)
     model, task = center.model(order)
-    observed = center.observe(order, model, task, center.case_set(order, "test", model))
+    observed = observe(order, model, task, center.case_set(order, "test", model))
     for name, value in task.sums([o for o, _ in observed]).items():
         assert np.array_equal(reply.sums[name], value)
     assert reply.sums["fit.cases"] == len(observed) == reply.counts["cases"]
@@ -107,9 +109,9 @@ def test_a_hospital_reads_its_own_copy_of_the_frozen_model(small_centers, order,
     asked = replace(order, backbone=frozen, base=backbone_digest(load_backbone(BackboneSpec())))
     config = replace(Center.open(small_centers["CHUM"]).config, server="fed.example.org:443")
     with pytest.raises(PolicyRefusal, match=r"name this center's own in center.yaml: weights: \{ct_clip: FILE\}") as no:
-        Center(config)._backbone(asked)
+        backbone_of(config, asked)
     assert no.value.code == "declined.weights" and "/only/at" not in str(no.value)
-    found = Center(replace(config, weights={"ct_clip": str(mine)}))._backbone(asked)
+    found = backbone_of(replace(config, weights={"ct_clip": str(mine)}), asked)
     assert backbone_digest(found) == asked.base
 
 
@@ -139,7 +141,7 @@ def test_pools_of_other_centers_never_share_cases(small_centers, order):
     for pool in pools:
         model, _ = pool.model(order)
         sizes.append([len(pool.case_set(order, name, model)) for name in ("train", "validation", "test")])
-    alone = [[len(c._subset(order, name)) for name in ("train", "validation", "test")] for c in centers]
+    alone = [[len(c.part(order, name)) for name in ("train", "validation", "test")] for c in centers]
     assert sizes[0] == list(np.sum(alone[:2], axis=0)) and sizes[1] == list(np.sum(alone[1:], axis=0))
     assert sizes[2] == alone[0] and pools[2].code == centers[0].code and pools[0].code == pools[1].code == "ALL"
 

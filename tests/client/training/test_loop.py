@@ -1,14 +1,19 @@
 """The training loop: what it may change, what it counts, and that it depends on nothing but its arguments."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from client.training.loop import fit, learning_rate, optimizer_for
+from client.training.job import prepare
+from client.training.loop import fit
 from common.backbones import backbone_digest, load_backbone
+from common.config.run import BackboneSpec, Split
 from common.config.step import Step
 from common.config.training import Training
 from common.data.batch import Batch
 from common.model.adapted import AdaptedModel
+from common.protocol.messages import Order
 from common.tasks import build_task
 from tests.helpers.small import small_run
 
@@ -33,14 +38,10 @@ def tools():
 
 def trained(tools, *batches, optimizer=None, **training):
     model, task = tools
-    settings = Training(**training)
-    return fit(
-        model,
-        task,
-        batches=[(b, None) for b in batches],
-        training=settings,
-        optimizer=optimizer or optimizer_for(model, Step(training=settings)),
-    )
+    step = Step(name="s", training=Training(**training))
+    order = Order(step, 1, 1, BackboneSpec(), "base", Split())
+    job = prepare(order, model, task, None, code="CHUM", optimizer=optimizer)
+    return fit(replace(job, batches=[(batch, None) for batch in batches]))
 
 
 def test_the_adapter_moves_and_the_backbone_does_not(tools):
@@ -81,21 +82,3 @@ def test_no_batches_change_nothing(tools):
     log = trained(tools)
     assert (log.loss, log.batches, log.cases) == (0.0, 0, 0)
     assert all(torch.equal(before[name], tensor) for name, tensor in tools[0].state().items())
-
-
-def test_an_annealed_learning_rate_is_pytorchs_cosine_with_a_step_a_round():
-    step = Step(rounds=7, training=Training(learning_rate=3e-3, anneal=True))
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=3e-3)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=7)
-    for number in range(1, 8):
-        assert learning_rate(step, number) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
-        optimizer.step()
-        cosine.step()
-
-
-def test_the_rounds_optimizer_has_the_annealed_rate(tools):
-    step = Step(rounds=4, training=Training(learning_rate=1e-2, anneal=True))
-    rates = [optimizer_for(tools[0], step, number).param_groups[0]["lr"] for number in range(1, 5)]
-    assert rates[0] == 1e-2 and rates == sorted(rates, reverse=True) and rates[2] == pytest.approx(5e-3)
-    step.training.anneal = False
-    assert {optimizer_for(tools[0], step, number).param_groups[0]["lr"] for number in range(1, 5)} == {1e-2}

@@ -23,7 +23,7 @@ def order(name="tumour_ct"):
 
 
 def parts(center, step="tumour_ct"):
-    return {name: [case.patient for case in center._subset(order(step), name)] for name in PARTS}
+    return {name: [case.patient for case in center.part(order(step), name)] for name in PARTS}
 
 
 @settings(max_examples=8, deadline=None)

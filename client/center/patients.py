@@ -1,0 +1,58 @@
+"""Who is at a center, who of them is on which side of a step's split, and their prepared cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from client.center.config import CenterConfig
+from client.center.resident import CASE_SETS, cases_at, data_key
+from client.data.dataset import CaseSet, targets_of, trainable, usable
+from client.data.hecktor.cases import Case
+from client.data.images.cache import VolumeCache
+from client.data.splits import split_cases
+from client.vault.erased import hold_back, keeps_place, read_tombstones
+from common.backbones.base import Tokenizer
+from common.config.step import Step
+from common.protocol.messages import Order, Sums
+from common.tasks import build_task
+
+
+def everyone_at(config: CenterConfig, vault: Path) -> list[Case]:
+    """The center's own patients, and a tombstone for each erased one: what the split is dealt over."""
+    return hold_back(
+        cases_at(config.root, config.code, config.mapping),
+        tombstones=read_tombstones(vault),
+        modalities=config.modalities,
+    )
+
+
+def part_of(everyone: Sequence[Case], order: Order, name: str) -> list[Case]:
+    """Cases of one part of the order's split that the step can use, and, but for the test, that can train it."""
+    step = order.step
+    wanted = [case for case in everyone if (keeps_place(case, step) if case.erased else usable(case, step))]
+    part = [case for case in split_cases(wanted, split=order.split)[name] if not case.erased]
+    return part if name == "test" else [case for case in part if trainable(case, step)]
+
+
+def prepared(cases: Sequence[Case], order: Order, config: CenterConfig, *, tokenizer: Tokenizer) -> CaseSet:
+    """The cases decoded and cropped, kept in this process for steps that see the same data."""
+    patients = tuple(case.patient for case in cases)
+    key = (config.root, config.cache, order.base, order.skip_unreadable, data_key(order.step), patients)
+    if key not in CASE_SETS:
+        CASE_SETS[key] = CaseSet(
+            cases,
+            order.step,
+            tokenizer=tokenizer,
+            cache=VolumeCache(Path(config.cache)),
+            skip_unreadable=order.skip_unreadable,
+        )
+    return CASE_SETS[key]
+
+
+def label_sums(cases: Sequence[Case], step: Step, *, minimum: int = 1) -> Sums:
+    """The task's counts over the cases' labels; none of fewer cases than the minimum or without rounds."""
+    task = build_task(step.task)
+    if step.rounds == 0 or not task.label_shapes or len(cases) < minimum:
+        return {}
+    return task.label_sums(targets_of(cases, step))

@@ -1,0 +1,97 @@
+"""From prepared cases to what a step of the loop takes: a batch and, where the encoder is frozen, its features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from client.data.hecktor.cases import Case
+from client.data.images.transforms import augment, drawn
+from client.training.prediction import features_of
+from common.backbones.base import Features
+from common.data.batch import VOLUMES, Batch
+from common.model.adapted import AdaptedModel
+from common.protocol.messages import Order
+from common.seeding import generator_for
+
+Item = tuple[Batch, Features | None]
+
+
+class Cases(Protocol):
+    """What training and scoring ask of prepared cases.
+
+    `client.data.dataset.CaseSet` holds volumes; a simulation may hold features that were computed before.
+
+    Attributes:
+        cases: the cases in their order; positions are places in it.
+        skipped: number of cases that were left out as unreadable.
+    """
+
+    cases: list[Case]
+    skipped: int
+
+    def __len__(self) -> int: ...
+
+    def having(self, mode: str) -> list[int]:
+        """Positions of the cases that have every modality of a mode; of all cases for the empty mode."""
+
+    def in_order(self, batch: int, *, only: Sequence[int] | None = None) -> Iterator[list[int]]:
+        """Positions of every case (or of ``only`` these) once, in order."""
+
+    def shuffled(self, batch: int, *, generator: torch.Generator) -> Iterator[list[int]]:
+        """Positions of every case once, shuffled."""
+
+    def collate(self, positions: Sequence[int], *, generator: torch.Generator | None = None) -> Batch:
+        """The cases at these positions as one batch; with a generator, a random window of larger volumes."""
+
+    def kept_features(self, key: str) -> dict[int, Features]:
+        """Frozen features by position, filled by whoever computes them."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The training batches of one round at one center; every pass over them yields the same.
+
+    Args:
+        order: names the seed, the step and the round that shuffle, crop, augment and draw.
+        code: the center's, which does so too.
+    """
+
+    order: Order
+    cases: Cases
+    model: AdaptedModel
+    code: str
+
+    def __iter__(self) -> Iterator[Item]:
+        order, step = self.order, self.order.step
+        is_plain = not (step.training.augment or step.training.draw) and step.view.size == step.view.window
+        for epoch in range(step.training.epochs):
+            generator = generator_for(order.seed, step.name, self.code, order.round, epoch)
+            for positions in self.cases.shuffled(step.training.batch, generator=generator):
+                if is_plain:
+                    yield item(order, self.cases, positions, self.model)
+                else:
+                    yield self._varied(positions, generator), None
+
+    def _varied(self, positions: list[int], generator: torch.Generator) -> Batch:
+        """A random window of each case, in a drawn mode, augmented: as far as the step asks for it."""
+        training = self.order.step.training
+        batch = self.cases.collate(positions, generator=generator)
+        batch = drawn(batch, training.draw, generator=generator)
+        if training.augment:
+            batch = augment(batch, generator=generator)
+        return batch.to(self.model.device)
+
+
+def item(order: Order, cases: Cases, positions: list[int], model: AdaptedModel) -> Item:
+    """The cases at these positions, unchanged, with their frozen features where these can be computed once and kept."""
+    batch = cases.collate(positions).to(model.device)
+    batch = batch.in_mode(order.mode) if order.mode else batch
+    whole = all(list(x.shape[2:]) == order.step.view.window for m, x in batch.inputs.items() if m in VOLUMES)
+    if not (model.encoder_is_frozen and whole):
+        return batch, None
+    kept = cases.kept_features(f"{order.base}|{order.mode}|{model.encoder_key()}")
+    return batch, features_of(model, batch, kept=kept, indices=positions)

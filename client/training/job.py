@@ -1,0 +1,85 @@
+"""Job: one round of local training, ready to run. `prepare` makes it, `client.training.loop.fit` runs it.
+
+A center prepares a job from an order and settles it as a reply (`client.center.center`). Whoever trains without
+messages (a pooled baseline, a table of models on cached features) prepares the same job from cases of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from client.training.batches import Batches, Cases, Item
+from client.training.optimizer import optimizer_for
+from common.model.adapted import AdaptedModel
+from common.protocol.messages import Order
+from common.seeding import seed_for
+from common.tasks import Task
+
+if TYPE_CHECKING:
+    from client.methods.base import Method
+
+
+@dataclass
+class Job:
+    """Everything that one round of the local loop needs.
+
+    Args:
+        order: with the whole state that the round starts from.
+        code: the center's.
+        model: loaded with that state, on its device, its gradients switched for the round.
+        cases: what is trained on, prepared.
+        batches: of these cases, in the round's order; a method may add others.
+        optimizer: over the model's trainable parameters.
+        seed: of the job's own randomness (dropout): seed of the run, step, center and round, nothing else.
+        methods: what the federation asks for beside the task's loss, in the order in which it acts.
+        autocast: compute the forward pass in bfloat16.
+    """
+
+    order: Order
+    code: str
+    model: AdaptedModel
+    task: Task
+    cases: Cases
+    batches: Iterable[Item]
+    optimizer: torch.optim.Optimizer
+    seed: int
+    methods: Sequence[Method] = ()
+    autocast: bool = False
+
+
+def prepare(
+    order: Order,
+    model: AdaptedModel,
+    task: Task,
+    cases: Cases,
+    *,
+    code: str,
+    optimizer: torch.optim.Optimizer | None = None,
+    methods: Sequence[Method] = (),
+    autocast: bool = False,
+) -> Job:
+    """The order's round over these cases, its methods begun.
+
+    Args:
+        model: loaded, with gradients switched (`AdaptedModel.train_in_round`): its parameters are what is trained.
+        optimizer: kept across rounds by a centralized baseline; a fresh one at the round's learning rate where absent.
+    """
+    job = Job(
+        order=order,
+        code=code,
+        model=model,
+        task=task,
+        cases=cases,
+        batches=Batches(order, cases, model, code),
+        optimizer=optimizer or optimizer_for(model, order.step, order.round),
+        seed=seed_for(order.seed, order.step.name, code, order.round),
+        methods=methods,
+        autocast=autocast,
+    )
+    for method in methods:
+        method.begin(job)
+    return job
