@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.data.batch import MODALITY, RECORD
 from common.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ QUESTIONS = (
     Question("code", "This center's code: the prefix of its patients' codes, as CHUM in CHUM-001"),
     Question("root", "Folder with the patients' images and tables (HECKTOR layout)", "data"),
     Question("layout", "Edition that the folder follows; auto reads any of them", "auto", LAYOUTS),
-    Question("modalities", "What steps may see, of CT, PET and EHR", "CT,PET,EHR"),
+    Question("modalities", "What steps may see, of CT, PET, other images in capitals (MR) and EHR", "CT,PET,EHR"),
     Question("device", "Device that trains", "cpu", ("cpu", "cuda")),
     Question("server", "The coordinator's address as host:port; empty for a center of a simulation"),
     Question("server_certificate", "File with the coordinator's certificate authority (PEM)", "keys/ca.crt"),
@@ -95,7 +96,7 @@ def _check(answers: dict[str, str]) -> None:
     server = answers["server"]
     if server and not re.fullmatch(r"[\w.\-\[\]:]+:\d{1,5}", server):
         problems.append(f"server is '{server}'; write host:port without https://, as in fedgraft.example.org:443.")
-    wrong = sorted(set(_modalities(answers["modalities"])) - {"CT", "PET", "EHR"})
+    wrong = [m for m in _modalities(answers["modalities"]) if m == RECORD or not MODALITY.fullmatch(m)]
     if wrong or "CT" not in _modalities(answers["modalities"]):
         problems.append(f"modalities is '{answers['modalities']}'; write CT, and PET and EHR where steps may see them.")
     for name in ("minimum_cases", "minimum_cell"):

@@ -186,11 +186,10 @@ def chosen(bank: AdapterBank, case: Case, *, region: str, lineage: str | None = 
 def modalities_of(case: Case) -> list[str]:
     """What a case can show to a step."""
     from client.data.hecktor.reports import report_text
-    from common.data.batch import CT, EHR, PET, RECORD
+    from common.data.batch import EHR, RECORD, in_order, volumes_of
 
     has_text, has_fields = bool(report_text(case.record)), bool(case.record)
-    there = {CT: CT in case.images, PET: PET in case.images, EHR: has_text, RECORD: has_fields}
-    return [name for name, is_there in there.items() if is_there]
+    return list(in_order([*volumes_of(case.images), *[EHR] * has_text, *[RECORD] * has_fields]))
 
 
 def predict_case(
@@ -208,11 +207,11 @@ def predict_case(
     from client.data.dataset import shows, unlabeled
     from client.data.images.volumes import prepare
     from client.training.prediction import predict
-    from common.data.batch import VOLUMES
+    from common.data.batch import volumes_of
     from common.tasks import build_task
 
     step, prepared = model.step, None
-    if {*VOLUMES} & shows(case, step):
+    if volumes_of(shows(case, step)):
         prepared = prepare(case, view=step.view, modalities=step.modalities, with_label=False)
     with torch.no_grad():
         batch = unlabeled(case, prepared, step, tokenizer=model.backbone.tokenizer).to(device)

@@ -19,7 +19,7 @@ from client.data.images.transforms import random_window
 from client.data.images.volumes import Prepared, prepare
 from common.backbones.base import Features, Tokenizer
 from common.adapters.compatibility import reached
-from common.data.batch import CT, EHR, PET, RECORD, VOLUMES, Batch, parse_mode
+from common.data.batch import CT, EHR, RECORD, Batch, parse_mode, volumes_of
 from common.config.step import Step
 from common.errors import ConfigError, UnknownName
 from common.data.findings import FINDINGS
@@ -40,7 +40,8 @@ def usable(case: Case, step: Step) -> bool:
 def trainable(case: Case, step: Step) -> bool:
     """Whether some mode of the step's draw shows something of the case that reaches a part which the step trains."""
     seen = shows(case, step)
-    images, rest = seen & {*VOLUMES}, seen - {*VOLUMES}
+    images = {*volumes_of(seen)}
+    rest = seen - images
     modes = [images & {*parse_mode(mode)} | rest for mode in drawable(step)] or [seen]
     found = set().union(*(reached(step.adapter.parts, mode) for mode in modes if mode))
     return any(fnmatchcase(part, pattern) for part in found for pattern in step.train_parts)
@@ -48,7 +49,7 @@ def trainable(case: Case, step: Step) -> bool:
 
 def shows(case: Case, step: Step) -> set[str]:
     """What of the step's modalities the case has; images only where there is a CT, which carries the grid."""
-    images = {m for m in VOLUMES if m in case.images} if CT in case.images else set()
+    images = {*volumes_of(case.images)} if CT in case.images else set()
     report = {EHR} if EHR in step.modalities and bool(_text(case, step)) else set()
     return (images | report | {RECORD}) & {*step.modalities}
 
@@ -185,7 +186,7 @@ class CaseSet:
         inputs: dict[str, Tensor] = {}
         present: dict[str, Tensor] = {}
         shape = next((s.shape for s in samples if s.shape), tuple(self._step.view.window))
-        for modality in (m for m in (CT, PET) if m in self._step.modalities):
+        for modality in volumes_of(self._step.modalities):
             empty = torch.zeros(1, *shape)
             inputs[modality] = torch.stack([sample.images.get(modality, empty) for sample in samples])
             present[modality] = torch.tensor([modality in sample.images for sample in samples])
@@ -225,7 +226,7 @@ def _records(cases: Sequence[Case], step: Step) -> Tensor:
 
 
 def _prepared(case: Case, step: Step, cache: VolumeCache | None) -> Prepared | None:
-    if not {*VOLUMES} & shows(case, step):
+    if not volumes_of(shows(case, step)):
         return None
     with_label = step.task.kind == "segmentation"
     return prepare(case, view=step.view, modalities=step.modalities, cache=cache, with_label=with_label)

@@ -12,7 +12,7 @@ from client.data.hecktor.cases import Case
 from client.data.images.transforms import augment, drawn
 from client.training.prediction import features_of
 from common.backbones.base import Features
-from common.data.batch import VOLUMES, Batch
+from common.data.batch import Batch, is_volume
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order
 from common.seeding import generator_for
@@ -90,7 +90,7 @@ def item(order: Order, cases: Cases, positions: list[int], model: AdaptedModel) 
     """The cases at these positions, unchanged, with their frozen features where these can be computed once and kept."""
     batch = cases.collate(positions).to(model.device)
     batch = batch.in_mode(order.mode) if order.mode else batch
-    whole = all(list(x.shape[2:]) == order.step.view.window for m, x in batch.inputs.items() if m in VOLUMES)
+    whole = all(list(x.shape[2:]) == order.step.view.window for m, x in batch.inputs.items() if is_volume(m))
     if not (model.encoder_is_frozen and whole):
         return batch, None
     kept = cases.kept_features(f"{order.base}|{order.mode}|{model.encoder_key()}")

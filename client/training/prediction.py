@@ -14,13 +14,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from common.backbones.base import Features
-from common.data.batch import VOLUMES, Batch
+from common.data.batch import Batch, volumes_of
 from common.model.adapted import AdaptedModel
 
 
 def predict(model: AdaptedModel, batch: Batch, *, features: Features | None, window: list[int]) -> Tensor:
     """The model's output for whole volumes; larger than the window means MONAI's Gaussian sliding windows."""
-    volumes = [name for name in batch.inputs if name in VOLUMES]
+    volumes = list(volumes_of(batch.inputs))
     shape = list(batch.inputs[volumes[0]].shape[2:]) if volumes else window
     if shape == list(window) or not volumes:
         if features is None:
@@ -37,7 +37,7 @@ def predict(model: AdaptedModel, batch: Batch, *, features: Features | None, win
 
 def _windows_of(model: AdaptedModel, batch: Batch, row: int) -> Callable[[Tensor], Tensor]:
     """The model over windows of one case, which share its presence flags."""
-    volumes = [name for name in batch.inputs if name in VOLUMES]
+    volumes = list(volumes_of(batch.inputs))
 
     def run(part: Tensor) -> Tensor:  # (windows, M, d, h, w)
         inputs = {name: part[:, i : i + 1] for i, name in enumerate(volumes)}

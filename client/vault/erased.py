@@ -15,7 +15,7 @@ from typing import Any
 
 from client.data.hecktor.cases import Case
 from common.config.step import Step
-from common.data.batch import CT, EHR, RECORD
+from common.data.batch import CT, EHR, RECORD, volumes_of
 from common.errors import DataError
 from common.files import write_json
 from common.tasks import FINDINGS
@@ -73,7 +73,7 @@ def keeps_place(stone: Case, step: Step) -> bool:
         "prognosis": stone.event is not None,
         "classification": stone.findings is not None if target == FINDINGS else target in stone.record,
     }
-    seen = CT in step.modalities and CT in stone.images
+    seen = CT in stone.images and bool({*volumes_of(step.modalities)} & {*stone.images})
     read = EHR in step.modalities and bool(stone.record)
     return has_target.get(step.task.kind, False) and (seen or read or RECORD in step.modalities)
 

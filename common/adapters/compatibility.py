@@ -8,7 +8,7 @@ from typing import Any
 
 from common.config.adapter import PARTS
 from common.config.step import Step
-from common.data.batch import CT, EHR, PET, RECORD, VOLUMES
+from common.data.batch import CT, EHR, RECORD, is_volume, volumes_of
 
 HEAD = "head"
 IMAGE, TEXT = "image", "text"
@@ -24,7 +24,7 @@ RESERVED = frozenset({
     "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory",
     "state_dict", "to", "to_empty", "train", "training", "type", "update", "values", "xpu", "zero_grad",
 })  # fmt: skip
-SOURCES = {IMAGE: (CT, PET), TEXT: (EHR,)}  # which modalities an embedding is made of
+SOURCES = (IMAGE, TEXT)  # what embeddings are made of
 ONE_OF_A_KIND = ("decoder", "full", "fusion", "join", "resolution")
 ONE_PER_MODALITY = ("patch_embed", "skip", "stand_in")
 MODES = ("attention", "mlp")  # how a fusion part joins embeddings
@@ -32,6 +32,11 @@ STYLES = ("auto", "light", "linear", "unetr")
 PLACES = ("add", "beside")
 
 Parts = Mapping[str, Any]
+
+
+def feeds(modality: str, source: str) -> bool:
+    """Whether a modality is part of an embedding: every volume of the image's, reports of the text's."""
+    return is_volume(modality) if source == IMAGE else source == TEXT and modality == EHR
 
 
 def misfits(step: Step) -> list[str]:
@@ -59,12 +64,12 @@ def _is_reached(spec: Any, shown: set[str]) -> bool:
     if spec.kind in ("patch_embed", "skip"):
         return spec.modality in shown
     if spec.kind == "stand_in":
-        return spec.modality in shown and not {*VOLUMES} - {spec.modality} & shown
+        return volumes_of(shown) == (spec.modality,)
     if spec.kind == "mlp":
-        return bool({*SOURCES.get(spec.input, ())} & shown)
+        return any(feeds(modality, spec.input) for modality in shown)
     if spec.kind == "resolution":
         return CT in shown
-    return spec.kind != "join" or bool({*VOLUMES} & shown)
+    return spec.kind != "join" or bool(volumes_of(shown))
 
 
 def _names(step: Step) -> Iterator[str]:
@@ -110,8 +115,8 @@ def _segmenting(step: Step) -> Iterator[str]:
         yield "segmentation needs a decoder part: adapter@steps.NAME.adapter=decoder."
     if decoders and not segments:
         yield "a decoder part needs a segmentation task."
-    if segments and not {*VOLUMES} & {*step.modalities}:
-        yield "segmentation needs CT or PET among the modalities."
+    if segments and not volumes_of(step.modalities):
+        yield "segmentation needs an image, as CT or PET, among the modalities."
     for name, spec in ((name, spec) for name, spec in parts.items() if spec.kind == "skip"):
         if not decoders or decoders[0].style == "linear":
             yield f"part '{name}', a skip, needs a decoder part with a skip to be added to."
@@ -126,11 +131,9 @@ def _inputs(step: Step) -> Iterator[str]:
             yield f"part '{name}' is for {wanted}, which is not among its modalities {step.modalities}."
         if spec.kind == "mlp" and spec.input not in SOURCES:
             yield f"part '{name}' has input '{spec.input}'; it can be {' or '.join(SOURCES)}."
-        elif spec.kind == "mlp" and not {*SOURCES[spec.input]} & {*step.modalities}:
-            yield (
-                f"part '{name}' reads {' or '.join(SOURCES[spec.input])}, which is not among its modalities "
-                f"{step.modalities}."
-            )
+        elif spec.kind == "mlp" and not any(feeds(modality, spec.input) for modality in step.modalities):
+            read = "images, as CT or PET, none of which is" if spec.input == IMAGE else "EHR, which is not"
+            yield f"part '{name}' reads {read} among its modalities {step.modalities}."
 
 
 def _joining(step: Step) -> Iterator[str]:
@@ -138,8 +141,11 @@ def _joining(step: Step) -> Iterator[str]:
     kinds = {spec.kind for spec in parts.values()}
     embedded = {spec.modality for spec in parts.values() if spec.kind == "patch_embed"}
     beside = any(spec.kind == "patch_embed" and spec.place == "beside" for spec in parts.values())
-    if "join" in kinds and PET not in embedded:
-        yield "a join part needs a patch_embed part for PET, whose tokens it joins with CT's."
+    if "join" in kinds and len(embedded) != 1:
+        yield (
+            "a join part needs a patch_embed part for PET, or for whatever is beside CT, whose tokens it joins with "
+            f"CT's; it has {len(embedded)} of them, one fits."
+        )
     if "join" in kinds and beside:
         yield "a join part makes one set of tokens, a patch_embed part with place=beside keeps two; choose one."
     if "stand_in" in kinds and "join" not in kinds:

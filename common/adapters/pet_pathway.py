@@ -1,4 +1,4 @@
-"""PET's way into a CT model (PEMMA): its full-resolution skip, and one set of tokens made of CT's and PET's.
+"""PET's way into a CT model (PEMMA), or another volume's: a full-resolution skip, one set of tokens made of both's.
 
 Which modality a case has is an argument of every call, row by row. Group norm where anything is normalised: batch
 statistics would mix the cases of a batch and, later, the centers.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.adapters.decoder import full_resolution
-from common.data.batch import CT, PET
+from common.data.batch import CT
 
 GROUPS = 8
 
@@ -88,9 +88,9 @@ class Pathway:
             else:
                 wide = torch.where(_rows(present[modality] & ~present[CT], wide), expand(alone), wide)
         assert wide is not None  # a backbone never calls a join without tokens
-        if CT in tokens and PET in tokens:
-            both = torch.cat((tokens[CT], tokens[PET]), dim=-1).to(wide.dtype)
-            wide = torch.where(_rows(present[CT] & present[PET], wide), both, wide)
+        for other in (m for m in tokens if m != CT and CT in tokens):  # one, where the parts hold together
+            both = torch.cat((tokens[CT], tokens[other]), dim=-1).to(wide.dtype)
+            wide = torch.where(_rows(present[CT] & present[other], wide), both, wide)
         return self.projection(wide)
 
 

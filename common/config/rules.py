@@ -13,13 +13,14 @@ from common.config.compatibility import SUM_ONLY, center_problems, clashes, opti
 from common.config.objective import objective_name
 from common.config.run import FAULTS, Run
 from common.config.step import Step
-from common.data.batch import MODALITIES, VOLUMES, parse_mode
+from common.data.batch import CT, MODALITY, PET, is_volume, parse_mode, volumes_of
 from common.data.records import MODEL_VARIABLES
 from common.errors import ConfigError
 
 DATA_KINDS = ("folder", "phantom")
 CROPS = ("center", "head_neck", "none")
 PET_SCALES = ("suv", "zscore")
+SCALES = ("percentiles", "zscore")  # of any other volume
 FORMS = ("binary", "multi_class", "multi_label", "ordinal")
 IMBALANCES = ("counts", "none", "weights")
 TARGETS = ("findings", "hpv", "n_stage", "t_stage")
@@ -118,9 +119,11 @@ def _classification(step: Step) -> Iterator[str]:
 
 
 def _modalities(step: Step, run: Run) -> Iterator[str]:
-    unknown = sorted(set(step.modalities) - set(MODALITIES))
-    if unknown:
-        yield f"unknown modalities {unknown}; known: {', '.join(MODALITIES)}."
+    for modality in (m for m in step.modalities if not MODALITY.fullmatch(m)):
+        yield (
+            f"'{modality}' is no name of a modality; write CT, PET, EHR, RECORD, or another image in capitals, as MR "
+            "or T1C."
+        )
     for mode in step.modes:
         if not {*parse_mode(mode)} <= {*step.modalities}:
             yield f"modes has '{mode}', which is not made of its modalities {step.modalities} joined by '+'."
@@ -152,6 +155,12 @@ def _view(step: Step, run: Run) -> Iterator[str]:
         yield f"view.crop is '{view.crop}'; it can be {', '.join(CROPS)}."
     if view.pet not in PET_SCALES:
         yield f"view.pet is '{view.pet}'; it can be {', '.join(PET_SCALES)}."
+    for modality, scale in view.intensities.items():
+        if modality in (CT, PET) or not is_volume(modality) or scale not in SCALES:
+            yield (
+                f"view.intensities has {modality}: {scale}; it takes volumes other than CT (view.ct_hu) and PET "
+                f"(view.pet), each with {' or '.join(SCALES)}."
+            )
     if view.size is not None and prod(view.size) < prod(view.window):
         yield f"view.size {view.size} is smaller than view.window {view.window}."
     if step.task is not None and step.task.kind != "segmentation" and view.size != view.window:
@@ -258,7 +267,7 @@ def _personal(step: Step, run: Run) -> Iterator[str]:
 def _training(step: Step, run: Run) -> Iterator[str]:
     training = step.training
     for mode, weight in training.draw.items():
-        stray = sorted({*parse_mode(mode)} - ({*VOLUMES} & {*step.modalities}))
+        stray = sorted({*parse_mode(mode)} - {*volumes_of(step.modalities)})
         if stray or weight < 0:
             yield (
                 f"training.draw has '{mode}' with weight {weight}; its modes are images among the step's modalities "

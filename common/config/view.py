@@ -15,3 +15,6 @@ class View:
     crop: str = "head_neck"  # head_neck (label-free rule), center, none
     ct_hu: list[float] = field(default_factory=lambda: [-1024.0, 1024.0])  # clipped to this, scaled to [-1, 1]
     pet: str = "zscore"  # zscore over the crop, or suv (clipped to [0, 25], divided by 25)
+    # Of each other volume, as {MR: percentiles}: zscore over the crop's voxels that are not 0 (which stay 0), or
+    # percentiles (0.5 and 99.5 of those voxels become -1 and 1, the rest is clipped). One that is not named: zscore.
+    intensities: dict[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CT, PET, EHR, RECORD = "CT", "PET", "EHR", "RECORD"
-MODALITIES = (CT, PET, EHR, RECORD)
-VOLUMES = (CT, PET)
+WRITTEN = (EHR, RECORD)  # any other modality is a volume, by whatever name: MR, T1C, FLAIR
+MODALITY = re.compile(r"[A-Z][A-Z0-9_]{0,15}")  # without "+", which joins the names of a mode
 
 
 @dataclass
@@ -20,8 +21,8 @@ class Batch:
     """Inputs, presence flags and targets of B cases.
 
     Args:
-        inputs: ``CT`` and ``PET`` are float (B, 1, D, H, W), axes ordered inferior-superior, posterior-anterior,
-            left-right; ``EHR`` is the tokenised report, int64 (B, L), 0 = padding; ``RECORD`` the recorded values and
+        inputs: ``CT``, ``PET`` and every other volume are float (B, 1, D, H, W), axes ordered inferior-superior,
+            posterior-anterior, left-right; ``EHR`` is the tokenised report, int64 (B, L), 0 = padding; ``RECORD`` the recorded values and
             their known flags, float64 (B, F + V), as `common.data.records` lays them out. A modality that a case lacks is
             zero there; a modality that no case has may be absent from the dict.
         present: per modality, bool (B,). A modality missing from the dict is present nowhere.
@@ -68,4 +69,21 @@ def parse_mode(mode: str) -> tuple[str, ...]:
 
 def mode_of(modalities: Iterable[str]) -> str:
     """The mode that shows all of the modalities: ``["PET", "CT"] -> "CT+PET"``."""
-    return "+".join(m for m in MODALITIES if m in set(modalities))
+    return "+".join(in_order(modalities))
+
+
+def in_order(modalities: Iterable[str]) -> tuple[str, ...]:
+    """Each modality once, in the order of names and tables: CT, PET, other volumes by name, EHR, RECORD."""
+    found = set(modalities)
+    others = sorted(found - {CT, PET, *WRITTEN})
+    return tuple(m for m in (CT, PET, *others, *WRITTEN) if m in found)
+
+
+def is_volume(modality: str) -> bool:
+    """Whether a modality is an image: everything but reports and records."""
+    return modality not in WRITTEN
+
+
+def volumes_of(modalities: Iterable[str]) -> tuple[str, ...]:
+    """The images among modalities, each once, in order."""
+    return tuple(m for m in in_order(modalities) if is_volume(m))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from common.config.adapter import LinearPart
 from common.config.objective import RIDGE, objective_name
 from common.config.step import Step
-from common.data.batch import CT, EHR, PET, RECORD
+from common.data.batch import EHR, RECORD, volumes_of
 from common.data.records import MODEL_VARIABLES, record_layout
 from common.errors import AdapterError
 from common.exact.columns import Layout, LinearModel, Rows, Scaling, Sums, moment_shapes, moment_sums, standardise
@@ -120,7 +120,7 @@ def declared_in_round(step: Step, state: Mapping[str, Tensor], round: int) -> di
 
 def _flag_count(step: Step) -> int:
     """Known flags: one per feature source, one per variable of the record."""
-    sources = [{CT, PET} & {*step.modalities}, {EHR} & {*step.modalities}]
+    sources = [volumes_of(step.modalities), {EHR} & {*step.modalities}]
     return sum(map(bool, sources)) + (len(records_of(step).flags) if RECORD in step.modalities else 0)
 
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from common.adapters import INJECTED, Surroundings, build_part
-from common.adapters.compatibility import HEAD, IMAGE, SOURCES, misfits, reached
+from common.adapters.compatibility import HEAD, IMAGE, SOURCES, feeds, misfits, reached
 from common.adapters.lowrank import trained_tensors
 from common.backbones.base import BESIDE, Backbone, Features, Join, tensors_digest
 from common.config.step import Step
-from common.data.batch import CT, PET, RECORD
+from common.data.batch import CT, RECORD, volumes_of
 from common.errors import AdapterError
 from common.exact.columns import Layout
 from common.exact.step import layout_of, records_of
@@ -100,7 +100,7 @@ class AdaptedModel(nn.Module):
         embeddings, there = self._embeddings(features, inputs, present)
         for name, _ in self._of_kind("fusion"):
             tokens = features.pyramid[-1].flatten(2).transpose(1, 2) if features.pyramid else None
-            imaged = _any_present(present, SOURCES[IMAGE], like=embeddings[0])
+            imaged = _any_present(present, IMAGE, like=embeddings[0])
             return self._part(HEAD)(self._part(name)(embeddings, there, tokens, imaged))
         return self._part(HEAD)(torch.cat(embeddings, dim=1))
 
@@ -111,7 +111,7 @@ class AdaptedModel(nn.Module):
         inputs, present = self._seen(inputs, present)
         some = next(iter(inputs.values()))
         values = [e.double() for e in self._embeddings(features, inputs, present)[0]]
-        flags = [_any_present(present, SOURCES[s], like=some)[:, None].double() for s, _ in self._sources()]
+        flags = [_any_present(present, s, like=some)[:, None].double() for s, _ in self._sources()]
         if RECORD in inputs:
             width = len(records_of(self.step).values)
             values, flags = [*values, inputs[RECORD][:, :width]], [*flags, inputs[RECORD][:, width:]]
@@ -172,7 +172,7 @@ class AdaptedModel(nn.Module):
         some = next(iter(inputs.values()))
         embeddings, has = [], []
         for source, mlp in self._sources():
-            there = _any_present(present, SOURCES[source], like=some)
+            there = _any_present(present, source, like=some)
             pooled = features.pooled.get(source)
             if pooled is None:
                 pooled = torch.zeros(len(some), _width(self.backbone, source), device=some.device)
@@ -191,8 +191,8 @@ class AdaptedModel(nn.Module):
                 f"{', '.join(self.modalities)}."
             )
         seen, there = {m: inputs[m] for m in names}, {m: present[m] for m in names}
-        if CT not in seen and PET in seen:  # no case has CT: the same as a CT that is absent in every case
-            seen[CT], there[CT] = torch.zeros_like(seen[PET]), torch.zeros_like(there[PET])
+        if CT not in seen and (volumes := volumes_of(seen)):  # the same as a CT that is absent in every case
+            seen[CT], there[CT] = torch.zeros_like(seen[volumes[0]]), torch.zeros_like(there[volumes[0]])
         return seen, there
 
     # ------------------------------------------------------------------------------------------------------ state
@@ -336,8 +336,8 @@ class AdaptedModel(nn.Module):
     def _sources(self) -> list[tuple[str, str | None]]:
         """(source, mlp part or None) for each embedding that the head sees, in a fixed order."""
         sources: list[tuple[str, str | None]] = []
-        for source, modalities in SOURCES.items():
-            if any(m in self.modalities for m in modalities):
+        for source in SOURCES:
+            if any(feeds(modality, source) for modality in self.modalities):
                 mlps = [name for name, spec in self._of_kind("mlp") if spec.input == source]
                 sources += [(source, mlp) for mlp in mlps] or [(source, None)]
         return sources
@@ -369,12 +369,11 @@ def _width(backbone: Backbone, source: str) -> int:
     return backbone.image_dim if source == IMAGE else backbone.text_dim
 
 
-def _any_present(present: Mapping[str, Tensor], modalities: Iterable[str], *, like: Tensor) -> Tensor:
-    """bool (B,): cases that have at least one of the modalities."""
+def _any_present(present: Mapping[str, Tensor], source: str, *, like: Tensor) -> Tensor:
+    """bool (B,): cases that have at least one of the modalities of a source."""
     there = torch.zeros(len(like), dtype=torch.bool, device=like.device)
-    for modality in modalities:
-        if modality in present:
-            there = there | present[modality]
+    for modality in (m for m in present if feeds(m, source)):
+        there = there | present[modality]
     return there
 
 

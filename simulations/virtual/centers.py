@@ -13,6 +13,7 @@ from client.center.config import CenterConfig
 from client.data.hecktor.cases import find_cases
 from client.policy import Policy
 from common.config.run import Run
+from common.data.batch import EHR, RECORD, in_order
 from common.errors import DataError
 from common.files import write_bytes
 from server.run.folder import RunFolder
@@ -56,8 +57,15 @@ def _center_yaml(run: Run, code: str, root: Path, folder: RunFolder) -> str:
         mixed_precision=run.runtime.mixed_precision,
         deterministic=run.runtime.deterministic,
         gpu_memory_gb=run.runtime.gpu_memory_gb,
+        modalities=_modalities(run),
         policy=Policy(minimum_cell=run.data.minimum_cell),
     )
     return "# A simulated center, written by simulations/virtual/centers.py\n" + OmegaConf.to_yaml(
         OmegaConf.create(asdict(config))
     )
+
+
+def _modalities(run: Run) -> list[str]:
+    """What a simulated center lets steps see: all that they ask for. EHR stands for the record, too."""
+    asked = (m for step in run.steps.values() for m in step.modalities)
+    return list(in_order({*CenterConfig().modalities, *asked, EHR} - {RECORD}))

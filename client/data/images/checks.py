@@ -40,8 +40,8 @@ def check_case(case: Case, *, need_pet: bool, need_label: bool) -> list[str]:
 def inspect(volumes: Mapping[str, Volume]) -> list[str]:
     """What is wrong with decoded volumes, by role; used by `check_case` and by `client.data.images.volumes.prepare`."""
     problems = [sentence for role, volume in volumes.items() for sentence in _one(role, volume)]
-    for role in (PET, LABEL):
-        if CT in volumes and role in volumes and _overlap(volumes[CT], volumes[role]) < LEAST_OVERLAP:
+    for role in (role for role in volumes if role != CT):
+        if CT in volumes and _overlap(volumes[CT], volumes[role]) < LEAST_OVERLAP:
             problems.append(
                 f"CT and {role} do not overlap in space; check that both belong to one examination and kept their "
                 "geometry."

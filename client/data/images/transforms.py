@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from common.data.batch import CT, VOLUMES, PET, Batch, parse_mode
+from common.data.batch import CT, PET, Batch, parse_mode, volumes_of
 
 SCALE, SHIFT = 0.1, 0.05  # largest change of intensity: relative, and in units of the scaled image
 CT_RANGE = (-1.0, 1.0)
@@ -29,11 +29,11 @@ def drawn(batch: Batch, draw: Mapping[str, float], *, generator: torch.Generator
     chosen = modes[int(torch.multinomial(weights, 1, generator=generator))]
     by_weight = sorted(modes, key=lambda mode: (-draw[mode], mode))
     undecided = torch.ones(len(batch), dtype=torch.bool)
-    hidden = {modality: torch.zeros(len(batch), dtype=torch.bool) for modality in VOLUMES}
+    hidden = {modality: torch.zeros(len(batch), dtype=torch.bool) for modality in volumes_of(batch.inputs)}
     for mode in [chosen, *by_weight]:
         shown = [batch.present[m].cpu() for m in parse_mode(mode) if m in batch.present]
         able = undecided & torch.stack(shown).any(dim=0) if shown else torch.zeros_like(undecided)
-        for modality in (m for m in VOLUMES if m not in parse_mode(mode)):
+        for modality in (m for m in hidden if m not in parse_mode(mode)):
             hidden[modality] |= able
         undecided &= ~able
     for modality, rows in hidden.items():
@@ -49,7 +49,7 @@ def augment(batch: Batch, *, generator: torch.Generator) -> Batch:
     """
     mirrored = torch.rand(len(batch), generator=generator) < 0.5
     inputs = dict(batch.inputs)
-    for modality in (CT, PET):
+    for modality in volumes_of({CT, PET, *batch.inputs}):  # numbers for both are drawn whatever is there
         scale, shift = torch.rand(2, len(batch), generator=generator) * 2 - 1
         if modality in inputs:
             changed = inputs[modality] * _column(1 + SCALE * scale, inputs[modality])

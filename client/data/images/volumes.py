@@ -26,7 +26,7 @@ from client.data.images.checks import inspect
 from client.data.images.cropping import head_neck_center
 from client.data.hecktor.cases import LABEL, Case
 from client.data.images.nifti import Volume, read_volume
-from common.data.batch import CT, PET
+from common.data.batch import CT, MODALITY, PET, volumes_of
 from common.config.view import View
 from common.errors import DataError, UnknownName
 
@@ -35,6 +35,7 @@ __all__ = ["Grid", "Prepared", "VolumeCache", "prepare", "resample"]
 CODE = "volumes-1"  # part of every cache key: raise it when a change here changes a prepared tensor
 CROPS = ("center", "head_neck", "none")
 PET_SUV = (0.0, 25.0)
+PERCENTILES = (0.5, 99.5)
 STRUCTURES = (1, 2)
 
 
@@ -95,7 +96,10 @@ def prepare(
     if view.pet not in PET_SCALES:
         raise UnknownName("PET scaling", view.pet, PET_SCALES, where="view.pet")
     files = _files(case, view, modalities, with_label=with_label)
-    wanted = [m for m in (CT, PET) if m in modalities and m in case.images]
+    wanted = [m for m in volumes_of(modalities) if m in case.images]
+    for modality, scale in view.intensities.items():
+        if scale not in SCALES:
+            raise UnknownName("scaling", scale, SCALES, where=f"view.intensities, {modality}")
     if cache is None:
         return _unpack(_build(files, view, wanted))
     key = cache.key(files, recipe=_recipe(view, wanted))
@@ -107,12 +111,13 @@ def prepare(
 
 
 def _files(case: Case, view: View, modalities: Sequence[str], *, with_label: bool) -> dict[str, Path]:
-    """What has to be opened: the CT always (it carries the grid), the PET if asked for or if the crop needs it."""
+    """What has to be opened: the CT always (it carries the grid), others if asked for, the PET if the crop needs it."""
     if CT not in case.images:
         raise DataError("The case has no CT file, which carries the grid; add it or remove the case.")
     files = {CT: case.images[CT]}
     if PET in case.images and (PET in modalities or (_box_size(view) is not None and view.crop == "head_neck")):
         files[PET] = case.images[PET]
+    files |= {m: case.images[m] for m in volumes_of(modalities) if m in case.images and m not in files}
     if with_label and case.label is not None:
         files[LABEL] = case.label
     return files
@@ -122,7 +127,9 @@ def _recipe(view: View, wanted: Sequence[str]) -> str:
     size = _box_size(view)
     crop = [view.crop, size] if size is not None else ["whole", view.window]
     pet = view.pet if PET in wanted else None
-    return json.dumps([CODE, list(wanted), view.spacing_mm, crop, view.ct_hu if CT in wanted else None, pet])
+    others = [[m, _scale(view, m)] for m in wanted if m not in (CT, PET)]
+    known = [CODE, list(wanted), view.spacing_mm, crop, view.ct_hu if CT in wanted else None, pet]
+    return json.dumps([*known, *([others] if others else [])])
 
 
 def _box_size(view: View) -> list[int] | None:
@@ -141,6 +148,9 @@ def _build(files: Mapping[str, Path], view: View, wanted: Sequence[str]) -> dict
     if PET in wanted:
         suv = resample(volumes[PET], grid, order=1, outside=0.0)
         tensors[PET] = _tensor(PET_SCALES[view.pet](suv))
+    for modality in (m for m in wanted if m not in (CT, PET)):
+        values = resample(volumes[modality], grid, order=1, outside=0.0)
+        tensors[modality] = _tensor(SCALES[_scale(view, modality)](values))
     outside = (0.0, 0.0)
     if LABEL in volumes:
         tensors["mask"] = _tensor(resample(volumes[LABEL], grid, order=0, outside=0.0).astype(np.uint8))
@@ -167,7 +177,7 @@ def _unpack(tensors: Mapping[str, Tensor]) -> Prepared:
     affine = tensors["affine"].numpy()
     first, second = tensors["outside_mm3"].tolist()
     return Prepared(
-        images={m: tensors[m] for m in (CT, PET) if m in tensors},
+        images={m: tensors[m] for m in volumes_of(tensors) if MODALITY.fullmatch(m)},
         mask=tensors.get("mask"),
         outside_mm3=(first, second),
         voxel_mm3=round(float(abs(np.linalg.det(affine[:3, :3]))), 6),
@@ -299,3 +309,30 @@ def _suv(suv: np.ndarray) -> np.ndarray:
 
 
 PET_SCALES = {"suv": _suv, "zscore": _zscore}
+
+
+def _scale(view: View, modality: str) -> str:
+    return view.intensities.get(modality, "zscore")
+
+
+def _within(values: np.ndarray) -> np.ndarray:
+    """Over the voxels that are not 0, which stay 0: what lies outside the head, or outside the scan, says nothing."""
+    inside = values != 0
+    if not inside.any():
+        return values
+    found = values[inside]
+    return np.where(inside, (values - found.mean()) / max(float(found.std()), 1e-6), 0).astype(np.float32)
+
+
+def _percentiles(values: np.ndarray) -> np.ndarray:
+    """The 0.5th and 99.5th percentile of the voxels that are not 0 become -1 and 1; a flat image becomes 0."""
+    inside = values[values != 0]
+    if not inside.size:
+        return values
+    low, high = (float(x) for x in np.percentile(inside, PERCENTILES))
+    if high <= low:
+        return np.zeros_like(values)
+    return ((values - low) / (high - low) * 2 - 1).clip(-1, 1).astype(np.float32)
+
+
+SCALES = {"percentiles": _percentiles, "zscore": _within}

@@ -259,9 +259,30 @@ def test_a_state_is_a_copy(backbone):
             ["CT", "PET"],
             "part 's' has 8 features, the decoder 4",
         ),
-        ({"d": DecoderPart()}, SegmentationTask(), ["EHR"], "segmentation needs CT or PET among the modalities"),
+        ({"d": DecoderPart()}, SegmentationTask(), ["EHR"], "segmentation needs an image, as CT or PET, among the mod"),
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(backbone, parts, task, modalities, sentence):
     with pytest.raises(AdapterError, match=sentence):
         AdaptedModel(backbone, step(parts, task=task, modalities=modalities), seed=1)
+
+
+def renamed(given, old, new):
+    return {new if name == old else name: value for name, value in given.items()}
+
+
+def test_any_other_volume_is_treated_as_pet_is_to_the_bit(backbone):
+    inputs, present = case(backbone)
+    present["CT"] = torch.tensor([True, False])  # the second case has the other volume alone
+    mr = {"decoder": DecoderPart(features=2), "stem": PatchEmbedPart("patch_embed", "MR")}
+    mr["skip"] = SkipPart("skip", "MR", features=2)
+    of_pet = AdaptedModel(backbone, step(ct_pet(), task=SegmentationTask(), modalities=("CT", "PET")), seed=3)
+    of_mr = AdaptedModel(backbone, step(mr, task=SegmentationTask(), modalities=("CT", "MR")), seed=3)
+    other = renamed(inputs, "PET", "MR"), renamed(present, "PET", "MR")
+    for model, given in ((of_pet, (inputs, present)), (of_mr, other)):
+        train_a_step(model, *given)
+    assert torch.equal(of_pet(inputs, present), of_mr(*other))
+    assert all(torch.equal(of_pet.state()[name], of_mr.state()[name]) for name in of_pet.state())
+    alone = AdaptedModel(backbone, step(mr, task=SegmentationTask(), modalities=("MR",)), seed=3)
+    seen, there = {"MR": other[0]["MR"]}, {"MR": other[1]["MR"]}
+    assert torch.equal(alone(seen, there), alone({"CT": seen["MR"], **seen}, {"CT": ~there["MR"], **there}))

@@ -294,7 +294,22 @@ def test_suv_is_clipped_and_scaled(tmp_path, disk):
     assert image[0, 0, 0] == 1.0 and image[1, 1, 1] == 0.5
 
 
-@pytest.mark.parametrize("change", [{"crop": "tumor"}, {"pet": "raw"}])
+def test_another_volume_is_scaled_as_the_view_says_where_it_is_not_zero(tmp_path, disk):
+    mr = disk.pet() * 300 + 1
+    mr[:2] = 0  # air
+    case = case_of(disk.save(tmp_path / "ct.nii.gz", disk.ct()))
+    case = replace(case, images={**case.images, "MR": disk.save(tmp_path / "mr.nii.gz", mr)})
+    zscored = prepare(case, view=WHOLE, modalities=[CT, "MR"]).images["MR"]
+    inside = zscored[zscored != 0]
+    assert inside.numel() == (mr != 0).sum() and inside.mean().abs() < 1e-5
+    assert (inside.std(correction=0) - 1).abs() < 1e-5
+    by_rank = prepare(case, view=replace(WHOLE, intensities={"MR": "percentiles"}), modalities=["MR"]).images["MR"]
+    low, high = np.percentile(mr[mr != 0], (0.5, 99.5))
+    assert by_rank[0, 4, 5, 6].item() == pytest.approx(float((mr[6, 5, 4] - low) / (high - low) * 2 - 1), abs=1e-5)
+    assert (by_rank.min(), by_rank.max()) == (-1, 1)
+
+
+@pytest.mark.parametrize("change", [{"crop": "tumor"}, {"pet": "raw"}, {"intensities": {"MR": "raw"}}])
 def test_unknown_view_options_name_the_choices(tmp_path, disk, change):
     case = case_of(disk.save(tmp_path / "ct.nii.gz", disk.ct()))
     with pytest.raises(UnknownName, match="Known: "):
