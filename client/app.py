@@ -53,27 +53,27 @@ def sums(message: Message, context: Context) -> Message:
 def _answer(
     message: Message, context: Context, work: Callable[..., Reply], *, labels: bool = False, of_round: bool = False
 ) -> Message:
-    code, number = "unknown", 0
+    code, number, asked = "unknown", 0, ""
     order: Order | None = None
     vault: Path | None = None
     try:
         path = _center_file(context)
         code = path.stem
         order = unpack_order(message.content)
+        number, asked = order.round, order.id
         from client.center.center import Center
 
         center = Center.open(path)
         code, vault = center.code, center.vault
-        number = order.round
-        reply = replace(work(center, order), round=order.round)
+        reply = replace(work(center, order), round=order.round, order=order.id)
         like = center.declared(order) if reply.state or reply.extra else ({}, {})
         content = _declared(reply, order, *like, labels=labels, of_round=of_round)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
-        content = pack_reply(Reply(code, code=error.code, round=number))
+        content = pack_reply(Reply(code, code=error.code, round=number, order=asked))
     except Exception:
         log.exception("center=%s code=internal", code)
-        content = pack_reply(Reply(code, code="internal", round=number))
+        content = pack_reply(Reply(code, code="internal", round=number, order=asked))
     return Message(_recorded(content, message, order, vault, code), reply_to=message)
 
 
@@ -85,7 +85,7 @@ def _recorded(content: RecordDict, message: Message, order: Order | None, vault:
         record_reply(vault, content_facts(content), action=message.metadata.message_type, order=order)
     except NotRecorded as error:
         log.error("center=%s code=%s %s", code, error.code, error)
-        return pack_reply(Reply(code, code=error.code, round=order.round))
+        return pack_reply(Reply(code, code=error.code, round=order.round, order=order.id))
     return content
 
 

@@ -42,6 +42,8 @@ class Order:
     reference: str = ""  # digest of the state that the arrays are a difference to; empty: the arrays are the state
     digest: str = ""  # of the state that the center must end up with, where it is not simply the arrays
     known: Sums = field(default_factory=dict)  # what centers' sums have said so far: class counts, a temperature
+    run: str = ""  # the run's own id, from its ledger's first line: a center's vault has a shelf for each run and step
+    id: str = ""  # digest of the order's content, made when it is packed: every reply echoes it
 
     @property
     def wants_curves(self) -> bool:
@@ -59,7 +61,8 @@ class Reply:
     sums: Sums = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
-    round: int = 0  # of the order that this answers: an answer to an earlier one is stale
+    round: int = 0  # of the order that this answers
+    order: str = ""  # id of the order that this answers: an answer to another question is stale
     extra: State = field(default_factory=dict)  # what the rule asks for beside the state, by declared names
 
     @property

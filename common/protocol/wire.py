@@ -28,9 +28,11 @@ from common.protocol.messages import Order, Reply, State
 STATUS_COUNTS = ("cases", "batches", "skipped", "train", "validation", "test", "suppressed")
 CODE = re.compile(r"[a-z0-9_.:-]{1,60}")
 CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
+ORDER = re.compile(r"[0-9a-f]{64}|")
 EXTRA = "./"  # part names hold neither
 NUMPY = "numpy.ndarray"  # how Flower calls the bytes of numpy.save
 MAX_ARRAY_BYTES = 2 << 30
+WIDEST = 8  # bytes of a number
 FIT_SUMS: dict[str, tuple[int, ...]] = {"fit.loss": (), "fit.cases": (), "fit.batches": ()}
 
 
@@ -77,11 +79,18 @@ def pack_order(order: Order) -> RecordDict:
         "mode": order.mode,
     }
     config |= {"since": order.since, "seeded": list(order.seeded)}
-    config |= {"reference": order.reference, "digest": order.digest}
+    config |= {"reference": order.reference, "digest": order.digest, "run": order.run}
     if order.threshold is not None:
         config["threshold"] = float(order.threshold)
     arrays = pack_state(_beside(order.state, order.extra))
-    return RecordDict({"arrays": arrays, "known": _pack_sums(order.known), "config": ConfigRecord(config)})
+    content = RecordDict({"arrays": arrays, "known": _pack_sums(order.known), "config": ConfigRecord(config)})
+    content.config_records["config"]["id"] = content_digest(content)
+    return content
+
+
+def order_id(content: RecordDict) -> str:
+    """The id of a packed order: SHA-256 of everything else in it."""
+    return str(content.config_records["config"]["id"])
 
 
 def unpack_order(content: RecordDict) -> Order:
@@ -108,6 +117,8 @@ def unpack_order(content: RecordDict) -> Order:
             seeded=[str(name) for name in config["seeded"]],  # type: ignore[union-attr]
             reference=str(config["reference"]),
             digest=str(config["digest"]),
+            run=str(config["run"]),
+            id=str(config["id"]),
             known={name: _checked(name, array) for name, array in content.array_records["known"].items()},
         )
     except KeyError as error:
@@ -122,6 +133,7 @@ def pack_reply(reply: Reply) -> RecordDict:
         "code": reply.code,
         "seconds": float(reply.seconds),
         "round": int(reply.round),
+        "order": reply.order,
         **reply.counts,
     }
     arrays = pack_state(_beside(reply.state, reply.extra))
@@ -140,10 +152,10 @@ def unpack_reply(content: RecordDict) -> Reply:
         raise WireError("A reply's arrays and sums must be arrays and its status strings and numbers.")
     status = dict(content.config_records["status"])
     center, code, seconds = str(status.pop("center", "")), str(status.pop("code", "")), status.pop("seconds", 0.0)
-    number = status.pop("round", None)
-    well_formed = CENTER.fullmatch(center) and CODE.fullmatch(code) and _is_duration(seconds) and _is_count(number)
-    if not well_formed:
-        raise WireError("A reply's status has no well-formed center, code, round and seconds.")
+    number, order = status.pop("round", None), str(status.pop("order", "none"))
+    texts = CENTER.fullmatch(center) and CODE.fullmatch(code) and ORDER.fullmatch(order)
+    if not (texts and _is_duration(seconds) and _is_count(number)):
+        raise WireError("A reply's status has no well-formed center, code, order, round and seconds.")
     unknown = sorted(set(status) - set(STATUS_COUNTS))
     if unknown or not all(_is_count(value) for value in status.values()):
         raise WireError(
@@ -159,6 +171,7 @@ def unpack_reply(content: RecordDict) -> Reply:
         counts=status,  # type: ignore[arg-type]
         seconds=seconds,  # type: ignore[arg-type]
         round=number,  # type: ignore[arg-type]
+        order=order,
         extra=beside,
     )
 
@@ -266,8 +279,8 @@ def _checked(name: str, array: Array) -> np.ndarray:
         decoded = _decoded(array)
     except Exception as error:  # numpy parses the header as Python source: a broken one raises whatever it likes
         raise WireError(f"Array '{name}' cannot be decoded.") from error
-    if decoded.dtype.kind not in "biuf":
-        raise WireError(f"Array '{name}' holds {decoded.dtype}; only numbers travel.")
+    if decoded.dtype.kind not in "biuf" or not decoded.dtype.isnative or decoded.dtype.itemsize > WIDEST:
+        raise WireError(f"Array '{name}' holds {decoded.dtype}; only numbers of at most 64 bits travel.")
     return decoded
 
 

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from common.errors import RoundFailed, WireError
+from common.errors import RoundFailed
 from common.protocol.messages import Order, Reply
-from common.protocol.wire import content_bytes, pack_order, unpack_reply
+from common.protocol.wire import content_bytes, order_id, pack_order, unpack_reply
 
 log = logging.getLogger("fedgraft.server")
 
 Traffic = dict[str, dict[str, int]]  # center -> bytes {"up", "down"}
 UNREACHED = "no_reply"
+MALFORMED = "malformed"
+STALE = "stale"  # a reply to another order than the one it was asked
 ASK_AGAIN_S = 60.0  # a node that does not say who it is within this is asked again
 UNKNOWN = "unknown"  # in counted bytes: a node that did not say, or not truly, who it is
 SETTLE_S = 5.0  # where a step asks everyone: how long no new node may appear before the step begins
@@ -28,6 +30,7 @@ class Delivery:
     """What came back for a batch of messages, before anyone looked inside."""
 
     messages: list[Message] = field(default_factory=list)
+    asked: dict[str, str] = field(default_factory=dict)  # center -> id of the order that it was sent
     bytes: Traffic = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -98,7 +101,7 @@ class Federation:
         """
         started = time.perf_counter()
         sent = list(messages)
-        found = Delivery()
+        found = Delivery(asked={names[m.metadata.dst_node_id]: order_id(m.content) for m in sent})
         size: tuple[RecordDict, int] | None = None
         for message in sent:
             if size is None or size[0] is not message.content:  # one order goes to every center
@@ -119,7 +122,8 @@ class Federation:
         found = Exchange(bytes=delivery.bytes, seconds=delivery.seconds)
         found.replies = {name: Reply(name, code=UNREACHED) for name in delivery.bytes}
         for message in delivery.messages:
-            found.replies[names[message.metadata.src_node_id]] = read_reply(message.content)
+            name = names[message.metadata.src_node_id]
+            found.replies[name] = read_reply(message.content, asked=delivery.asked[name])
         return found
 
     def _introduce(self, node_ids: Iterable[int], order: Order, timeout_s: float) -> Exchange:
@@ -204,9 +208,20 @@ def added(a: Traffic, b: Traffic) -> Traffic:
     return {c: {way: a.get(c, {}).get(way, 0) + b.get(c, {}).get(way, 0) for way in ("up", "down")} for c in {**a, **b}}
 
 
-def read_reply(content: RecordDict) -> Reply:
-    """A reply, or the code ``malformed`` for a message that is not one."""
+def read_reply(content: RecordDict, *, asked: str) -> Reply:
+    """A reply to this very order: the one place where answers to every kind of question are read.
+
+    Whatever reading one may raise becomes the code ``malformed``; a reply to another order becomes ``stale``: it may be
+    late, or Flower's SuperNode one message behind. A code alone may come from a node that could not read the order.
+
+    Args:
+        asked: id of the order that the center was sent.
+    """
     try:
-        return unpack_reply(content)
-    except WireError:
-        return Reply("unknown", code="malformed")
+        reply = unpack_reply(content)
+    except Exception as error:  # the sender chooses every byte: nothing that it sends may end the run
+        log.warning("a reply cannot be read: %s", type(error).__name__)
+        return Reply("unknown", code=MALFORMED)
+    if reply.order == asked or (not reply.order and not reply.is_usable):
+        return reply
+    return Reply(reply.center, code=STALE, seconds=reply.seconds, round=reply.round, order=reply.order)

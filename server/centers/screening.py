@@ -46,14 +46,11 @@ def check_form(
     *,
     state_like: State,
     sum_shapes: Mapping[str, tuple[int, ...]],
-    number: int | None = None,
     extra_like: State | None = None,
 ) -> Rejection | None:
-    """Declared names, shapes and types; finite values; and, where a round's number is given, an answer to that one."""
+    """Declared names, shapes and types, and finite values. Whose answer it is, `read_reply` has seen to."""
     if not reply.is_usable:
-        return Rejection(reply.code)
-    if number is not None and reply.round != number:
-        return Rejection("stale", f"it answers round {reply.round} in round {number}")
+        return Rejection(reply.code, f"it answers round {reply.round}" if reply.code == "stale" else "")
     try:
         check_declared(reply, state_like=state_like, sum_shapes=sum_shapes, extra_like=extra_like)
     except WireError as error:

@@ -24,7 +24,7 @@ from common.errors import TooFewUpdates, WireError
 from common.protocol.compression import NONE, applied, decode, form
 from common.protocol.declaration import extra_form, sent_back
 from common.protocol.messages import Order, Reply, State, Sums
-from common.protocol.wire import FIT_SUMS, pack_order, pack_state, unpack_state
+from common.protocol.wire import FIT_SUMS, order_id, pack_order, pack_state, unpack_state
 from common.tasks import merge_sums
 from server.aggregation import aggregate, factors, weight_of
 from server.aggregation.types import Setting, Update
@@ -119,6 +119,7 @@ class AdapterStrategy(Strategy):
         self.resting: dict[str, str] = {}  # center -> why it is not asked this round: suspended, left
         self.suspended: set[str] = set()  # of the step's centers, also those that could not enrol for it
         self.since: dict[str, int] = {}  # center -> the last round in which its update was used
+        self.asked: dict[str, str] = {}  # center -> id of the order that it was sent last
         self.seen: dict[str, str] = {}  # fingerprint of a used update -> that of its start
 
     # ------------------------------------------------------------------------------------------------------ the roster
@@ -168,7 +169,7 @@ class AdapterStrategy(Strategy):
         """`aggregate_train` without packing."""
         start = self.order.state
         expected = {n: start[n] for n in self._expected(server_round)}
-        self.outcome = self._screen(replies, lambda reply: self._check_update(reply, expected, server_round))
+        self.outcome = self._screen(replies, lambda reply: self._check_update(reply, expected))
         self._acknowledge()
         own = self.outcome.start_fingerprint = fingerprint(expected)
         self._check_replays(own)
@@ -202,13 +203,12 @@ class AdapterStrategy(Strategy):
         self.outcome.report = {**done.report, **({"notes": done.notes} if done.notes else {})}
         return done.state
 
-    def _check_update(self, reply: Reply, expected: State, server_round: int) -> Rejection | None:
+    def _check_update(self, reply: Reply, expected: State) -> Rejection | None:
         compression, whole = self.order.step.federation.compression, expected
         expected = cut_to_own_rank(expected, self.order.step.adapter.parts, reply.center)
         declared = expected if compression.kind == NONE else form(expected, compression)
         beside = extra_form(expected, self.order.step)
-        shapes = self.sum_shapes
-        found = check_form(reply, state_like=declared, sum_shapes=shapes, number=server_round, extra_like=beside)
+        found = check_form(reply, state_like=declared, sum_shapes=self.sum_shapes, extra_like=beside)
         if found:
             return found
         if beside and set(reply.extra) != {f"control/{name}" for name in reply.state}:
@@ -254,12 +254,12 @@ class AdapterStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Screened sums are kept in ``outcome``; division happens once, where the metric is made."""
-        self.outcome = self._screen(replies, lambda reply: self._check_scores(reply, server_round))
+        self.outcome = self._screen(replies, self._check_scores)
         self._acknowledge()
         return None
 
-    def _check_scores(self, reply: Reply, server_round: int) -> Rejection | None:
-        found = check_form(reply, state_like={}, sum_shapes=self.sum_shapes, number=server_round)
+    def _check_scores(self, reply: Reply) -> Rejection | None:
+        found = check_form(reply, state_like={}, sum_shapes=self.sum_shapes)
         missing = None if found else missing_in_scores(reply, sum_shapes=self.sum_shapes)
         if missing:
             return Rejection(missing)
@@ -281,11 +281,13 @@ class AdapterStrategy(Strategy):
         packed: dict[tuple[int, int], RecordDict] = {}
         centers = [center for center in sorted(self.nodes) if center not in self.resting]
         messages = []
+        self.asked = {}
         for center, own in self.link.address(order, centers).items():
             since = self.since.get(center, 0) if keeps_state(order) else 0
             key = (id(own), since)
             if key not in packed:
                 packed[key] = pack_order(replace(own, since=since))
+            self.asked[center] = order_id(packed[key])
             messages.append(Message(packed[key], dst_node_id=self.nodes[center], message_type=kind))
         return messages
 
@@ -295,7 +297,7 @@ class AdapterStrategy(Strategy):
         heard: dict[str, list[RecordDict]] = {}
         for message in replies:
             center = names.get(message.metadata.src_node_id)
-            if center is not None and center not in self.resting and not message.has_error():
+            if center in self.asked and not message.has_error():
                 heard.setdefault(center, []).append(message.content)
         outcome = Outcome(rejected={center: self.resting.get(center, UNREACHED) for center in self.nodes})
         for center, contents in sorted(heard.items()):
@@ -304,7 +306,7 @@ class AdapterStrategy(Strategy):
             if any(not same_content(contents[0], other) for other in contents[1:]):
                 outcome.reject(center, Rejection("conflicting", f"{len(contents)} replies that differ"))
                 continue
-            reply = read_reply(contents[0])
+            reply = read_reply(contents[0], asked=self.asked[center])
             reason = check(reply)
             if reason is None and reply.center != center:
                 reason = Rejection("wrong_center", f"its node belongs to {center}")

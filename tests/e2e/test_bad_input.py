@@ -34,7 +34,7 @@ def quiet(monkeypatch):
 
 
 def without_processes(patch):
-    patch.setattr(simulations_run, "worker_count", lambda runtime: 0)
+    patch.setattr("simulations.virtual.federate.worker_count", lambda runtime: 0)
     patch.setattr("simulations.comparison.overlays.overlays_of", lambda run, folder: [])
     patch.setattr(simulations_run, "verify_in_fresh_process", verify_here)
 

@@ -8,7 +8,7 @@ import pytest
 from common.config.federation import Compression
 from common.config.load import compose_run
 from common.protocol.wire import content_bytes
-from server.evaluation.matrix import scoring
+from server.evaluation import scoring
 from server.report.results import SCHEMA, results
 from tests.helpers.small import VIEW, code_of, federate, small_run, tampering
 

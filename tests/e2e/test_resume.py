@@ -14,7 +14,7 @@ from common.config.load import compose_run
 from common.errors import ConfigError
 from common.store.ledger import Ledger
 from server import curriculum
-from server.evaluation.matrix import scoring
+from server.evaluation import scoring
 from server.learning import rounds
 from server.learning.strategy import AdapterStrategy
 from server.run.folder import RunFolder

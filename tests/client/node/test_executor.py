@@ -190,4 +190,4 @@ def test_a_foreign_bundle_gets_a_sentence_with_both_digests(tmp_path):
 
 
 def test_the_root_of_the_checkout_is_where_the_code_is():
-    assert (ROOT / "client" / "executor.py").exists()
+    assert (ROOT / "client" / "node" / "executor.py").exists()

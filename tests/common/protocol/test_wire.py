@@ -76,7 +76,7 @@ def test_a_claimed_type_is_never_believed_over_the_data(dtype):
 
 
 def test_words_are_no_numbers():
-    with pytest.raises(WireError, match="only numbers travel"):
+    with pytest.raises(WireError, match="only numbers of at most 64 bits travel"):
         unpack_state(ArrayRecord({"x": Array(np.array(["CHUM-001"]))}))
 
 
@@ -95,7 +95,9 @@ def test_bfloat16_is_refused_in_a_sentence():
 @pytest.mark.parametrize("status", [{"patient": "CHUM-001"}, {"cases": "many"}, {"cases": -1}])
 def test_a_status_holds_only_declared_counts(status):
     content = pack_reply(Reply("CHUM"))
-    content["status"] = ConfigRecord({"center": "CHUM", "code": "ok", "seconds": 0.0, "round": 0, **status})
+    content["status"] = ConfigRecord(
+        {"center": "CHUM", "code": "ok", "seconds": 0.0, "round": 0, "order": "", **status}
+    )
     with pytest.raises(WireError, match="counts"):
         unpack_reply(content)
 

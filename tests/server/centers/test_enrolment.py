@@ -1,5 +1,7 @@
 """Who takes part in a step, who does not and why; asked over a grid that answers by heart."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from flwr.app import Message
@@ -7,7 +9,7 @@ from flwr.app import Message
 from common.config.run import BackboneSpec, Split
 from common.errors import DataError, RoundFailed
 from common.protocol.messages import Order, Reply
-from common.protocol.wire import pack_reply
+from common.protocol.wire import order_id, pack_reply
 from server.centers.enrolment import enrol, join
 from server.centers.federation import Federation
 from simulations.virtual.local_grid import LocalGrid
@@ -30,7 +32,8 @@ class Reciting(LocalGrid):
         for message in messages:
             reply = self.replies[message.metadata.dst_node_id]
             if reply is not None:
-                answer = Message(pack_reply(reply), reply_to=message)
+                own = replace(reply, order=order_id(message.content))
+                answer = Message(pack_reply(own), reply_to=message)
                 answer.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
                 yield answer
 

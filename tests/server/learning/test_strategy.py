@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Message
 from common.config.federation import FEDERATIONS, Guards
 from common.config.run import BackboneSpec, Split
 from common.protocol.messages import Order, Reply
-from common.protocol.wire import pack_reply, pack_state, unpack_order, unpack_state
+from common.protocol.wire import order_id, pack_reply, pack_state, unpack_order, unpack_state
 from server.learning.strategy import SUSPENDED, AdapterStrategy
 from simulations.virtual.local_grid import LocalGrid
 from tests.helpers.small import small_run
@@ -34,15 +34,13 @@ def strategy(small_centers):
 
 def answers(strategy, values, *, number=3, **counts):
     """Replies in the given order; a value of None is a center that failed."""
-    state = strategy.order.state
-    sent = {
-        m.metadata.dst_node_id: m for m in strategy.configure_train(number, pack_state(state), ConfigRecord(), None)
-    }
+    sent = {m.metadata.dst_node_id: m for m in strategy.training_orders(number, strategy.order.state)}
     for center, value in values.items():
         ok = value is not None
         reply = Reply(
             center, "ok" if ok else "internal", {"decoder/w": torch.full((2,), value)} if ok else {},
             FIT, {"cases": strategy.cases.get(center, 1), "batches": 1, **counts}, round=number,
+            order=order_id(sent[strategy.nodes[center]].content),
         )  # fmt: skip
         message = Message(pack_reply(reply), reply_to=sent[strategy.nodes[center]])
         message.metadata.__dict__["_src_node_id"] = strategy.nodes[center]
@@ -85,7 +83,8 @@ def test_failed_and_silent_centers_have_a_code(strategy):
 
 
 def test_a_stranger_is_not_heard(strategy):
-    chosen, other = strategy(2, quorum=0.1), strategy(4)
+    chosen, other = strategy(2, quorum=0.1), strategy(4, quorum=0.1)
+    chosen.training_orders(3, STATE)
     arrays, _ = chosen.aggregate_train(3, list(answers(other, {"C3": 9.0, "C0": 2.0})))
     assert unpack_state(arrays)["decoder/w"].tolist() == [2.0, 2.0]
 
@@ -152,9 +151,8 @@ def test_a_part_that_too_few_carry_stays_and_the_others_are_aggregated(robust):
     replies = []
     for i, (center, node) in enumerate(chosen.nodes.items()):
         state = {"decoder/w": torch.ones(2)} | ({"stem_pet/w": torch.full((2,), 2.0)} if i < 4 else {})
-        message = Message(
-            pack_reply(Reply(center, "ok", state, FIT, {"cases": 1, "batches": 1}, round=3)), reply_to=sent[node]
-        )
+        own = Reply(center, "ok", state, FIT, {"cases": 1, "batches": 1}, round=3, order=order_id(sent[node].content))
+        message = Message(pack_reply(own), reply_to=sent[node])
         message.metadata.__dict__["_src_node_id"] = node
         replies.append(message)
     new = chosen.aggregate(3, replies)
