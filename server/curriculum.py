@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -66,7 +68,14 @@ class Coordinator:
             split=run.data.split,
             skip_unreadable=run.data.skip_unreadable,
             minimum_cell=run.data.minimum_cell,
+            run=self.run_id,
         )
+
+    @property
+    def run_id(self) -> str:
+        """The run's own id, from its ledger's first line; empty for a run that began before runs had one."""
+        started = self.ledger.events("run_started")
+        return str(started[0].get("id", "")) if started else ""
 
 
 def run_curriculum(coordinator: Coordinator) -> None:
@@ -242,6 +251,7 @@ def _run_started(coordinator: Coordinator) -> dict[str, Any]:
     size = sum(t.numel() * t.element_size() for t in backbone.state_dict().values())
     synthetic = run.data.kind == "phantom"
     return {
+        "id": hashlib.sha256(run_to_yaml(run).encode() + secrets.token_bytes(16)).hexdigest()[:32],
         "run": run.name,
         "curriculum": run.curriculum,
         "seed": run.seed,

@@ -1,8 +1,9 @@
 """Vault: what must survive at a center between rounds, on its own disk; a client process may live for one message.
 
-Each entry belongs to a run's seed, a step and a round. A round reads the entry of the last round whose update the
-server used (the order's ``since``), so an update that was lost, rejected or asked for twice leaves no trace: a killed
-and resumed run finds what an undisturbed one finds. Nothing in the vault ever leaves the center by itself.
+Each entry belongs to a run, a step and a round: two runs of one center never read each other's. A round reads the entry
+of the last round whose update the server used (the order's ``since``), so an update that was lost, rejected or asked
+for twice leaves no trace: a killed and resumed run finds what an undisturbed one finds. Nothing in the vault ever
+leaves the center by itself.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Vault:
     """One step's shelf in a center's vault."""
 
     def __init__(self, root: Path, order: Order):
-        logical = hashlib.sha256(f"{order.step.name}\x1f{order.seed}\x1f{order.base}".encode()).hexdigest()[:16]
+        owner = order.run or f"{order.seed}\x1f{order.base}"  # a run that began before runs had an id
+        logical = hashlib.sha256(f"{order.step.name}\x1f{owner}".encode()).hexdigest()[:16]
         self.path = root / "steps" / f"{_plain(order.step.name)}-{logical}"
 
     def load(self, name: str, *, since: int) -> State:
