@@ -26,8 +26,8 @@ EXAMPLES = """examples:
 """
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Parse, call one function, print."""
+def make_parser() -> argparse.ArgumentParser:
+    """Every command with its options; `simulations.reference` writes a page from it."""
     parser = argparse.ArgumentParser(
         prog="python -m simulations",
         description=__doc__,
@@ -61,7 +61,14 @@ def main(argv: list[str] | None = None) -> int:
     pretrain.add_argument("--cases", type=int, default=2400)
     pretrain.add_argument("--epochs", type=int, default=20)
     pretrain.add_argument("--seed", type=int, default=7)
-    arguments = parser.parse_args(argv)
+    reference = commands.add_parser("docs", help="write the pages of docs/ that code and schema make")
+    reference.add_argument("--out", type=Path, default=Path("docs"))
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, call one function, print."""
+    arguments = make_parser().parse_args(argv)
     go_offline()
     actions = {
         "run": _run,
@@ -72,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         "federation": _federation,
         "flower": _flower,
         "bench": _bench,
+        "docs": _docs,
     }
     return run_command(lambda: actions[arguments.command](arguments))
 
@@ -188,6 +196,13 @@ def _dicom(arguments: argparse.Namespace) -> None:
     count = export_cohort(cases, arguments.out)
     tables = export_tables(cases, arguments.root, arguments.out)
     print(f"{arguments.out}: {count} made-up persons as DICOM, {', '.join(path.name for path in tables)}")
+
+
+def _docs(arguments: argparse.Namespace) -> None:
+    from simulations.reference import write_pages
+
+    changed = write_pages(arguments.out)
+    print("\n".join(map(str, changed)) if changed else f"{arguments.out}: every page is as code and schema say")
 
 
 def _phantom(arguments: argparse.Namespace) -> None:

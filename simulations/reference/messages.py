@@ -1,0 +1,121 @@
+"""docs/reference/wire.md and codes.md: what an order and a reply hold, the sums of each task, the status codes."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.protocol.wire import FIT_SUMS, STATUS_COUNTS
+from common.tasks import build_task
+from server.centers.quarantine import GUARDED
+from simulations.reference.markdown import generated, table
+from simulations.reference.source import PACKAGES, ROOT, fields, modules
+
+MESSAGES = ROOT / "common/protocol/messages.py"
+EXAMPLES = {
+    "classification, two or more labels": ClassificationTask(classes=["a", "b"]),
+    "classification, one of several classes": ClassificationTask(
+        classes=["a", "b"], form="multi_class", target="t_stage"
+    ),
+    "prognosis": PrognosisTask(),
+    "segmentation": SegmentationTask(),
+}
+CODES = {
+    "adapter": "the adapter state does not belong to this step or frozen model",
+    "backbone": "the frozen model's file does not fit, or is another one than agreed on",
+    "bank": "an adapter in the bank is missing or damaged",
+    "config": "a setting cannot be read",
+    "conflicting": "two replies of one center to one question",
+    "counts": "more cases claimed than registered at enrolment",
+    "data": "the center's files cannot be used; its own log names them",
+    "declined.base": "the policy does not list this frozen model",
+    "declined.base_mismatch": "the center's frozen model has another digest",
+    "declined.cases": "too few patients to train",
+    "declined.code": "the bundle is not the release that this hospital reviewed",
+    "declined.initialisation": "the policy does not list the state that the step starts from",
+    "declined.part": "the policy does not allow this kind of adapter part",
+    "declined.privacy": "the policy asks for differential privacy, which this release cannot give",
+    "declined.quiet_hours": "nothing is trained at this hour",
+    "declined.rounds": "the step is longer than the policy allows",
+    "declined.secure_aggregation": "the policy asks for secure aggregation, which this release cannot give",
+    "declined.task": "the policy does not allow this kind of task",
+    "declined.weights": "the frozen model is no file of this hospital's",
+    "error": "another problem that its own log explains",
+    "incomplete": "an update without whole parts, sums or counts",
+    "internal": "a fault in the program; the center's own log has it",
+    "ledger": "a record whose chain of hashes does not hold",
+    "link": "the coordinator's SuperLink cannot be reached",
+    "malformed": "no reply at all by its form",
+    "no_reply": "nothing came before the deadline",
+    "node": "the hospital's node cannot start",
+    "norm": "an update too long beside the others'",
+    "not_finite": "numbers that are not finite",
+    "ok": "done",
+    "process_died": "the worker process died twice, for want of memory or by force",
+    "reference": "the center lacks the state that a difference refers to; it is sent whole next time",
+    "replayed": "a copy of an earlier update",
+    "round": "too few usable replies: the round is void",
+    "round.too_few": "fewer updates than a robust rule needs",
+    "stale": "an answer to another round",
+    "undeclared": "arrays or sums that the step does not declare",
+    "unknown": "a name that this release does not know",
+    "unrecorded": "the record of what leaves cannot be continued; nothing left",
+    "vault": "the vault lacks or cannot read what it must keep between rounds",
+    "wire": "a message that carries what it must not, or lacks what it must",
+    "wrong_center": "a reply in another center's name",
+}
+
+
+def wire_page() -> str:
+    """The page."""
+    text = generated("What crosses the network", "common/protocol and the tasks")
+    text += (
+        "The server asks with an order; a center answers with a reply. What a reply may hold is declared by the\n"
+        "step, and checked twice: before it leaves the hospital, and before the server looks at it.\n\n"
+    )
+    text += "## An order\n\n" + _fields("Order") + "\n## A reply\n\n" + _fields("Reply")
+    text += "\nThe counts of a reply are " + ", ".join(f"`{name}`" for name in STATUS_COUNTS) + ".\n"
+    text += "\n## Sums\n\nEvery training reply: " + ", ".join(f"`{name}`" for name in FIT_SUMS) + ".\n\n"
+    text += table(("task", "sums of scores", "for curves, once a step is learned", "of labels, at enrolment"), _tasks())
+    return text
+
+
+def codes_page() -> str:
+    """The page."""
+    text = generated(
+        "Status codes", "CODES in simulations/reference/messages.py, which a test compares with the sources"
+    )
+    text += "A code is all that leaves a hospital when something is wrong; the sentence stays in its own log.\n\n"
+    return text + table(("code", "says"), [(f"`{code}`", says) for code, says in CODES.items()])
+
+
+def given_codes() -> set[str]:
+    """Codes that the sources give: of exceptions, of refusals, of guards."""
+    found = set(GUARDED)
+    for package in PACKAGES[:3]:
+        for path in modules(package):
+            text = path.read_text()
+            found |= set(re.findall(r'"(declined\.[a-z_]+)"', text)) | set(_class_codes(ast.parse(text)))
+    return found
+
+
+def _class_codes(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from re.findall(r"^code = '(.+)'$", "\n".join(map(ast.unparse, node.body)), re.M)
+
+
+def _fields(name: str) -> str:
+    rows = [
+        (f"`{f.name}`", f"`{f.type}`", f"`{f.default}`" if f.default else "", f.comment) for f in fields(MESSAGES, name)
+    ]
+    return table(("field", "type", "default", "meaning"), rows)
+
+
+def _tasks() -> Iterator[tuple[str, str, str, str]]:
+    for label, spec in EXAMPLES.items():
+        task = build_task(spec)
+        shapes = (task.sum_shapes, task.curve_shapes, task.label_shapes)
+        yield (label, *(", ".join(f"`{name}`" for name in sorted(own)) or "none" for own in shapes))  # type: ignore[misc]
