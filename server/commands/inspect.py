@@ -12,7 +12,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. backbone=swin_unetr")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     parser.add_argument("--digest", action="store_true", help="load the weights and print their SHA-256 instead")
-    parser.add_argument("--table", action="store_true", help="docs/sizes.md: the real sizes of every backbone")
+    parser.add_argument("--table", action="store_true", help="docs/results/sizes.md: the real sizes of every backbone")
 
 
 def run(arguments: argparse.Namespace) -> int:

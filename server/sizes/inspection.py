@@ -1,4 +1,4 @@
-"""How sizes are read: ``python -m server inspect`` on the console, and the page of real sizes, docs/sizes.md."""
+"""How sizes are read: `python -m server inspect` on the console, and docs/results/sizes.md, the page of real sizes."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def described(sizes: Sizes) -> str:
 
 
 def sizes_page() -> str:
-    """docs/sizes.md: the real sizes, every adapter choice on them, and PEMMA's parts beside its claim."""
+    """docs/results/sizes.md: the real sizes, every adapter choice on them, and PEMMA's parts beside its claim."""
     sections = [
         "# What real sizes weigh",
         "Counted from the architectures on the meta device, no weights needed; float32, MB = 10^6 bytes. Regenerate "
-        "with\n\n    python -m server inspect --table > docs/sizes.md\n\nand look at one backbone with "
+        "with\n\n    python -m server inspect --table > docs/results/sizes.md\n\nand look at one backbone with "
         "`python -m server inspect backbone=swin_unetr`.",
         "## Frozen encoders, and the models that they come from",
         _markdown(("model", "parameters", "MB", "of the whole"), _models()),

@@ -54,7 +54,7 @@ def _room(name: str, names: list[str], left: int, top: int, width: int, height: 
     step = (width - 2 * PAD) // columns
     yield f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="{COLORS[name]}"/>'
     yield _text(name + "/", left + PAD, top + PAD + 12, BIG, "700")
-    yield _text(SAYS[name], left + PAD, top + PAD + 12 + LINE, 15, "400")
+    yield _text(SAYS[name], left + PAD, top + PAD + 12 + LINE, 17, "400")
     for number, folder in enumerate(names):
         row, column = divmod(number, columns)
         yield _text(folder, left + PAD + column * step, top + PAD + 14 + LINE * (row + 2), 16, "600")

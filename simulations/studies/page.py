@@ -63,7 +63,7 @@ def write_page(folder: Path, page: Page) -> Path:
 
 
 def markdown(page: Page) -> str:
-    """The page as Markdown, for docs/results.md."""
+    """The page as Markdown, for docs/results/."""
     parts = [f"## {page.title}", page.lead, f"`{page.command}` ({page.seconds / 60:.1f} min)"]
     for table in page.tables:
         parts += [f"### {table.title}", _markdown_table(table), *([table.note] if table.note else [])]

@@ -1,4 +1,4 @@
-"""Sizes: published counts come out of the meta device, and docs/sizes.md says what the command says."""
+"""Sizes: published counts come out of the meta device, and docs/results/sizes.md says what the command says."""
 
 import json
 import re
@@ -64,7 +64,7 @@ def test_pemmas_parts_weigh_what_its_code_weighs():
 
 
 def test_the_page_is_what_the_command_prints():
-    assert (ROOT / "docs" / "sizes.md").read_text() == sizes_page()
+    assert (ROOT / "docs" / "results" / "sizes.md").read_text() == sizes_page()
 
 
 def test_a_runs_steps_on_the_released_model():

@@ -1,0 +1,147 @@
+"""README and docs: every link leads somewhere, every command runs or, where its page says why not, composes.
+
+A block of commands under a line in italics that begins with *Takes* or *Needs* is not run here; all others are, page by
+page, in order, in one temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from common.config.load import compose_run
+from common.config.rules import broken_rules
+from common.errors import FedgraftError
+from simulations.reference.commands import parsers
+from tests.helpers.pages import PAGES, ROOT, anchors, blocks, commands, inline_commands, links, name_of
+
+SECONDS = 300  # the aim is a minute on a free machine; CI's may be busy
+OTHERS = {"tensorboard", "docker", ".venv/bin/pip"}
+RUN_BY_A_TEST = [
+    page for page in PAGES if any(block.runs or (commands(block) and not block.mark) for block in blocks(page))
+]
+
+
+def test_the_readme_is_a_page_long():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_somewhere(page):
+    for target in links(page):
+        path, _, anchor = target.partition("#")
+        goal = (page.parent / path).resolve() if path else page
+        assert goal.exists(), f"{name_of(page)} links to {target}"
+        assert not anchor or anchor in anchors(goal), f"{name_of(page)} links to {target}: no such heading"
+
+
+def test_every_command_parses():
+    assert {command: problem for command, words in _printed().items() if (problem := _misspelled(words))} == {}
+
+
+@pytest.mark.slow
+def test_every_run_composes_and_breaks_no_rule():
+    runs = {tuple(overrides) for words in _printed().values() if (overrides := _overrides(words))}
+    assert {run: problem for run in sorted(runs) if (problem := _unsound(run))} == {}
+
+
+def test_a_page_that_runs_make_says_what_it_takes():
+    unmarked = [name_of(page) for page in PAGES for block in blocks(page) if not block.mark
+                for words in commands(block) if words[0] == "make"]  # fmt: skip
+    assert unmarked == []
+
+
+def test_the_walks_name_files_and_functions_that_exist():
+    for line in (ROOT / "docs/developer/house.md").read_text().splitlines():
+        cells = [re.findall(r"`([^`]+)`", cell) for cell in line.split("|")[1:-1]]
+        if len(cells) != 3 or not cells[1]:
+            continue
+        paths = _paths(cells[1])
+        text = "".join(f.read_text() for path in paths for f in ([path] if path.is_file() else path.rglob("*.py")))
+        for name in re.findall(r"\w+", " ".join(cells[2]).partition("(")[0]):
+            assert re.search(rf"\b{name}\b", text), f"house.md: {name} is not in {cells[1]}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("page", RUN_BY_A_TEST, ids=name_of)
+def test_what_a_page_prints_runs(page, tmp_path):
+    python = ""
+    for block in blocks(page):
+        if block.runs:
+            python += "\n".join(block.lines) + "\n"
+            _run(["python", "-c", python], tmp_path)
+        elif not block.mark:
+            for words in commands(block):
+                _run(words, tmp_path)
+
+
+def _run(words: list[str], folder: Path) -> None:
+    assert words[0] == "python", words
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def _printed() -> dict[str, list[str]]:
+    """Every command with the page that prints it."""
+    found = [(page, words) for page in PAGES for block in blocks(page) for words in commands(block)]
+    found += [(page, words) for page in PAGES if page.name != "LOG.md" for words in inline_commands(page)]
+    return {f"{name_of(page)}: {' '.join(words)}": words for page, words in found}
+
+
+@cache
+def _parsers() -> dict[tuple[str, str], argparse.ArgumentParser]:
+    return {(package, name): parser for package, name, _, parser in parsers()}
+
+
+def _misspelled(words: list[str]) -> str:
+    """Why a printed command cannot be typed; empty where it can."""
+    if words[0] == "make":
+        return "" if set(words[1:]) <= _targets() else "no such target"
+    if words[0] != "python" or words[2] in ("pip", "venv"):
+        return "" if words[0] in OTHERS | {"python"} else "an unknown program"
+    if (words[2], words[3]) not in _parsers():
+        return "no such command"
+    try:
+        _parsers()[words[2], words[3]].parse_args(words[4:])
+    except SystemExit:
+        return "its arguments do not parse" if words[4:] else ""  # a command that the text only names
+    return ""
+
+
+def _overrides(words: list[str]) -> list[str]:
+    """What a command sets of a run; nothing where it starts none."""
+    if words[:2] != ["python", "-m"] or words[3:4] not in (["run"], ["compare"], ["flower"], ["plan"]):
+        return []
+    return [word for word in words[4:] if "=" in word]
+
+
+def _unsound(overrides: tuple[str, ...]) -> str:
+    try:
+        return "; ".join(broken_rules(compose_run(overrides)))
+    except FedgraftError as error:
+        return str(error)
+
+
+def _targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+def _paths(names: list[str]) -> list[Path]:
+    """Files of a station; a bare name lies beside the one before it."""
+    found: list[Path] = []
+    for name in names:
+        path = ROOT / name if "/" in name else found[-1].parent / name
+        assert path.exists(), f"house.md names {name}"
+        found.append(path)
+    return found
