@@ -59,9 +59,12 @@ def _answer(
     try:
         path = _center_file(context)
         code = path.stem
+        from client.center.center import Center
+        from client.center.config import read_config
+
+        read_config(path)  # with its plugins, whose kinds the order may name
         order = unpack_order(message.content)
         number, asked = order.round, order.id
-        from client.center.center import Center
 
         center = Center.open(path)
         code, vault = center.code, center.vault

@@ -18,16 +18,24 @@ def main(grid: Grid, context: Context) -> None:
 
     ``nodes`` names a file with the node id that each enrolled center's key has; a simulation has none.
     """
-    from common.config.load import compose_run
+    from common.config.load import compose_run, plugins_named
     from common.config.rules import check_run
     from common.errors import ConfigError
+    from common.plugins import load_inherited, not_loaded
     from server.centers.federation import Federation
     from server.centers.packed_grid import PackedGrid
     from server.curriculum import Coordinator, run_curriculum
     from server.run.folder import RunFolder, alone_in
     from server.run.narration import Narrator
 
-    run = compose_run(shlex.split(str(context.run_config.get("overrides", ""))))
+    overrides = shlex.split(str(context.run_config.get("overrides", "")))
+    load_inherited()
+    if unknown := not_loaded(plugins_named(overrides)):
+        raise ConfigError(
+            f"The run's configuration names plugins that this process was not started with: {', '.join(unknown)}. A "
+            "message never names code: write them into server.yaml, or start the simulation with them."
+        )
+    run = compose_run(overrides)
     check_run(run)
     if run.faults and not getattr(grid, "makes_faults", False):
         raise ConfigError(

@@ -39,3 +39,13 @@ def small_centers(small_root: Path, tmp_path_factory: pytest.TempPathFactory) ->
     from tests.helpers.small import SIZES, write_centers
 
     return write_centers(tmp_path_factory.mktemp("centers"), small_root, SIZES)
+
+
+@pytest.fixture
+def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plugins that the test loads are forgotten after it."""
+    from common import plugins
+
+    monkeypatch.setattr(plugins, "ADDED", {})
+    monkeypatch.setattr(plugins, "LOADED", {})
+    monkeypatch.setenv(plugins.INHERITED, "")

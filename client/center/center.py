@@ -103,7 +103,7 @@ class Center:
         model.train_in_round(order.round)
         cases = self.case_set(order, "train", model)
         check_cases(self.config.policy, len(cases))
-        methods = methods_of(order.step.federation, self._vault(order))
+        methods = methods_of(order.step, self._vault(order))
         return prepare(order, model, task, cases, code=self.code, methods=methods, autocast=self.config.mixed_precision)
 
     def settle(self, job: Job, done: FitLog) -> Reply:
@@ -185,7 +185,7 @@ class Center:
     def own_state(self, order: Order) -> State:
         """The order's state with this center's own tensors (FedBN's, Ditto's) of the round named in ``since``."""
         state = dict(order.state)
-        for method in methods_of(order.step.federation, self._vault(order)):
+        for method in methods_of(order.step, self._vault(order)):
             state |= method.own(order)
         return state
 

@@ -14,6 +14,7 @@ from client.policy import Policy
 from common.config.run import BackboneSpec
 from common.data.batch import CT, EHR, PET
 from common.errors import ConfigError, PolicyRefusal
+from common.plugins import load
 
 
 @dataclass
@@ -33,6 +34,7 @@ class CenterConfig:
     text_folder: str = ""  # this hospital's own CXR-BERT folder
     mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     policy: Policy = field(default_factory=Policy)
+    plugins: list[str] = field(default_factory=list)  # own code beside this checkout's; the coordinator's are the same
     layout: str = "auto"  # the HECKTOR edition that the folder follows; auto: any of them
     modalities: list[str] = field(default_factory=lambda: [CT, PET, EHR])  # what steps may see; EHR: clinical records
     server: str = ""  # host:port of the coordinator; empty in a simulation
@@ -42,7 +44,7 @@ class CenterConfig:
 
 
 def read_config(path: Path | str) -> CenterConfig:
-    """What a center's YAML file says. Raises ConfigError."""
+    """What a center's YAML file says, with the plugins that it names loaded. Raises ConfigError."""
     try:
         config = copy.deepcopy(_config(str(path), Path(path).stat().st_mtime_ns))
     except FileNotFoundError as error:
@@ -52,6 +54,7 @@ def read_config(path: Path | str) -> CenterConfig:
     except Exception as error:
         raise ConfigError(f"{path} is not a center's configuration: {error}") from error
     assert isinstance(config, CenterConfig)
+    load(config.plugins, beside=Path(path).parent)
     return config
 
 

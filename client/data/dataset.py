@@ -22,6 +22,7 @@ from common.adapters.compatibility import reached
 from common.data.batch import CT, EHR, RECORD, Batch, parse_mode, volumes_of
 from common.config.step import Step
 from common.errors import ConfigError, UnknownName
+from common.plugins import Registry
 from common.data.findings import FINDINGS
 from common.exact.step import records_of
 from common.data.modality_sets import drawable
@@ -290,11 +291,11 @@ def _has_classes(case: Case, step: Step) -> bool:
 
 
 Target = Callable[[Case, Prepared | None, Step], dict[str, Tensor]]
-TARGETS: dict[str, tuple[Callable[[Case, Step], bool], Target]] = {
+TARGETS: Registry[tuple[Callable[[Case, Step], bool], Target]] = Registry("task", "target", {
     "classification": (_has_classes, _classification),
     "prognosis": (lambda case, step: case.days is not None and case.event is not None, _prognosis),
     "segmentation": (lambda case, step: case.label is not None and CT in case.images, _segmentation),
-}
+})
 
 
 def _target_kind(step: Step) -> tuple[Callable[[Case, Step], bool], Target]:

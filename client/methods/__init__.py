@@ -1,4 +1,4 @@
-"""What changes local training beside the task's loss, one file each; ``step.federation`` chooses them."""
+"""What changes local training beside the task's loss, one file each: chosen by a step's federation and methods."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from client.methods.local import Local
 from client.methods.proximal import Proximal
 from client.methods.scaffold import Scaffold
 from client.vault.vault import Vault
-from common.config.federation import Federation
+from common.config.step import Step
+from common.plugins import Registry
 
-METHODS: dict[str, Callable[[Any, Vault], Method]] = {
-    "ditto": lambda spec, vault: Ditto(spec.personal, vault),
-    "feddyn": lambda spec, vault: FedDyn(spec.alpha, vault),
-    "local": lambda spec, vault: Local(vault),
-    "proximal": lambda spec, vault: Proximal(spec.proximal),
-    "scaffold": lambda spec, vault: Scaffold(vault),
-}
+METHODS: Registry[Callable[[Any, Vault], Method]] = Registry(
+    "method",
+    "build",
+    {
+        "ditto": lambda spec, vault: Ditto(spec.personal, vault),
+        "feddyn": lambda spec, vault: FedDyn(spec.alpha, vault),
+        "local": lambda spec, vault: Local(vault),
+        "proximal": lambda spec, vault: Proximal(spec.proximal),
+        "scaffold": lambda spec, vault: Scaffold(vault),
+    },
+)
 
 
-def methods_of(spec: Federation, vault: Vault) -> list[Method]:
-    """What a step's federation asks for, in the order in which it acts: own gradients are recorded before any pull."""
+def methods_of(step: Step, vault: Vault) -> list[Method]:
+    """What a step's federation asks for, in the order in which it acts (own gradients are recorded before any pull),
+    and after it the step's methods."""
+    spec = step.federation
     asked = {
         "scaffold": spec.kind == "scaffold",
         "feddyn": spec.kind == "feddyn",
@@ -32,4 +39,5 @@ def methods_of(spec: Federation, vault: Vault) -> list[Method]:
         "local": bool(spec.local),
         "ditto": spec.personal is not None,
     }
-    return [METHODS[name](spec, vault) for name, is_asked in asked.items() if is_asked]
+    chosen = [(name, spec) for name, is_asked in asked.items() if is_asked]
+    return [METHODS[name](own, vault) for name, own in [*chosen, *((own.kind, own) for own in step.methods)]]

@@ -11,8 +11,8 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from common.errors import ConfigError, FedgraftError
 from common.files import write_bytes
+from common.plugins import files_of
 from common.runtime.processes import (
     Process,
     program,
@@ -68,6 +69,7 @@ class Node:
     home: Path  # logs, Flower's folder, the secret between the node's two processes
     health: str  # loopback address of the gRPC health service
     port: int  # on loopback, between the node's two processes
+    plugins: Mapping[str, Path] = field(default_factory=dict)  # its own code, by the name in a release
 
     @property
     def log(self) -> Path:
@@ -109,7 +111,7 @@ def start(center: Path, *, say: Callable[[str], None] = print) -> int:
     """
     node = node_of(center)
     _check_files(node)
-    release, crashes, first = own_digest(), 0, time.monotonic()
+    release, crashes, first = own_digest(plugins=node.plugins), 0, time.monotonic()
     say(f"{node.code}: release {release[:12]}, coordinator {node.server}, logs in {node.home}")
     _sign_off(node)  # an earlier start may have ended with its machine
     with terminated_is_interrupted():
@@ -162,6 +164,7 @@ def node_of(center: Path) -> Node:
         home=(center.parent / f".node-{config.code}").resolve(),
         health=str(config.get("health", "127.0.0.1:9097")),
         port=_free_port(),
+        plugins=files_of(list(config.get("plugins") or []), beside=center.parent),
     )
 
 

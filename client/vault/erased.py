@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from client.data.dataset import TARGETS
 from client.data.hecktor.cases import Case
 from common.config.step import Step
 from common.data.batch import CT, EHR, RECORD, volumes_of
@@ -75,7 +76,9 @@ def keeps_place(stone: Case, step: Step) -> bool:
     }
     seen = CT in stone.images and bool({*volumes_of(step.modalities)} & {*stone.images})
     read = EHR in step.modalities and bool(stone.record)
-    return has_target.get(step.task.kind, False) and (seen or read or RECORD in step.modalities)
+    if step.task.kind not in has_target:  # a plugin's task: what is there is told, values are gone
+        has_target[step.task.kind] = TARGETS[step.task.kind][0](stone, step)
+    return has_target[step.task.kind] and (seen or read or RECORD in step.modalities)
 
 
 def read_tombstones(vault: Path) -> list[Tombstone]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from common.adapters.compatibility import MODES, STYLES
 from common.errors import AdapterError, UnknownName
 from common.exact.columns import Layout
+from common.plugins import Registry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -126,17 +127,21 @@ def _stand_in(spec: Any, around: Surroundings) -> nn.Module:
     return StandIn(around.backbone.token_dim)
 
 
-PARTS: dict[str, Callable[[Any, Surroundings], nn.Module]] = {
-    "decoder": _decoder,
-    "fusion": _fusion,
-    "join": _join,
-    "linear": _linear,
-    "mlp": _mlp,
-    "patch_embed": _patch_embed,
-    "resolution": _resolution,
-    "skip": _skip,
-    "stand_in": _stand_in,
-}
+PARTS: Registry[Callable[[Any, Surroundings], nn.Module]] = Registry(
+    "adapter part",
+    "build",
+    {
+        "decoder": _decoder,
+        "fusion": _fusion,
+        "join": _join,
+        "linear": _linear,
+        "mlp": _mlp,
+        "patch_embed": _patch_embed,
+        "resolution": _resolution,
+        "skip": _skip,
+        "stand_in": _stand_in,
+    },
+)
 INJECTED = frozenset({"full", "lora"})
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from common.config.adapter import PARTS
+from common.config.adapter import PARTS, role_of
 from common.config.step import Step
 from common.data.batch import CT, EHR, RECORD, is_volume, volumes_of
 
@@ -61,15 +61,15 @@ def reached(parts: Parts, shown: Collection[str]) -> set[str]:
 
 
 def _is_reached(spec: Any, shown: set[str]) -> bool:
-    if spec.kind in ("patch_embed", "skip"):
+    if role_of(spec) in ("patch_embed", "skip"):
         return spec.modality in shown
-    if spec.kind == "stand_in":
+    if role_of(spec) == "stand_in":
         return volumes_of(shown) == (spec.modality,)
-    if spec.kind == "mlp":
+    if role_of(spec) == "mlp":
         return any(feeds(modality, spec.input) for modality in shown)
-    if spec.kind == "resolution":
+    if role_of(spec) == "resolution":
         return CT in shown
-    return spec.kind != "join" or bool(volumes_of(shown))
+    return role_of(spec) != "join" or bool(volumes_of(shown))
 
 
 def _names(step: Step) -> Iterator[str]:
@@ -82,34 +82,34 @@ def _names(step: Step) -> Iterator[str]:
 
 
 def _numbers(step: Step) -> Iterator[str]:
-    kinds = Counter(spec.kind for spec in step.adapter.parts.values())
+    kinds = Counter(role_of(spec) for spec in step.adapter.parts.values())
     for kind in (kind for kind in ONE_OF_A_KIND if kinds[kind] > 1):
         yield f"it has {kinds[kind]} {kind} parts, at most one fits."
     if kinds["full"] and kinds["lora"]:
         yield "a full part trains the layers that a lora part would adapt; take one of them out."
     for kind in ONE_PER_MODALITY:
-        seen = Counter(spec.modality for spec in step.adapter.parts.values() if spec.kind == kind)
+        seen = Counter(spec.modality for spec in step.adapter.parts.values() if role_of(spec) == kind)
         for modality in (m for m, count in sorted(seen.items()) if count > 1):
             yield f"it has {seen[modality]} {kind} parts for {modality}, at most one fits."
 
 
 def _values(step: Step) -> Iterator[str]:
     for name, spec in step.adapter.parts.items():
-        if spec.kind == "lora" and (spec.rank < 1 or not 0 <= spec.dropout < 1):
+        if role_of(spec) == "lora" and (spec.rank < 1 or not 0 <= spec.dropout < 1):
             yield f"part '{name}' has rank {spec.rank} and dropout {spec.dropout}; use rank >= 1, dropout in [0, 1)."
-        if spec.kind == "patch_embed" and spec.init not in ("copy", "zero"):
+        if role_of(spec) == "patch_embed" and spec.init not in ("copy", "zero"):
             yield f"part '{name}' has init '{spec.init}'; it can be copy or zero."
-        if spec.kind == "patch_embed" and spec.place not in PLACES:
+        if role_of(spec) == "patch_embed" and spec.place not in PLACES:
             yield f"part '{name}' has place '{spec.place}'; it can be {' or '.join(PLACES)}."
-        if spec.kind == "fusion" and spec.mode not in MODES:
+        if role_of(spec) == "fusion" and spec.mode not in MODES:
             yield f"part '{name}' has mode '{spec.mode}'; it can be {' or '.join(MODES)}."
-        if spec.kind == "decoder" and spec.style not in STYLES:
+        if role_of(spec) == "decoder" and spec.style not in STYLES:
             yield f"part '{name}' has style '{spec.style}'; it can be {', '.join(STYLES)}."
 
 
 def _segmenting(step: Step) -> Iterator[str]:
     parts = step.adapter.parts
-    decoders = [spec for spec in parts.values() if spec.kind == "decoder"]
+    decoders = [spec for spec in parts.values() if role_of(spec) == "decoder"]
     segments = step.task.kind == "segmentation"
     if segments and not decoders:
         yield "segmentation needs a decoder part: adapter@steps.NAME.adapter=decoder."
@@ -117,7 +117,7 @@ def _segmenting(step: Step) -> Iterator[str]:
         yield "a decoder part needs a segmentation task."
     if segments and not volumes_of(step.modalities):
         yield "segmentation needs an image, as CT or PET, among the modalities."
-    for name, spec in ((name, spec) for name, spec in parts.items() if spec.kind == "skip"):
+    for name, spec in ((name, spec) for name, spec in parts.items() if role_of(spec) == "skip"):
         if not decoders or decoders[0].style == "linear":
             yield f"part '{name}', a skip, needs a decoder part with a skip to be added to."
         elif spec.features != decoders[0].features:
@@ -129,18 +129,18 @@ def _inputs(step: Step) -> Iterator[str]:
         wanted = getattr(spec, "modality", None)
         if wanted and wanted not in step.modalities:
             yield f"part '{name}' is for {wanted}, which is not among its modalities {step.modalities}."
-        if spec.kind == "mlp" and spec.input not in SOURCES:
+        if role_of(spec) == "mlp" and spec.input not in SOURCES:
             yield f"part '{name}' has input '{spec.input}'; it can be {' or '.join(SOURCES)}."
-        elif spec.kind == "mlp" and not any(feeds(modality, spec.input) for modality in step.modalities):
+        elif role_of(spec) == "mlp" and not any(feeds(modality, spec.input) for modality in step.modalities):
             read = "images, as CT or PET, none of which is" if spec.input == IMAGE else "EHR, which is not"
             yield f"part '{name}' reads {read} among its modalities {step.modalities}."
 
 
 def _joining(step: Step) -> Iterator[str]:
     parts = step.adapter.parts
-    kinds = {spec.kind for spec in parts.values()}
-    embedded = {spec.modality for spec in parts.values() if spec.kind == "patch_embed"}
-    beside = any(spec.kind == "patch_embed" and spec.place == "beside" for spec in parts.values())
+    kinds = {role_of(spec) for spec in parts.values()}
+    embedded = {spec.modality for spec in parts.values() if role_of(spec) == "patch_embed"}
+    beside = any(role_of(spec) == "patch_embed" and spec.place == "beside" for spec in parts.values())
     if "join" in kinds and len(embedded) != 1:
         yield (
             "a join part needs a patch_embed part for PET, or for whatever is beside CT, whose tokens it joins with "
@@ -153,7 +153,7 @@ def _joining(step: Step) -> Iterator[str]:
 
 
 def _linear(step: Step) -> Iterator[str]:
-    kinds = [spec.kind for spec in step.adapter.parts.values()]
+    kinds = [role_of(spec) for spec in step.adapter.parts.values()]
     if "linear" in kinds and (len(kinds) > 1 or step.task.kind == "segmentation"):
         yield "a linear part is a step's only part, and not for segmentation."
     if RECORD in step.modalities and "linear" not in kinds:

@@ -26,7 +26,8 @@ from common.backbones.base import Backbone
 from common.config.adapter import LoraPart
 from common.errors import AdapterError, UnknownName
 
-ADAPTABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+ADAPTABLE = (nn.Linear, *CONVOLUTIONS)
 
 
 class SideFactor(nn.Module):
@@ -175,7 +176,7 @@ def target_modules(backbone: Backbone, spec: LoraPart) -> list[str]:
 
     Raises:
         UnknownName: for a site that the backbone does not declare.
-        AdapterError: when a site matches no module, or ``depth`` cannot be met.
+        AdapterError: when a site matches no module, ``depth`` cannot be met, or peft would adapt a layer wrongly.
     """
     layers = {name: module for name, module in backbone.named_modules() if isinstance(module, ADAPTABLE)}
     found: set[str] = set()
@@ -184,12 +185,38 @@ def target_modules(backbone: Backbone, spec: LoraPart) -> list[str]:
             raise UnknownName("site", site, backbone.sites, where=type(backbone).__name__)
         pattern = re.compile(backbone.sites[site])
         hits = {name: match for name in layers if (match := pattern.fullmatch(name))}
+        if not hits and any(pattern.fullmatch(name) for name, module in backbone.named_modules() if _upsamples(module)):
+            raise AdapterError(f"Site '{site}' names transposed convolutions, which peft cannot adapt; choose others.")
         if not hits:
             raise AdapterError(f"Site '{site}' ({pattern.pattern}) matches no layer of {type(backbone).__name__}.")
         found |= _deepest(hits, backbone, site=site, depth=spec.depth)
+    problems = [problem for name in sorted(found) for problem in _wrong(name, layers[name], spec)]
+    if problems:
+        raise AdapterError(" ".join(problems[:4]) + (f" And {len(problems) - 4} more." if len(problems) > 4 else ""))
     if not found:
         raise AdapterError("A lora part needs at least one site; known: " + ", ".join(sorted(backbone.sites)) + ".")
     return sorted(found)
+
+
+def _wrong(name: str, layer: nn.Module, spec: LoraPart) -> Iterator[str]:
+    """Convolutions on which peft 0.21 computes something else than the update, without saying so."""
+    if not isinstance(layer, CONVOLUTIONS):
+        return
+    if layer.padding_mode != "zeros":
+        yield f"{name} pads by '{layer.padding_mode}', which peft's update would not follow; adapt other layers."
+    if any(step != 1 for step in layer.dilation):
+        yield f"{name} is dilated by {tuple(layer.dilation)}, which peft's update would not be; adapt other layers."
+    if layer.groups > 1 and spec.rank % layer.groups:
+        yield f"{name} has {layer.groups} groups, which do not divide rank {spec.rank}; use a multiple of them."
+    empty = (
+        int((layer.weight.detach().flatten(1) == 0).all(dim=1).sum()) if spec.dora and not layer.weight.is_meta else 0
+    )
+    if empty:
+        yield f"{name} has {empty} filters of zeros, whose direction DoRA divides by; set dora to false."
+
+
+def _upsamples(module: nn.Module) -> bool:
+    return isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
 
 
 def _deepest(hits: dict[str, re.Match[str]], backbone: Backbone, *, site: str, depth: int | None) -> set[str]:

@@ -12,6 +12,7 @@ import torch
 from common.backbones.base import Backbone, tensors_digest
 from common.config.run import BackboneSpec
 from common.errors import BackboneError, UnknownName
+from common.plugins import Registry
 
 Config = TypeVar("Config")
 
@@ -87,19 +88,23 @@ class Kind:
     reads: frozenset[str] = frozenset()
 
 
-BACKBONES: dict[str, Kind] = {
-    "ct_clip": Kind(
-        _ct_clip, _load_ct_clip, "CT-CLIP_v2.pt (CT-RATE)", frozenset({"text_folder", "projection", "weights"})
-    ),
-    "swin_unetr": Kind(
-        _swin_unetr,
-        _load_swin_unetr,
-        "model_swinvit.pt (MONAI) or supervised_suprem_swinunetr_2100.pth (SuPreM)",
-        frozenset({"feature_size", "weights"}),
-    ),
-    "tiny": Kind(_tiny),
-    "unetr": Kind(_unetr, _load_unetr, "a MONAI UNETR checkpoint", frozenset({"image_size", "weights"})),
-}
+BACKBONES: Registry[Kind] = Registry(
+    "backbone",
+    "build",
+    {
+        "ct_clip": Kind(
+            _ct_clip, _load_ct_clip, "CT-CLIP_v2.pt (CT-RATE)", frozenset({"text_folder", "projection", "weights"})
+        ),
+        "swin_unetr": Kind(
+            _swin_unetr,
+            _load_swin_unetr,
+            "model_swinvit.pt (MONAI) or supervised_suprem_swinunetr_2100.pth (SuPreM)",
+            frozenset({"feature_size", "weights"}),
+        ),
+        "tiny": Kind(_tiny),
+        "unetr": Kind(_unetr, _load_unetr, "a MONAI UNETR checkpoint", frozenset({"image_size", "weights"})),
+    },
+)
 
 
 def build_backbone(spec: BackboneSpec) -> Backbone:

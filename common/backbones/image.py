@@ -48,7 +48,7 @@ class ImageBackbone(Backbone):
     Reports become the set of their words (`BagOfWords`), so that steps may look at EHR beside a volume.
     """
 
-    patch_embed: VoxelEmbed
+    patch_embed: nn.Module
     text_dim = WORDS
 
     def __init__(self) -> None:

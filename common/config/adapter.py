@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.plugins import Registry
+
 
 @dataclass
 class LoraPart:
@@ -121,16 +123,26 @@ class Adapter:
     parts: dict[str, Any] = field(default_factory=dict)
 
 
-PARTS = {
-    "decoder": DecoderPart,
-    "full": FullPart,
-    "fusion": FusionPart,
-    "join": JoinPart,
-    "linear": LinearPart,
-    "lora": LoraPart,
-    "mlp": MlpPart,
-    "patch_embed": PatchEmbedPart,
-    "resolution": ResolutionPart,
-    "skip": SkipPart,
-    "stand_in": StandInPart,
-}
+PARTS: Registry[type] = Registry(
+    "adapter part",
+    "spec",
+    {
+        "decoder": DecoderPart,
+        "full": FullPart,
+        "fusion": FusionPart,
+        "join": JoinPart,
+        "linear": LinearPart,
+        "lora": LoraPart,
+        "mlp": MlpPart,
+        "patch_embed": PatchEmbedPart,
+        "resolution": ResolutionPart,
+        "skip": SkipPart,
+        "stand_in": StandInPart,
+    },
+)
+ROLES: Registry[str] = Registry("adapter part", "role", {kind: kind for kind in PARTS.shipped})
+
+
+def role_of(part: Any) -> str:
+    """The shipped kind in whose place a part stands: its own kind, or what its plugin says."""
+    return ROLES.get(part.kind, part.kind)

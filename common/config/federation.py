@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from common.plugins import Registry
+
 
 @dataclass
 class Guards:
@@ -191,21 +193,25 @@ class NewtonFederation(Federation):
     keep_sums: bool = True  # false: a center's own ridge sums are forgotten once added; it cannot be subtracted later
 
 
-FEDERATIONS: dict[str, type] = {
-    "bulyan": BulyanFederation,
-    "centered_clip": CenteredClipFederation,
-    "fedadagrad": FedAdagradFederation,
-    "fedadam": FedAdamFederation,
-    "fedavgm": FedAvgMFederation,
-    "feddyn": FedDynFederation,
-    "fedyogi": FedYogiFederation,
-    "geometric_median": GeometricMedianFederation,
-    "krum": KrumFederation,
-    "mean": MeanFederation,
-    "median": MedianFederation,
-    "multi_krum": MultiKrumFederation,
-    "newton": NewtonFederation,
-    "norm_clip": NormClipFederation,
-    "scaffold": ScaffoldFederation,
-    "trimmed_mean": TrimmedMeanFederation,
-}
+FEDERATIONS: Registry[type] = Registry(
+    "aggregation rule",
+    "spec",
+    {
+        "bulyan": BulyanFederation,
+        "centered_clip": CenteredClipFederation,
+        "fedadagrad": FedAdagradFederation,
+        "fedadam": FedAdamFederation,
+        "fedavgm": FedAvgMFederation,
+        "feddyn": FedDynFederation,
+        "fedyogi": FedYogiFederation,
+        "geometric_median": GeometricMedianFederation,
+        "krum": KrumFederation,
+        "mean": MeanFederation,
+        "median": MedianFederation,
+        "multi_krum": MultiKrumFederation,
+        "newton": NewtonFederation,
+        "norm_clip": NormClipFederation,
+        "scaffold": ScaffoldFederation,
+        "trimmed_mean": TrimmedMeanFederation,
+    },
+)

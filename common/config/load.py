@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -21,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from common import plugins
 from common.config.adapter import PARTS, Adapter
 from common.config.federation import FEDERATIONS
 from common.config.run import BackboneSpec, Data, Fault, Run, Runtime
@@ -36,12 +38,32 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def compose_run(overrides: Sequence[str] = (), *, name: str | None = None) -> Run:
-    """The run that ``configs/`` and the overrides describe. Raises ConfigError with Hydra's reason."""
-    run = copy.deepcopy(_composed(_for_every_step(overrides)))
+    """The run that ``configs/`` and the overrides describe, with the plugins that they name loaded first.
+
+    Raises:
+        ConfigError: with Hydra's reason, or a plugin's.
+    """
+    paths = plugins.load(plugins_named(overrides), beside=Path.cwd())
+    run = copy.deepcopy(_composed(_for_every_step(overrides), plugins.loaded_digests()))
+    run.plugins = [str(path) for path in paths]
     run.name = name or (run.curriculum if run.name == "run" else run.name)
     return run
 
 
+def plugins_named(overrides: Sequence[str]) -> list[str]:
+    """The plugins that a command line names: ``plugins=[my_module,folder/other.py]``."""
+    found = [override.lstrip("+") for override in overrides if override.lstrip("+").startswith(PLUGINS)]
+    try:
+        named = yaml.safe_load(found[-1].removeprefix(PLUGINS)) if found else []
+    except yaml.YAMLError:
+        named = None
+    listed = [named] if isinstance(named, str) else named
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+        raise ConfigError(f"{found[-1]} is no list of plugins; write plugins=[my_module] or plugins=[folder/file.py].")
+    return listed
+
+
+PLUGINS = "plugins="
 EVERY_STEP = "federation="
 
 
@@ -54,7 +76,7 @@ def _for_every_step(overrides: Sequence[str]) -> tuple[str, ...]:
     if not found:
         return tuple(overrides)
     rest = tuple(override for override in overrides if override not in found)
-    run, expanded = _composed(rest), []
+    run, expanded = _composed(rest, plugins.loaded_digests()), []
     for group, steps in (("steps", run.steps), ("controls", run.controls)):
         for key, step in steps.items():
             own = f"federation@{group}.{key}.federation="
@@ -64,9 +86,12 @@ def _for_every_step(overrides: Sequence[str]) -> tuple[str, ...]:
     return (*expanded, *rest)
 
 
+# ``loaded`` is of the cache's key alone: a plugin adds choices
 @lru_cache(maxsize=16)  # a study's run takes seconds to compose, and each arm of each cell asks for it
-def _composed(overrides: tuple[str, ...]) -> Run:
+def _composed(overrides: tuple[str, ...], loaded: tuple[tuple[str, str], ...]) -> Run:
     _register()
+    for group, name, node in plugins.choices():
+        ConfigStore.instance().store(group=group, name=name, node=node)
     if GlobalHydra.instance().is_initialized():
         GlobalHydra.instance().clear()
     try:

@@ -115,4 +115,5 @@ class Run:
     with_controls: bool = False
     compare: Compare = field(default_factory=Compare)
     faults: dict[str, Any] = field(default_factory=dict)  # name -> Fault, in simulations only
+    plugins: list[str] = field(default_factory=list)  # own code of this machine (common/plugins.py); never in an order
     study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes

@@ -9,6 +9,7 @@ from common.config.adapter import Adapter
 from common.config.federation import MeanFederation
 from common.config.training import Training
 from common.config.view import View
+from common.plugins import Registry
 
 
 @dataclass
@@ -45,4 +46,4 @@ class Step:
         self.federation = MeanFederation() if self.federation is None else self.federation
 
 
-METHODS: dict[str, type] = {}
+METHODS: Registry[type] = Registry("method", "spec", {})  # none ships yet

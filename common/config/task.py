@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from common.plugins import Registry
+
 
 @dataclass
 class ClassificationTask:
@@ -34,4 +36,8 @@ class SegmentationTask:
     structures: list[str] = field(default_factory=lambda: ["GTVp", "GTVn"])
 
 
-TASKS = {"classification": ClassificationTask, "prognosis": PrognosisTask, "segmentation": SegmentationTask}
+TASKS: Registry[type] = Registry(
+    "task",
+    "spec",
+    {"classification": ClassificationTask, "prognosis": PrognosisTask, "segmentation": SegmentationTask},
+)

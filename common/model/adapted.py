@@ -18,6 +18,7 @@ from common.adapters import INJECTED, Surroundings, build_part
 from common.adapters.compatibility import HEAD, IMAGE, SOURCES, feeds, misfits, reached
 from common.adapters.lowrank import trained_tensors
 from common.backbones.base import BESIDE, Backbone, Features, Join, tensors_digest
+from common.config.adapter import role_of
 from common.config.step import Step
 from common.data.batch import CT, RECORD, volumes_of
 from common.errors import AdapterError
@@ -143,7 +144,7 @@ class AdaptedModel(nn.Module):
 
     def _inside(self) -> set[str]:
         """Parts that work inside the encoder."""
-        return {name for name, spec in self.specs.items() if spec.kind in ENCODING}
+        return {name for name, spec in self.specs.items() if role_of(spec) in ENCODING}
 
     def _join(self) -> Join | str | None:
         """How the tokens of several modalities meet in the backbone."""
@@ -270,11 +271,11 @@ class AdaptedModel(nn.Module):
         injected: dict[str, Any] = {}
         for name, spec in self.specs.items():
             with _seeded(seed, name):
-                if spec.kind == "lora":
+                if role_of(spec) == "lora":
                     from common.adapters.lora import inject  # peft takes seconds to import
 
                     injected[name] = inject(self.backbone, backbone, name=name, spec=spec)
-                elif spec.kind == "full":
+                elif role_of(spec) == "full":
                     from common.adapters.full import own_tensors
 
                     injected[name] = own_tensors(self.backbone, spec)
@@ -282,11 +283,11 @@ class AdaptedModel(nn.Module):
 
     def _build_parts(self, backbone: Backbone, seed: int) -> None:
         """Modules in the order in which widths become known: mlp parts, everything else, the head."""
-        own = {name: spec for name, spec in self.specs.items() if spec.kind not in INJECTED}
+        own = {name: spec for name, spec in self.specs.items() if role_of(spec) not in INJECTED}
         patch, (depth, height, width) = self._patch(backbone), self.step.view.window
-        for name in sorted(own, key=lambda name: (own[name].kind != "mlp", name)):
-            widths = () if own[name].kind == "mlp" else tuple(self._widths())
-            layout = self.linear_layout if own[name].kind == "linear" else None
+        for name in sorted(own, key=lambda name: (role_of(own[name]) != "mlp", name)):
+            widths = () if role_of(own[name]) == "mlp" else tuple(self._widths())
+            layout = self.linear_layout if role_of(own[name]) == "linear" else None
             around = Surroundings(backbone, self.task.outputs, widths, patch, (depth, height, width), layout)
             with _seeded(seed, name):
                 part = build_part(own[name], around)
@@ -343,7 +344,7 @@ class AdaptedModel(nn.Module):
         return sources
 
     def _of_kind(self, kind: str) -> list[tuple[str, Any]]:
-        return [(name, spec) for name, spec in self.specs.items() if spec.kind == kind]
+        return [(name, spec) for name, spec in self.specs.items() if role_of(spec) == kind]
 
     def _part(self, name: str) -> Any:
         return self.parts[name]

@@ -11,8 +11,10 @@ import io
 import json
 import tomllib
 import zipfile
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 from common.errors import WireError
 
@@ -22,23 +24,36 @@ PACKAGES = ("server", "client", "common", "configs")
 MAX_UNPACKED_BYTES = 64 << 20
 
 
-def release_files(root: Path = ROOT) -> dict[str, Path]:
-    """Name -> file of everything that Flower may put into this checkout's bundle."""
+def release_files(root: Path = ROOT, plugins: Mapping[str, Path] = MappingProxyType({})) -> dict[str, Path]:
+    """Name -> file of everything that Flower may put into this checkout's bundle, and of plugins beside it."""
     found = {
         path.relative_to(root).as_posix(): path
         for package in PACKAGES
         for path in sorted((root / package).rglob("*"))
         if path.suffix in (".py", ".yaml") and "__pycache__" not in path.parts
     }
-    return {**found, MANIFEST: root / MANIFEST, **{n: root / n for n in (".gitignore",) if (root / n).exists()}}
+    return {
+        **found,
+        **plugins,
+        MANIFEST: root / MANIFEST,
+        **{n: root / n for n in (".gitignore",) if (root / n).exists()},
+    }
+
+
+def own_digest(root: Path = ROOT, plugins: Mapping[str, Path] = MappingProxyType({})) -> str:
+    """The digest of this checkout's code, as Flower would bundle it now.
+
+    Args:
+        plugins: `common.plugins.files_of` what this side's configuration names: the other side must name the same.
+    """
+    return _digest(root, tuple((name, path, path.read_bytes()) for name, path in sorted(plugins.items())))
 
 
 @lru_cache(maxsize=4)
-def own_digest(root: Path = ROOT) -> str:
-    """The digest of this checkout's code, as Flower would bundle it now."""
+def _digest(root: Path, plugins: tuple[tuple[str, Path, bytes], ...]) -> str:
     from flwr.cli.build import build_fab_from_files
 
-    return bundle_digest(build_fab_from_files(dict(release_files(root)))[0])
+    return bundle_digest(build_fab_from_files(dict(release_files(root, {name: path for name, path, _ in plugins})))[0])
 
 
 def bundle_digest(bundle: bytes) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from common.data.records import withheld_for
 from common.errors import UnknownName
+from common.plugins import Registry
 from common.tasks.base import Observation, Sums, Task, merge_sums, pooled_metrics
 
 __all__ = [
@@ -53,6 +54,8 @@ def withheld_fields(spec: Any) -> frozenset[str]:
 
     Outcome and follow-up are no fields of a record, so no task needs to withhold them.
     """
+    if (own := getattr(spec, "withhold", None)) is not None:  # a plugin's task says so itself
+        return frozenset(own)
     target = getattr(spec, "target", FINDINGS)
     return frozenset() if target == FINDINGS else withheld_for(target)
 
@@ -75,11 +78,15 @@ def _segmentation(spec: Any, known: Known | None) -> Task:
     return Segmentation(spec)
 
 
-TASKS: dict[str, Callable[[Any, Known | None], Task]] = {
-    "classification": _classification,
-    "prognosis": _prognosis,
-    "segmentation": _segmentation,
-}
+TASKS: Registry[Callable[[Any, Known | None], Task]] = Registry(
+    "task",
+    "build",
+    {
+        "classification": _classification,
+        "prognosis": _prognosis,
+        "segmentation": _segmentation,
+    },
+)
 
 
 def build_task(spec: Any, known: Known | None = None) -> Task:
@@ -88,7 +95,7 @@ def build_task(spec: Any, known: Known | None = None) -> Task:
     Args:
         known: what the federation has learned from the centers' sums so far (`Order.known`).
     """
-    kind = getattr(spec, "kind", None)
+    kind = str(getattr(spec, "kind", None))
     if kind not in TASKS:
         raise UnknownName("task", kind, TASKS)
     return TASKS[kind](spec, known)

@@ -81,6 +81,33 @@ class Task(Protocol):
         """95 % intervals, from the same sums, of those metrics that have one."""
 
 
+class Scored:
+    """Where a task of one's own begins: a trained head, and nothing beside its scores."""
+
+    zero_shot = False
+    outputs = 1
+    curve_shapes: Shapes = {}  # noqa: RUF012
+    label_shapes: Shapes = {}  # noqa: RUF012
+
+    def head(self, dim: int) -> nn.Module | None:
+        """A linear layer to the outputs."""
+        from torch import nn
+
+        return nn.Linear(dim, self.outputs)
+
+    def curve_sums(self, observations: Sequence[Observation], threshold: float) -> Sums:
+        return {}
+
+    def label_sums(self, target: Mapping[str, Tensor]) -> Sums:
+        return {}
+
+    def calibrate(self, sums: Sums) -> Sums:
+        return {}
+
+    def intervals(self, sums: Sums) -> dict[str, tuple[float, float] | None]:
+        return {}
+
+
 def merge_sums(parts: Iterable[Sums]) -> Sums:
     """Add sums name by name; a name that only some have is added over those."""
     total: Sums = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,12 +13,12 @@ from common.config.task import SegmentationTask
 from common.data.batch import Batch
 from common.metrics import dsc_agg, mean_defined
 from common.protocol.messages import Sums
-from common.tasks.base import Observation, Shapes, column, to_numpy
+from common.tasks.base import Observation, Scored, Shapes, column, to_numpy
 
 MASK, VOXEL_MM3, OUTSIDE_MM3 = "mask", "voxel_mm3", "outside_mm3"
 
 
-class Segmentation:
+class Segmentation(Scored):
     """Logits (B, 1 + S, D, H, W), background first, against a label map.
 
     Targets: ``mask`` int (B, 1, D, H, W) or (B, D, H, W), 0 background, i for structure i; ``voxel_mm3`` (B,) volume of
@@ -28,7 +28,6 @@ class Segmentation:
 
     kind = "segmentation"
     primary = "dsc_agg"
-    zero_shot = False
 
     def __init__(self, spec: SegmentationTask):
         self.structures = list(spec.structures)
@@ -40,14 +39,6 @@ class Segmentation:
         per_structure = ("intersection", "volumes", "dice_sum", "dice_cases", "false_positive_mm3")
         shapes: Shapes = dict.fromkeys(per_structure, (len(self.structures),))
         return shapes | {"cases": ()}
-
-    @property
-    def curve_shapes(self) -> Shapes:
-        return {}
-
-    @property
-    def label_shapes(self) -> Shapes:
-        return {}
 
     def head(self, dim: int) -> nn.Module | None:
         return None  # the decoder part ends in logits
@@ -86,18 +77,6 @@ class Segmentation:
             "dice_cases": scored.sum(axis=0).astype(np.float64),
             "false_positive_mm3": np.where(truth == 0, predicted, 0.0).sum(axis=0),
         }
-
-    def curve_sums(self, observations: Sequence[Observation], threshold: float) -> Sums:
-        return {}
-
-    def label_sums(self, target: Mapping[str, Tensor]) -> Sums:
-        return {}
-
-    def calibrate(self, sums: Sums) -> Sums:
-        return {}
-
-    def intervals(self, sums: Sums) -> dict[str, tuple[float, float] | None]:
-        return {}
 
     def metrics(self, sums: Sums) -> dict[str, float | None]:
         """``dsc_agg`` and ``dice`` (mean over cases), each also per structure and averaged over structures."""

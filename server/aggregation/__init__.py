@@ -26,6 +26,7 @@ from typing import Any
 
 from common.config.compatibility import clashes
 from common.errors import AdapterError, UnknownName
+from common.plugins import Registry
 from common.protocol.messages import State
 from server.aggregation import drift, lowrank, optimizers, robust
 from server.aggregation.mean import WEIGHTINGS, average
@@ -33,23 +34,27 @@ from server.aggregation.types import Aggregated, Setting, Update, canonical, res
 
 Rule = Callable[[Sequence[Update], State, State, Setting], Aggregated]
 
-RULES: dict[str, Rule] = {
-    "bulyan": robust.bulyan,
-    "centered_clip": robust.centered_clip,
-    "fedadagrad": optimizers.adaptive,
-    "fedadam": optimizers.adaptive,
-    "fedavgm": optimizers.fedavgm,
-    "feddyn": drift.feddyn,
-    "fedyogi": optimizers.adaptive,
-    "geometric_median": robust.geometric_median,
-    "krum": robust.krum,
-    "mean": average,
-    "median": robust.median,
-    "multi_krum": robust.multi_krum,
-    "norm_clip": robust.norm_clip,
-    "scaffold": drift.scaffold,
-    "trimmed_mean": robust.trimmed_mean,
-}
+RULES: Registry[Rule] = Registry(
+    "aggregation rule",
+    "build",
+    {
+        "bulyan": robust.bulyan,
+        "centered_clip": robust.centered_clip,
+        "fedadagrad": optimizers.adaptive,
+        "fedadam": optimizers.adaptive,
+        "fedavgm": optimizers.fedavgm,
+        "feddyn": drift.feddyn,
+        "fedyogi": optimizers.adaptive,
+        "geometric_median": robust.geometric_median,
+        "krum": robust.krum,
+        "mean": average,
+        "median": robust.median,
+        "multi_krum": robust.multi_krum,
+        "norm_clip": robust.norm_clip,
+        "scaffold": drift.scaffold,
+        "trimmed_mean": robust.trimmed_mean,
+    },
+)
 
 
 def aggregate(updates: Sequence[Update], start: State, memory: State, setting: Setting) -> Aggregated:

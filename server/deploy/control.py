@@ -29,6 +29,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from common.errors import FedgraftError
+from common.plugins import loaded_files
 from common.runtime.release import release_files
 
 
@@ -90,7 +91,7 @@ class Control:
 
     def start_run(self, config: Mapping[str, str]) -> int:
         """Start the two apps of this checkout with a run configuration; Flower's run id."""
-        bundle = build_fab_from_files(dict(release_files()))[0]
+        bundle = build_fab_from_files(release_files(plugins=loaded_files()))[0]
         fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
         settings: UserConfig = dict(config)
         request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto(settings))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -21,6 +21,7 @@ EXPLAINED = """\
 # link_port     Flower's SuperLink, on loopback; it also has the control API, so never open it to anyone
 # health_port   gRPC health service, on loopback; `python -m server health` probes it
 # proxy         true: `server start` runs nginx itself; false: your own proxy does, with nginx.conf as its pattern
+# plugins       own code beside this checkout's (Python files from this folder); every hospital must name the same files
 """
 
 
@@ -33,6 +34,7 @@ class ServerConfig:
     link_port: int = 9092
     health_port: int = 9093
     proxy: bool = True
+    plugins: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

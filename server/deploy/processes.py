@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from common.errors import FedgraftError
 from common.files import write_bytes, write_json
+from common.plugins import INHERITED, files_of, find
 from common.runtime.health import check_serving
 from common.runtime.processes import (
     Process,
@@ -37,7 +39,7 @@ def serve(place: Deployment, *, say: Callable[[str], None] = print) -> None:
 
     A SuperLink that ended takes its ServerApp with it: Flower marks that run failed, and `server run` resumes it.
     """
-    release = own_digest()
+    release = own_digest(plugins=files_of(place.config.plugins, beside=place.path))
     _warn_of_certificate(place, say)
     write_nginx(place)
     say(f"release {release[:12]}; hospitals reach {place.config.name}:{place.config.public_port}; logs {place.logs}")
@@ -170,6 +172,7 @@ def _start_missing(place: Deployment, running: dict[str, Process], *, release: s
             executor_command(place, release=release, parent=running["superlink"].pid),
             log=place.logs / "executor.log",
             home=place.home,
+            **{INHERITED: os.pathsep.join(str(find(name, beside=place.path).path) for name in place.config.plugins)},
         )
         synchronise(place, say=say)
     if place.config.proxy and "nginx" not in running:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.config.load import compose_run
+from common.config.load import compose_run, plugins_named
 from common.config.rules import check_run
 from common.config.run import Run
-from common.errors import RoundFailed
+from common.errors import ConfigError, RoundFailed
+from common.plugins import load
 from common.store.ledger import Ledger
 from server.deploy.control import LinkUnreachable, RunState, control
 from server.deploy.folder import Deployment
@@ -34,8 +35,15 @@ def run_curriculum_here(
     """Run or resume a curriculum over the enrolled hospitals, to its report.
 
     Raises:
+        ConfigError: the overrides name plugins, which are the coordinator's own settings.
         RoundFailed: several runs in a row ended without progress; the sentence says how the last one did.
     """
+    if plugins_named(overrides):
+        raise ConfigError(
+            f"Plugins are not named on a coordinator's command line: write them into {place.path / 'server.yaml'}, and "
+            "into each hospital's center.yaml, and start both again."
+        )
+    load(place.config.plugins, beside=place.path)
     run = compose_run(list(overrides))
     check_run(run)
     folder = RunFolder(place.runs / run.name)

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from common.config.run import BackboneSpec
 from common.errors import LedgerError
+from common.plugins import load
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.report.report import Comparison, Overlay, write_report
@@ -29,6 +30,7 @@ def verify_folder(path: Path) -> Verification:
     if not folder.config.exists():
         raise LedgerError(f"{path} is not a run folder: it has no config.yaml.")
     config: Any = OmegaConf.load(folder.config)
+    load(list(config.get("plugins") or []), beside=ROOT)
     spec = BackboneSpec(**OmegaConf.to_container(config.backbone))  # type: ignore[arg-type]
     return verify_run(folder, spec, seed=int(config.seed))
 

@@ -197,7 +197,10 @@ def _federation(run: Run, centers: int) -> str:
 def _absolute(run: Run) -> list[str]:
     """Overrides that make the run's own paths independent of the working directory."""
     paths = {"backbone.weights": run.backbone.weights, "backbone.text_folder": run.backbone.text_folder}
-    return [f"{key}={Path(path).resolve()}" for key, path in paths.items() if path and not Path(path).is_absolute()]
+    own = [f"plugins=[{','.join(run.plugins)}]"] if run.plugins else []
+    return own + [
+        f"{key}={Path(path).resolve()}" for key, path in paths.items() if path and not Path(path).is_absolute()
+    ]
 
 
 def _environment(place: Path, variables: dict[str, str]) -> dict[str, str]:

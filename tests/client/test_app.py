@@ -33,7 +33,7 @@ def test_a_node_without_a_center_says_how_to_name_one(monkeypatch):
     ("node", "content", "code"),
     [
         ({}, RecordDict(), ("unknown", "wire")),
-        ({"center": "/nowhere/CHUM.yaml"}, RecordDict(), ("CHUM", "wire")),
+        ({"center": "/nowhere/CHUM.yaml"}, RecordDict(), ("CHUM", "config")),
         ({"center": "/nowhere/CHUM.yaml"}, RecordDict({"config": ConfigRecord({"step": "{}"})}), ("CHUM", "config")),
     ],
 )

@@ -10,6 +10,7 @@ from client.methods.proximal import Proximal
 from client.methods.scaffold import Scaffold
 from client.vault.vault import Vault
 from common.config.federation import FedAdamFederation, FedDynFederation, MeanFederation, ScaffoldFederation
+from common.config.step import Step
 
 ASKED = {
     "a plain mean": (MeanFederation(), []),
@@ -26,7 +27,9 @@ ASKED = {
 @pytest.mark.parametrize("name", ASKED)
 def test_a_federation_names_its_methods(bench, tmp_path, name):
     spec, expected = ASKED[name]
-    assert [type(method) for method in methods_of(spec, Vault(tmp_path, bench.order(spec)))] == expected
+    assert [
+        type(method) for method in methods_of(Step(federation=spec), Vault(tmp_path, bench.order(spec)))
+    ] == expected
     assert not list(tmp_path.iterdir())
 
 
