@@ -1,0 +1,190 @@
+"""The worked pages on own things: each page's code, written to a folder, runs a small federation to its end."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.backbones import backbone_digest, load_backbone
+from common.backbones.base import NativeView
+from common.config.adapter import LoraPart
+from common.config.load import compose_run
+from common.config.rules import broken_rules
+from common.config.run import BackboneSpec, Run
+from common.config.step import Selection
+from common.config.view import View
+from common.model.adapted import AdaptedModel
+from common.tasks import build_task
+from server.aggregation import Setting, Update, aggregate
+from server.curriculum import Coordinator
+from tests.helpers.small import SIDE, SPACING, federate
+
+PAGES = Path(__file__).resolve().parents[1] / "docs" / "developer"
+CODE = re.compile(r'```python title="(\w+\.py)"\n(.*?)```', re.DOTALL)
+COMMAND = re.compile(r"```bash\npython -m simulations run (.*?)```", re.DOTALL)
+
+pytestmark = pytest.mark.usefixtures("no_plugins")
+Compose = Callable[..., Run]
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch) -> Compose:
+    """Composes a page's own command beside its own files, for the tests' patients: one round of 16 voxels a side."""
+
+    def compose(name: str, *more: str, step: str) -> Run:
+        text = (PAGES / name).read_text()
+        for title, code in CODE.findall(text):
+            (tmp_path / title).write_text(code)
+        monkeypatch.chdir(tmp_path)
+        [command, *_] = COMMAND.findall(text)
+        run = compose_run([*shlex.split(command.replace("\\\n", " ")), *more])
+        assert broken_rules(run) == []
+        return _small(run, step)
+
+    return compose
+
+
+def _small(run: Run, name: str) -> Run:
+    step = run.steps[name]
+    run.steps, run.name = {name: step}, "small"
+    run.data.split.folds, run.data.split.validation = 3, 0.34
+    step.view = View([SPACING] * 3, [SIDE] * 3, [SIDE] * 3, crop="center", intensities=step.view.intensities)
+    step.rounds, step.starts_from, step.selection = 1, None, Selection()
+    step.training.batch, step.training.epochs, step.training.augment = 2, 1, False
+    step.centers, step.evaluate_at = ["*"], ["*"]
+    return run
+
+
+def scores(leader: Coordinator, metric: str) -> dict[str, float]:
+    """Center -> score after the only step."""
+    [done] = leader.ledger.events("step_finished")
+    return {row["center"]: row["value"] for row in done["scores"] if row["metric"] == metric}
+
+
+@pytest.mark.parametrize("name", ["own-backbone.md", "own-rule.md", "own-task.md"])
+def test_a_page_has_less_than_forty_lines_of_code(name):
+    [(_, code)] = CODE.findall((PAGES / name).read_text())
+    lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("#", '"""'))]
+    assert len(lines) < 40
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_segresnet_stays_frozen_while_adapters_inside_its_convolutions_learn(page, small_centers, tmp_path, dora):
+    option = f"steps.tumour_ct.adapter.parts.within.dora={str(dora).lower()}"
+    run = page("own-backbone.md", option, step="tumour_ct")
+    before = load_backbone(run.backbone)
+    assert before.native == NativeView((1.0, 1.0, 1.0), (96, 96, 96), (-1000.0, 1000.0))
+    leader = federate(run, tmp_path / "run", small_centers)
+    [done] = leader.ledger.events("step_finished")
+    state = leader.bank.get(done["key"])
+    factors = [name for name in state if name.endswith("lora_B.weight")]
+    assert {state[name].ndim for name in factors} == {5} and len(factors) == 8
+    started = AdaptedModel(before, run.steps["tumour_ct"], seed=run.seed).state()  # a stack starts each round at zero
+    assert any(not torch.equal(state[name], started[name]) for name in state if name.startswith("within/"))
+    assert backbone_digest(load_backbone(run.backbone)) == backbone_digest(before)
+    assert not any(parameter.requires_grad for parameter in before.parameters())
+    assert set(scores(leader, "dsc_agg")) == {"CHUM", "CHUP", "HMR", "MDA", "pooled"}
+
+
+def test_a_checkpoint_of_segresnet_gives_monais_own_features(page, tmp_path):
+    from monai.networks.nets import SegResNet
+
+    page("own-backbone.md", step="tumour_ct")
+    torch.manual_seed(3)
+    net = SegResNet(init_filters=8, in_channels=1, blocks_down=(1, 1, 1)).eval()
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    ours = load_backbone(BackboneSpec(kind="segresnet_small", weights=str(tmp_path / "net.pt")))
+    volume = torch.rand(1, 1, 8, 12, 16) * 2 - 1  # z, y, x
+    with torch.no_grad():
+        features = ours({"CT": volume}, {"CT": torch.tensor([True])})
+        _, down = net.encode(((volume + 1) / 2).permute(0, 1, 4, 3, 2))
+    for mine, theirs in zip(features.pyramid, down, strict=True):
+        assert torch.equal(mine, theirs.permute(0, 1, 4, 3, 2))
+    assert [level.stride for level in ours.levels] == [(1, 1, 1), (2, 2, 2), (4, 4, 4)]
+
+
+def test_the_rule_goes_half_the_way(page, small_centers, tmp_path):
+    run = page("own-rule.md", step="tumour_ct")
+    rule = run.steps["tumour_ct"].federation
+    updates = [
+        Update("A", {"head/w": torch.tensor([3.0, 0.0])}, 1.0),
+        Update("B", {"head/w": torch.tensor([1.0, 4.0])}, 3.0),
+    ]
+    start = {"head/w": torch.tensor([0.5, 1.0]), "head/b": torch.tensor([7.0])}
+    done = aggregate(updates, start, {}, Setting(rule))
+    assert done.state["head/w"].tolist() == [1.0, 2.0] and done.state["head/b"].tolist() == [7.0]
+    assert done.report == {"share": 0.5}
+    leader = federate(run, tmp_path / "run", small_centers)
+    assert len(leader.ledger.events("round_finished")) == 1 and scores(leader, "dsc_agg")["pooled"] is not None
+
+
+def test_a_center_without_the_rule_answers_unknown(page, small_centers, tmp_path, monkeypatch, caplog):
+    from common import plugins
+    from common.protocol.wire import unpack_reply
+    from simulations.virtual.local_grid import LocalGrid
+
+    class Forgetful(LocalGrid):
+        """Centers that have no plugin."""
+
+        answers: list = []  # noqa: RUF012
+
+        def _work(self, messages, *, timeout):
+            added, loaded = dict(plugins.ADDED), dict(plugins.LOADED)
+            plugins.ADDED.clear()
+            monkeypatch.setenv(plugins.INHERITED, "")
+            try:
+                found = super()._work(messages, timeout=timeout)
+            finally:
+                plugins.ADDED.update(added)
+                plugins.LOADED.update(loaded)
+            type(self).answers += [unpack_reply(reply.content).code for _, reply in found]
+            return found
+
+    from common.config import load as loading
+    from common.errors import RoundFailed
+
+    run = page("own-rule.md", step="tumour_ct")
+    loading._parsed_step.cache_clear()
+    with pytest.raises(RoundFailed):
+        federate(run, tmp_path / "run", small_centers, grid=Forgetful)
+    assert Forgetful.answers and set(Forgetful.answers) == {"unknown"}
+    assert "Unknown federation 'halfway'" in caplog.text
+
+
+def test_the_task_is_learned_and_scored_by_sums(page, small_centers, tmp_path):
+    run = page("own-task.md", step="relapse")
+    task = build_task(run.steps["relapse"].task)
+    sums = task.sums([{"error": np.array(4.0)}, {"error": np.array(16.0)}])
+    assert task.metrics(sums) == {"within_scale": 0.5, "error": 10.0}
+    assert task.metrics(task.sums([])) == {"within_scale": None, "error": None}
+    assert {name: np.shape(value) for name, value in sums.items()} == task.sum_shapes
+    leader = federate(run, tmp_path / "run", small_centers)
+    [done] = leader.ledger.events("step_finished")
+    assert {"head/weight", "head/bias"} <= set(leader.bank.get(done["key"]))
+    assert 0 <= scores(leader, "within_scale")["pooled"] <= 1 and scores(leader, "error")["pooled"] > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda layer: setattr(layer, "padding_mode", "reflect"), "stages.1.0.conv pads by 'reflect'"),
+        (lambda layer: setattr(layer, "dilation", (2, 2, 2)), r"stages.1.0.conv is dilated by \(2, 2, 2\)"),
+        (lambda layer: layer.weight.data[3].zero_(), "stages.1.0.conv has 1 filters of zeros"),
+    ],
+)
+def test_convolutions_that_peft_adapts_wrongly_are_refused_by_name(page, change, sentence):
+    from common.adapters.lora import target_modules
+    from common.errors import AdapterError
+
+    run = page("own-backbone.md", step="tumour_ct")
+    backbone = load_backbone(run.backbone)
+    change(backbone.get_submodule("stages.1.0.conv"))
+    part = LoraPart(sites=["image_convolutions"], dora=True)
+    with pytest.raises(AdapterError, match=sentence):
+        target_modules(backbone, part)
