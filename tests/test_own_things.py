@@ -27,7 +27,7 @@ from tests.helpers.small import SIDE, SPACING, federate
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "developer"
 CODE = re.compile(r'```python title="(\w+\.py)"\n(.*?)```', re.DOTALL)
-COMMAND = re.compile(r"```bash\npython -m simulations run (.*?)```", re.DOTALL)
+COMMAND = re.compile(r"```\npython -m simulations run (.*?)```", re.DOTALL)
 
 pytestmark = pytest.mark.usefixtures("no_plugins")
 Compose = Callable[..., Run]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MARK = re.compile(r"\*(Takes|Needs) [^*]+\.\*")
-FENCE = re.compile(r"```(\w*)")
+FENCE = re.compile(r"```(\w*)(?: title=\"[^\"]+\")?")
 INLINE = re.compile(r"`((?:python -m (?:server|client|simulations) |make |compare |run )[^`]*)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
 
@@ -48,7 +48,8 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def commands(block: Block) -> list[list[str]]:
     """The command lines of a block without a language, as words."""
-    return [shlex.split(line) for line in block.lines if line.strip()] if not block.language else []
+    lines = "\n".join(block.lines).replace("\\\n", " ").splitlines()  # a line may go on after a backslash
+    return [shlex.split(line) for line in lines if line.strip()] if not block.language else []
 
 
 def inline_commands(page: Path) -> list[list[str]]:
