@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from common import plugins
 from common.config.adapter import PARTS, Adapter
+from common.config.composing import composed
 from common.config.federation import FEDERATIONS
 from common.config.run import BackboneSpec, Data, Fault, Run, Runtime
 from common.config.step import METHODS, Selection, Step
@@ -92,14 +90,11 @@ def _composed(overrides: tuple[str, ...], loaded: tuple[tuple[str, str], ...]) -
     _register()
     for group, name, node in plugins.choices():
         ConfigStore.instance().store(group=group, name=name, node=node)
-    if GlobalHydra.instance().is_initialized():
-        GlobalHydra.instance().clear()
+    config = composed(CONFIGS, overrides, root=Run)
     try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = compose("config", overrides=list(overrides))
         run: Any = OmegaConf.to_object(config)
         run.faults = {name: _plain(Fault, dict(given)) for name, given in run.faults.items()}
-    except (HydraException, OmegaConfBaseException) as error:
+    except OmegaConfBaseException as error:
         raise ConfigError(_explain(error, overrides)) from error
     if run.with_controls:
         run.steps |= run.controls

@@ -78,7 +78,7 @@ def ledger():
 def test_an_option_that_does_not_exist_is_named(capsys, overrides, sentence):
     assert server_main(["plan", *overrides]) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("ConfigError: The configuration cannot be composed") and sentence in line
+    assert line.startswith(f"ConfigError: {overrides[0]}: ") and sentence in line
 
 
 def test_every_broken_rule_is_told_at_once(capsys):

@@ -1,0 +1,87 @@
+"""A command line is told everything that it misspells at once, with the nearest known word, and never to append."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from common.config.composing import composed
+from common.config.load import CONFIGS, compose_run
+from common.config.run import Run
+from common.errors import ConfigError
+
+
+def told(*overrides):
+    with pytest.raises(ConfigError) as raised:
+        compose_run(overrides)
+    return str(raised.value).splitlines()
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(plus):
+    [line] = told("curriculum=smoke", f"{plus}seeed=2")
+    assert line.startswith(f"{plus}seeed=2: there is no option 'seeed'.") and line.endswith("Did you mean 'seed'?")
+    assert "ppend" not in line
+
+
+def test_everything_that_is_misspelt_is_told_at_once():
+    lines = told(
+        "curriculum=quikstart", "backbone=tinny", "backbon=tiny", "feddd@steps.tumour_ct.federation=mean",
+        "+steps.tumour_ct.rouns=3", "learning_rate=1", "seed",
+    )  # fmt: skip
+    ends = [
+        "Put what holds spaces, commas or brackets in quotes.", "Did you mean 'quickstart'?", "Did you mean 'tiny'?",
+        "Did you mean 'backbone'?", "federation, runtime, step, study, task.",
+        "Did you mean 'rounds'?",
+        "Did you mean steps.NAME.training.learning_rate or controls.NAME.training.learning_rate?",
+    ]  # fmt: skip
+    assert [line.endswith(end) for line, end in zip(lines, ends, strict=True)] == [True] * len(ends), lines
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("steps.tumor_ct.rounds=3", "there is no option 'tumor_ct' below steps. Known: "),
+        ("steps.tumour_ct.federation.quorumm=1", "Did you mean 'quorum'?"),
+        ("+steps.tumour_ct.task.lossy=1", "there is no option 'lossy' below steps.tumour_ct.task."),
+        ("steps.tumour_ct.rounds=many", "'many' is not a whole number."),
+        ("data.scale=big", "'big' is not a number."),
+        ("federation@steps.tumor_ct.federation=mean", "Did you mean 'federation@steps.tumour_ct.federation'?"),
+        ("seed=1,2", "names several values"),
+        ("++hydra.job.name=x", "there is no option 'hydra'."),
+    ],
+)
+def test_what_only_the_composed_run_knows_is_told_alike(override, sentence):
+    [line] = told("curriculum=smoke", override)
+    assert sentence in line and line.removeprefix("'").startswith(override)
+
+
+def test_two_wrong_values_are_told_together():
+    assert told("curriculum=smoke", "seed=x", "data.scale=y") == [
+        "seed=x: 'x' is not a whole number.",
+        "data.scale=y: 'y' is not a number.",
+    ]
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_an_entry_of_an_open_mapping_needs_no_plus(plus):
+    run = compose_run(["curriculum=smoke", f"{plus}data.centers.CHUM=HN1", f"{plus}seed=7"])
+    assert run.data.centers == {"CHUM": "HN1"} and run.seed == 7
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *([f"curriculum={path.stem}"] for path in sorted((CONFIGS / "curriculum").glob("*.yaml"))),
+        ["curriculum=smoke", "federation@steps.tumour_ct.federation=krum", "steps.tumour_ct.federation.faulty=2"],
+        ["curriculum=quickstart", "adapter@steps.tumour_ct.adapter=decoder_lora", "~data.scale"],
+    ],
+    ids=" ".join,
+)
+def test_the_run_is_what_hydra_itself_composes(overrides):
+    ours = composed(CONFIGS, overrides, root=Run)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        assert OmegaConf.to_object(compose("config", overrides=overrides)) == OmegaConf.to_object(ours)
