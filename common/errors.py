@@ -78,12 +78,18 @@ class TooFewUpdates(RoundFailed):
     code = "round.too_few"
 
 
+def suggestion(name: object, options: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` where an option is near, else nothing."""
+    close = difflib.get_close_matches(str(name), list(options), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
 class UnknownName(FedgraftError):
     code = "unknown"
 
     def __init__(self, what: str, name: object, options: Iterable[str], where: str = ""):
         known = sorted(options)
-        close = difflib.get_close_matches(str(name), known, n=1)
-        hint = f" Did you mean '{close[0]}'?" if close else ""
         place = f" ({where})" if where else ""
-        super().__init__(f"Unknown {what} '{name}'. Known: {', '.join(known) or 'none'}.{hint}{place}")
+        super().__init__(
+            f"Unknown {what} '{name}'. Known: {', '.join(known) or 'none'}.{suggestion(name, known)}{place}"
+        )

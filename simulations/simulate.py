@@ -8,6 +8,7 @@ from pathlib import Path
 from common.config.load import compose_run
 from common.config.rules import check_run
 from common.config.run import Run
+from common.runtime.machine import check_device
 from common.store.ledger import Ledger
 from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
@@ -27,6 +28,7 @@ def simulate(
     """
     run = compose_run(overrides)
     check_run(run)
+    check_device(run.runtime.device)
     place = RunFolder(folder or RUNS / run.name)
     (runtime or federate)(run, place, overrides)
     if not Ledger(place.ledger).events("verified"):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from common.backbones.base import Backbone, Features, Join, NativeView
 from common.backbones.text import HashTokenizer
 from common.backbones.tokens import batched, embed, keep, presence, sequences, whole_patches
+from common.config.backbones import MULTIPLES
 from common.data.batch import CT, EHR
 
 BUCKETS = 64
@@ -75,7 +76,7 @@ class TinyPatchEmbed(nn.Module):
 class TinyBackbone(Backbone):
     """Frozen at random weights that depend on ``seed`` alone."""
 
-    patch = (8, 8, 8)
+    patch = MULTIPLES["tiny"]["any"]
     image_dim = 24
     text_dim = 16
     native = NativeView(spacing_mm=(3.0, 3.0, 3.0), size=(48, 48, 48), ct_hu=(-1024.0, 1024.0))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from common.backbones.base import NativeView
 from common.backbones.checkpoint import load_into, read_state, without_prefixes
 from common.backbones.image import ImageBackbone, VoxelEmbed
+from common.config.backbones import MULTIPLES
 
 Triple = tuple[int, int, int]
 
@@ -51,7 +52,7 @@ class UnetrConfig:
     """
 
     image_size: Triple = (96, 96, 96)
-    patch: Triple = (16, 16, 16)
+    patch: Triple = MULTIPLES["unetr"]["vit_b"]
     hidden: int = 768
     feedforward: int = 3072
     layers: int = 12
@@ -62,7 +63,9 @@ class UnetrConfig:
 
 CONFIGS = {
     "vit_b": UnetrConfig(),
-    "small": UnetrConfig((48, 48, 48), (8, 8, 8), hidden=48, feedforward=96, layers=4, heads=4, spacing_mm=(3, 3, 3)),
+    "small": UnetrConfig(
+        (48, 48, 48), MULTIPLES["unetr"]["small"], hidden=48, feedforward=96, layers=4, heads=4, spacing_mm=(3, 3, 3)
+    ),
 }
 
 

@@ -25,7 +25,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from common.errors import ConfigError
+from common.errors import ConfigError, suggestion
 
 WORDS = {"Boolean": "true or false", "Float": "a number", "Integer": "a whole number", "String": "a word"}
 NO_CHOICE = ("deploy", "hydra", "mapping", "schema")  # folders that a run chooses nothing from
@@ -157,9 +157,7 @@ def _no_such_key(
 
 
 def _known(name: str, options: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, options, n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
-    return f" Known: {', '.join(sorted(options)) or 'none'}.{hint}"
+    return f" Known: {', '.join(sorted(options)) or 'none'}.{suggestion(name, options)}"
 
 
 def _as_given(override: Override) -> str:

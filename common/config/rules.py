@@ -10,6 +10,13 @@ from common.adapters.compatibility import misfits
 from common.adapters.lowrank import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
 from common.config.adapter import LinearPart, LoraPart
 from common.config.compatibility import SUM_ONLY, center_problems, clashes, option_problems, part_problems
+from common.config.declared import (
+    metric_problems,
+    name_problems,
+    structure_problems,
+    twice_problems,
+    window_problems,
+)
 from common.config.objective import objective_name
 from common.config.run import FAULTS, Run
 from common.config.step import Step
@@ -66,6 +73,7 @@ def _run_rules(run: Run) -> Iterator[str]:
     if not run.compare.learning_rates or min(run.compare.learning_rates) <= 0 or not 0 < run.compare.tuning_share <= 1:
         yield "compare.learning_rates takes positive factors ([1]: no tuning), compare.tuning_share a share in (0, 1]."
     yield from _fault_rules(run)
+    yield from name_problems(run)
     written = [step.writes or name for name, step in run.steps.items()]
     for name in sorted({name for name in written if written.count(name) > 1}):
         yield f"Several steps write lineage '{name}'; that needs a continual method, and none is in this release."
@@ -312,5 +320,5 @@ def _newton(step: Step, run: Run) -> Iterator[str]:
 
 STEP_RULES: list[Callable[[Step, Run], Iterator[str]]] = [
     _task, _modalities, _parts, _view, _order, _federation, _guards, _compression, _sum_only, _personal, _training,
-    _grid, _newton,
+    _grid, _newton, metric_problems, structure_problems, window_problems, twice_problems,
 ]  # fmt: skip

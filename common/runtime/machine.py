@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 from typing import Any
 
-import torch
+from common.errors import ConfigError
 
 
 def usable_cores() -> int:
@@ -16,8 +16,23 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_device(device: str) -> None:
+    """Raises ConfigError when this process sees no GPU and is asked to use one."""
+    if device != "cuda":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "runtime.device is cuda, but no CUDA GPU is visible here; set runtime.device=cpu, or check "
+            "nvidia-smi and CUDA_VISIBLE_DEVICES."
+        )
+
+
 def environment(device: str, threads: int) -> dict[str, Any]:
     """Versions, platform, cores, threads per worker and device."""
+    import torch
+
     return {
         "python": sys.version.split()[0],
         "torch": torch.__version__,
@@ -25,5 +40,5 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": usable_cores(),
         "threads": threads,
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else device,
     }

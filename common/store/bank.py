@@ -132,7 +132,12 @@ class AdapterBank:
     def heads(self) -> dict[str, str]:
         """Every lineage's head; the lineage that was committed to last is the last one."""
         path = self.folder / "heads.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            return {str(lineage): str(key) for lineage, key in json.loads(path.read_text()).items()}
+        except (ValueError, AttributeError) as error:
+            raise BankError(f"{path} is damaged ({error}); restore it from a backup.") from error
 
     def route(
         self,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import LedgerError
+from common.files import naming
 
 FORMAT = 1
 GENESIS = "0" * 64
@@ -30,8 +31,9 @@ class Ledger:
 
     def append(self, kind: str, event: dict[str, Any]) -> dict[str, Any]:
         """Add an event durably and return it as stored. Another process may append in between: lines never cross."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
+        with naming(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with naming(self.path), self.path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self.refresh()
             self._drop_torn_line()

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save
 
@@ -35,14 +36,24 @@ class Scorer:
         """Sums by center; a center whose result is suppressed or failed has no entry."""
         digest = tensors_digest(order.state)
         keys = {center: _key(order, digest, center) for center in sorted(centers)}
-        missing = [center for center, key in keys.items() if not self.folder.evaluation(key).exists()]
-        reachable = [center for center in missing if center in self.federation.nodes]
+        found = self._stored(keys)
+        reachable = [center for center in keys if center not in found and center in self.federation.nodes]
         if reachable:
             self._fetch(order, task, {center: keys[center] for center in reachable})
-        found = {
-            c: load_arrays(self.folder.evaluation(k)) for c, k in keys.items() if self.folder.evaluation(k).exists()
-        }
+            found = self._stored(keys)
         return {center: sums for center, sums in found.items() if "suppressed" not in sums}
+
+    def _stored(self, keys: dict[str, str]) -> dict[str, Sums]:
+        """Answers that are on disk; one that cannot be read is as good as none, and asked for again."""
+        found: dict[str, Sums] = {}
+        for center, key in keys.items():
+            path = self.folder.evaluation(key)
+            try:
+                if path.exists():
+                    found[center] = load_arrays(path)
+            except SafetensorError:
+                path.unlink()
+        return found
 
     def _fetch(self, order: Order, task: Task, keys: dict[str, str]) -> None:
         """Ask, and say in the ledger what it took before any answer is kept: a killed run loses no byte of those."""

@@ -9,8 +9,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from common.config.run import BackboneSpec
 from common.errors import LedgerError
 from common.plugins import load
@@ -18,7 +16,7 @@ from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.report.report import Comparison, Overlay, write_report
 from server.report.results import results, write_results
-from server.run.folder import RunFolder
+from server.run.folder import RunFolder, read_config
 from server.run.probe import Verification, verify_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,12 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def verify_folder(path: Path) -> Verification:
     """Verify a run folder in this process, with the frozen model and seed of its resolved configuration."""
     folder = RunFolder(path)
-    if not folder.config.exists():
-        raise LedgerError(f"{path} is not a run folder: it has no config.yaml.")
-    config: Any = OmegaConf.load(folder.config)
+    config = read_config(folder)
     load(list(config.get("plugins") or []), beside=ROOT)
-    spec = BackboneSpec(**OmegaConf.to_container(config.backbone))  # type: ignore[arg-type]
-    return verify_run(folder, spec, seed=int(config.seed))
+    return verify_run(folder, BackboneSpec(**config["backbone"]), seed=int(config["seed"]))
 
 
 def verify_in_fresh_process(path: Path) -> None:

@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from common.errors import FedgraftError, RoundFailed
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from common.errors import FedgraftError, LedgerError, RoundFailed
 
 HANDOVER_S = 90.0  # a server that lost its SuperLink needs so long, at most, to notice
 
@@ -79,6 +84,27 @@ class RunFolder:
     def evaluation(self, key: str) -> Path:
         """One center's sums for one state."""
         return self.path / "evaluations" / f"{key}.safetensors"
+
+
+def read_config(folder: RunFolder) -> dict[str, Any]:
+    """The run's resolved configuration. Raises LedgerError where there is none that can be read."""
+    path = folder.config
+    if not path.exists():
+        raise LedgerError(f"{folder.path} is not a run folder: it has no config.yaml.")
+    try:
+        found: Any = OmegaConf.to_container(OmegaConf.create(path.read_text()))
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise LedgerError(f"{path} cannot be read ({_first_line(error)}); {_MEND}") from error
+    if not isinstance(found, dict) or not {"backbone", "runtime", "seed", "steps"} <= set(found):
+        raise LedgerError(f"{path} is empty or lacks a run's options; {_MEND}")
+    return found
+
+
+_MEND = "restore it from a backup, or delete this one file and start the same command again, which writes it anew."
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def existing(path: Path) -> RunFolder:

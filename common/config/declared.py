@@ -1,0 +1,97 @@
+"""What a run names must exist or fit: metrics, structures, windows, its own folder, its centers. No torch is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from common.config.backbones import declared_multiple
+from common.config.run import Run
+from common.config.step import Step
+from common.errors import suggestion
+
+LOSS = "loss"  # any task's mean loss per case
+LABELS = {"phantom": ("GTVp", "GTVn")}  # kind of data -> what is outlined there; elsewhere the folder decides
+
+
+def metrics_of(task: Any) -> list[str]:
+    """Metrics by which validation can choose a round of a task: those that its sums define, and the loss."""
+    if task.kind == "segmentation":
+        names = ["dsc_agg", "dice"]
+        return [*names, *(f"{name}_{structure}" for name in names for structure in task.structures), LOSS]
+    if task.kind == "classification":
+        several = task.classes if len(task.classes) > 1 else []
+        found = ["auroc", "auprc", "balanced_accuracy"]
+        return [*found, *(f"{name}_{label}" for name in found[:2] for label in several), LOSS]
+    return ["c_index", "antolini", "nll"] if task.loss == "cox" else ["c_index", "antolini", LOSS]
+
+
+def name_problems(run: Run) -> Iterator[str]:
+    """A run's name becomes the folder that it keeps everything in."""
+    for what, name in (("name", run.name), *((f"the name of step {key}", key) for key in run.steps)):
+        parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+        if len(parts) != 1 or parts & {"..", "/", "\\"} or name.startswith((".", "~")) or name != name.strip():
+            yield (
+                f"{what} is '{name}', which is no name of a single folder; use letters, digits, '-' and '_', and "
+                "out=FOLDER to keep runs elsewhere."
+            )
+
+
+def metric_problems(step: Step, run: Run) -> Iterator[str]:
+    """selection.metric is one that the step's task has."""
+    metric = step.selection.metric
+    if step.task is None or not metric or metric.endswith("_across_centers"):
+        return
+    known = metrics_of(step.task)
+    if metric not in known and not (step.task.kind == "prognosis" and metric == LOSS):
+        yield (
+            f"selection.metric is '{metric}', which a {step.task.kind} step does not have; it can be "
+            f"{', '.join(known)}.{suggestion(metric, known)}"
+        )
+
+
+def structure_problems(step: Step, run: Run) -> Iterator[str]:
+    """Structures are named once each, and are outlined in the run's data where that is known."""
+    if step.task is None or step.task.kind != "segmentation":
+        return
+    names = step.task.structures
+    if not names:
+        yield "its task names no structure to segment; set task.structures."
+    for name in _twice(names):
+        yield f"task.structures names '{name}' twice."
+    outlined = LABELS.get(run.data.kind)
+    unknown = sorted(set(names) - set(outlined)) if outlined and run.data.structures is None else []
+    if outlined and unknown:
+        yield (
+            f"task.structures has {', '.join(unknown)}, which the {run.data.kind} cohort does not outline; it has "
+            f"{', '.join(outlined)}.{suggestion(unknown[0], outlined)}"
+        )
+
+
+def window_problems(step: Step, run: Run) -> Iterator[str]:
+    """The window is made of whole patches of the frozen model, as it declares them, or of the step's own."""
+    multiple = declared_multiple(run.backbone)
+    own = [part for part in step.adapter.parts.values() if getattr(part, "kind", "") == "resolution"]
+    if own:
+        multiple = tuple(own[0].patch) if own[0].patch is not None and len(own[0].patch) == 3 else None  # type: ignore[assignment]
+    window = step.view.window
+    if multiple is None or len(window) != 3 or min(multiple) < 1:
+        return
+    if any(side % whole for side, whole in zip(window, multiple, strict=True)):
+        whose = "part's own" if own else f"backbone's ({run.backbone.kind} {run.backbone.config})"
+        yield (
+            f"view.window {list(window)} is not made of whole patches: its sides (depth, height, width) must be "
+            f"multiples of this {whose} {list(multiple)}."
+        )
+
+
+def twice_problems(step: Step, run: Run) -> Iterator[str]:
+    """A center named twice would count twice."""
+    for option, names in (("centers", step.centers), ("evaluate_at", step.evaluate_at)):
+        for name in _twice(names):
+            yield f"{option} names '{name}' twice."
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    return sorted({name for name in names if list(names).count(name) > 1})
