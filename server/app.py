@@ -41,7 +41,7 @@ def main(grid: Grid, context: Context) -> None:
         raise ConfigError(
             "The run has faults, which happen over LocalGrid only; start it with python -m simulations run."
         )
-    folder = RunFolder(Path(str(context.run_config.get("run-dir") or Path("runs") / run.name)))
+    folder = RunFolder(Path(str(context.run_config.get("run-dir") or Path(run.out) / run.name)))
     nodes = str(context.run_config.get("nodes", ""))
     enrolled = (lambda: json.loads(Path(nodes).read_text())) if nodes else None
     if enrolled is not None:  # over a network, not a simulation's runtime

@@ -239,9 +239,10 @@ def _begin(coordinator: Coordinator) -> None:
 
 
 def _deciding(resolved: str) -> dict[str, Any]:
-    """A resolved configuration without what no result depends on: the number of workers."""
+    """A resolved configuration without what no result depends on: the number of workers, and where runs are kept."""
     config: Any = OmegaConf.to_container(OmegaConf.create(resolved))
     config["runtime"].pop("workers", None)
+    config.pop("out", None)
     return config
 
 

@@ -129,10 +129,9 @@ def _compare(arguments: argparse.Namespace) -> None:
     from simulations.comparison.page import compare, comparison_table
     from simulations.studies import run_study
     from simulations.studies.page import console_table
-    from simulations.virtual.federate import RUNS
 
     if run.study is not None:
-        folder_of_study = RUNS / (run.name if run.name != run.curriculum else f"study-{run.study.kind}")
+        folder_of_study = Path(run.out) / (run.name if run.name != run.curriculum else f"study-{run.study.kind}")
         page = run_study(run, arguments.overrides, folder=folder_of_study)
         for table in page.tables:
             Console(width=max(Console().width, 132)).print(console_table(table))

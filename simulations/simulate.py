@@ -12,7 +12,7 @@ from common.runtime.machine import check_device
 from common.store.ledger import Ledger
 from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
-from simulations.virtual.federate import RUNS, federate
+from simulations.virtual.federate import federate
 
 
 def simulate(
@@ -29,7 +29,7 @@ def simulate(
     run = compose_run(overrides)
     check_run(run)
     check_device(run.runtime.device)
-    place = RunFolder(folder or RUNS / run.name)
+    place = RunFolder(folder or Path(run.out) / run.name)
     (runtime or federate)(run, place, overrides)
     if not Ledger(place.ledger).events("verified"):
         verify_in_fresh_process(place.path)

@@ -89,8 +89,10 @@ def _misspelt(override: Override, repository: Any, root: type) -> Iterator[str]:
     group, package = override.key_or_group, override.package
     if repository.group_exists(group):
         known = repository.get_group_options(group)
-        choices = override.value() if isinstance(override.value(), list) else [override.value()]
-        for choice in (c for c in choices if c is not None and str(c) not in known):
+        value: Any = override.value()
+        for choice in (
+            c for c in (value if isinstance(value, list) else [value]) if c is not None and str(c) not in known
+        ):
             yield f"{_as_given(override)}: no {group} is called '{choice}'.{_known(str(choice), known)}"
         path = package or ""
     elif package is not None:
@@ -242,6 +244,9 @@ def _delete(config: DictConfig, override: Override, path: Sequence[str]) -> Iter
     if not isinstance(parent, DictConfig) or path[-1] not in parent:
         known = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
         yield _no_such_key(override, path[:-1], path[-1], known, sought=[])
+        return
+    if is_dataclass(OmegaConf.get_type(parent)):
+        yield f"{_as_given(override)}: an option cannot be taken out; give it another value."
         return
     with open_dict(parent):
         del parent[path[-1]]

@@ -104,7 +104,8 @@ class Fault:
 class Run:
     """One run: everything needed to repeat it."""
 
-    name: str = "run"
+    name: str = "run"  # the folder below `out`; run: the curriculum's
+    out: str = "runs"  # where a simulation keeps its runs
     seed: int = 1
     curriculum: str = ""
     backbone: BackboneSpec = field(default_factory=BackboneSpec)

@@ -77,7 +77,7 @@ def run_command(command: Callable[[], int | None]) -> int:
     except FedgraftError as error:
         return _failed(f"{type(error).__name__}: {error}")
     except BrokenPipeError:  # `... | head` has seen enough; nothing more can be printed
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     except OSError as error:
         logging.getLogger(__name__).debug("where it happened", exc_info=error)

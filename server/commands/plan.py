@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 EXAMPLE = "python -m server plan curriculum=quickstart steps.tumour_ct.rounds=5"
 
@@ -31,8 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.machine:
         from server.run.machine import machine_facts, machine_problems
 
-        facts = machine_facts(composed, Path("runs"))
-        problems += [f"missing here: {problem}" for problem in machine_problems(composed, Path("runs"))]
+        facts, missing = machine_facts(composed), machine_problems(composed)
+        problems += [f"missing here: {problem}" for problem in missing]
     return say_plan(len(composed.steps), facts, problems)
 
 

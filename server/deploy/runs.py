@@ -46,6 +46,8 @@ def run_curriculum_here(
     load(place.config.plugins, beside=place.path)
     run = compose_run(list(overrides))
     check_run(run)
+    if run.out != Run.out:
+        raise ConfigError(f"A federation keeps its runs in {place.runs}; leave out={run.out} out, or choose a name=….")
     folder = RunFolder(place.runs / run.name)
     folder.path.mkdir(parents=True, exist_ok=True)
     story, fruitless = Follower(folder, run, say), 0

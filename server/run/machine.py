@@ -1,4 +1,4 @@
-"""What this machine has and lacks for a run: weights, folders, device, cores, disk; torch only where a GPU is asked for."""
+"""What this machine has and lacks for a run: weights, folders, device, cores, disk; torch only for a GPU."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ from common.runtime.machine import check_device, usable_cores
 SMALLEST_GB = 1.0  # a run's checkpoints, bank and report are tens of megabytes; prepared volumes are more
 
 
-def machine_facts(run: Run, folder: Path) -> list[str]:
-    """What is there, one line each.
-
-    Args:
-        folder: where runs go.
-    """
+def machine_facts(run: Run) -> list[str]:
+    """What is there, one line each."""
+    folder = Path(run.out)
     workers = run.runtime.workers or max(1, usable_cores() // max(1, run.runtime.threads))
     return [
         f"cores: {usable_cores()}; {workers} centers at a time, {run.runtime.threads} threads each",
@@ -31,9 +28,9 @@ def machine_facts(run: Run, folder: Path) -> list[str]:
     ]
 
 
-def machine_problems(run: Run, folder: Path) -> list[str]:
+def machine_problems(run: Run) -> list[str]:
     """What has to be mended before the run can start here, one sentence each."""
-    return [*_device(run), *_cores(run), *_disk(folder), *_model(run), *_data(run)]
+    return [*_device(run), *_cores(run), *_disk(Path(run.out)), *_model(run), *_data(run)]
 
 
 def _weights(run: Run) -> str:

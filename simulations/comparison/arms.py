@@ -43,7 +43,7 @@ from simulations.comparison.tuning import (
     tuned_overrides,
     write_choice,
 )
-from simulations.virtual.federate import RUNS, federate, worker_count
+from simulations.virtual.federate import federate, worker_count
 
 FEDERATED, CENTRALIZED, LOCAL, RANDOM, UNTRAINED = "federated", "centralized", "local", "random backbone", "untrained"
 BASELINES = (CENTRALIZED, LOCAL)  # arms that this module trains itself
@@ -128,7 +128,7 @@ def prepare(overrides: Sequence[str]) -> Comparing:
     check_run(run)
     _check_grids(run)
     name = run.name if run.name != run.curriculum else f"compare-{run.curriculum}"
-    return Comparing(run, RUNS / name, tuple(overrides))
+    return Comparing(run, Path(run.out) / name, tuple(overrides))
 
 
 def _check_grids(run: Run) -> None:

@@ -7,12 +7,12 @@ was searched; the step's training was set by the mean's validation scores, which
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from common.config.run import Run
 from common.tasks import build_task
 from simulations.studies.page import Page, Table
 from simulations.studies.trials import Result, Trial, mean_of, run_trials, score_row
-from simulations.virtual.federate import RUNS
 
 MEAN, UNTRAINED = "mean, √n", "untrained"
 FEDERATION = "federation@steps.{step}.federation={kind}"
@@ -65,7 +65,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     study = run.study
     rows = {step: rows_of(run, step) for step in study.steps}
     trials = [trial for step in study.steps for row in rows[step].values() for trial in row]
-    results = run_trials(trials, run, overrides=overrides, folder=RUNS / run.name, say=say)
+    results = run_trials(trials, run, overrides=overrides, folder=Path(run.out) / run.name, say=say)
     tables = [_table(run, step, rows[step], results, say) for step in study.steps]
     return Page(
         title="Aggregation rules on one segmentation and one prognosis step",

@@ -9,13 +9,13 @@ proves nothing. The step's training was set by the undefended mean's validation 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from common.config.run import Fault, Run
 from common.tasks import build_task
 from simulations.studies.aggregation import METRICS, SHOWN
 from simulations.studies.page import Page, Picture, Table
 from simulations.studies.trials import Result, Scored, Trial, run_trials, score_row
-from simulations.virtual.federate import RUNS
 
 MEAN, GUARDED, HOSTILE, UNTRAINED = "mean, undefended", "mean behind guards", "profile hostile", "untrained"
 KEPT, CLEAN_COST = 0.97, 0.005
@@ -42,7 +42,7 @@ CLEAN = "none"
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     """Run or continue the study."""
-    rows, folder = rows_of(run), RUNS / run.name
+    rows, folder = rows_of(run), Path(run.out) / run.name
     trials = [trial for row in rows.values() for trial in row]
     results = run_trials(trials, run, overrides=overrides, folder=folder, say=say)
     say("resampling patients")

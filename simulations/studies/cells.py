@@ -29,7 +29,7 @@ from simulations.comparison.arms import CENTRALIZED, FEDERATED, LOCAL, RANDOM, U
 from simulations.comparison.exact_arm import EXACT
 from simulations.comparison.paired import Patient, difference_of, patients_of, value_of_patients
 from simulations.virtual.centers import data_roots, write_centers
-from simulations.virtual.federate import RUNS, worker_count
+from simulations.virtual.federate import worker_count
 from simulations.virtual.local_grid import LocalGrid
 
 Extra = Callable[[Comparing, Cell, str], None]
@@ -61,7 +61,7 @@ def prepared(run: Run, overrides: Sequence[str]) -> Comparing:
     if FEDERATED not in arms:
         raise ConfigError("study.arms lacks 'federated', whose centers and splits the other arms follow; add it.")
     name = run.name if run.name != run.curriculum else f"study-{run.study.kind}"
-    return Comparing(run, RUNS / name, tuple(overrides))
+    return Comparing(run, Path(run.out) / name, tuple(overrides))
 
 
 def run_cells(comparing: Comparing, say: Callable[[str], None], *, extra: Extra | None = None) -> None:

@@ -47,7 +47,7 @@ from simulations.comparison.patients import open_centers
 from simulations.studies.page import Page, Picture, Table
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.features import Encoded, FeatureCenter, FeatureTable, feature_table, federated
-from simulations.virtual.federate import RUNS, worker_count
+from simulations.virtual.federate import worker_count
 
 FEDERATED, CENTRALIZED, LOCAL, RANDOM = "federated", "centralized", "local only", "random backbone"
 ARMS = (FEDERATED, CENTRALIZED, LOCAL)
@@ -108,7 +108,7 @@ Risks = dict[tuple[str, str, str], np.ndarray]  # (input, loss, arm) -> (seeds, 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     """Run or continue the study."""
-    folder = RUNS / run.name
+    folder = Path(run.out) / run.name
     torch.set_num_threads(run.runtime.threads)
     files, _ = write_centers(run, RunFolder(folder), data_roots(run))
     files = {code: path for code, path in files.items() if code != "CHEST"}

@@ -15,8 +15,6 @@ from server.run.folder import RunFolder
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.local_grid import LocalGrid
 
-RUNS = Path("runs")
-
 
 def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Sequence[str] | None = None) -> None:
     """The curriculum over LocalGrid with the run's workers; ``only`` limits the centers that exist."""

@@ -50,6 +50,7 @@ def test_everything_that_is_misspelt_is_told_at_once():
         ("data.scale=big", "'big' is not a number."),
         ("federation@steps.tumor_ct.federation=mean", "Did you mean 'federation@steps.tumour_ct.federation'?"),
         ("seed=1,2", "names several values"),
+        ("~data.scale", "an option cannot be taken out; give it another value."),
         ("++hydra.job.name=x", "there is no option 'hydra'."),
     ],
 )
@@ -76,7 +77,7 @@ def test_an_entry_of_an_open_mapping_needs_no_plus(plus):
     [
         *([f"curriculum={path.stem}"] for path in sorted((CONFIGS / "curriculum").glob("*.yaml"))),
         ["curriculum=smoke", "federation@steps.tumour_ct.federation=krum", "steps.tumour_ct.federation.faulty=2"],
-        ["curriculum=quickstart", "adapter@steps.tumour_ct.adapter=decoder_lora", "~data.scale"],
+        ["curriculum=quickstart", "adapter@steps.tumour_ct.adapter=decoder_lora", "~steps.findings"],
     ],
     ids=" ".join,
 )

@@ -19,7 +19,7 @@ COMMANDS = {
     "server": lambda: server(["init", "federation", "--name", "localhost"]),
     "simulations": lambda: simulations(["run", "curriculum=smoke", "data=folder", "data.root=cohort"]),
 }
-FILES = {"client": "center.yaml", "server": "server.yaml", "simulations": "CHUM.yaml"}
+FILES = {"client": "center.yaml", "server": "ca.key", "simulations": "CHUM.yaml"}
 
 
 @pytest.fixture

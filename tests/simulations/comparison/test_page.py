@@ -83,10 +83,9 @@ def test_rows_of_an_arm_have_an_interval_pooled_and_a_value_per_center(comparing
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_whole_comparison_is_valid_and_continues_where_it_stopped(tmp_path, monkeypatch, small_root):
-    monkeypatch.setattr("simulations.comparison.arms.RUNS", tmp_path)
+def test_a_whole_comparison_is_valid_and_continues_where_it_stopped(tmp_path, small_root):
     said: list[str] = []
-    overrides = ["curriculum=smoke", "data=folder", f"data.root={small_root}", "compare.draws=50",
+    overrides = ["curriculum=smoke", f"out={tmp_path}", "data=folder", f"data.root={small_root}", "compare.draws=50",
                  "compare.learning_rates=[0.1,1]",
                  "steps.tumour_ct.rounds=1", "steps.tumour_ctpet.rounds=1"]  # fmt: skip
     overrides += [

@@ -8,7 +8,7 @@ import pytest
 from common.config.load import compose_run
 from common.config.rules import broken_rules
 from common.metrics import concordance_index, harrell_counts
-from simulations.studies import phantom_prognosis, run_study
+from simulations.studies import run_study
 from simulations.studies.phantom_prognosis import (
     CENTRALIZED,
     FEDERATED,
@@ -68,10 +68,10 @@ def test_a_difference_is_paired_and_seeds_are_averaged():
 
 
 @pytest.mark.slow
-def test_a_small_study_runs_and_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(phantom_prognosis, "RUNS", tmp_path)
+def test_a_small_study_runs_and_goes_on(tmp_path):
     overrides = [
-        "study=phantom_prognosis", "backbone=tiny", "name=pp", f"data.root={tmp_path / 'data'}", "data.scale=0.08",
+        "study=phantom_prognosis", "backbone=tiny", "name=pp", f"out={tmp_path}", "data.scale=0.08",
+        f"data.root={tmp_path / 'data'}",
         "study.inputs=[image+text]", "study.losses=[deephit]", "study.folds=2", "study.seeds=[1]", "study.rounds=2",
         "study.draws=50",
     ]  # fmt: skip
