@@ -47,5 +47,5 @@ def main(grid: Grid, context: Context) -> None:
     if enrolled is not None:  # over a network, not a simulation's runtime
         grid = PackedGrid(grid)
     with alone_in(folder):
-        narrator = Narrator(folder.tensorboard)
+        narrator = Narrator(folder.tensorboard, rounds={name: step.rounds for name, step in run.steps.items()})
         run_curriculum(Coordinator(Federation(grid, enrolled=enrolled), run, folder, narrator))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from common.runtime.cli import run_command
 from common.runtime.offline import go_offline
+from common.runtime.pulse import signs_of_life
 
 if TYPE_CHECKING:
     from common.config.run import Run
@@ -24,6 +25,9 @@ EXAMPLES = """examples:
   python -m simulations bench aggregation
   python -m simulations phantom --out data/phantom --scale 0.2 --seed 11
 """
+
+
+LONG = ("bench", "compare", "federation", "flower", "phantom", "pretrain", "run")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -81,7 +85,10 @@ def main(argv: list[str] | None = None) -> int:
         "bench": _bench,
         "docs": _docs,
     }
-    return run_command(lambda: actions[arguments.command](arguments))
+    if arguments.command not in LONG:
+        return run_command(lambda: actions[arguments.command](arguments))
+    with signs_of_life():
+        return run_command(lambda: actions[arguments.command](arguments))
 
 
 def _check(overrides: Sequence[str]) -> Run:

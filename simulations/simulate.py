@@ -9,6 +9,7 @@ from common.config.load import compose_run
 from common.config.rules import check_run
 from common.config.run import Run
 from common.runtime.machine import check_device
+from common.runtime.pulse import under_way
 from common.store.ledger import Ledger
 from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
@@ -32,7 +33,9 @@ def simulate(
     place = RunFolder(folder or Path(run.out) / run.name)
     (runtime or federate)(run, place, overrides)
     if not Ledger(place.ledger).events("verified"):
+        under_way("checking every finished step in a fresh process")
         verify_in_fresh_process(place.path)
+    under_way("writing results and report")
     from simulations.comparison.overlays import overlays_of
     from simulations.comparison.reference_arms import write_beside
 

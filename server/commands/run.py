@@ -18,10 +18,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Follow the run to its end and print the report's path."""
+    from common.runtime.pulse import signs_of_life
     from server.deploy.folder import Deployment
     from server.deploy.runs import run_curriculum_here
 
     place = Deployment.open(arguments.folder)
-    folder = run_curriculum_here(place, arguments.overrides, say=lambda line: print(line, flush=True))
+    with signs_of_life():
+        folder = run_curriculum_here(place, arguments.overrides, say=lambda line: print(line, flush=True))
     print(f"report: {folder.report}")
     return 0

@@ -87,7 +87,7 @@ class Follower:
 
     def __init__(self, folder: RunFolder, run: Run, say: Callable[[str], None]):
         self.folder, self.run = folder, run
-        self.narrator = Narrator(None, say=say)
+        self.narrator = Narrator(None, say=say, rounds={name: step.rounds for name, step in run.steps.items()})
         self.told = len(Ledger(folder.ledger).events())
 
     def look(self) -> None:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.runtime.pulse import in_words, under_way
+
 
 class Narrator:
-    """Prints one line per event and writes scalars."""
+    """Prints one line per event and writes scalars.
 
-    def __init__(self, folder: Path | None = None, *, say: Callable[[str], None] = print):
+    Args:
+        rounds: step -> its rounds, of the whole run in order, for "step 3 of 5, about 4 min left".
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        say: Callable[[str], None] = print,
+        rounds: Mapping[str, int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.say = say
-        self._started = time.monotonic()
+        self._rounds, self._now = dict(rounds or {}), clock
+        self._started, self._done = clock(), 0
+        self._since = self._started  # the first step's start: what came before it says nothing about rounds
         self._writer: Any = None
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -23,14 +39,20 @@ class Narrator:
     def step_started(self, event: dict[str, Any]) -> None:
         """A step begins."""
         centers = ", ".join(event["centers"]) or "nobody (evaluated only)"
+        step = event["step"]
         self.say(
-            f"[{self._clock()}] {event['step']}: trains at {centers}; {event['adapter_bytes'] / 1e3:,.1f} kB a message"
+            f"[{self._clock()}] {self._place(step)}{step}: trains at {centers}; "
+            f"{event['adapter_bytes'] / 1e3:,.1f} kB a message{self._left(step, 0)}"
         )
+        if not self._done:
+            self._since = self._now()
+        under_way(f"{self._place(step)}{step}: first scores")
         for center, reason in event["refused"].items():
             self.say(f"          {center} does not take part: {reason}")
 
     def round_finished(self, event: dict[str, Any], *, of: int) -> None:
         """A round ends."""
+        self._done += 1
         rows = event["train"].values()
         cases = sum(row["cases"] for row in rows)
         loss = sum(row["loss"] * row["cases"] for row in rows) / cases if cases else float("nan")
@@ -42,8 +64,10 @@ class Narrator:
         metric = event["validation"]["metric"]
         self.say(
             f"[{self._clock()}]   round {event['round']}/{of}  loss {loss:.4f}  validation {metric} {shown}  "
-            f"{len(event['train'])} centers  {seconds:.1f} s{failed}"
+            f"{len(event['train'])} centers  {seconds:.1f} s{failed}{self._left(event['step'], event['round'])}"
         )
+        coming = f"round {event['round'] + 1} of {of}" if event["round"] < of else "scoring what was learned"
+        under_way(f"{self._place(event['step'])}{event['step']}: {coming}")
         self._scalars(event, loss)
 
     def step_finished(self, event: dict[str, Any]) -> None:
@@ -55,6 +79,21 @@ class Narrator:
         ]
         told = "  ".join(f"{row['task']} {row['metric']} {_number(row['value'])}" for row in pooled)
         self.say(f"[{self._clock()}]   kept round {event['kept_round']}, adapter {event['key'][:12]}; test: {told}")
+        under_way("preparing the next step" if event["step"] != [*self._rounds, event["step"]][-1] else "finishing")
+
+    def _place(self, step: str) -> str:
+        """``step 3 of 5, ``, where the whole run is known."""
+        names = list(self._rounds)
+        return f"step {names.index(step) + 1} of {len(names)}, " if step in names else ""
+
+    def _left(self, step: str, finished: int) -> str:
+        """``, about 4 min left``: rounds to come, at the pace of those that this process saw."""
+        if not self._done or step not in self._rounds:
+            return ""
+        names = list(self._rounds)
+        coming = sum(self._rounds[name] for name in names[names.index(step) :]) - finished
+        pace = (self._now() - self._since) / self._done
+        return f", about {in_words(coming * pace)} left" if coming > 0 else ""
 
     def _scalars(self, event: dict[str, Any], loss: float) -> None:
         if self._writer is None:
@@ -70,7 +109,7 @@ class Narrator:
         self._writer.flush()
 
     def _clock(self) -> str:
-        minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        minutes, seconds = divmod(int(self._now() - self._started), 60)
         return f"{minutes:02d}:{seconds:02d}"
 
 

@@ -11,6 +11,7 @@ from flwr.app import Context, RecordDict
 from common.config.run import Run, Runtime
 from common.errors import DataError
 from common.runtime.machine import usable_cores
+from common.runtime.pulse import under_way
 from server.run.folder import RunFolder
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.local_grid import LocalGrid
@@ -20,10 +21,12 @@ def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Seq
     """The curriculum over LocalGrid with the run's workers; ``only`` limits the centers that exist."""
     from server.app import app
 
+    under_way("reading the cohort")
     files, sizes = write_centers(run, folder, data_roots(run, progress=_progress))
     _check_named_centers(run, files)
     if only is not None:
         files = {code: path for code, path in files.items() if code in only}
+    under_way("starting the centers")
     grid = _grid(run, files, sizes)
     context = Context(
         run_id=1,
@@ -75,5 +78,6 @@ def worker_count(runtime: Runtime) -> int:
 
 
 def _progress(done: int, of: int) -> None:
+    under_way(f"drawing the phantom cohort, {done} of {of} cases")
     if done == of or done % 20 == 0:
         print(f"  phantom cohort: {done}/{of} cases", flush=True)

@@ -1,0 +1,65 @@
+"""What a run names must exist or fit, and what is declared is what the models and tasks have."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from common.backbones import build_backbone
+from common.config.backbones import MULTIPLES, declared_multiple
+from common.config.declared import LOSS, metrics_of
+from common.config.load import compose_run
+from common.config.rules import broken_rules
+from common.config.run import BackboneSpec
+from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.tasks import build_task, merge_sums
+
+
+@pytest.mark.parametrize(("kind", "config"), [(kind, name) for kind in MULTIPLES for name in MULTIPLES[kind]])
+def test_declared_multiples_are_those_of_the_models(kind, config):
+    spec = BackboneSpec(kind=kind, config=config)
+    with torch.device("meta"):
+        built = build_backbone(BackboneSpec(kind=kind, config="mini" if config == "any" else config))
+    assert declared_multiple(spec) == tuple(built.multiple)
+
+
+def test_a_model_that_declares_nothing_is_not_judged():
+    assert declared_multiple(BackboneSpec(kind="own")) is None
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        SegmentationTask(structures=["GTVp", "GTVn"]),
+        ClassificationTask(classes=["a", "b"], form="multi_label"),
+        ClassificationTask(classes=["hpv"], form="binary"),
+        PrognosisTask(loss="cox"),
+        PrognosisTask(loss="deephit"),
+    ],
+)
+def test_declared_metrics_are_those_that_the_task_gives(task):
+    built = build_task(task)
+    assert set(built.metrics(merge_sums([built.sums([])]))) == set(metrics_of(task)) - {LOSS}
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("name=../x", "name is '../x', which is no name of a single folder"),
+        ("name=/tmp/x", "name is '/tmp/x', which is no name of a single folder"),
+        ("name=a/b", "name is 'a/b', which is no name of a single folder"),
+        ("steps.tumour_ct.selection.metric=dsc_ag", "Did you mean 'dsc_agg'?"),
+        ("steps.tumour_ct.task.structures=[GTVp,GTVm]", "has GTVm, which the phantom cohort does not outline"),
+        ("steps.tumour_ct.task.structures=[GTVp,GTVp]", "task.structures names 'GTVp' twice."),
+        ("steps.tumour_ct.centers=[CHUM,MDA,CHUM]", "centers names 'CHUM' twice."),
+    ],
+)
+def test_what_does_not_exist_is_told(override, sentence):
+    [problem] = broken_rules(compose_run(["curriculum=smoke", override]))
+    assert sentence in problem
+
+
+def test_a_window_of_half_patches_is_told_with_what_fits():
+    sides = [f"steps.tumour_ct.view.{key}=[32,32,20]" for key in ("window", "size")]
+    [problem] = broken_rules(compose_run(["curriculum=smoke", *sides]))
+    assert problem.endswith("must be multiples of this backbone's (tiny mini) [8, 8, 8].")
