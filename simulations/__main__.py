@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   python -m simulations run curriculum=quickstart
   python -m simulations run curriculum=smoke name=try1 runtime.workers=1
+  python -m simulations plan curriculum=quickstart --machine
   python -m simulations compare curriculum=quickstart
   python -m simulations flower curriculum=smoke
   python -m simulations federation
@@ -41,6 +42,9 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a curriculum over LocalGrid and write its report")
     run.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=quickstart name=mine")
+    plan = commands.add_parser("plan", help="the resolved run and every broken rule; nothing is started")
+    plan.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=quickstart")
+    plan.add_argument("--machine", action="store_true", help="also weights, device, disk, and every center's cases")
     comparison = commands.add_parser("compare", help="federated, centralized, local and controls in one report")
     comparison.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=quickstart")
     flower = commands.add_parser("flower", help="the same under Flower's simulation runtime (Ray)")
@@ -76,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     go_offline()
     actions = {
         "run": _run,
+        "plan": _plan,
         "compare": _compare,
         "pretrain": _pretrain,
         "phantom": _phantom,
@@ -115,6 +120,18 @@ def _run(arguments: argparse.Namespace) -> None:
     folder = simulate(arguments.overrides)
     Console(width=max(Console().width, 100)).print(summary_table(json.loads(folder.results.read_text())))
     print(f"report: {folder.report}")
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from common.config.load import compose_run
+    from server.commands.plan import plan
+
+    run = compose_run(arguments.overrides)
+    if not arguments.machine:
+        return plan(run, machine=False)
+    from simulations.virtual.planning import cohort_found
+
+    return plan(run, machine=True, cohort=cohort_found)
 
 
 def _federation(arguments: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from common.backbones.base import Backbone, tensors_digest
+from common.config.backbones import SHIPPED
 from common.config.run import BackboneSpec
 from common.errors import BackboneError, UnknownName
 from common.plugins import Registry
@@ -149,8 +150,8 @@ def load_backbone(spec: BackboneSpec) -> Backbone:
 
 def needs_weights(spec: BackboneSpec) -> bool:
     """Whether its weights are neither drawn from a seed nor part of fedgraft. Raises UnknownName: no such kind."""
-    is_mini = (spec.kind, spec.config) == ("ct_clip", "mini")
-    return _kind(spec).load is not None and spec.random_seed is None and not is_mini
+    is_shipped = (spec.kind, spec.config) == SHIPPED
+    return _kind(spec).load is not None and spec.random_seed is None and not is_shipped
 
 
 def _checkpoint(spec: BackboneSpec) -> str | Path | None:

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from common.config.run import Run
+
+Found = tuple[list[str], list[str]]
 
 EXAMPLE = "python -m server plan curriculum=quickstart steps.tumour_ct.rounds=5"
 
@@ -20,27 +26,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 2 when a rule is broken or, with --machine, something is missing here."""
-    from common.config.load import compose_run, run_to_yaml
+    from common.config.load import compose_run
+
+    return plan(compose_run(arguments.overrides), machine=arguments.machine)
+
+
+def plan(run: Run, *, machine: bool, cohort: Callable[[Run], Found] = lambda run: ([], [])) -> int:
+    """Print a run, what is here for it and every problem; the exit code.
+
+    Args:
+        machine: whether this machine is looked at too.
+        cohort: what is here of the run's data and what is wrong with it, looked at with ``machine``.
+    """
+    from common.config.load import run_to_yaml
     from common.config.rules import broken_rules
 
-    composed = compose_run(arguments.overrides)
-    print(run_to_yaml(composed))
-    facts: list[str] = []
-    problems = [f"broken rule: {problem}" for problem in broken_rules(composed)]
-    if arguments.machine:
+    print(run_to_yaml(run))
+    problems = [f"broken rule: {problem}" for problem in broken_rules(run)]
+    if machine:
         from server.run.machine import machine_facts, machine_problems
 
-        facts, missing = machine_facts(composed), machine_problems(composed)
-        problems += [f"missing here: {problem}" for problem in missing]
-    return say_plan(len(composed.steps), facts, problems)
-
-
-def say_plan(steps: int, facts: Sequence[str], problems: Sequence[str]) -> int:
-    """Print what was found; the exit code."""
-    for fact in facts:
-        print(fact)
+        facts, missing = cohort(run)
+        print("\n".join([*machine_facts(run), *facts]))
+        problems += [f"missing here: {problem}" for problem in dict.fromkeys([*machine_problems(run), *missing])]
     for problem in problems:
         print(problem, file=sys.stderr)
     if not problems:
-        print(f"{steps} steps, no broken rule.")
+        print(f"{len(run.steps)} steps, no broken rule.")
     return 2 if problems else 0

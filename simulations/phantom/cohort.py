@@ -103,13 +103,10 @@ def make_cohort(
     if scale <= 0:
         raise DataError(f"A cohort of scale {scale} has no patients. Give a scale above 0; 0.2 makes about 105.")
     chest = max(1, round(CHESTS_AT_FULL_SCALE * scale)) if chest is None else chest
-    wanted = {"generator": generator_digest(), "scale": scale, "seed": seed, "chest": chest}
     card_path = out / "card.json"
-    if card_path.exists():
-        found = json.loads(card_path.read_text())
-        if all(found.get(name) == value for name, value in wanted.items()):
-            return CohortCard.read(card_path)
-    elif out.exists() and any(out.iterdir()):
+    if is_drawn(out, scale=scale, seed=seed, chest=chest):
+        return CohortCard.read(card_path)
+    if not card_path.exists() and out.exists() and any(out.iterdir()):
         raise DataError(f"The folder '{out}' is not empty and holds no phantom (no card.json). Name another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -119,6 +116,17 @@ def make_cohort(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return card
+
+
+def is_drawn(out: Path, *, scale: float, seed: int, chest: int | None = None) -> bool:
+    """Whether `make_cohort` with these arguments would find its cohort there and write nothing."""
+    chest = max(1, round(CHESTS_AT_FULL_SCALE * scale)) if chest is None else chest
+    wanted = {"generator": generator_digest(), "scale": scale, "seed": seed, "chest": chest}
+    card = out / "card.json"
+    if not card.exists():
+        return False
+    found = json.loads(card.read_text())
+    return all(found.get(name) == value for name, value in wanted.items())
 
 
 def _replace(out: Path, work: Path) -> None:

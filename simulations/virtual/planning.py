@@ -1,0 +1,51 @@
+"""What a simulation's data hold for a run: its centers, and how many cases of each train, validate and test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from client.data.hecktor.cases import find_cases
+from client.data.splits import PARTS, split_cases
+from common.config.run import Run
+from common.errors import DataError
+from simulations.phantom.cohort import is_drawn
+from simulations.virtual.centers import data_roots
+
+Counts = Mapping[str, Mapping[str, int]]  # center -> part of the split -> cases
+
+
+def cohort_found(run: Run) -> tuple[list[str], list[str]]:
+    """What is there, one line each, and what is wrong with it, one sentence each. Nothing is drawn or written."""
+    data = run.data
+    if data.kind == "phantom" and not is_drawn(Path(data.root), scale=data.scale, seed=data.seed):
+        return [f"cases: none yet; the first run draws the phantom cohort of scale {data.scale} in {data.root}"], []
+    try:
+        counts = counted(run)
+    except DataError as error:
+        return [], list(error.problems)
+    facts = [f"{center}: {', '.join(f'{n} {part}' for part, n in parts.items())}" for center, parts in counts.items()]
+    return facts, absent(run, counts)
+
+
+def counted(run: Run) -> dict[str, dict[str, int]]:
+    """Cases by center and part of the split, whatever a step needs of them. Raises DataError."""
+    found: dict[str, dict[str, int]] = {}
+    for root in data_roots(run):
+        for part, cases in split_cases(find_cases(root, mapping=run.data.mapping), split=run.data.split).items():
+            for case in cases:
+                found.setdefault(case.center, dict.fromkeys(PARTS, 0))[part] += 1
+    return dict(sorted(found.items()))
+
+
+def absent(run: Run, counts: Counts) -> list[str]:
+    """Trained steps that name a center without a case here."""
+    problems = []
+    for name, step in run.steps.items():
+        lost = sorted({*step.centers, *step.evaluate_at} - {"*"} - set(counts))
+        if lost and step.rounds > 0:
+            problems.append(
+                f"Step '{name}' names {', '.join(lost)}, which has no case under {run.data.root}; there are cases of "
+                f"{', '.join(counts) or 'nobody'}."
+            )
+    return problems
