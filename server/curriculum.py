@@ -38,7 +38,7 @@ from server.learning.exact import NewtonFit
 from server.learning.rounds import run_rounds
 from server.learning.strategy import AdapterStrategy
 from server.learning.withdraw import centers_of, to_refit, withdrawn
-from server.run.folder import RunFolder
+from server.run.folder import RunFolder, read_config
 from server.run.narration import Narrator
 from server.run.probe import probe_output
 from server.sizes.sizes import released_sizes
@@ -221,7 +221,7 @@ def _begin(coordinator: Coordinator) -> None:
     path = coordinator.folder.config
     if not path.exists():
         write_bytes(path, resolved)
-    elif _deciding(path.read_text()) != _deciding(resolved.decode()):
+    elif _deciding(read_config(coordinator.folder)) != _deciding(_plain_config(coordinator.run)):
         raise ConfigError(
             f"{coordinator.folder.path} holds a run with another configuration (see config.yaml there): "
             "give this run another name=…, or delete the folder."
@@ -238,12 +238,15 @@ def _begin(coordinator: Coordinator) -> None:
     coordinator.ledger.append("run_started", _run_started(coordinator))
 
 
-def _deciding(resolved: str) -> dict[str, Any]:
+def _plain_config(run: Run) -> dict[str, Any]:
+    config: Any = OmegaConf.to_container(OmegaConf.create(run_to_yaml(run)))
+    return dict(config)
+
+
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     """A resolved configuration without what no result depends on: the number of workers, and where runs are kept."""
-    config: Any = OmegaConf.to_container(OmegaConf.create(resolved))
-    config["runtime"].pop("workers", None)
-    config.pop("out", None)
-    return config
+    runtime = {name: value for name, value in config["runtime"].items() if name != "workers"}
+    return {name: value for name, value in config.items() if name != "out"} | {"runtime": runtime}
 
 
 def _run_started(coordinator: Coordinator) -> dict[str, Any]:
