@@ -74,7 +74,7 @@ def window_problems(step: Step, run: Run) -> Iterator[str]:
     multiple = declared_multiple(run.backbone)
     own = [part for part in step.adapter.parts.values() if getattr(part, "kind", "") == "resolution"]
     if own:
-        multiple = tuple(own[0].patch) if own[0].patch is not None and len(own[0].patch) == 3 else None  # type: ignore[assignment]
+        multiple = tuple(own[0].patch) if own[0].patch is not None and len(own[0].patch) == 3 else None
     window = step.view.window
     if multiple is None or len(window) != 3 or min(multiple) < 1:
         return
