@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from common.adapters.compatibility import MODES, STYLES
 from common.errors import AdapterError, UnknownName
-from common.exact.columns import Layout
 from common.plugins import Registry
 
 if TYPE_CHECKING:
     from torch import nn
 
     from common.backbones.base import Backbone, Level
+    from common.exact.columns import Layout
 
 Voxels = tuple[int, int, int]
 

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
 from omegaconf.errors import OmegaConfBaseException
 
 from common import plugins
@@ -106,7 +107,9 @@ def _composed(overrides: tuple[str, ...], loaded: tuple[tuple[str, str], ...]) -
 
 def run_to_yaml(run: Run) -> str:
     """The resolved run, as a person reads it."""
-    return OmegaConf.to_yaml(OmegaConf.create(asdict(run)))
+    dumper = get_omega_conf_dumper()  # what OmegaConf.to_yaml writes, without building nodes of everything first
+    text: str = yaml.dump(asdict(run), default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=dumper)
+    return text
 
 
 def step_to_json(step: Step) -> str:

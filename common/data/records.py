@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from common.exact.columns import Layout
 from common.errors import UnknownName
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from common.exact.columns import Layout
 
 Value = float | str
 Record = Mapping[str, Value]
@@ -68,7 +71,11 @@ class Variable:
             return hot if len(hot) > 2 else hot[-1:]
         if self.kind == ORDERED:
             return [float(self.levels.index(str(value)))]
-        return [float(np.log(float(value)))] if self.log else [float(value)]
+        if not self.log:
+            return [float(value)]
+        import numpy as np  # names of variables are asked for where nothing is computed
+
+        return [float(np.log(float(value)))]
 
 
 SCHEMA: dict[str, Variable] = {
@@ -128,6 +135,8 @@ def record_layout(
     variables: Collection[str] = MODEL_VARIABLES, *, withhold: Collection[str] = (), with_flags: bool = True
 ) -> Layout:
     """The columns of a record, in the schema's order. Raises UnknownName for a variable that the schema lacks."""
+    from common.exact.columns import Layout
+
     for name in variables:
         if name not in MODEL_VARIABLES:
             raise UnknownName("clinical variable", name, MODEL_VARIABLES)
@@ -143,6 +152,8 @@ def record_layout(
 
 def encode_records(records: Sequence[Record], layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     """Values (n, F) and known flags (n, V) of records, float64."""
+    import numpy as np
+
     facts = [_facts(record) for record in records]
     values = np.array([_values(fact, layout) for fact in facts], np.float64).reshape(len(records), len(layout.values))
     flags = np.array([[float(name in fact) for name in layout.flags] for fact in facts], np.float64)

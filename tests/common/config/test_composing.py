@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from common.config.composing import composed
-from common.config.load import CONFIGS, compose_run
+from common.config.load import CONFIGS, compose_run, run_to_yaml
 from common.config.run import Run
 from common.errors import ConfigError
 
@@ -86,3 +88,8 @@ def test_the_run_is_what_hydra_itself_composes(overrides):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         assert OmegaConf.to_object(compose("config", overrides=overrides)) == OmegaConf.to_object(ours)
+
+
+def test_a_resolved_run_is_written_as_omegaconf_writes_it():
+    run = compose_run(["curriculum=quickstart", "data.centers.CHUM=HN1", "data.root=a: b", "name=007"])
+    assert run_to_yaml(run) == OmegaConf.to_yaml(OmegaConf.create(asdict(run)))

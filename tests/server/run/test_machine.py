@@ -26,7 +26,13 @@ def test_everything_that_is_missing_is_told_at_once(capsys, tmp_path):
     ]  # fmt: skip
     assert main(["plan", "--machine", "curriculum=smoke", *lacking]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("missing here: ")]
-    for word in ("runtime.threads is 4096", "'taken", "backbone.weights 'lost.pt'", "data.root 'lost'", "data.mapping"):
+    for word in (
+        "runtime.threads is 4096",
+        "taken' cannot be written to",
+        "backbone.weights 'lost.pt'",
+        "data.root 'lost'",
+        "data.mapping",
+    ):
         assert any(word in line for line in lines), word
 
 
