@@ -28,9 +28,8 @@ def parsers() -> Iterator[tuple[str, str, str, argparse.ArgumentParser]]:
 
 
 def _simulations() -> Iterator[tuple[str, str, str, argparse.ArgumentParser]]:
-    from simulations.__main__ import make_parser
-
-    added = next(a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    parser = importlib.import_module("simulations.__main__").make_parser()
+    added = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     purposes = {action.dest: action.help or "" for action in added._choices_actions}
     for name, parser in added.choices.items():
         yield "simulations", name, purposes[name], parser
