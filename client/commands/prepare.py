@@ -2,7 +2,7 @@
 
 PET becomes SUV by body weight; structures become labels (1 GTVp, 2 GTVn) by their names; geometry is checked slice by
 slice. Patients get codes (CHUM-001); the table of codes stays in the vault. Whatever cannot be done right is not done:
-the patient is left out, and prepared.csv says why. Started again, only new patients are added.
+the patient is left out, prepared.csv says why, and the others go on. Started again, only new patients are added.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import csv
 import gzip
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from client.dicom.series import Examination, Series
+    from client.dicom.volume import DicomVolume
 
 EXAMPLE = "python -m client prepare /export/pacs --center center.yaml --table clinical.csv"
 TABLE = "prepared.csv"
 CASE = "case"
+
+log = logging.getLogger("fedgraft.center")
 
 
 @dataclass
@@ -60,60 +64,88 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--examination", choices=("only", "earliest", "latest"), default="only", help="of several examinations (only)"
     )
+    parser.add_argument(
+        "--edge-voxels",
+        choices=("half", "inside", "outside"),
+        default="half",
+        help="voxels whose center lies on a contour: on its left and upper edges only (half), all or none",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepare every patient, write the table, and print it; exit code 1 where a patient was refused."""
+    """Prepare every patient, write the table, and print it; exit code 1 where something was refused."""
     from client.dicom.series import find_series
 
     config = center_of(arguments)
     out = arguments.out or Path(config.root)
-    names = _names(arguments.names)
+    how = How(_names(arguments.names), arguments.examination, arguments.edge_voxels)
     found = find_series(arguments.folder)
+    nameless = len(found.patients.pop("", []))
     codes = _codes(vault_of(config), config.code, found.patients)
-    rows = [
-        prepare_patient(series, codes[patient], out=out, names=names, which=arguments.examination)
-        for patient, series in sorted(found.patients.items(), key=lambda item: codes[item[0]])
-    ]
-    write_table(out / TABLE, rows)
-    _print(rows, found.other_files, found.other_modalities)
-    for table in arguments.table:
-        print(copy_table(table, codes, out))
-    return 1 if any(row.status == "refused" for row in rows) else 0
+    rows: list[Row] = []
+    try:
+        for patient, series in sorted(found.patients.items(), key=lambda item: codes[item[0]]):
+            rows.append(prepare_patient(series, codes[patient], out=out, how=how))
+    finally:  # also when the disk is full: what was done is told
+        if rows:
+            write_table(out / TABLE, rows)
+            _print(rows, found.other_files, found.other_modalities)
+    if nameless:
+        print(f"refused: {nameless} series have no PatientID; export them with a number that tells patients apart.")
+    copied = [_copy_or_say(table, codes, out) for table in arguments.table]
+    return 1 if nameless or not all(copied) or any(row.status == "refused" for row in rows) else 0
 
 
-def prepare_patient(
-    series: Sequence[Series], code: str, *, out: Path, names: Mapping[str, Sequence[str]], which: str
-) -> Row:
-    """Write one patient's images and label; the row says what was done, or why nothing was."""
+@dataclass(frozen=True)
+class How:
+    """What a person chose: names of structures, which of several examinations, which voxels on a contour count."""
+
+    names: Mapping[str, Sequence[str]]
+    which: str = "only"
+    edges: str = "half"
+
+
+def prepare_patient(series: Sequence[Series], code: str, *, out: Path, how: How) -> Row:
+    """Write one patient's images and label; the row says what was done, or why nothing was.
+
+    Raises:
+        DataError: the folder cannot be written: no patient can be prepared then.
+    """
     from client.dicom.series import examination_of
+    from client.dicom.values import ODD
     from common.errors import DataError
 
     if (out / "imagesTr" / f"{code}__CT.nii.gz").exists():
         return Row(code, status="kept")
     row = Row(code)
     try:
-        images = _convert(examination_of(series, which=which), row, names)
+        images = _convert(examination_of(series, which=how.which), row, how)
     except DataError as error:
         return Row(code, status="refused", why=" ".join(error.problems))
+    except (*ODD, MemoryError) as error:  # an oddity that nobody has met yet costs this patient, not the others
+        log.warning("case=%s cannot be converted", code, exc_info=error)
+        return Row(code, status="refused", why=f"Its files cannot be understood ({type(error).__name__}: {error}).")
     # The CT last: it is what says that a patient is prepared, so a run that stops half-way starts this one again.
-    for name in sorted(set(images) - {"__CT"}):
-        write_nifti(out / ("imagesTr" if name else "labelsTr") / f"{code}{name}.nii.gz", *images[name])
-    write_nifti(out / "imagesTr" / f"{code}__CT.nii.gz", *images["__CT"])
+    try:
+        for name in sorted(set(images) - {"__CT"}):
+            write_nifti(out / ("imagesTr" if name else "labelsTr") / f"{code}{name}.nii.gz", *images[name])
+        write_nifti(out / "imagesTr" / f"{code}__CT.nii.gz", *images["__CT"])
+    except OSError as error:
+        raise DataError(
+            f"{out} cannot be written ({error.strerror}); free space or name another folder with --out, then start "
+            "again: patients that are done are kept."
+        ) from error
     return row
 
 
-def _convert(
-    examination: Examination, row: Row, names: Mapping[str, Sequence[str]]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _convert(examination: Examination, row: Row, how: How) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """File-name suffix -> voxels and affine (RAS) of every image of a case; fills in the row."""
     import numpy as np
 
-    from client.dicom.structures import draw
     from client.dicom.suv import suv_of
     from client.dicom.volume import read_slices, to_ras
 
-    ct = read_slices(examination.ct.files, role="CT")
+    ct, pet = read_slices(examination.ct.files, role="CT"), None
     row.ct_mm = _millimeters(ct.spacing)
     images = {"__CT": (np.rint(ct.data.clip(-32768, 32767)).astype(np.int16), to_ras(ct.affine))}
     if examination.pet is not None:
@@ -123,20 +155,48 @@ def _convert(
         images["__PT"] = (pet.data * np.float32(suv.factor), to_ras(pet.affine))
     else:
         row.why = "no PET"
-    if examination.left_out:
-        row.why = _joined(row.why, f"{examination.left_out} RTSTRUCT of another CT left out")
-    if examination.structures is not None:
-        drawn = draw(examination.structures.files[0], ct, names=names)
-        milliliters = np.bincount(drawn.label.ravel(), minlength=3) * np.prod(ct.spacing) / 1000
-        row.gtvp_ml, row.gtvn_ml = f"{milliliters[1]:.2f}", f"{milliliters[2]:.2f}"
-        row.regions = "; ".join(f"{s}: {', '.join(r)}" for s, r in sorted(drawn.used.items()))
-        row.regions_left_out = "; ".join(drawn.unused)
-        row.why = _joined(row.why, *drawn.notes)
-        if drawn.used:
-            images[""] = (drawn.label, to_ras(ct.affine))
-        else:
-            row.why = _joined(row.why, "no region has a name of GTVp or GTVn: no label was made")
+    row.why = _joined(row.why, *_left_out(examination))
+    label = _label(examination, ct, pet, row, how)
+    if label is not None:
+        images[""] = (label, to_ras(ct.affine))
     return images
+
+
+def _left_out(examination: Examination) -> list[str]:
+    notes = []
+    if examination.left_out:
+        notes.append(f"{examination.left_out} RTSTRUCT of another CT left out")
+    for role, series in (("CT", examination.ct), ("PET", examination.pet)):
+        if series is not None and series.left_out:
+            notes.append(f"{series.left_out} images of the {role} series are localizers or pages and were left out")
+    return notes
+
+
+def _label(examination: Examination, ct: DicomVolume, pet: DicomVolume | None, row: Row, how: How) -> np.ndarray | None:
+    """The label on the CT's grid, and in the row what became of every region; None where there is none to trust."""
+    import numpy as np
+
+    from client.dicom.structures import draw, on_grid
+
+    if examination.structures is None:
+        return None
+    drawn_on = pet if examination.drawn_on_pet and pet is not None else ct
+    drawn = draw(examination.structures.files, drawn_on, names=how.names, edges=how.edges)
+    label = drawn.label if drawn_on is ct else on_grid(drawn.label, drawn_on, ct)
+    milliliters = np.bincount(label.ravel(), minlength=3) * np.prod(ct.spacing) / 1000
+    row.regions = "; ".join(f"{s}: {', '.join(r)}" for s, r in sorted(drawn.used.items()))
+    row.regions_left_out = "; ".join(drawn.unused)
+    row.why = _joined(row.why, *drawn.notes)
+    if drawn_on is not ct:
+        row.why = _joined(row.why, "the structures were drawn on the PET and brought to the CT by nearest neighbor")
+    if drawn.failed:
+        row.why = _joined(row.why, f"a region of {' and '.join(drawn.failed)} holds no voxel: no label was made")
+        return None
+    if not drawn.used:
+        row.why = _joined(row.why, "no region has a name of GTVp or GTVn: no label was made")
+        return None
+    row.gtvp_ml, row.gtvn_ml = f"{milliliters[1]:.2f}", f"{milliliters[2]:.2f}"
+    return label
 
 
 def write_nifti(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
@@ -169,45 +229,52 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
 
 
 def copy_table(path: Path, codes: Mapping[str, str], out: Path) -> str:
-    """Copy a clinical table with codes in place of hospital numbers; a sentence about it.
+    """Copy a clinical table with codes in place of hospital numbers, every cell as it is written; a sentence about it.
 
     Raises:
         DataError: the table cannot be read or has no column PatientID.
     """
-    import pandas as pd
-
+    from client.data.hecktor.reading import read_rows
     from common.errors import DataError
     from common.files import write_bytes
 
-    try:
-        frame = pd.read_csv(path, dtype=str, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
+    table = read_rows(path)
+    if table.header.count("PatientID") != 1:
         raise DataError(
-            f"The table '{path}' cannot be read as comma-separated UTF-8 ({type(error).__name__})."
-        ) from error
-    if "PatientID" not in frame.columns:
-        raise DataError(
-            f"The table '{path}' has no column 'PatientID' with the hospital's numbers; its columns are "
-            f"{', '.join(map(str, frame.columns))}."
+            f"The table '{path}' has {table.header.count('PatientID')} columns 'PatientID' with the hospital's numbers "
+            f"instead of one; its columns are {', '.join(table.header)}."
         )
-    known = frame["PatientID"].str.strip().map(codes)
-    kept = frame[known.notna()].assign(PatientID=known.dropna()).sort_values("PatientID")
-    write_bytes(out / path.name, kept.to_csv(index=False).encode())
-    return f"{out / path.name}: {len(kept)} rows with codes; {len(frame) - len(kept)} of patients without one left out"
+    at = table.header.index("PatientID")
+    coded = [[*row[:at], codes.get(row[at].strip(), ""), *row[at + 1 :]] for row in table.rows]
+    kept = sorted((row for row in coded if row[at]), key=lambda row: row[at])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([table.header, *kept])
+    target = out / f"{path.stem}.csv"
+    write_bytes(target, text.getvalue().encode())
+    skipped = f", {table.ragged} with another number of cells than the header" if table.ragged else ""
+    return f"{target}: {len(kept)} rows with codes; {len(coded) - len(kept)} of patients without one left out{skipped}"
+
+
+def _copy_or_say(path: Path, codes: Mapping[str, str], out: Path) -> bool:
+    """Copy a table and print what was done, or print why not: the others are copied all the same."""
+    from common.errors import DataError
+
+    try:
+        print(copy_table(path, codes, out))
+    except DataError as error:
+        print(f"refused: {error}")
+        return False
+    return True
 
 
 def _codes(vault: Path, center: str, patients: Mapping[str, list[Series]]) -> dict[str, str]:
     from client.commands.codes import codes_for
-    from common.errors import DataError
 
-    nameless = len(patients.get("", []))
-    if nameless:
-        raise DataError(f"{nameless} series have no PatientID; export them with a number that tells patients apart.")
     return codes_for(vault, center, patients)
 
 
 def _names(path: Path | None) -> Mapping[str, Sequence[str]]:
-    from client.dicom.structures import LABELS, NAMES
+    from client.dicom.names import LABELS, NAMES
     from common.errors import ConfigError
 
     if path is None:

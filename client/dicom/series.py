@@ -1,7 +1,8 @@
 """Series: the DICOM files of a folder by patient, and which CT, PET and RTSTRUCT belong together.
 
 Only headers are read here. A patient's examinations are told apart by study and frame of reference: CT and PET of one
-examination share the latter, and an RTSTRUCT names the CT series that it was drawn on.
+examination share the latter, and an RTSTRUCT names the series that it was drawn on: the CT, or the PET that lies in the
+same frame of reference. What is no slice of a scan (localizers, a scanner's dose page) is counted and left out.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from client.data.folders import files_below
+from client.dicom.moments import date_of
+from client.dicom.values import ODD, has, items, text, words
 from common.errors import DataError
 
 CT, PT, RTSTRUCT = "CT", "PT", "RTSTRUCT"
 ONLY, EARLIEST, LATEST = "only", "earliest", "latest"
+GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "NumberOfFrames")
 
 
 @dataclass
@@ -32,7 +37,7 @@ class Series:
     frame: str  # of reference
     files: list[Path] = field(default_factory=list)
     references: frozenset[str] = frozenset()  # series that an RTSTRUCT was drawn on
-    is_localizer: bool = False
+    left_out: int = 0  # files that are no slices of a scan: localizers, and pages without any geometry
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Examination:
     ct: Series
     pet: Series | None
     structures: Series | None
-    left_out: int = 0  # RTSTRUCT series of this patient that were drawn on another CT
+    left_out: int = 0  # RTSTRUCT series of this patient that were not used: of another CT, or beside one of this CT
+    drawn_on_pet: bool = False
 
     @property
     def date(self) -> str:
@@ -67,18 +73,21 @@ def find_series(folder: Path) -> Found:
     if not folder.is_dir():
         raise DataError(f"The DICOM folder '{folder}' does not exist; name the folder that was exported from the PACS.")
     found = Found()
-    series: dict[str, Series] = {}
+    series: dict[tuple[str, str, str], Series] = {}
     for path, header in _headers(folder, found):
-        modality = str(header.get("Modality", ""))
+        modality = text(header, "Modality").upper()
         if modality not in (CT, PT, RTSTRUCT):
             found.other_modalities[modality] = found.other_modalities.get(modality, 0) + 1
             continue
-        uid = str(header.get("SeriesInstanceUID", path.parent))
-        if uid not in series:
-            series[uid] = _series(header, modality, uid)
-            found.patients.setdefault(series[uid].patient, []).append(series[uid])
-        series[uid].files.append(path)
-        series[uid].is_localizer |= "LOCALIZER" in [str(word).upper() for word in header.get("ImageType", [])]
+        uid, patient = text(header, "SeriesInstanceUID") or str(path.parent), text(header, "PatientID")
+        key = (patient, modality, uid)  # a number that two patients share by mistake must not mix them
+        if key not in series:
+            series[key] = _series(header, modality, uid)
+            found.patients.setdefault(patient, []).append(series[key])
+        if modality != RTSTRUCT and _is_no_slice(header):
+            series[key].left_out += 1
+        else:
+            series[key].files.append(path)
     if not found.patients:
         raise DataError(
             f"No DICOM CT, PET or RTSTRUCT was found below '{folder}' ({found.other_files} other files); name the "
@@ -96,16 +105,22 @@ def examination_of(series: Sequence[Series], *, which: str = ONLY) -> Examinatio
     Raises:
         DataError: there is no CT, or it cannot be said which series belong together.
     """
-    images = [one for one in series if not one.is_localizer]
+    images = [one for one in series if one.files]
     scans = [one for one in images if one.modality == CT]
     if not scans:
-        raise DataError("There is no CT series; export the CT of the examination too.")
+        pages = sum(one.left_out for one in series if one.modality == CT)
+        seen = f" ({pages} CT images are localizers or pages without a place in space)" if pages else ""
+        raise DataError(f"There is no CT series{seen}; export the CT of the examination too.")
     pets = [one for one in images if one.modality == PT]
     drawings = [one for one in series if one.modality == RTSTRUCT]
     examinations = _examinations(scans, pets, drawings)
     if len(examinations) > 1 and which == ONLY:
         raise DataError(
             f"There are {len(examinations)} examinations; choose with --examination earliest or latest, or export one."
+        )
+    if len(examinations) > 1 and len({one.date for one in examinations} - {""}) < len(examinations):
+        raise DataError(
+            f"There are {len(examinations)} examinations without dates that tell which is {which}; export one."
         )
     ordered = sorted(examinations, key=lambda one: one.date)
     return ordered[-1] if which == LATEST else ordered[0]
@@ -124,12 +139,20 @@ def _examinations(scans: Sequence[Series], pets: Sequence[Series], drawings: Seq
             )
         drawn = [one for one in drawings if one.references & {ct.uid for ct in here}]
         drawn = drawn or [one for one in drawings if not one.references and one.frame == frame]
-        ct = _one_ct(here, drawn)
+        ct, pet = _one_ct(here, drawn), _one_pet(pets, study, frame)
         own = [one for one in drawn if not one.references or ct.uid in one.references]
-        if len(own) > 1:
-            raise DataError(f"There are {len(own)} RTSTRUCT series for one CT; export the one that counts.")
-        found.append(Examination(ct, _one_pet(pets, study, frame), own[0] if own else None, len(drawings) - len(own)))
+        on_pet = [] if own or pet is None else [one for one in drawings if pet.uid in one.references]
+        used = own or on_pet
+        if len(used) > 1:
+            scan = "PET" if on_pet else "CT"
+            raise DataError(f"There are {len(used)} RTSTRUCT series for one {scan}; export the one that counts.")
+        found.append(Examination(ct, pet, used[0] if used else None, len(drawings) - len(used), bool(on_pet)))
     return found
+
+
+def _is_no_slice(header: Dataset) -> bool:
+    """A localizer, or a page that lies nowhere (a dose report as a picture). An *empty* geometry is a broken slice."""
+    return "LOCALIZER" in words(header, "ImageType") or not any(has(header, name) for name in GEOMETRY)
 
 
 def _one_ct(here: Sequence[Series], drawn: Sequence[Series]) -> Series:
@@ -154,26 +177,26 @@ def _one_pet(pets: Sequence[Series], study: str, frame: str) -> Series | None:
 
 
 def _headers(folder: Path, found: Found) -> Iterator[tuple[Path, Dataset]]:
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in files_below(folder):
         try:
             yield path, dcmread(path, stop_before_pixels=True)
-        except (InvalidDicomError, OSError, EOFError, ValueError, KeyError):
+        except (InvalidDicomError, *ODD):
             found.other_files += 1
 
 
 def _series(header: Dataset, modality: str, uid: str) -> Series:
-    frame = str(header.get("FrameOfReferenceUID", ""))
+    frame = text(header, "FrameOfReferenceUID")
     references: set[str] = set()
-    for item in header.get("ReferencedFrameOfReferenceSequence", []):
-        frame = frame or str(item.get("FrameOfReferenceUID", ""))
-        for study in item.get("RTReferencedStudySequence", []):
-            references |= {str(s.SeriesInstanceUID) for s in study.get("RTReferencedSeriesSequence", [])}
+    for item in items(header, "ReferencedFrameOfReferenceSequence"):
+        frame = frame or text(item, "FrameOfReferenceUID")
+        for study in items(item, "RTReferencedStudySequence"):
+            references |= {text(s, "SeriesInstanceUID") for s in items(study, "RTReferencedSeriesSequence")}
     return Series(
-        patient=str(header.get("PatientID", "")),
+        patient=text(header, "PatientID"),
         modality=modality,
         uid=uid,
-        study=str(header.get("StudyInstanceUID", "")),
-        date=str(header.get("StudyDate", "")),
+        study=text(header, "StudyInstanceUID"),
+        date=date_of(header, "StudyDate"),
         frame=frame,
-        references=frozenset(references),
+        references=frozenset(references - {""}),
     )

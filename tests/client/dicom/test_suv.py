@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from client.dicom.suv import GE_SCAN_TIME, suv_of
+from client.dicom.suv import GE_GROUP, GE_OWNER, GE_SCAN_TIME, suv_of
 from common.errors import DataError
 from tests.helpers.dicom import pet_header
 
@@ -57,7 +57,7 @@ def test_an_injection_before_midnight_is_of_the_day_before():
 def test_a_series_made_after_the_scan_is_dated_by_the_scanner():
     later = headers(SeriesTime="150000")
     assert suv_of([later]).reference == "frame time" and suv_of([later]).minutes == 60.0
-    later.add_new(GE_SCAN_TIME, "LO", "20240305103000.00")
+    later.private_block(GE_GROUP, GE_OWNER, create=True).add_new(GE_SCAN_TIME, "LO", "20240305103000.00")
     found = suv_of([later])
     assert (found.reference, found.minutes) == ("private scan time", 30.0)
 
@@ -81,7 +81,7 @@ def test_the_earliest_slice_counts_whatever_the_order():
     ("changes", "sentence"),
     [
         ({"Units": "CNTS"}, "The PET is in units 'CNTS'; only Bq/mL"),
-        ({"Units": "GML"}, "The PET is in units 'GML'; only Bq/mL"),
+        ({"Units": "GML", "SUVType": "LBM"}, "The PET is in units 'GML' by LBM; only Bq/mL"),
         ({"Units": None}, "The PET is in units 'not named'"),
         ({"DecayCorrection": "NONE"}, "DecayCorrection is 'NONE'; START and ADMIN"),
         ({"CorrectedImage": ["ATTN"]}, "not decay-corrected"),
@@ -111,3 +111,52 @@ def test_a_dose_sequence_that_is_missing_is_no_crash():
     one.RadiopharmaceuticalInformationSequence = Sequence()
     with pytest.raises(DataError, match="injected dose"):
         suv_of([one])
+
+
+def test_a_private_number_is_read_under_its_owner_only_as_bytes_too():
+    later = headers(SeriesTime="150000")
+    plain = suv_of([later])
+    for creator, vr, value, reference in [
+        (None, "UN", b"20240305103000.00 ", "frame time"),
+        ("OTHER VENDOR BLOCK", "LO", "20240305103000.00", "frame time"),
+        (GE_OWNER, "UN", b"20240305103000.00 ", "private scan time"),
+        (GE_OWNER, "LO", "HELLO", "frame time"),
+        (GE_OWNER, "LO", None, "frame time"),
+    ]:
+        one = headers(SeriesTime="150000")
+        if creator:
+            one.add_new((GE_GROUP, 0x0010), "LO", creator)
+        one.add_new((GE_GROUP, 0x100D), vr, value)
+        found = suv_of([one])
+        assert found.reference == reference
+        assert (found.factor == plain.factor) == (reference == "frame time")
+
+
+def test_without_a_time_of_acquisition_a_series_time_is_not_believed():
+    with pytest.raises(DataError, match="does not record when it was acquired"):
+        suv_of([headers(AcquisitionTime=None, AcquisitionDate=None)])
+    at_injection = headers(AcquisitionTime=None, AcquisitionDate=None, DecayCorrection="ADMIN")
+    assert suv_of([at_injection]).factor == pytest.approx(80_000 / 4e8) and math.isnan(suv_of([at_injection]).minutes)
+
+
+def test_values_that_are_stored_as_suv_stay():
+    found = suv_of([headers(Units="GML", PatientWeight=None)])
+    assert (found.factor, found.reference) == (1.0, "stored as SUV")
+    assert suv_of([headers(Units="GML", SUVType="BW")]).factor == 1.0
+
+
+@pytest.mark.parametrize("name", ["Units", "DecayCorrection", "PatientWeight"])
+def test_slices_that_differ_are_two_series(name):
+    with pytest.raises(DataError, match=f"slices differ in {name}"):
+        suv_of([headers(), headers(**{name: {"PatientWeight": 70.0}.get(name, "ADMIN")})])
+
+
+def test_two_injections_and_a_weight_that_is_no_number_are_refused():
+    one = headers()
+    one.RadiopharmaceuticalInformationSequence = Sequence([*one.RadiopharmaceuticalInformationSequence] * 2)
+    with pytest.raises(DataError, match="records 2 injections"):
+        suv_of([one])
+    two = headers(PatientWeight=None)
+    two.add_new("PatientWeight", "LO", "80 kg")
+    with pytest.raises(DataError, match="body weight is '80 kg', which is not one number"):
+        suv_of([two])
