@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
 from common.errors import DataError
 
-BROKEN = (
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    ImageFileError,
-    HeaderDataError,
-    WrapStructError,
-    np.linalg.LinAlgError,
-)
+LABEL = "label"  # the role whose values are names of structures
+ROUNDING = 0.01  # a writer that stretches 0, 1, 2 over an integer's range gives them back within 1/255
 
 
 @dataclass(frozen=True)
@@ -53,13 +41,29 @@ class Volume:
 def read_volume(path: Path, *, role: str) -> Volume:
     """Decode one file; ``role`` ('CT', 'PET', 'label') is how the sentence names it, so that no ID is in it.
 
+    A label's values that are whole within rounding (0.9999999) come back whole; others as they are.
+
     Raises:
-        DataError: the file is missing, corrupt, truncated, not three-dimensional, or has no usable affine.
+        DataError: the file is missing, no plain file, corrupt, truncated, colored, complex, not three-dimensional, or has
+            no usable affine.
     """
+    if not path.is_file():  # a named pipe would block, a folder is none
+        raise DataError(f"The {role} file is missing or no file; copy it again from its source or remove the case.")
     try:
-        image = nib.as_closest_canonical(_decode(path))
+        image = _decode(path)
+        affine = np.asarray(image.affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+            raise DataError(
+                f"The {role} file's affine does not place its voxels in space; export it with its geometry."
+            )
+        if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
+            kind = "colors" if image.get_data_dtype().fields is not None else "complex numbers"
+            raise DataError(f"The {role} file holds {kind}, not one value a voxel; export the image itself.")
+        image = nib.as_closest_canonical(image)
         data = np.asanyarray(image.dataobj)
-    except BROKEN as error:
+    except DataError:
+        raise
+    except Exception as error:  # nibabel, gzip and numpy share no base: whatever it is, this file is odd
         raise DataError(
             f"The {role} file is missing, corrupt or truncated ({type(error).__name__}); copy it again from its source "
             "or remove the case."
@@ -68,10 +72,16 @@ def read_volume(path: Path, *, role: str) -> Volume:
         data = data[..., 0]
     if data.ndim != 3:
         raise DataError(f"The {role} file has {data.ndim} dimensions instead of 3; export one volume.")
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise DataError(f"The {role} file's affine does not place its voxels in space; export it with its geometry.")
-    return Volume(data, affine)
+    data = whole(data) if role == LABEL else data
+    return Volume(data, np.asarray(image.affine, dtype=np.float64))
+
+
+def whole(data: np.ndarray) -> np.ndarray:
+    """Float values that are whole within rounding, whole; anything else as it came."""
+    if data.dtype.kind != "f" or not np.isfinite(data).all():
+        return data
+    nearest = np.rint(data)
+    return nearest if data.size == 0 or float(np.abs(data - nearest).max()) <= ROUNDING else data
 
 
 def _decode(path: Path) -> nib.Nifti1Image:
