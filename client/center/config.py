@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +13,13 @@ from omegaconf import OmegaConf
 
 from client.policy import Policy
 from common.config.run import BackboneSpec
-from common.data.batch import CT, EHR, PET
+from common.data.batch import CT, EHR, PET, RECORD
 from common.errors import ConfigError, PolicyRefusal
 from common.plugins import load
+from common.text_yaml import load_text
+
+KNOWN = (CT, PET, EHR, RECORD)
+ALIASES = {"PT": PET, "PETCT": PET, "CLINICAL": EHR, "TABLE": EHR}
 
 
 @dataclass
@@ -55,7 +60,24 @@ def read_config(path: Path | str) -> CenterConfig:
         raise ConfigError(f"{path} is not a center's configuration: {error}") from error
     assert isinstance(config, CenterConfig)
     load(config.plugins, beside=Path(path).parent)
+    _check_modalities(config.modalities, path)
     return config
+
+
+def _check_modalities(named: list[str], path: Path | str) -> None:
+    """A modality that is almost one of ours is a slip, and would leave out every image of it in silence."""
+    for name in named:
+        meant = ALIASES.get(name.upper()) or next((known for known in KNOWN if _is_slip(name, known)), None)
+        if name not in KNOWN and meant is not None:
+            raise ConfigError(f"{path} names the modality '{name}', which is none; did you mean '{meant}'?")
+
+
+def _is_slip(name: str, known: str) -> bool:
+    """In other letters' case, with a letter typed twice, or with one other letter of three."""
+    written = name.upper()
+    once = re.sub(r"(.)\1+", r"\1", written)
+    one_other = len(written) == len(known) >= 3 and sum(a != b for a, b in zip(written, known, strict=True)) == 1
+    return known in (written, once) or one_other
 
 
 def own_files(config: CenterConfig, spec: BackboneSpec) -> BackboneSpec:
@@ -84,4 +106,5 @@ def own_files(config: CenterConfig, spec: BackboneSpec) -> BackboneSpec:
 
 @lru_cache(maxsize=64)
 def _config(path: str, changed: int) -> Any:
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(CenterConfig), OmegaConf.load(path)))
+    written = OmegaConf.create(load_text(path) or {})  # as text: a center called NO is no False, 1e3 no 1000.0
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(CenterConfig), written))

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.data.folders import files_below
 from client.data.hecktor.tables import CENTER_ALIASES, Rows, patient_id, read_chest, read_tables
 from common.data.batch import CT, PET
 from common.errors import DataError
@@ -107,7 +108,7 @@ Files = dict[str, dict[str, list[Path]]]  # patient -> role -> paths
 def _scan(root: Path) -> Files:
     """Every image and label whose name and folder fit a known layout."""
     files: Files = {}
-    for path in sorted(p for suffix in ("*.nii.gz", "*.nii") for p in root.rglob(suffix)):
+    for path in files_below(root):
         match = _NAME.match(path.name)
         known = match and patient_id(match[1])
         if match and known and _fits(path, root, known[0]):

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
 
 from common.errors import DataError
 from common.data.records import CHOICE, FLAG, NUMBER, ORDERED, SCHEMA, Value, Variable
+from common.text_yaml import load_text
 
 SHIPPED = Path(__file__).resolve().parents[3] / "configs" / "mapping"
 DAYS_PER = {"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}
@@ -29,6 +29,12 @@ YES_NO = dict.fromkeys(("1", "yes", "y", "true", "positive"), 1.0) | dict.fromke
     ("0", "no", "n", "false", "negative"), 0.0
 )
 DEFAULT = "default"
+UNKNOWN = frozenset(
+    "na n/a n.a. n.a #n/a <na> nan -nan null none unknown unk ? - -- . missing".split()
+    + ["not recorded", "not available", "not known"]
+)
+"""What people and programs write for a value that is not known, unless the mapping gives the word a meaning."""
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -100,11 +106,11 @@ def load_mapping(path: Path | str) -> TableMapping:
     """The mapping that a YAML file declares. Raises DataError with everything that is wrong with it."""
     path = Path(path)
     try:
-        declared: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, OmegaConfBaseException, ValueError) as error:
+        declared: Any = load_text(path)
+    except yaml.YAMLError as error:
+        raise DataError(f"The mapping '{path}' is not YAML: {' '.join(str(error).split())[:200]}.") from error
+    except (OSError, ValueError) as error:
         raise DataError(f"The mapping '{path}' cannot be read ({type(error).__name__}); give a YAML file.") from error
-    except Exception as error:  # the YAML parser's own errors share no base with the above
-        raise DataError(f"The mapping '{path}' is not YAML: {str(error).splitlines()[0]}.") from error
     problems: list[str] = []
     mapping = _mapping(declared if isinstance(declared, dict) else {}, path.stem, problems)
     if problems:
@@ -170,7 +176,11 @@ def _outcome(name: str, entry: Any, problems: list[str]) -> Outcome:
     for wrong in sorted(set(units.values()) - set(DAYS_PER)):
         problems.append(f"outcome '{name}' has the unit '{wrong}'; it can be {', '.join(DAYS_PER)}.")
     event = _source(EVENT, entry.get("event", ""), problems)
-    return Outcome(event, plain(entry.get("time", "")), units, confirmed=bool(entry.get("confirmed", False)))
+    return Outcome(event, plain(entry.get("time", "")), units, confirmed=_is_yes(entry.get("confirmed")))
+
+
+def _is_yes(written: Any) -> bool:
+    return str(written).lower() in ("true", "yes", "on", "1")
 
 
 # ------------------------------------------------------------------------------------------------------------ cells
@@ -192,6 +202,12 @@ def read_cell(variable: Variable, cell: str, meanings: Mapping[str, Value | None
     return " ".join(re.findall(r"[a-z]+", cell.lower()))
 
 
+def says_unknown(cell: str, meanings: Mapping[str, Value | None], levels: Sequence[str] = ()) -> bool:
+    """Whether a cell says in a word that nothing is known; a word with a meaning of its own does not."""
+    key = _key(cell)
+    return key in UNKNOWN and key not in meanings and key not in levels
+
+
 def read_time(cell: str) -> float:
     """A recorded time from zero upwards. Raises ValueError."""
     return _number(cell, 0, LONGEST_DAYS)
@@ -203,6 +219,8 @@ def _key(cell: str) -> str:
 
 
 def _number(cell: str, low: float, high: float) -> float:
+    if _NUMBER.fullmatch(cell.strip()) is None:  # Python would also read 6_1, or digits of another script
+        raise ValueError(cell)
     value = float(cell)
     if not low <= value <= high:
         raise ValueError(cell)

@@ -1,7 +1,8 @@
 """Clinical tables of every edition and hospital, read through declared mappings into canonical fields and outcomes.
 
 `client.data.hecktor.mapping` says what a column means; this file reads the rows, checks them and says everything that is wrong,
-one sentence each. Sentences count patients; their IDs go to the logger ``fedgraft.center``, which stays on site.
+one sentence each. A cell that cannot be understood is "not recorded" and counted; only an outcome or an ID that cannot be
+stops the center. Sentences count patients; their IDs go to the logger ``fedgraft.center``, which stays on site.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from client.data.folders import files_below
+from client.data.hecktor.centers import one_spelling
 from client.data.hecktor.mapping import (
     EVENT,
     Outcome,
@@ -24,8 +28,10 @@ from client.data.hecktor.mapping import (
     plain,
     read_cell,
     read_time,
+    says_unknown,
     shipped_mappings,
 )
+from client.data.hecktor.reading import OTHER, TEXT, read_rows
 from common.errors import DataError
 from common.data.findings import FINDINGS
 from common.data.records import SCHEMA, Value
@@ -37,6 +43,13 @@ _IDENTIFIER = re.compile(r"^([A-Za-z]+)[-_ ]?(\d{2,5})$")
 UNIT_RATIO = 12.0  # medians of two centers further apart than this are not one unit: a month has 30 days
 UNIT_CASES = 3  # a median of fewer times says nothing
 TIME_LIMIT, UNIT_ALL = 150.0, 10  # ten or more times and none above 150: hardly days
+LONGEST_FOLLOW_UP = 60 * 365.25  # days: nobody was followed for longer
+NOT_CLINICAL = ("prepared.csv", "chest_labels.csv", "chest_reports.csv")  # tables that others read, or nobody
+
+KNOWN = frozenset(  # columns of HECKTOR's and the shipped cohorts' tables that are left unread on purpose
+    "centerid center death os lrr lrr_days dm dm_days qc_flag".split()
+    + ["task 1", "task 2", "tnm group", "tnm edition", "medical center", "center id"]
+)
 
 
 def patient_id(text: str) -> tuple[str, str] | None:
@@ -53,7 +66,11 @@ def patient_id(text: str) -> tuple[str, str] | None:
 class Rows:
     """What tables say: canonical fields and outcomes by patient, centers by patient, and what is wrong.
 
-    ``notes`` are worth knowing and stop nothing.
+    Args:
+        problems: what stops a center: IDs and outcomes that cannot be told.
+        odd: what costs a cell, a row or a table, and is left out; it stops nothing.
+        notes: worth knowing.
+        read: names of the tables that a mapping fitted.
     """
 
     fields: dict[str, dict[str, Value]] = field(default_factory=dict)
@@ -61,7 +78,9 @@ class Rows:
     events: dict[str, dict[str, int]] = field(default_factory=dict)
     centers: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
 
     def outcome(self, patient: str, name: str) -> tuple[float, int] | None:
         """(days, event), or None unless both are recorded."""
@@ -80,18 +99,57 @@ def read_tables(root: Path, *, center: str | None = None, mapping: Path | str | 
     """
     rows = Rows()
     own = (load_mapping(mapping),) if mapping else ()
-    for path in sorted(root.rglob("*.csv")):
-        frame = _read(path, rows.problems)
+    columns: dict[str, set[str]] = {}  # by kind of table: what all of its tables have
+    for path in files_below(root):
+        frame = _table(path, rows)
         if frame is None:
             continue
-        columns = set(frame.columns)
-        kind = next((m for m in own if {m.patient, *m.marks} <= columns), None) or mapping_for(
-            columns, shipped_mappings()
-        )
-        if kind is not None:
-            _merge(rows, _own_rows(frame, kind, path, center, rows), kind, path)
+        there = set(frame.columns)
+        kind = next((m for m in own if {m.patient, *m.marks} <= there), None) or mapping_for(there, shipped_mappings())
+        if kind is None:
+            if path.name not in NOT_CLINICAL:
+                rows.odd.append(_unread(path, frame))
+            continue
+        rows.read.append(path.name)
+        columns.setdefault(kind.name, set()).update(there)
+        _merge(rows, _own_rows(_single(frame, kind, path, rows), kind, path, center, rows), kind, path)
+    for kind in (*own, *(m for m in shipped_mappings() if m.name in columns)):
+        rows.odd += _nowhere(kind, columns.get(kind.name), is_own=kind in own)
     _check_outcomes(rows, own + shipped_mappings())
+    for sentence in rows.odd:
+        log.warning("tables: %s", sentence)
     return rows
+
+
+def _table(path: Path, rows: Rows) -> pd.DataFrame | None:
+    """A file below the root as a table; None for everything else, spreadsheets with a word."""
+    kind = path.suffix.lower()
+    if kind in OTHER and not path.name.startswith(("~$", ".")):
+        rows.odd.append(f"'{path.name}' is a spreadsheet and is not read; save the table as a comma-separated .csv.")
+    return _read(path, rows) if kind in TEXT else None
+
+
+def _unread(path: Path, frame: pd.DataFrame) -> str:
+    there = ", ".join(f"'{column}'" for column in frame.columns[:12])
+    return (
+        f"The table '{path.name}' is not read: no mapping fits its columns ({there}); rename them as one HECKTOR edition "
+        "does, or name the hospital's own mapping in center.yaml."
+    )
+
+
+def _nowhere(kind: TableMapping, there: set[str] | None, *, is_own: bool) -> list[str]:
+    """Columns that a mapping names and that no table has. A shipped one names more than any edition has, so it is asked
+    only where there are columns that nothing reads: one of them may be meant."""
+    if there is None:
+        return [f"No table has the column '{kind.patient}' and the marks of the mapping '{kind.name}': it reads nothing."]
+    absent = {column: name for column, name in kind.columns.items() if column not in there}
+    known = {column for mapping in shipped_mappings() for column in mapping.columns} | KNOWN
+    strange = sorted(there - set(kind.columns) - known)
+    if not absent or not (is_own or strange):
+        return []
+    named = ", ".join(f"'{column}' ({name})" for column, name in sorted(absent.items()))
+    beside = f"; nothing reads {', '.join(map(repr, strange[:12]))}" if strange else ""
+    return [f"No table has the columns {named} that the mapping '{kind.name}' names{beside}: rename what is meant."]
 
 
 def read_table(path: Path, mapping: TableMapping) -> Rows:
@@ -99,14 +157,15 @@ def read_table(path: Path, mapping: TableMapping) -> Rows:
     rows = Rows()
     if not path.is_file():
         raise DataError(f"There is no table '{path}'; set data.table to a comma-separated file.")
-    frame = _read(path, rows.problems)
+    frame = _read(path, rows)
     if frame is None:
         raise DataError(rows.problems)
     rows.problems += _absent_columns(frame, mapping, path)
     if not rows.problems:
-        _merge(rows, _own_rows(frame, mapping, path, None, rows), mapping, path)
+        _merge(rows, _own_rows(_single(frame, mapping, path, rows), mapping, path, None, rows), mapping, path)
         _check_outcomes(rows, (mapping,))
         _note_gaps(rows, mapping)
+    rows.notes += rows.odd
     return rows
 
 
@@ -119,38 +178,67 @@ def _absent_columns(frame: pd.DataFrame, mapping: TableMapping, path: Path) -> l
     return [f"Mapping '{mapping.name}' names columns that '{path.name}' lacks: {named}; its columns are {there}."]
 
 
-def _read(path: Path, problems: list[str]) -> pd.DataFrame | None:
+def _read(path: Path, rows: Rows) -> pd.DataFrame | None:
+    """The table with plain column names; an empty cell is NaN, every other cell is as it is written."""
     try:
-        frame = pd.read_csv(path, dtype=str, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # pandas' own errors and UnicodeDecodeError are ValueErrors
-        problems.append(
-            f"The table '{path.name}' cannot be read as comma-separated UTF-8 text ({type(error).__name__}); "
-            "export it again or remove it."
-        )
+        table = read_rows(path)
+    except DataError as error:
+        rows.problems += error.problems
         return None
-    frame.columns = pd.Index([plain(str(name)) for name in frame.columns])
-    double = sorted(set(frame.columns[frame.columns.duplicated()]))
-    if double:
-        problems.append(
-            f"The table '{path.name}' has several columns called {', '.join(map(repr, double))} (parentheses do not "
-            "count); rename or remove all but one."
+    if not any(table.header):
+        rows.problems.append(f"The table '{path.name}' is empty; export it again or remove it.")
+        return None
+    rows.notes += [f"{note}." for note in table.notes]
+    if table.ragged:
+        rows.odd.append(
+            f"{table.ragged} rows of '{path.name}' have another number of cells than the header and are not read."
         )
+    if not table.rows:
+        rows.odd.append(f"The table '{path.name}' has a header but no row.")
+    frame = pd.DataFrame(table.rows, columns=[plain(name) for name in table.header], dtype=object)
+    return frame.mask(frame == "")
+
+
+def _single(frame: pd.DataFrame, kind: TableMapping, path: Path, rows: Rows) -> pd.DataFrame:
+    """The table without columns that stand twice: which of them counts cannot be told."""
+    double = set(frame.columns[frame.columns.duplicated()])
+    wanted = sorted(double & set(kind.columns))
+    if not wanted:
         return frame.loc[:, ~frame.columns.duplicated()]
-    return frame
+    stops = any(column in _stopping(kind) for column in wanted)
+    (rows.problems if stops else rows.odd).append(
+        f"The table '{path.name}' has several columns called {', '.join(map(repr, wanted))} (parentheses do not "
+        f"count){'' if stops else ', so none of them is read'}; rename or remove all but one."
+    )
+    keep_first = ~frame.columns.duplicated()
+    return frame.loc[:, keep_first & ~frame.columns.isin([c for c in wanted if c not in _stopping(kind)])]
+
+
+def _stopping(kind: TableMapping) -> set[str]:
+    """The columns without which nobody knows who had which outcome."""
+    outcomes = {column for o in kind.outcomes.values() for column in (o.event.column, o.time)}
+    return {kind.patient, *([kind.center] if kind.center else []), *outcomes}
 
 
 def _own_rows(frame: pd.DataFrame, kind: TableMapping, path: Path, center: str | None, rows: Rows) -> pd.DataFrame:
     """The rows of one center with columns 'patient' and 'center'; duplicates and nameless rows become problems."""
     names = frame[kind.patient].fillna("").map(lambda name: re.sub(r"(__CT)?(\.nii(\.gz)?)?$", "", name).strip())
-    where = frame[kind.center].fillna("").str.strip() if kind.center else None
-    known = [_named(name, None if where is None else where.iloc[i]) for i, name in enumerate(names)]
+    where = None if kind.center is None else frame[kind.center].fillna("").str.strip()
+    if where is not None:
+        where, joined = one_spelling(where)
+        rows.notes += [f"Centers of '{path.name}' under several spellings were joined: {pair}." for pair in joined]
+    known = _named(list(names), None if where is None else list(where))
     named = frame.assign(patient=[k and k[0] for k in known], center=[k and k[1] for k in known])
     nameless = sum(k is None for k in known)
     if nameless:
         wanted = "an ID and a center" if kind.center else "an ID of the form CENTER-NUMBER (as in CHUM-001)"
         rows.problems.append(f"{nameless} rows of '{path.name}' lack {wanted}; correct or remove them.")
-    named = named[[k is not None for k in known]]
+    named = named[named["patient"].notna()]
     own = named if center is None else named[named["center"] == center]
+    copies = own.duplicated()
+    if copies.any():
+        rows.odd.append(f"{int(copies.sum())} rows of '{path.name}' stand there twice, equal in every cell; once counts.")
+        own = own[~copies]
     repeated = own["patient"].duplicated()
     if repeated.any():
         log.warning("table=%s duplicate patients: %s", path.name, sorted(set(own["patient"][repeated])))
@@ -160,12 +248,26 @@ def _own_rows(frame: pd.DataFrame, kind: TableMapping, path: Path, center: str |
     return own[~repeated]
 
 
-def _named(name: str, center: str | None) -> tuple[str, str] | None:
-    """(patient, center) of a row, or None where either is missing."""
-    parsed = patient_id(name)
-    if center is None:
-        return parsed
-    return ((parsed[0] if parsed else f"{center}/{name}"), center) if name and center else None
+def _named(names: list[str], centers: list[str] | None) -> list[tuple[str, str] | None]:
+    """(patient, center) of each row, or None where either is missing.
+
+    With a column of centers an ID such as P001 is the hospital's own number: where two centers gave the same one, the
+    center stands before it.
+    """
+    parsed = [patient_id(name) for name in names]
+    if centers is None:
+        return list(parsed)
+    seen: dict[str, set[str]] = {}
+    for found, center in zip(parsed, centers, strict=True):
+        if found:
+            seen.setdefault(found[0], set()).add(center)
+    shared = any(len(where) > 1 for where in seen.values())
+    return [
+        (found[0] if found and not (shared and found[1] != center) else f"{center}/{name}", center)
+        if name and center
+        else None
+        for name, found, center in zip(names, parsed, centers, strict=True)
+    ]
 
 
 def _merge(rows: Rows, own: pd.DataFrame, kind: TableMapping, path: Path) -> None:
@@ -179,7 +281,8 @@ def _merge(rows: Rows, own: pd.DataFrame, kind: TableMapping, path: Path) -> Non
             return read_cell(variable, cell, source.values)
 
         wanted = variable.expected + (", or name it under values: in the mapping" if variable.levels else "")
-        _merge_column(rows, own, source.column, rows.fields, name, read, wanted, path)
+        silent = partial(says_unknown, meanings=source.values, levels=variable.levels)
+        _merge_column(rows, own, source.column, rows.fields, name, read, wanted, path, silent=silent)
     for name, outcome in kind.outcomes.items():
 
         def event(patient: str, cell: str, outcome=outcome) -> int | None:
@@ -189,8 +292,14 @@ def _merge(rows: Rows, own: pd.DataFrame, kind: TableMapping, path: Path) -> Non
         def days(patient: str, cell: str, outcome=outcome) -> float:
             return outcome.days(read_time(cell), rows.centers[patient])
 
-        _merge_column(rows, own, outcome.event.column, rows.events, name, event, EVENT.expected, path, outcome=True)
-        _merge_column(rows, own, outcome.time, rows.days, name, days, "a time from 0 upwards", path, outcome=True)
+        coded = f"{EVENT.expected}, or say under values: in the mapping what a code such as 1 or 2 means"
+        silent = partial(says_unknown, meanings=outcome.event.values)
+        _merge_column(
+            rows, own, outcome.event.column, rows.events, name, event, coded, path, silent=silent, outcome=True
+        )
+        silent = partial(says_unknown, meanings={})
+        wanted = "a time from 0 upwards"
+        _merge_column(rows, own, outcome.time, rows.days, name, days, wanted, path, silent=silent, outcome=True)
 
 
 def _merge_column(
@@ -203,33 +312,44 @@ def _merge_column(
     wanted: str,
     path: Path,
     *,
+    silent: Callable[[str], bool],
     outcome: bool = False,
 ) -> None:
-    """Read one column of every row into ``into``; cells that cannot be read become one sentence."""
+    """Read one column of every row into ``into``; cells that cannot be read become one sentence.
+
+    Args:
+        silent: whether a cell says that nothing is known.
+    """
     if column not in own.columns:
         return
-    wrong, contradicting = 0, 0
+    wrong, contradicting, unknown = 0, 0, 0
     for patient, cell in own[["patient", column]].dropna().itertuples(index=False):
+        if silent(cell):
+            unknown += 1
+            continue
         try:
             value = read(patient, cell)
-        except ValueError:
+        except (ValueError, OverflowError):
             log.warning("table=%s case=%s %s cannot be read: %r", path.name, patient, column, cell)
             wrong += 1
             continue
         if value is not None and value == value:
             contradicting += into.setdefault(patient, {}).setdefault(name, value) != value
+    say = rows.problems if outcome else rows.odd
     if wrong:
-        rows.problems.append(
-            f"{wrong} values of '{column}' in '{path.name}' cannot be used; write {wanted}, or leave the cell empty "
+        left = "" if outcome else " and count as not recorded"
+        say.append(
+            f"{wrong} values of '{column}' in '{path.name}' cannot be used{left}; write {wanted}, or leave the cell empty "
             "where it is unknown."
         )
-    if contradicting and outcome:
-        rows.problems.append(
-            f"{contradicting} patients have another '{column}' in '{path.name}' than in an earlier table; make the "
-            "tables agree."
-        )
-    elif contradicting:
+    if contradicting:
         log.warning("table=%s %s differs from an earlier table for %d cases", path.name, name, contradicting)
+        say.append(
+            f"{contradicting} patients have another '{column}' in '{path.name}' than in an earlier table"
+            f"{'' if outcome else ', which counts'}; make the tables agree."
+        )
+    if unknown:
+        rows.notes.append(f"{unknown} cells of '{column}' in '{path.name}' say in a word that nothing is known.")
 
 
 # -------------------------------------------------------------------------------------------------- outcomes and gaps
@@ -274,6 +394,9 @@ def _odd_units(rows: Rows, name: str, outcome: Outcome) -> list[str]:
             f"Times of '{name}' look like several units: the median is {medians[low]:.0f} days at {low} and "
             f"{medians[high]:.0f} at {high}; {fix}."
         ]
+    if everything and max(everything) > LONGEST_FOLLOW_UP:
+        years = max(everything) / 365.25
+        return [f"A time of '{name}' is {years:.0f} years: is its unit right? If it is not, {fix}."]
     if len(everything) >= UNIT_ALL and max(everything) <= TIME_LIMIT:
         return [f"No time of '{name}' is longer than {max(everything):.0f} days: are they months? Then {fix}."]
     return []
@@ -307,9 +430,10 @@ def read_chest(root: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str], 
 
 
 def _chest_frame(path: Path, rows: Rows) -> pd.DataFrame | None:
-    frame = _read(path, rows.problems) if path.is_file() else None
+    frame = _read(path, rows) if path.is_file() else None
     if frame is None:
         return None
+    frame = frame.loc[:, ~frame.columns.duplicated()]
     if "volumename" not in frame.columns:
         rows.problems.append(f"'{path.name}' has no column 'VolumeName'; add it with names such as CHEST-0001.")
         return None
