@@ -73,6 +73,7 @@ def diagnose(
     from client.doctor.machine import check_machine
     from client.doctor.need import check_need
     from client.doctor.network import check_network
+    from client.doctor.tables import check_tables
 
     cases, found = _cases(config)
     examined = []
@@ -82,7 +83,7 @@ def diagnose(
             found += examined[-1].findings
     if cases:
         found += [*check_layout(config, cases), *check_duplicates(examined)]
-        found += [*check_records(config, cases), *check_counts(config, cases, examined)]
+        found += [*check_records(config, cases), *check_tables(config, cases), *check_counts(config, cases, examined)]
     found += [*check_machine(config), *check_network(config)]
     if overrides:
         found += check_need(config, overrides)

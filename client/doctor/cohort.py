@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy.stats import rankdata
 
 from client.center.config import CenterConfig
-from client.data.hecktor.cases import Case
+from client.data.folders import files_below
+from client.data.hecktor.cases import LABEL, Case
+from client.data.hecktor.reading import TEXT, read_rows
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding
 from client.doctor.images import Examined
 from common.data.batch import CT, PET
+from common.errors import DataError
 
 LAYOUTS = {
     "2021": ("hecktor_nii", lambda path: path.parent.name == "hecktor_nii"),
@@ -35,7 +37,7 @@ def check_layout(config: CenterConfig, cases: Sequence[Case]) -> Iterator[Findin
     """Files that no case uses, and files outside the stated edition's folders."""
     root = Path(config.root)
     used = {path for case in cases for path in (*case.images.values(), case.label) if path is not None}
-    everything = [path for suffix in ("*.nii", "*.nii.gz") for path in sorted(root.rglob(suffix))]
+    everything = [path for path in files_below(root) if path.name.endswith((".nii", ".nii.gz"))]
     own = [path for path in everything if path.name.upper().startswith(config.code)]
     stray = [path for path in own if path not in used]
     if stray:
@@ -61,7 +63,7 @@ def check_layout(config: CenterConfig, cases: Sequence[Case]) -> Iterator[Findin
 
 
 def check_duplicates(examined: Sequence[Examined]) -> Iterator[Finding]:
-    """The same CT under two codes: one patient would train and test."""
+    """The same CT under two codes: one patient would train and test; or a PET or label copied to another patient."""
     by_digest: dict[str, list[str]] = {}
     for one in examined:
         if one.digest:
@@ -75,6 +77,20 @@ def check_duplicates(examined: Sequence[Examined]) -> Iterator[Finding]:
                 "Keep one of them: the others could train what the first one tests.",
                 tuple(patients),
             )
+    for role in (PET, LABEL):
+        copies: dict[str, list[str]] = {}
+        for one in examined:
+            if role in one.others:
+                copies.setdefault(one.others[role], []).append(one.patient)
+        for patients in copies.values():
+            if len(patients) > 1 and len({one.digest for one in examined if one.patient in patients}) > 1:
+                yield Finding(
+                    WARNING,
+                    "cohort",
+                    f"{len(patients)} patients have the same {role}, voxel for voxel, but different CTs.",
+                    "One of the files was copied to the wrong patient: export it again.",
+                    tuple(patients),
+                )
 
 
 def check_records(config: CenterConfig, cases: Sequence[Case]) -> Iterator[Finding]:
@@ -111,10 +127,10 @@ def check_records(config: CenterConfig, cases: Sequence[Case]) -> Iterator[Findi
 def outcome_columns(root: Path) -> list[str]:
     """Columns of the tables below ``root`` that are named like an outcome."""
     found = []
-    for path in sorted(root.rglob("*.csv")):
+    for path in files_below(root):
         try:
-            names = list(pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns)
-        except (OSError, ValueError):
+            names = read_rows(path).header if path.suffix.lower() in TEXT else []
+        except DataError:
             continue  # an unreadable table is a finding of its own
         if any(str(name).strip().lower() == "patientid" for name in names):
             found += [str(name) for name in names if str(name).strip().lower() in OUTCOME_WORDS]
@@ -197,6 +213,13 @@ def check_counts(config: CenterConfig, cases: Sequence[Case], examined: Sequence
             "cohort",
             f"So few relapses ({counts['with a relapse']}) say nothing about this center's own concordance.",
             "Nothing; its patients still help the federation.",
+        )
+    if len(measured) >= FEW and not any(first for first, _ in measured) and any(second for _, second in measured):
+        yield Finding(
+            WARNING,
+            "labels",
+            "No label holds a GTVp (value 1), all hold GTVn.",
+            "Check that 1 and 2 are not exchanged.",
         )
     if any(CT not in case.images for case in cases):
         yield Finding(

@@ -15,6 +15,7 @@ from client.data.images.checks import inspect
 from client.data.images.nifti import Volume, read_volume
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding, from_sentence
 from client.doctor.headers import identifying_fields
+from client.doctor.plausible import check_values
 from common.data.batch import CT, PET
 from common.errors import DataError
 
@@ -35,6 +36,7 @@ class Examined:
     Args:
         volumes: decoded, by role; those that could not be read are absent.
         digest: SHA-256 of the CT's voxels, to find a patient under two codes.
+        others: the same of the PET and of a label that is not empty, to find a file copied to another patient.
         milliliters: volume by structure; None without a readable label.
     """
 
@@ -42,6 +44,7 @@ class Examined:
     findings: list[Finding] = field(default_factory=list)
     volumes: dict[str, Volume] = field(default_factory=dict)
     digest: str = ""
+    others: dict[str, str] = field(default_factory=dict)
     milliliters: tuple[float, float] | None = None
 
 
@@ -62,6 +65,8 @@ def examine(case: Case) -> Examined:
     for role, volume in found.volumes.items():
         found.findings += [*_headers(role, paths[role]), *_geometry(role, volume, paths[role])]
     found.findings += [*_ct(found.volumes), *_pet(found.volumes), *_label(found.volumes), *_registration(found.volumes)]
+    if not sentences:  # values of a file that is refused say nothing more
+        found.findings += check_values(found.volumes)
     _summarise(found)
     found.findings = [Finding(f.severity, f.area, f.what, f.remedy, (case.patient,)) for f in found.findings]
     return found
@@ -69,12 +74,21 @@ def examine(case: Case) -> Examined:
 
 def _summarise(found: Examined) -> None:
     if CT in found.volumes:
-        data = np.ascontiguousarray(found.volumes[CT].data)
-        found.digest = hashlib.sha256(f"{data.dtype}{data.shape}".encode() + data.tobytes()).hexdigest()
+        found.digest = _digest(found.volumes[CT].data)
+    found.others = {
+        role: _digest(found.volumes[role].data)
+        for role in (PET, LABEL)
+        if role in found.volumes and found.volumes[role].data.any()
+    }
     if LABEL in found.volumes:
         label = found.volumes[LABEL]
         first, second = (float((label.data == value).sum()) * label.voxel_mm3 / 1000 for value in STRUCTURES)
         found.milliliters = (first, second)
+
+
+def _digest(data: np.ndarray) -> str:
+    data = np.ascontiguousarray(data)
+    return hashlib.sha256(f"{data.dtype}{data.shape}".encode() + data.tobytes()).hexdigest()
 
 
 def _headers(role: str, path: Path) -> Iterator[Finding]:

@@ -1,20 +1,29 @@
-"""The way to the coordinator: names, connection, TLS, clock, and this node's own key. Nothing is sent but a request."""
+"""The way to the coordinator: names, connection, TLS, clock, and this node's own key. Nothing is sent but a request.
+
+The request goes the way the node goes: with the same library, so through the same proxy, and past it where NO_PROXY
+says so.
+"""
 
 from __future__ import annotations
 
-import http.client
 import os
+import re
 import socket
 import ssl
 import stat
 import time
+import urllib.request
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from client.center.config import CenterConfig
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding
 from common.errors import ConfigError
+
+if TYPE_CHECKING:
+    import httpx
 
 TIMEOUT_S = 5.0
 EXPIRES_SOON_DAYS = 30
@@ -47,7 +56,8 @@ def _key(path: Path) -> Iterator[Finding]:
 
 
 def _server(config: CenterConfig) -> Iterator[Finding]:
-    host, _, port = config.server.rpartition(":")
+    import httpx
+
     try:
         context = ssl.create_default_context(cafile=config.server_certificate or None)
     except (OSError, ssl.SSLError):
@@ -58,16 +68,29 @@ def _server(config: CenterConfig) -> Iterator[Finding]:
             f"Ask the coordinator for it and put it at {config.server_certificate}.",
         )
         return
-    connection = http.client.HTTPSConnection(host.strip("[]"), int(port), timeout=TIMEOUT_S, context=context)
+    proxy = proxy_to(config.server)
+    if proxy:
+        yield Finding(NOTE, "network", f"The way to the coordinator goes through the proxy {proxy} (HTTPS_PROXY).")
     try:
-        connection.connect()
-        yield from _certificate(connection.sock)
-        connection.request("GET", "/health")
-        yield from _answer(connection.getresponse())
-    except (OSError, http.client.HTTPException) as error:
-        yield _unreachable(config, error)
-    finally:
-        connection.close()
+        with (
+            httpx.Client(verify=context, timeout=TIMEOUT_S) as client,
+            client.stream("GET", f"https://{config.server}/health") as response,
+        ):
+            yield from _certificate(response.extensions["network_stream"].get_extra_info("ssl_object"))
+            yield from _answer(response)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        yield _unreachable(config, error, proxy)
+
+
+def proxy_to(server: str) -> str:
+    """host:port of the proxy that the environment names for an address, without its password; empty for none."""
+    host = server.rpartition(":")[0].strip("[]")
+    found = urllib.request.getproxies_environment()
+    url = found.get("https") or found.get("all") or ""
+    passes_by: Any = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed lacks it
+    if not url or passes_by(host, found):
+        return ""
+    return re.sub(r"^\w+://|^[^/@]*@|/.*$", "", re.sub(r"^(\w+://)?[^/@]*@", "", url))
 
 
 def _certificate(connection: ssl.SSLSocket) -> Iterator[Finding]:
@@ -83,14 +106,17 @@ def _certificate(connection: ssl.SSLSocket) -> Iterator[Finding]:
     yield Finding(NOTE, "network", f"TLS handshake with the coordinator: {connection.version()}, {days} days left.")
 
 
-def _answer(response: http.client.HTTPResponse) -> Iterator[Finding]:
-    if response.status == 200:
+def _answer(response: httpx.Response) -> Iterator[Finding]:
+    if response.status_code == 200:
         yield Finding(NOTE, "network", "The coordinator answers and says that it is healthy.")
-    elif response.status in (403, 404):
+    elif response.status_code in (403, 404):
         yield Finding(NOTE, "network", "The coordinator answers; it does not show its health to hospitals.")
     else:
         yield Finding(
-            WARNING, "network", f"The coordinator answers with HTTP {response.status}.", "Ask whether its server runs."
+            WARNING,
+            "network",
+            f"The coordinator answers with HTTP {response.status_code}.",
+            "Ask whether its server runs.",
         )
     date = response.headers.get("Date")
     if date is None:
@@ -105,8 +131,27 @@ def _answer(response: http.client.HTTPResponse) -> Iterator[Finding]:
         )
 
 
-def _unreachable(config: CenterConfig, error: Exception) -> Finding:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what it came from: libraries wrap the system's own, which says more."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _unreachable(config: CenterConfig, wrapped: Exception, proxy: str) -> Finding:
     """The reason in words, and whom to ask."""
+    import httpx
+
+    if isinstance(wrapped, httpx.ProxyError):
+        return Finding(
+            ERROR,
+            "network",
+            f"The proxy {proxy} does not let this machine through to {config.server} ({wrapped}).",
+            "Ask your IT to allow it, or to name the coordinator in NO_PROXY where it can be reached directly.",
+        )
+    telling = (socket.gaierror, ssl.SSLError, ConnectionRefusedError, TimeoutError)
+    error = next((cause for cause in _causes(wrapped) if isinstance(cause, telling)), wrapped)
+    error = TimeoutError() if isinstance(wrapped, httpx.TimeoutException) else error
     what, remedy = "does not answer", "Ask the coordinator whether the server runs, and your IT for the way out."
     if isinstance(error, socket.gaierror):
         what, remedy = "has a name that this machine cannot resolve", "Check server, and your DNS."
@@ -119,4 +164,5 @@ def _unreachable(config: CenterConfig, error: Exception) -> Finding:
         what = "refuses the connection"
     elif isinstance(error, TimeoutError):
         what, remedy = f"does not answer within {TIMEOUT_S:g} s", "Ask your IT for outbound TCP to that port."
-    return Finding(ERROR, "network", f"The coordinator {config.server} {what}.", remedy)
+    through = f" through the proxy {proxy}" if proxy else ""
+    return Finding(ERROR, "network", f"The coordinator {config.server} {what}{through}.", remedy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.server
 import json
+import select
 import shutil
 import socket
 import ssl
@@ -107,7 +108,7 @@ def test_planted_faults_are_all_found_at_once(root):
     assert has(found, "error", "cohort", "same CT, voxel for voxel", ["CHUM-005", "CHUM-006"])
     assert has(found, "error", "images", "CT and PET do not overlap", ["CHUM-006"])
     assert has(found, "warning", "folder", "1 image files of this center belong to no case")
-    assert has(found, "error", "records", "1 values of 'age'")
+    assert has(found, "warning", "records", "1 values of 'age'")
     assert has(said(root, policy=policy(minimum_cases=3)), "error", "cohort", "2 cases can be used, fewer than")
 
 
@@ -441,3 +442,70 @@ def test_a_key_that_others_can_read_is_an_error(serve, asked, tmp_path):
     assert has(asked(serve(pem), pem), "error", "privacy", "may read the node's private key")
     (tmp_path / "key").unlink()
     assert has(asked(serve(pem), pem), "error", "network", "has no private key")
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Opens a way to the coordinator for any name, or refuses; counts who asked."""
+
+    coordinator, lets_through = 0, True
+    seen: list[str] = []  # noqa: RUF012
+
+    def do_CONNECT(self):
+        self.seen.append(self.path)
+        if not self.lets_through:
+            self.send_error(403, "not allowed")
+            return
+        with socket.create_connection(("127.0.0.1", self.coordinator)) as there:
+            self.send_response(200)
+            self.end_headers()
+            ends = {self.connection: there, there: self.connection}
+            while ready := select.select(list(ends), [], [], 2)[0]:
+                for end in ready:
+                    if not (data := end.recv(65536)):
+                        return
+                    ends[end].sendall(data)
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    running = []
+
+    def start(coordinator: int, *, lets_through: bool = True) -> list[str]:
+        seen: list[str] = []
+        kind = type("P", (Proxy,), {"coordinator": coordinator, "lets_through": lets_through, "seen": seen})
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
+        running.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, f"http://user:secret@127.0.0.1:{server.server_port}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        return seen
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
+def test_doctor_goes_the_way_the_node_goes(serve, asked, tmp_path, proxy, monkeypatch):
+    pem = certificate(tmp_path, name="coordinator.invalid")
+    seen = proxy(serve(pem))
+    found = asked(8443, pem, host="coordinator.invalid")
+    assert {severity for severity, _, _ in found} == {"note"} and seen == ["coordinator.invalid:8443"]
+    assert has(found, "note", "network", "goes through the proxy 127.0.0.1:")
+    assert not any("secret" in what for _, _, what in found)
+    monkeypatch.setenv("NO_PROXY", "coordinator.invalid")
+    monkeypatch.setenv("no_proxy", "coordinator.invalid")
+    direct = asked(8443, pem, host="coordinator.invalid")
+    assert len(seen) == 1 and has(direct, "error", "network", "cannot resolve")
+
+
+def test_a_proxy_that_refuses_is_named_as_the_reason(serve, asked, tmp_path, proxy):
+    pem = certificate(tmp_path, name="coordinator.invalid")
+    proxy(serve(pem), lets_through=False)
+    found = asked(8443, pem, host="coordinator.invalid")
+    assert has(found, "error", "network", "does not let this machine through to coordinator.invalid:8443 (403")
