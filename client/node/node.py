@@ -16,19 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
+from client.node.supernode import MARK
 from common.errors import ConfigError, FedgraftError
 from common.files import write_bytes
 from common.plugins import files_of
 from common.runtime.processes import (
     Process,
-    program,
     start_process,
     stop_processes,
     terminated_is_interrupted,
 )
 from common.runtime.release import own_digest
+from common.text_yaml import load_text
 
 PAUSES_S = (5.0, 10.0, 30.0, 60.0)  # before the first, second, … start after a crash
 STEADY_S = 120.0  # a node that ran for so long starts counting anew
@@ -85,6 +84,11 @@ class Node:
     def identity(self) -> Path:
         """The id that the coordinator gave this node when it last let it in."""
         return self.home / "node.id"
+
+    @property
+    def reached(self) -> Path:
+        """Touched whenever the coordinator answers (`client.node.supernode`)."""
+        return self.home / "reached"
 
     def was_in(self) -> bool:
         """Whether the coordinator has ever let this node in."""
@@ -145,8 +149,7 @@ def node_of(center: Path) -> Node:
     `python -m client doctor`, which import PyTorch; a process that only watches two others must not.
     """
     try:
-        config = OmegaConf.load(center)
-        assert isinstance(config, DictConfig)
+        config = dict(load_text(center))
     except Exception as error:
         raise ConfigError(f"{center} is not a center's configuration: {error}") from error
     missing = [name for name in ("code", "server", "server_certificate", "key") if not config.get(name)]
@@ -156,21 +159,39 @@ def node_of(center: Path) -> Node:
             "with TLS and its own key, never without."
         )
     return Node(
-        code=str(config.code),
+        code=str(config["code"]),
         center=center.resolve(),
-        server=str(config.server),
-        ca=Path(str(config.server_certificate)).resolve(),
-        key=Path(str(config.key)).resolve(),
-        home=(center.parent / f".node-{config.code}").resolve(),
-        health=str(config.get("health", "127.0.0.1:9097")),
+        server=str(config["server"]),
+        ca=Path(str(config["server_certificate"])).resolve(),
+        key=Path(str(config["key"])).resolve(),
+        home=home_of(center, str(config["code"])),
+        health=str(config.get("health") or "127.0.0.1:9097"),
         port=_free_port(),
         plugins=files_of(list(config.get("plugins") or []), beside=center.parent),
     )
 
 
+def home_of(center: Path, code: str) -> Path:
+    """The folder of a node's own files: beside its center's file."""
+    return (center.parent / f".node-{code}").resolve()
+
+
+def last_contact(home: Path) -> tuple[float, bool] | None:
+    """When the coordinator last answered the node (seconds since 1970), and whether it ever did since the node started;
+    else when the node started. None where no node was started here."""
+    marks = [
+        (path, ever) for path, ever in ((home / "reached", True), (home / "executor.secret", False)) if path.exists()
+    ]
+    if not marks:
+        return None
+    path, ever = marks[0]
+    return path.stat().st_mtime, ever
+
+
 def supernode_command(node: Node) -> list[str]:
     """Flower's SuperNode as this project starts it: TLS, a key of its own, tasks only for our executor."""
-    command = [program("flower-supernode"), "--superlink", node.server, "--root-certificates", str(node.ca)]
+    launch = "from client.node.supernode import main; main()  # flower-supernode"
+    command = [sys.executable, "-c", launch, "--superlink", node.server, "--root-certificates", str(node.ca)]
     command += ["--auth-supernode-private-key", str(node.key)]
     command += ["--isolation", "process", "--superexec-auth-secret-file", str(node.secret)]
     command += ["--host", "127.0.0.1", "--port", str(node.port), "--health-server-address", node.health]
@@ -186,9 +207,11 @@ def executor_command(node: Node, *, release: str, parent: int) -> list[str]:
 
 def _start_both(node: Node, *, release: str) -> list[Process]:
     _write_secret(node.secret)
+    node.reached.unlink(missing_ok=True)  # an earlier start's answers say nothing about this one
     if node.log.exists():
         node.log.replace(node.home / "node.log.1")
-    supernode = start_process(supernode_command(node), log=node.log, home=node.home)
+    marks = {MARK: str(node.reached)}
+    supernode = start_process(supernode_command(node), log=node.log, home=node.home, **marks)
     command = executor_command(node, release=release, parent=supernode.pid)
     return [start_process(command, log=node.home / "center.log", home=node.home), supernode]
 

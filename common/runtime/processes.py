@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import FedgraftError
-from common.runtime.offline import SWITCHES
+from common.runtime.offline import SWITCHES, without_proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_S = 10.0
@@ -62,7 +62,7 @@ def environment(home: Path, variables: Mapping[str, str]) -> dict[str, str]:
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         "FEDGRAFT_HOME": os.environ.get("FEDGRAFT_HOME", str(ROOT / "common")),
     }
-    return {**SWITCHES, **inherited, **own, **variables}
+    return {**SWITCHES, **inherited, **without_proxy(inherited), **own, **variables}
 
 
 def program(name: str) -> str:
