@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -122,6 +122,7 @@ def inject(twin: nn.Module, backbone: Backbone, *, name: str, spec: LoraPart) ->
     # peft reads "lora_" in parameter names; a prefix keeps any part name from being a substring of it.
     adapter = f"part-{name}"
     modules = target_modules(backbone, spec)
+    check_layers(backbone, modules, spec, name=name)
     targets = "|".join(re.escape(module) for module in modules)
     config = LoraConfig(
         r=spec.rank,
@@ -145,6 +146,43 @@ def inject(twin: nn.Module, backbone: Backbone, *, name: str, spec: LoraPart) ->
         layer.set_adapter(list(layer.lora_A))  # parts on the same layer add up
         layer.eval()
     return LoraTensors(twin, adapter, sides)
+
+
+def check_layers(backbone: Backbone, modules: Sequence[str], spec: LoraPart, *, name: str) -> None:
+    """Refuse, by name and before the first forward, what the part cannot adapt exactly.
+
+    DoRA divides each row by its norm, so a row of zeros (a pruned or dead output) is NaN at once. peft builds the
+    low-rank convolution without the frozen one's dilation and padding mode, and splits its rank over groups.
+
+    Raises:
+        AdapterError: with every layer that cannot be adapted.
+    """
+    problems = [f"{path} ({problem})" for path in modules for problem in _unfit(backbone.get_submodule(path), spec)]
+    if problems:
+        kind = "DoRA" if spec.dora else "LoRA"
+        raise AdapterError(
+            f"Part '{name}' cannot adapt {len(problems)} of its {len(modules)} frozen layers with {kind}: "
+            f"{'; '.join(problems[:5])}{' …' if len(problems) > 5 else ''}. Choose other sites"
+            f"{', or dora: false' if spec.dora else ''}."
+        )
+
+
+def _unfit(layer: nn.Module, spec: LoraPart) -> list[str]:
+    weight = matrix(layer.weight.detach())  # type: ignore[operator]
+    problems = []
+    if not bool(torch.isfinite(weight).all()):
+        problems.append("its weight holds values that are not finite")
+    dead = int((weight == 0).all(dim=1).sum())
+    if spec.dora and dead:
+        problems.append(f"{dead} of {len(weight)} rows are zero, and DoRA divides by their norm")
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        if layer.padding_mode != "zeros":
+            problems.append(f"padding_mode is {layer.padding_mode}")
+        if set(layer.dilation) != {1}:
+            problems.append(f"dilation is {tuple(layer.dilation)}")
+        if spec.rank % layer.groups:
+            problems.append(f"rank {spec.rank} does not divide by its {layer.groups} groups")
+    return problems
 
 
 def frozen_weights(backbone: Backbone, parts: Mapping[str, Any]) -> dict[str, Tensor]:
