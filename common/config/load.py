@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -43,7 +44,7 @@ def compose_run(overrides: Sequence[str] = (), *, name: str | None = None) -> Ru
         ConfigError: with Hydra's reason, or a plugin's.
     """
     paths = plugins.load(plugins_named(overrides), beside=Path.cwd())
-    run = copy.deepcopy(_composed(_for_every_step(overrides), plugins.loaded_digests()))
+    run = copy.deepcopy(_composed(_for_every_step(as_typed(overrides)), plugins.loaded_digests()))
     run.plugins = [str(path) for path in paths]
     run.name = name or (run.curriculum if run.name == "run" else run.name)
     return run
@@ -64,6 +65,33 @@ def plugins_named(overrides: Sequence[str]) -> list[str]:
 
 PLUGINS = "plugins="
 EVERY_STEP = "federation="
+TEXT = re.compile(r"\+{0,2}(?:(?:.*\.)?(?:name|centers|evaluate_at|code)|curriculum)")
+PLAIN = re.compile(r"[\w.+:@-]+", re.ASCII)
+
+
+def as_typed(overrides: Sequence[str]) -> list[str]:
+    """Overrides of names and of centers' codes with their values quoted, so that they stay what was typed.
+
+    Hydra reads numbers before it looks at a field's type: ``name=1.10`` would be the run 1.1, and ``2026_11`` 202611.
+    """
+    return [_quoted(override) for override in overrides]
+
+
+def _quoted(override: str) -> str:
+    key, given, value = override.partition("=")
+    if not given or TEXT.fullmatch(key) is None:
+        return override
+    listed = re.fullmatch(r"\[(.*)\]", value.strip())
+    words = [word.strip() for word in (listed[1].split(",") if listed else [value])]
+    if not all(PLAIN.fullmatch(word) for word in words):
+        return override  # quoted already, nested, an interpolation, or empty
+    quoted = [word if _is_a_word(word) else f"'{word}'" for word in words]
+    return f"{key}=[{','.join(quoted)}]" if listed else f"{key}={quoted[0]}"
+
+
+def _is_a_word(text: str) -> bool:
+    """Whether Hydra reads it as text anyway: a letter first, and none of its own words."""
+    return text[0].isalpha() and text.lower() not in ("true", "false", "null", "nan", "inf", "infinity")
 
 
 def _for_every_step(overrides: Sequence[str]) -> tuple[str, ...]:
