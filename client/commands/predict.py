@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict for every case, write, and print one line each."""
     import torch
 
+    from common.errors import BankError, DataError
     from common.files import write_json
 
     torch.set_num_threads(1)
@@ -59,20 +60,33 @@ def run(arguments: argparse.Namespace) -> int:
     found: dict[str, dict[str, Any]] = {}
     candidates = frozen_candidates(bank.backbone, weights=arguments.weights, text_folder=arguments.text_folder)
     models = Models(bank.adapters, candidates, named=bank.backbone, device=arguments.device)
+    refused = 0
     for case in cases:
         found[case.patient] = {}
-        for entry in chosen(bank.adapters, case, region=arguments.region, lineage=arguments.lineage):
-            answer = predict_case(models.of(entry), case, known=bank.known.get(entry.key, {}), device=arguments.device)
-            mask = answer.pop("mask", None)
-            if mask is not None:
-                path = arguments.out / f"{case.patient}__{entry.lineage}.nii.gz"
-                _write_mask(path, mask, case)
-                answer["mask"] = path.name
-            found[case.patient][entry.lineage] = {"task": entry.step.task.kind, "adapter": entry.key, **answer}
-            print(f"{case.patient} {entry.lineage}: {_line(answer)}")
+        try:
+            _answer(case, found[case.patient], bank, models, arguments)
+        except (DataError, BankError) as error:  # one patient's files cost that patient only
+            if len(cases) == 1 or (arguments.lineage is not None and isinstance(error, BankError)):
+                raise
+            refused += 1
+            found[case.patient]["refused"] = str(error)
+            print(f"{case.patient}: refused: {error}")
     write_json(arguments.out / "predictions.json", found)
-    print(f"{arguments.out / 'predictions.json'}: {len(found)} cases")
-    return 0
+    print(f"{arguments.out / 'predictions.json'}: {len(found)} cases" + (f", {refused} refused" if refused else ""))
+    return 1 if refused else 0
+
+
+def _answer(case: Case, found: dict[str, Any], bank: Bank, models: Models, arguments: argparse.Namespace) -> None:
+    """What every chosen head says of one case, into ``found``; masks are written."""
+    for entry in chosen(bank.adapters, case, region=arguments.region, lineage=arguments.lineage):
+        answer = predict_case(models.of(entry), case, known=bank.known.get(entry.key, {}), device=arguments.device)
+        mask = answer.pop("mask", None)
+        if mask is not None:
+            path = arguments.out / f"{case.patient}__{entry.lineage}.nii.gz"
+            _write_mask(path, mask, case)
+            answer["mask"] = path.name
+        found[entry.lineage] = {"task": entry.step.task.kind, "adapter": entry.key, **answer}
+        print(f"{case.patient} {entry.lineage}: {_line(answer)}")
 
 
 @dataclass(frozen=True)
