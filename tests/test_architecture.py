@@ -35,6 +35,8 @@ FLOWER_EDGE = {
         "flwr.supernode.fleet_http_client",
         "flwr.supernode.node_auth_http_interceptor",
     },
+    # Flower's own SuperNode, started so that every answer of the coordinator leaves a mark.
+    "client/node/supernode.py": {"flwr.supernode.cli", "flwr.supernode.fleet_http_client"},
     "common/runtime/release.py": {"flwr.cli.build"},
 }
 OPENS_FILES = {"nibabel", "pydicom", "SimpleITK"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,10 @@ def read_volume(path: Path, *, role: str) -> Volume:
             no usable affine.
     """
     if not path.is_file():  # a named pipe would block, a folder is none
-        raise DataError(f"The {role} file is missing or no file; copy it again from its source or remove the case.")
+        raise DataError(
+            f"The {role} file is missing, corrupt or truncated (no file); copy it again from its source or remove the "
+            "case."
+        )
     try:
         image = _decode(path)
         affine = np.asarray(image.affine, dtype=np.float64)
@@ -92,4 +96,8 @@ def _decode(path: Path) -> nib.Nifti1Image:
     content = path.read_bytes()
     content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     second_version = b"\x1c\x02" in (content[:2], content[3:1:-1])  # the header's length, 540, in either byte order
-    return (nib.Nifti2Image if second_version else nib.Nifti1Image).from_bytes(content)
+    kind = nib.Nifti2Image if second_version else nib.Nifti1Image
+    written = kind.header_class.from_fileobj(io.BytesIO(content))
+    if np.isinf([float(written["scl_slope"]), float(written["scl_inter"])]).any():
+        raise ValueError("scl_slope")  # nibabel would pass by it, and give the stored integers
+    return kind.from_bytes(content)

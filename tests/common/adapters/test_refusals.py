@@ -43,7 +43,7 @@ LAYERS = {
     "a filter with a hole": (lambda: nn.Conv3d(2, 4, 3, dilation=2), False, r"dilation is \(2, 2, 2\)"),
     "mirrored edges": (lambda: nn.Conv3d(2, 4, 3, padding=1, padding_mode="reflect"), False, "padding_mode is reflect"),
     "groups": (lambda: nn.Conv3d(6, 6, 3, groups=3), False, "rank 2 does not divide by its 3 groups"),
-    "infinity": (lambda: infinite(nn.Linear(4, 3)), False, "not finite"),
+    "infinity": (lambda: infinite(nn.Linear(4, 3)), False, "its weight holds values that are not finite"),
 }
 
 

@@ -38,5 +38,6 @@ def test_no_proxy_at_all_stays_so():
 def test_every_process_that_is_started_has_it(monkeypatch, tmp_path):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     monkeypatch.setenv("NO_PROXY", "pacs.local")
+    monkeypatch.delenv("no_proxy", raising=False)
     child = environment(Path(tmp_path), {})
     assert child["no_proxy"] == "pacs.local,127.0.0.1,localhost,::1" and child["HTTPS_PROXY"] == "http://proxy:3128"

@@ -365,14 +365,24 @@ def test_everything_wrong_with_a_table_is_said_at_once_without_naming_a_patient(
     frame.loc[8, "Status"] = "lost"
     found = bad(tmp_path, frame)
     expected = [
-        "1 patients stand more than once", "1 rows of 'table.csv' lack an ID and a center", "2 values of 'years'",
-        "1 values of 'sex' in 'table.csv' cannot be used; write female or male, or name it under values",
+        "1 patients stand more than once", "1 rows of 'table.csv' lack an ID and a center",
         "1 values of 'status'", "1 values of 'follow-up' in 'table.csv' cannot be used; write a time from 0 upwards",
         "patients have an event without a time (os)",
     ]  # fmt: skip
     assert len(found) == len(expected)
     assert all(any(part in sentence for sentence in found) for part in expected)
     assert not any("A/" in sentence for sentence in found)
+
+
+def test_a_cell_of_a_variable_costs_that_cell_and_is_noted(tmp_path):
+    frame = table({"A": 15, "B": 11})
+    frame.loc[[1, 2], "Years (at diagnosis)"] = ["old", "older"]
+    frame.loc[3, "Sex"] = "x"
+    notes = study(tmp_path, frame).notes
+    assert any(note.startswith("2 values of 'years' in 'table.csv' cannot be used and count as not") for note in notes)
+    assert any(
+        "1 values of 'sex'" in note and "write female or male, or name it under values" in note for note in notes
+    )
 
 
 def test_days_at_one_center_and_months_at_another_are_asked_about(tmp_path):
