@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -122,7 +122,6 @@ def inject(twin: nn.Module, backbone: Backbone, *, name: str, spec: LoraPart) ->
     # peft reads "lora_" in parameter names; a prefix keeps any part name from being a substring of it.
     adapter = f"part-{name}"
     modules = target_modules(backbone, spec)
-    check_layers(backbone, modules, spec, name=name)
     targets = "|".join(re.escape(module) for module in modules)
     config = LoraConfig(
         r=spec.rank,
@@ -146,43 +145,6 @@ def inject(twin: nn.Module, backbone: Backbone, *, name: str, spec: LoraPart) ->
         layer.set_adapter(list(layer.lora_A))  # parts on the same layer add up
         layer.eval()
     return LoraTensors(twin, adapter, sides)
-
-
-def check_layers(backbone: Backbone, modules: Sequence[str], spec: LoraPart, *, name: str) -> None:
-    """Refuse, by name and before the first forward, what the part cannot adapt exactly.
-
-    DoRA divides each row by its norm, so a row of zeros (a pruned or dead output) is NaN at once. peft builds the
-    low-rank convolution without the frozen one's dilation and padding mode, and splits its rank over groups.
-
-    Raises:
-        AdapterError: with every layer that cannot be adapted.
-    """
-    problems = [f"{path} ({problem})" for path in modules for problem in _unfit(backbone.get_submodule(path), spec)]
-    if problems:
-        kind = "DoRA" if spec.dora else "LoRA"
-        raise AdapterError(
-            f"Part '{name}' cannot adapt {len(problems)} of its {len(modules)} frozen layers with {kind}: "
-            f"{'; '.join(problems[:5])}{' …' if len(problems) > 5 else ''}. Choose other sites"
-            f"{', or dora: false' if spec.dora else ''}."
-        )
-
-
-def _unfit(layer: nn.Module, spec: LoraPart) -> list[str]:
-    weight = matrix(layer.weight.detach())  # type: ignore[operator]
-    problems = []
-    if not bool(torch.isfinite(weight).all()):
-        problems.append("its weight holds values that are not finite")
-    dead = int((weight == 0).all(dim=1).sum())
-    if spec.dora and dead:
-        problems.append(f"{dead} of {len(weight)} rows are zero, and DoRA divides by their norm")
-    if isinstance(layer, nn.modules.conv._ConvNd):
-        if layer.padding_mode != "zeros":
-            problems.append(f"padding_mode is {layer.padding_mode}")
-        if set(layer.dilation) != {1}:
-            problems.append(f"dilation is {tuple(layer.dilation)}")
-        if spec.rank % layer.groups:
-            problems.append(f"rank {spec.rank} does not divide by its {layer.groups} groups")
-    return problems
 
 
 def frozen_weights(backbone: Backbone, parts: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -237,7 +199,8 @@ def target_modules(backbone: Backbone, spec: LoraPart) -> list[str]:
 
 
 def _wrong(name: str, layer: nn.Module, spec: LoraPart) -> Iterator[str]:
-    """Convolutions on which peft 0.21 computes something else than the update, without saying so."""
+    """Layers that an update cannot be computed for, and convolutions on which peft 0.21 computes something else."""
+    yield from _wrong_weight(name, layer, spec)
     if not isinstance(layer, CONVOLUTIONS):
         return
     if layer.padding_mode != "zeros":
@@ -246,11 +209,21 @@ def _wrong(name: str, layer: nn.Module, spec: LoraPart) -> Iterator[str]:
         yield f"{name} is dilated by {tuple(layer.dilation)}, which peft's update would not be; adapt other layers."
     if layer.groups > 1 and spec.rank % layer.groups:
         yield f"{name} has {layer.groups} groups, which do not divide rank {spec.rank}; use a multiple of them."
-    empty = (
-        int((layer.weight.detach().flatten(1) == 0).all(dim=1).sum()) if spec.dora and not layer.weight.is_meta else 0
-    )
+
+
+def _wrong_weight(name: str, layer: nn.Module, spec: LoraPart) -> Iterator[str]:
+    """A dead output (a row or filter of zeros) has no direction, and DoRA would be NaN there at once."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    if weight.is_meta:
+        return
+    flat = weight.detach().flatten(1)
+    if not bool(torch.isfinite(flat).all()):
+        yield f"{name} has weights that are not finite; load the frozen model again, or adapt other layers."
+    empty = int((flat == 0).all(dim=1).sum()) if spec.dora else 0
     if empty:
-        yield f"{name} has {empty} filters of zeros, whose direction DoRA divides by; set dora to false."
+        what = "filters" if isinstance(layer, CONVOLUTIONS) else "rows"
+        yield f"{name} has {empty} {what} of zeros, whose direction DoRA divides by; set dora to false."
 
 
 def _upsamples(module: nn.Module) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.adapters.lora import check_layers, inject
+from common.adapters.lora import inject, target_modules
 from common.backbones.base import Backbone
 from common.config.adapter import LoraPart
 from common.errors import AdapterError
@@ -38,12 +38,12 @@ def infinite(layer):
 
 
 LAYERS = {
-    "a zero row": (lambda: dead(nn.Linear(4, 3, bias=False)), True, "1 of 3 rows are zero"),
-    "a zero filter": (lambda: dead(nn.Conv3d(1, 3, 2)), True, "1 of 3 rows are zero"),
-    "a filter with a hole": (lambda: nn.Conv3d(2, 4, 3, dilation=2), False, r"dilation is \(2, 2, 2\)"),
-    "mirrored edges": (lambda: nn.Conv3d(2, 4, 3, padding=1, padding_mode="reflect"), False, "padding_mode is reflect"),
-    "groups": (lambda: nn.Conv3d(6, 6, 3, groups=3), False, "rank 2 does not divide by its 3 groups"),
-    "infinity": (lambda: infinite(nn.Linear(4, 3)), False, "its weight holds values that are not finite"),
+    "a zero row": (lambda: dead(nn.Linear(4, 3, bias=False)), True, "layer has 1 rows of zeros"),
+    "a zero filter": (lambda: dead(nn.Conv3d(1, 3, 2)), True, "layer has 1 filters of zeros"),
+    "a filter with a hole": (lambda: nn.Conv3d(2, 4, 3, dilation=2), False, r"layer is dilated by \(2, 2, 2\)"),
+    "mirrored edges": (lambda: nn.Conv3d(2, 4, 3, padding=1, padding_mode="reflect"), False, "layer pads by 'reflect'"),
+    "groups": (lambda: nn.Conv3d(6, 6, 3, groups=3), False, "layer has 3 groups, which do not divide rank 2"),
+    "infinity": (lambda: infinite(nn.Linear(4, 3)), False, "layer has weights that are not finite"),
 }
 
 
@@ -52,7 +52,7 @@ def test_the_layer_is_named_with_its_reason(kind):
     make, dora, reason = LAYERS[kind]
     backbone = OneLayer(make())
     part = LoraPart(sites=["layer"], rank=2, dropout=0.0, dora=dora)
-    with pytest.raises(AdapterError, match=rf"Part 'within' cannot adapt 1 of its 1 frozen layers.*layer \({reason}"):
+    with pytest.raises(AdapterError, match=reason):
         inject(frozen_twin(backbone), backbone, name="within", spec=part)
 
 
@@ -60,7 +60,7 @@ def test_the_layer_is_named_with_its_reason(kind):
 @pytest.mark.parametrize("make", [lambda: nn.Linear(4, 3), lambda: nn.Conv3d(2, 4, 3, padding=1, groups=2)])
 def test_an_ordinary_layer_is_adapted(make, dora):
     backbone = OneLayer(make())
-    check_layers(backbone, ["layer"], LoraPart(sites=["layer"], rank=2, dora=dora), name="within")
+    assert target_modules(backbone, LoraPart(sites=["layer"], rank=2, dora=dora)) == ["layer"]
 
 
 def test_a_zero_row_is_no_trouble_for_lora():
