@@ -24,7 +24,8 @@ def main(grid: Grid, context: Context) -> None:
     from common.plugins import load_inherited, not_loaded
     from server.centers.federation import Federation
     from server.centers.packed_grid import PackedGrid
-    from server.curriculum import Coordinator, run_curriculum
+    from server.coordinator import Coordinator
+    from server.curriculum import run_curriculum
     from server.run.folder import RunFolder, alone_in
     from server.run.narration import Narrator
 

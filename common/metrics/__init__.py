@@ -51,8 +51,11 @@ from common.metrics.survival import (
     reliability_sums,
 )
 
+LOWER_IS_BETTER = frozenset({"brier", "ece", "hd95", "ibs", "loss", "mae", "nll"})
+
 __all__ = [
     "CALIBRATION_BINS",
+    "LOWER_IS_BETTER",
     "SCORE_BINS",
     "TEMPERATURES",
     "Difference",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from common.config.compatibility import EVERYONE
 from common.config.step import Step
@@ -59,6 +62,16 @@ def enrol(federation: Federation, order: Order, *, suspended: Collection[str] = 
     if step.rounds > 0 and not enrolment.training:
         raise RoundFailed(f"No center can train step '{step.name}': {enrolment.refused or 'none was asked to'}.")
     return enrolment
+
+
+def as_recorded(sums: Sums) -> dict[str, Any]:
+    """Sums as the ledger holds them."""
+    return {name: np.asarray(value, np.float64).tolist() for name, value in sums.items()}
+
+
+def known_of(event: Mapping[str, Any]) -> Sums:
+    """What was known of a step's labels and of its model, as it stands in an event."""
+    return {name: np.array(value, np.float64) for name, value in event.get("known", {}).items()}
 
 
 def join(federation: Federation, order: Order, *, known: Mapping[str, int]) -> Enrolment:

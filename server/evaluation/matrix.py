@@ -13,10 +13,11 @@ from statistics import fmean
 from typing import Any
 
 from common.errors import LedgerError
+from common.metrics import LOWER_IS_BETTER
 
 START = "start"
 POOLED = "pooled"
-LOWER_IS_BETTER = frozenset({"brier", "ece", "hd95", "ibs", "loss", "mae", "nll"})
+
 
 Row = Mapping[str, Any]
 Matrix = dict[str, dict[str, float | None]]  # step -> column key -> value

@@ -7,30 +7,26 @@ result has the same bits for any reply order, worker count or transport.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from common.adapters.lowrank import cut_to_own_rank, padded, pairs_of
+from common.adapters.lowrank import cut_to_own_rank, padded
 from common.backbones.base import tensors_digest
 from common.config.compatibility import NEEDS_BOTH_ENDS
 from common.data.modality_sets import validation_mode
 from common.errors import TooFewUpdates, WireError
 from common.protocol.compression import NONE, applied, decode, form
 from common.protocol.declaration import extra_form, sent_back
-from common.protocol.messages import Order, Reply, State, Sums
+from common.protocol.messages import Order, Reply, State
 from common.protocol.wire import FIT_SUMS, order_id, pack_order, pack_state, unpack_state
-from common.tasks import merge_sums
-from server.aggregation import aggregate, factors, weight_of
+from server.aggregation import weight_of
 from server.aggregation.types import Setting, Update
 from server.centers.downlink import Link
-from server.centers.federation import UNREACHED, read_reply
-from server.centers.quarantine import GUARDED
 from server.centers.screening import (
     Rejection,
     check_form,
@@ -43,47 +39,12 @@ from server.centers.screening import (
     replayed,
     weighed_cases,
 )
+from server.learning.core import aggregated, quorum
+from server.learning.norms import extra_norms, part_norms
+from server.learning.outcome import Outcome
+from server.learning.replies import Check, screened
 
 log = logging.getLogger("fedgraft.server")
-
-SUSPENDED, LEFT = "suspended", "left"
-Check = Callable[[Reply], Rejection | None]
-
-
-@dataclass
-class Outcome:
-    """What a phase of a round gave, beside the arrays."""
-
-    accepted: dict[str, Reply] = field(default_factory=dict)
-    rejected: dict[str, str] = field(default_factory=dict)  # center -> code
-    told: dict[str, str] = field(default_factory=dict)  # of the rejected, what was measured
-    duplicates: list[str] = field(default_factory=list)
-    fingerprints: dict[str, str] = field(default_factory=dict)  # of the accepted updates
-    start_fingerprint: str = ""
-    report: dict[str, object] = field(default_factory=dict)  # what the rule says about its work
-    void: str = ""  # why the round changes nothing; empty: it does
-
-    @property
-    def sums(self) -> Sums:
-        """Sums over the accepted centers, in the order of their codes."""
-        return merge_sums([reply.sums for _, reply in sorted(self.accepted.items())])
-
-    @property
-    def quarantined(self) -> dict[str, dict[str, str]]:
-        """What the guards stopped: center -> code and what was measured."""
-        return {
-            center: {"code": code, "told": self.told.get(center, "")}
-            for center, code in sorted(self.rejected.items())
-            if code in GUARDED
-        }
-
-    def reject(self, center: str, reason: Rejection) -> None:
-        """Leave a center out of this phase."""
-        self.accepted.pop(center, None)
-        self.fingerprints.pop(center, None)
-        self.rejected[center] = reason.code
-        if reason.told:
-            self.told[center] = reason.told
 
 
 class AdapterStrategy(Strategy):
@@ -134,8 +95,7 @@ class AdapterStrategy(Strategy):
     @property
     def quorum(self) -> int:
         """Updates that a round needs: the share of all the step's centers, suspended or gone ones too."""
-        share = self.order.step.federation.quorum * len(self.nodes)
-        return max(1, math.ceil(share - 1e-9))  # a share is reached, never rounded down to
+        return quorum(self.order.step.federation.quorum, len(self.nodes))
 
     # -------------------------------------------------------------------------------------------------------- training
 
@@ -169,15 +129,13 @@ class AdapterStrategy(Strategy):
         """`aggregate_train` without packing."""
         start = self.order.state
         expected = {n: start[n] for n in self._expected(server_round)}
-        self.outcome = self._screen(replies, lambda reply: self._check_update(reply, expected))
+        self.outcome = self._screened(replies, lambda reply: self._check_update(reply, expected))
         self._acknowledge()
         own = self.outcome.start_fingerprint = fingerprint(expected)
         self._check_replays(own)
         self._check_norms(start)
         used = self.outcome.accepted
         try:
-            if len(used) < self.quorum:
-                raise TooFewUpdates(f"{len(used)} of {self.quorum} needed updates can be used.")
             new = self._aggregated(start, server_round)
         except TooFewUpdates as error:
             self.outcome.void = str(error)
@@ -198,7 +156,7 @@ class AdapterStrategy(Strategy):
         setting = Setting(
             spec, step.adapter.parts, server_round, total_weight=total, base=self.base_weights, stopped=len(stopped)
         )
-        done = aggregate(updates, start, self.memory, setting)
+        done = aggregated(updates, start, self.memory, setting, needed=self.quorum)
         self.memory = done.memory
         self.outcome.report = {**done.report, **({"notes": done.notes} if done.notes else {})}
         return done.state
@@ -254,7 +212,7 @@ class AdapterStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Screened sums are kept in ``outcome``; division happens once, where the metric is made."""
-        self.outcome = self._screen(replies, self._check_scores)
+        self.outcome = self._screened(replies, self._check_scores)
         self._acknowledge()
         return None
 
@@ -291,31 +249,8 @@ class AdapterStrategy(Strategy):
             messages.append(Message(packed[key], dst_node_id=self.nodes[center], message_type=kind))
         return messages
 
-    def _screen(self, replies: Iterable[Message], check: Check) -> Outcome:
-        """Sort replies by center, whatever order they came in; a copy counts once, two different ones not at all."""
-        names = {node: center for center, node in self.nodes.items()}
-        heard: dict[str, list[RecordDict]] = {}
-        for message in replies:
-            center = names.get(message.metadata.src_node_id)
-            if center in self.asked and not message.has_error():
-                heard.setdefault(center, []).append(message.content)
-        outcome = Outcome(rejected={center: self.resting.get(center, UNREACHED) for center in self.nodes})
-        for center, contents in sorted(heard.items()):
-            if len(contents) > 1:
-                outcome.duplicates.append(center)
-            if any(not same_content(contents[0], other) for other in contents[1:]):
-                outcome.reject(center, Rejection("conflicting", f"{len(contents)} replies that differ"))
-                continue
-            reply = read_reply(contents[0], asked=self.asked[center])
-            reason = check(reply)
-            if reason is None and reply.center != center:
-                reason = Rejection("wrong_center", f"its node belongs to {center}")
-            if reason is None:
-                outcome.accepted[center] = reply
-                outcome.rejected.pop(center, None)
-            else:
-                outcome.reject(center, reason)
-        return outcome
+    def _screened(self, replies: Iterable[Message], check: Check) -> Outcome:
+        return screened(replies, check, nodes=self.nodes, resting=self.resting, asked=self.asked)
 
     def _acknowledge(self) -> None:
         if self.link.spec.kind == NONE:
@@ -333,35 +268,3 @@ def keeps_state(order: Order) -> bool:
     spec = order.step.federation
     personal = spec.personal is not None or bool(spec.local)
     return spec.compression.kind != NONE or spec.kind in NEEDS_BOTH_ENDS or personal
-
-
-def part_norms(state: State, start: State, parts: Mapping[str, object]) -> dict[str, float]:
-    """Part -> Euclidean length of its change in float64; of a LoRA layer, the change of its effective weight."""
-    squares: dict[str, float] = {}
-    left = dict(state)
-    for pair in pairs_of(start, parts):
-        own = {name: left.pop(name) for name in factors.effective_names(pair) if name in left}
-        if own:
-            squared = float(factors.effective_gram(pair, [own], start)[0, 0])
-            squares[pair.part] = squares.get(pair.part, 0.0) + max(squared, 0.0)
-    for name, tensor in left.items():
-        change = (tensor - start[name]).reshape(-1).double()
-        part = name.partition("/")[0]
-        squares[part] = squares.get(part, 0.0) + float(change.dot(change))
-    return {part: math.sqrt(square) for part, square in squares.items()}
-
-
-def extra_norms(extra: State) -> dict[str, float]:
-    """The length of what comes beside the state, as if it were one more part."""
-    square = sum(float(t.double().square().sum()) for t in extra.values())
-    return {"control": math.sqrt(square)} if extra else {}
-
-
-def same_content(a: RecordDict, b: RecordDict) -> bool:
-    """Whether two messages say the same, bit for bit."""
-    return _plain(a) == _plain(b)
-
-
-def _plain(content: RecordDict) -> dict[str, object]:
-    arrays = {n: {k: (a.dtype, a.shape, a.data) for k, a in r.items()} for n, r in content.array_records.items()}
-    return {**arrays, **{n: dict(record) for n, record in content.config_records.items()}}

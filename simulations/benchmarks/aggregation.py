@@ -24,11 +24,11 @@ from common.config.compatibility import SUM_ONLY, clashes
 from common.config.federation import FEDERATIONS
 from common.files import write_json
 from common.protocol.messages import State
+from common.runtime.machine import environment
 from server.aggregation import RULES, Setting, Update, aggregate
 from server.aggregation.mean import average
 from server.aggregation.optimizers import adaptive, fedavgm
 from server.aggregation.types import restricted
-from server.curriculum import environment
 
 AIM_MS = 50.0
 WIDTH, BLOCKS, RANK, SIDE = 768, 12, 8, 64

@@ -23,7 +23,7 @@ from common.data.modality_sets import validation_mode
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order, State
 from common.tasks import Observation, build_task, pooled_metrics
-from server.evaluation.matrix import LOWER_IS_BETTER
+from server.learning.selection import Score, best, is_validated, score_of
 
 
 class PooledCenter(Center):
@@ -76,19 +76,10 @@ def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False)
         fitted = fit(job)
         batches += fitted.batches
         states.append(model.state())
-        is_looked_at = number % step.selection.every == 0 or number == step.rounds
-        scores.append(_validate(center, order, model) if is_looked_at else None)
-    kept = best_pass(scores)
+        scores.append(_validate(center, order, model) if is_validated(step, number) else None)
+    kept = best(scores)
     values = [None if score is None else score.value for score in scores]
     return Trained(states[kept], kept, values[1:], batches, values[kept])
-
-
-@dataclass(frozen=True, order=True)
-class Score:
-    """What a pass is worth, larger is better: its validation value, then, of equals, its validation loss."""
-
-    value: float
-    minus_loss: float
 
 
 def _validate(center: Center, order: Order, model: AdaptedModel) -> Score | None:
@@ -114,15 +105,8 @@ def selection_score(step: Step, observed: Sequence[tuple[Observation, float]], c
     metric = step.selection.metric or task.primary
     loss = sum(loss for _, loss in observed) / len(observed)
     if metric == "loss":
-        return Score(-loss, -loss)
-    value = pooled_metrics(task, [o for o, _ in observed], centers).get(metric)
-    return None if value is None else Score(-value if metric in LOWER_IS_BETTER else value, -loss)
-
-
-def best_pass(scores: Sequence[Score | None]) -> int:
-    """The pass with the best score, the start being pass 0; of equals the latest. The last if no pass has one."""
-    scored = [(score, number) for number, score in enumerate(scores) if score is not None]
-    return max(scored)[1] if scored else len(scores) - 1
+        return score_of(metric, loss, loss)
+    return score_of(metric, pooled_metrics(task, [o for o, _ in observed], centers).get(metric), loss)
 
 
 def baseline_order(run: Run, step: Step, *, base: str, state: State) -> Order:

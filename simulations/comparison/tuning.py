@@ -16,8 +16,7 @@ from common.config.run import Run
 from common.config.step import Step
 from common.files import write_json
 from common.store.ledger import Ledger
-from server.evaluation.matrix import LOWER_IS_BETTER
-from server.learning.rounds import kept_round
+from server.learning.selection import best_round, score_of_round
 from server.run.folder import RunFolder
 from simulations.virtual.federate import federate
 
@@ -60,7 +59,8 @@ def tune_federated(run: Run, overrides: tuple[str, ...], path: Path) -> None:
         for name, step in run.steps.items():
             rounds = Ledger(folder.ledger).events("round_finished", step=name)
             if step.rounds > 0 and rounds:
-                values.setdefault(name, {})[f"{factor:g}"] = _value(kept_round(rounds)["validation"])
+                worth = score_of_round(best_round(rounds))
+                values.setdefault(name, {})[f"{factor:g}"] = worth.value if worth else None
     write_choice(path, values)
 
 
@@ -81,8 +81,3 @@ def _rate(where: str, step: Step, factor: float) -> str:
 def _best(found: Mapping[str, float | None]) -> float:
     scored = [(v, -abs(math.log(float(factor))), float(factor)) for factor, v in found.items() if v is not None]
     return max(scored)[2] if scored else 1.0
-
-
-def _value(validation: dict) -> float | None:
-    value = validation["pooled"]
-    return value if value is None or validation["metric"] not in LOWER_IS_BETTER else -value

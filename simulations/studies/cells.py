@@ -23,7 +23,8 @@ from common.errors import ConfigError, UnknownName
 from common.metrics import ranked_pairs
 from common.store.ledger import Ledger
 from server.centers.federation import Federation
-from server.curriculum import Coordinator, run_curriculum
+from server.coordinator import Coordinator
+from server.curriculum import run_curriculum
 from server.run.narration import Narrator
 from simulations.comparison.arms import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Cell, Comparing, Job, run_job
 from simulations.comparison.exact_arm import EXACT

@@ -32,7 +32,9 @@ from common.protocol.messages import State
 from common.store.ledger import Ledger
 from server.centers.enrolment import enrol
 from server.centers.federation import Federation
-from server.curriculum import Coordinator, starting_state, train_step
+from server.coordinator import Coordinator
+from server.curriculum import train_step
+from server.learning.start import starting_state
 from server.run.folder import RunFolder
 from server.run.narration import Narrator
 from simulations.comparison.paired import Patient, difference_of, value_of_patients

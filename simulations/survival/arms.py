@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.exact.columns import Layout, LinearModel, Scaling, add, moment_sums, pooled, scaling_from, standardise
+from common.exact.columns import Layout, LinearModel, Rows, Scaling, add, moment_sums, pooled, scaling_from, standardise
 from common.exact.fit import fit_newton
 from common.exact.objectives import GRADIENT, HESSIAN, Cox
 from common.protocol.messages import State
-from server.aggregation import aggregate
 from server.aggregation.types import Setting, Update
+from server.learning.core import learn
 from simulations.survival.cohort import Models, Tables, Task
 from simulations.survival.penalty import best_penalty
 
 Arm = Callable[[Task], Models]
+HEAD = "head/weight"
 
 
 def newton(task: Task) -> Models:
@@ -104,22 +105,28 @@ def pooled_fit(train: Tables, layout: Layout, penalty: float) -> LinearModel | N
 
 def descend(task: Task, federation: Any) -> LinearModel | None:
     """Rounds of local descent and aggregation, with the Newton arm's standardisation and penalty."""
-    train, layout, learning = task.train, task.layout, task.learning
-    if not _has_event(train):
+    train_rows, layout, learning = task.train, task.layout, task.learning
+    if not _has_event(train_rows):
         return None
-    scaling = scaling_from(add(moment_sums(layout, rows) for rows in train.values()))
-    x = {c: standardise(layout, rows.values, rows.flags, scaling) for c, rows in train.items()}
-    per_case = task.penalty / sum(len(rows) for rows in train.values())
-    state: State = {"head/weight": torch.zeros(1, len(layout.names), dtype=torch.float64)}
-    memory: State = {}
-    for number in range(1, learning.rounds + 1):
-        updates = []
-        for center, rows in train.items():
-            beta = state["head/weight"].numpy().copy()
-            for _ in range(learning.local_steps):
-                gradient = Cox().sums(x[center], rows.target, beta)[GRADIENT] / len(rows) + per_case * beta
-                beta = beta - learning.local_rate * gradient
-            updates.append(Update(center, {"head/weight": torch.from_numpy(beta)}, float(len(rows))))
-        done = aggregate(updates, state, memory, Setting(federation, round=number))
-        state, memory = done.state, done.memory
-    return LinearModel(layout, scaling, state["head/weight"].numpy(), np.zeros(1))
+    scaling = scaling_from(add(moment_sums(layout, rows) for rows in train_rows.values()))
+    x = {c: standardise(layout, rows.values, rows.flags, scaling) for c, rows in train_rows.items()}
+    per_case = task.penalty / sum(len(rows) for rows in train_rows.values())
+
+    def train(number: int, state: State) -> list[Update]:
+        return [
+            Update(c, {HEAD: _descended(task, x[c], rows, state[HEAD], per_case)}, float(len(rows)))
+            for c, rows in train_rows.items()
+        ]
+
+    start: State = {HEAD: torch.zeros(1, len(layout.names), dtype=torch.float64)}
+    course = learn(start, learning.rounds, train=train, setting=lambda number: Setting(federation, round=number))
+    return LinearModel(layout, scaling, course.states[course.best][HEAD].numpy(), np.zeros(1))
+
+
+def _descended(task: Task, x: np.ndarray, rows: Rows, beta: torch.Tensor, per_case: float) -> torch.Tensor:
+    """A center's coefficients after its local steps on the mean loss of its cases."""
+    found = beta.numpy().copy()
+    for _ in range(task.learning.local_steps):
+        gradient = Cox().sums(x, rows.target, found)[GRADIENT] / len(rows) + per_case * found
+        found = found - task.learning.local_rate * gradient
+    return torch.from_numpy(found)

@@ -31,9 +31,11 @@ from common.files import write_tensors
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order, State
 from common.tasks import Observation, Task, build_task
-from server.aggregation import aggregate, weight_of
+from server.aggregation import weight_of
 from server.aggregation.types import Setting, Update
-from simulations.comparison.baselines import Score, Trained, baseline_order, best_pass, selection_score
+from server.learning.core import learn, quorum
+from server.learning.selection import Score, is_validated
+from simulations.comparison.baselines import Trained, baseline_order, selection_score
 
 SOURCES = {CT: "image", EHR: "text"}
 ENCODED = 8  # cases at a time
@@ -197,27 +199,31 @@ def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
     step = order.step
     training = [center for center in centers if len(center.subset(order, "train"))]
     model, task = training[0].model(order)
-    states: list[State] = [order.state]
-    memory: State = {}
-    model.load(order.state)
-    scores = [_validated(training, order, model)]
-    for number in range(1, step.rounds + 1):
+
+    def train(number: int, state: State) -> list[Update]:
         updates = []
         for center in training:
-            model.load(states[-1])
+            model.load(state)
             cases = center.case_set(order, "train", model)
             fit(prepare(replace(order, round=number), model, task, cases, code=center.code))
             weight = weight_of(step.federation, len(center.subset(order, "train")))
             updates.append(Update(center.code, model.state(), weight))
-        setting = Setting(step.federation, step.adapter.parts, number)
-        made = aggregate(updates, states[-1], memory, setting)
-        states.append(made.state)
-        memory = made.memory
-        model.load(made.state)
-        scores.append(_validated(training, order, model))
-    kept = best_pass(scores)
-    values = [None if score is None else score.value for score in scores]
-    return Trained(states[kept], kept, values[1:], 0, values[kept])
+        return updates
+
+    def score(number: int, state: State) -> Score | None:
+        model.load(state)
+        return _validated(training, order, model) if is_validated(step, number) else None
+
+    course = learn(
+        order.state,
+        step.rounds,
+        train=train,
+        setting=lambda number: Setting(step.federation, step.adapter.parts, number),
+        score=score,
+        needed=quorum(step.federation.quorum, len(training)),
+    )
+    values = [None if found is None else found.value for found in course.scores]
+    return Trained(course.states[course.best], course.best, values[1:], 0, values[course.best])
 
 
 def _validated(centers: Sequence[FeatureCenter], order: Order, model: AdaptedModel) -> Score | None:

@@ -225,7 +225,7 @@ def test_an_adapter_for_another_backbone(finished, capsys, monkeypatch):
     """The same configuration, but the weights behind it are no longer those that the adapters were made for."""
     from common.backbones.tiny import TinyBackbone
 
-    monkeypatch.setattr("server.curriculum.load_backbone", lambda spec: TinyBackbone(seed=5))
+    monkeypatch.setattr("server.coordinator.load_backbone", lambda spec: TinyBackbone(seed=5))
     assert simulate(finished) == 2
     [line] = said(capsys)
     assert "The run began with frozen model" in line and "use the weights that it began with" in line

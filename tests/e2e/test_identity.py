@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from server.curriculum import starting_state
-from server.learning.rounds import load_checkpoint
+from server.learning.checkpoints import load_checkpoint
+from server.learning.start import starting_state
 from simulations.comparison import baselines
 from simulations.comparison.baselines import PooledCenter, baseline_order, train_pooled
 from tests.helpers.small import adapters, federate, forget, open_all, small_run
@@ -36,9 +36,8 @@ def test_one_center_federated_is_central_training_bit_for_bit(tmp_path, small_ce
     rounds = leader.ledger.events("round_finished", step=step.name)
     assert central.validation == [event["validation"]["pooled"] for event in rounds]
 
-    monkeypatch.setattr(
-        baselines, "best_pass", lambda scores: len(scores) - 1
-    )  # the start may be the better one: here not
+    # The start may be the better one: here not.
+    monkeypatch.setattr(baselines, "best", lambda scores: len(scores) - 1)
     last = train_pooled(PooledCenter(open_all(files)), order, reset_per_round=True)
     assert equal(last.state, load_checkpoint(leader.folder, step.name, rounds[-1])) and not equal(start, last.state)
 

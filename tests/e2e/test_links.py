@@ -7,7 +7,7 @@ import torch
 from common.backbones.base import tensors_digest
 from common.config.federation import FEDERATIONS, Compression
 from common.config.load import compose_run
-from server.learning.rounds import load_checkpoint
+from server.learning.checkpoints import load_checkpoint
 from server.run.narration import Narrator
 from tests.helpers.small import adapters, asked, code_of, federate, small_run, tampering
 

@@ -14,8 +14,8 @@ from common.adapters.lowrank import SIDE_A, SIDE_B, A, B, cut_to_own_rank, pairs
 from common.config.rules import broken_rules
 from common.protocol.messages import State
 from server.aggregation import weight_of
-from server.curriculum import starting_state
-from server.learning.rounds import load_checkpoint
+from server.learning.checkpoints import load_checkpoint
+from server.learning.start import starting_state
 from tests.helpers.small import asked, code_of, federate, forget, small_run, tampering
 
 CENTERS = ["CHUM", "CHUP", "MDA"]

@@ -28,7 +28,8 @@ from common.config.run import Run
 from common.config.step import Selection
 from common.config.view import View
 from server.centers.federation import Federation
-from server.curriculum import Coordinator, run_curriculum
+from server.coordinator import Coordinator
+from server.curriculum import run_curriculum
 from server.run.folder import RunFolder
 from server.run.narration import Narrator
 from simulations.virtual.local_grid import LocalGrid

@@ -5,7 +5,7 @@ import torch
 
 from common.protocol.messages import Order
 from common.tasks import build_task
-from server.curriculum import starting_state
+from server.learning.start import starting_state
 from tests.helpers.small import coordinator, forget, small_run, tampering
 
 

@@ -11,7 +11,8 @@ from common.config.federation import FEDERATIONS, Guards
 from common.config.run import BackboneSpec, Split
 from common.protocol.messages import Order, Reply
 from common.protocol.wire import order_id, pack_reply, pack_state, unpack_order, unpack_state
-from server.learning.strategy import SUSPENDED, AdapterStrategy
+from server.centers.enrolment import SUSPENDED
+from server.learning.strategy import AdapterStrategy
 from simulations.virtual.local_grid import LocalGrid
 from tests.helpers.small import small_run
 

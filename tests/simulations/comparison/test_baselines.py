@@ -1,38 +1,16 @@
 """The baselines look where the federation looks, keep what it would keep, and stay fair."""
 
 import numpy as np
-import pytest
 
 from common.backbones import backbone_digest, load_backbone
 from common.model.adapted import AdaptedModel
 from simulations.comparison.baselines import (
     PooledCenter,
-    Score,
     baseline_order,
-    best_pass,
     selection_score,
     train_pooled,
 )
 from tests.helpers.small import forget, open_all, small_run
-
-
-@pytest.mark.parametrize(
-    ("values", "kept"),
-    [
-        ([0.0, 0.1, 0.3, 0.3], 3),
-        ([None, None, 0.2, None], 2),
-        ([None, None, None], 2),
-        ([None], 0),
-        ([0.4, 0.3, 0.1], 0),
-        ([0.4, 0.4], 1),
-    ],
-)
-def test_the_best_pass_is_kept_the_latest_of_equals_the_start_being_one(values, kept):
-    assert best_pass([None if value is None else Score(value, -1.0) for value in values]) == kept
-
-
-def test_of_equal_values_the_lower_loss_is_kept():
-    assert best_pass([Score(0.5, -1.0), Score(0.5, -0.8), Score(0.5, -0.9)]) == 1
 
 
 def trained(small_centers, *, rounds=3, every=1, reset=False, codes=("CHUM",)):

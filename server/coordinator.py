@@ -1,0 +1,51 @@
+"""Coordinator: what all steps of a run share, at the server."""
+
+from __future__ import annotations
+
+import torch
+
+from common.backbones import backbone_digest, load_backbone
+from common.backbones.base import Backbone
+from common.config.run import Run
+from common.config.step import Step
+from common.protocol.messages import Order
+from common.store.bank import AdapterBank
+from common.store.ledger import Ledger
+from server.centers.federation import Federation
+from server.evaluation.scoring import Scorer
+from server.run.folder import RunFolder
+from server.run.narration import Narrator
+
+
+class Coordinator:
+    """One run's shared things: the frozen model, the bank, the ledger and the federation."""
+
+    def __init__(self, federation: Federation, run: Run, folder: RunFolder, narrator: Narrator):
+        self.federation, self.run, self.folder, self.narrator = federation, run, folder, narrator
+        torch.set_num_threads(run.runtime.threads)
+        self.bank = AdapterBank(folder.bank)
+        self.ledger = Ledger(folder.ledger)
+        self.backbone: Backbone = load_backbone(run.backbone)
+        self.base = backbone_digest(self.backbone)
+        self.scorer = Scorer(federation, folder, self.ledger)
+
+    def order(self, step: Step) -> Order:
+        """An order for a step, without a state."""
+        run = self.run
+        return Order(
+            step=step,
+            seed=run.seed,
+            round=0,
+            backbone=run.backbone,
+            base=self.base,
+            split=run.data.split,
+            skip_unreadable=run.data.skip_unreadable,
+            minimum_cell=run.data.minimum_cell,
+            run=self.run_id,
+        )
+
+    @property
+    def run_id(self) -> str:
+        """The run's own id, from its ledger's first line; empty for a run that began before runs had one."""
+        started = self.ledger.events("run_started")
+        return str(started[0].get("id", "")) if started else ""

@@ -1,0 +1,48 @@
+"""Where a step starts from and what it leaves: its lineage's adapter in the bank, before and after its rounds."""
+
+from __future__ import annotations
+
+from common.config.run import Run
+from common.config.step import Step
+from common.model.adapted import AdaptedModel
+from common.model.state import what_fits
+from common.protocol.declaration import made_from_seed
+from common.protocol.messages import State
+from common.store.bank import Entry
+from server.centers.enrolment import Enrolment
+from server.coordinator import Coordinator
+from server.run.probe import probe_output
+
+
+def starting_state(coordinator: Coordinator, step: Step) -> State:
+    """Parts of the step named in ``starts_from`` where they exist there, seeded initial values for the others."""
+    state = AdaptedModel(coordinator.backbone, step, seed=coordinator.run.seed).state()
+    lineage = step.starts_from or (step.writes if step.writes in coordinator.bank.heads() else None)
+    if lineage is None:
+        return state
+    earlier = coordinator.bank.get(coordinator.bank.head(lineage_of(coordinator.run, lineage)))
+    shared = what_fits(earlier, state)
+    reshaped = sorted({name.partition("/")[0] for name in earlier.keys() & state.keys() - shared.keys()})
+    if reshaped:
+        said = f"{', '.join(reshaped)} of '{lineage}' have other shapes in this step and start anew"
+        coordinator.narrator.say(f"          {said}")
+    return {**state, **shared}
+
+
+def seeded_names(coordinator: Coordinator, step: Step, start: State) -> list[str]:
+    """Tensors of the start that need not travel, because no round changes them and the seed makes them anywhere."""
+    initial = AdaptedModel(coordinator.backbone, step, seed=coordinator.run.seed).state()
+    return made_from_seed(start, initial, step)
+
+
+def commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrolment) -> Entry:
+    probe = probe_output(coordinator.backbone, step, state, seed=coordinator.run.seed)
+    heads = coordinator.bank.heads()
+    parent = heads.get(lineage_of(coordinator.run, step.starts_from)) if step.starts_from else None
+    return coordinator.bank.commit(
+        step, state, base=coordinator.base, parents=[parent] if parent else [], centers=enrolment.training, probe=probe
+    )
+
+
+def lineage_of(run: Run, name: str) -> str:
+    return (run.steps[name].writes or name) if name in run.steps else name

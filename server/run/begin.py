@@ -1,0 +1,115 @@
+"""A run's first row in the ledger: weights, machine, data and steps; and what a resumed run must match."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import asdict
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from common.backbones.base import Backbone
+from common.config.load import run_to_yaml
+from common.config.run import Run
+from common.config.step import Step
+from common.errors import ConfigError
+from common.files import write_bytes
+from common.runtime.machine import environment
+from common.tasks import build_task
+from server.coordinator import Coordinator
+from server.run.folder import read_config
+from server.sizes.sizes import released_sizes
+
+
+def begin(coordinator: Coordinator) -> None:
+    """Check the run against its folder and weights and write its first row, or that it was resumed.
+
+    Raises:
+        ConfigError: windows that the backbone cannot cut, another configuration or other weights than the run's.
+    """
+    _check_windows(coordinator.run, coordinator.backbone)
+    resolved = run_to_yaml(coordinator.run).encode()
+    path = coordinator.folder.config
+    if not path.exists():
+        write_bytes(path, resolved)
+    elif _deciding(read_config(coordinator.folder)) != _deciding(_plain_config(coordinator.run)):
+        raise ConfigError(
+            f"{coordinator.folder.path} holds a run with another configuration (see config.yaml there): "
+            "give this run another name=…, or delete the folder."
+        )
+    if coordinator.ledger.events("run_started"):
+        started = coordinator.ledger.events("run_started")[0]
+        if started["base"] != coordinator.base:
+            raise ConfigError(
+                f"The run began with frozen model {started['base'][:12]}, now it is {coordinator.base[:12]}: "
+                "use the weights that it began with."
+            )
+        coordinator.ledger.append("run_resumed", {"base": coordinator.base})
+        return
+    coordinator.ledger.append("run_started", _card(coordinator))
+
+
+def _check_windows(run: Run, backbone: Backbone) -> None:
+    """Raises ConfigError with every step whose window the backbone cannot cut into patches."""
+    misfits = [
+        f"Step '{step.name}': view.window {list(step.view.window)} is not made of whole patches of this backbone; its "
+        f"sides (depth, height, width) must be multiples of {list(backbone.multiple)}."
+        for step in run.steps.values()
+        if not any(part.kind == "resolution" for part in step.adapter.parts.values())  # brings patches of its own
+        and any(side % whole for side, whole in zip(step.view.window, backbone.multiple, strict=True))
+    ]
+    if misfits:
+        raise ConfigError("\n".join(misfits))
+
+
+def _plain_config(run: Run) -> dict[str, Any]:
+    config: Any = OmegaConf.to_container(OmegaConf.create(run_to_yaml(run)))
+    return dict(config)
+
+
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """A resolved configuration without what no result depends on: the number of workers, and where runs are kept."""
+    runtime = {name: value for name, value in config["runtime"].items() if name != "workers"}
+    return {name: value for name, value in config.items() if name != "out"} | {"runtime": runtime}
+
+
+def _card(coordinator: Coordinator) -> dict[str, Any]:
+    run, backbone = coordinator.run, coordinator.backbone
+    parameters = sum(p.numel() for p in backbone.parameters())
+    size = sum(t.numel() * t.element_size() for t in backbone.state_dict().values())
+    synthetic = run.data.kind == "phantom"
+    return {
+        "id": hashlib.sha256(run_to_yaml(run).encode() + secrets.token_bytes(16)).hexdigest()[:32],
+        "run": run.name,
+        "curriculum": run.curriculum,
+        "seed": run.seed,
+        "arm": "federated",
+        "backbone": {
+            **asdict(run.backbone),
+            "digest": coordinator.base,
+            "parameters": parameters,
+            "bytes": size,
+        },
+        "base": coordinator.base,
+        "environment": environment(run.runtime.device, run.runtime.threads),
+        "data": {
+            "kind": run.data.kind,
+            "root": run.data.root,
+            "synthetic": synthetic,
+            "note": "synthetic phantom cohort" if synthetic else "real input",
+        },
+        "steps": {name: _step_card(step) for name, step in run.steps.items()},
+        **(released_sizes(run) if run.backbone.kind == "ct_clip" else {}),
+    }
+
+
+def _step_card(step: Step) -> dict[str, Any]:
+    return {
+        "task": step.task.kind,
+        "modalities": step.modalities,
+        "rounds": step.rounds,
+        "parts": list(step.adapter.parts),
+        "metric": step.selection.metric or build_task(step.task).primary,
+        "starts_from": step.starts_from,
+    }
