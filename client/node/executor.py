@@ -9,14 +9,12 @@ of memory, killed), the first one tries again, and then answers for it; Flower a
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -28,10 +26,11 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import WireError
 from common.protocol.packing import pack, unpack
-from common.runtime.executor import TaskAccess, end_with, forks, serve
+from common.runtime.executor import TaskAccess, end_with, forks, log_to_own_file, run_in_flower, serve
 from common.runtime.release import bundle_digest
 
-PRELOAD = ["client.node.executor", "flwr.supernode.runtime.run_clientapp", "client.app", "client.center.center"]
+PROGRAM = "flwr.supernode.runtime.run_clientapp"
+PRELOAD = ["client.node.executor", PROGRAM, "client.app", "client.center.center"]
 ATTEMPTS = 2
 FOREIGN_CODE, PROCESS_DIED = "declined.code", "process_died"
 
@@ -40,11 +39,10 @@ log = logging.getLogger("fedgraft.node")
 
 def answer_task(access: TaskAccess) -> None:
     """One message, from the SuperNode and back to it; runs in a process of its own."""
-    speak_up()
+    log_to_own_file()
     apart, refused = Apart(), list[str]()
 
-    def inspect(bundle: bytes, *, skip_prompt: bool) -> None:
-        """In the place where Flower would unpack the bundle."""
+    def inspect(bundle: bytes) -> None:
         if reason := foreign(bundle, release=access.release):
             log.error("code=%s %s", FOREIGN_CODE, reason)
             refused.append(FOREIGN_CODE)
@@ -53,17 +51,8 @@ def answer_task(access: TaskAccess) -> None:
         """In the place where Flower would import it."""
         return refusing(refused[0]) if refused else apart.answer
 
-    flower: Any = importlib.import_module("flwr.supernode.runtime.run_clientapp")
-    flower.install_from_fab = inspect
-    flower.get_load_client_app_fn = lambda **_: load
     try:
-        flower.run_clientapp(
-            runtime_api_address=access.address,
-            token=access.token,
-            insecure=access.insecure,
-            parent_pid=access.parent,
-            runtime_dependency_install=False,
-        )
+        run_in_flower(PROGRAM, access, inspect=inspect, replaced={"get_load_client_app_fn": lambda **_: load})
     finally:
         apart.close()
 
@@ -135,15 +124,9 @@ def center_of(context: Context) -> str:
     return str(context.node_config.get("code", "unknown"))
 
 
-def speak_up() -> None:
-    """What this center logs goes to the node's log file: refusals with their sentences, never to the server."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-
-
 def _work(connection: Connection, parent: int) -> None:
     end_with(parent)
-    speak_up()
+    log_to_own_file()
     message, context, identity = connection.recv()
     from client.app import app
 

@@ -8,12 +8,14 @@ already, so that a process of its own for every message costs milliseconds and n
 from __future__ import annotations
 
 import argparse
+import importlib
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -137,6 +139,42 @@ def serve(
         parent_pid=arguments.parent_pid,
         runtime_dependency_install=False,
     )
+
+
+def run_in_flower(
+    program: str,
+    access: TaskAccess,
+    *,
+    inspect: Callable[[bytes], None],
+    replaced: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """One task in Flower's own program, with this checkout in the place of the bundle that came with it.
+
+    Args:
+        program: Flower's module, whose last name is its function: ``flwr.supernode.runtime.run_clientapp``.
+        inspect: gets the bundle where Flower would unpack it.
+        replaced: name in Flower's module -> what stands there instead.
+        settings: what this program takes beside the task's access.
+    """
+    module: Any = importlib.import_module(program)
+    module.install_from_fab = lambda bundle, *, skip_prompt: inspect(bundle)
+    for name, own in replaced.items():
+        setattr(module, name, own)
+    getattr(module, program.rpartition(".")[2])(
+        runtime_api_address=access.address,
+        token=access.token,
+        insecure=access.insecure,
+        parent_pid=access.parent,
+        runtime_dependency_install=False,
+        **(settings or {}),
+    )
+
+
+def log_to_own_file() -> None:
+    """What a task's process logs goes to the log file of whoever started it, never over the network."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def end_with(parent: int) -> None:

@@ -13,6 +13,8 @@ from common.adapters.lowrank import trained_tensors
 from common.errors import AdapterError
 from common.protocol.messages import State
 
+CHUNK = 1 << 16  # coordinates at a time: what a core's cache holds
+
 
 @dataclass
 class Update:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -15,36 +13,29 @@ from flwr.common.constant import SubStatus
 from flwr.supercore.constant import TaskType
 
 from common.errors import WireError
-from common.runtime.executor import TaskAccess, serve
+from common.runtime.executor import TaskAccess, log_to_own_file, run_in_flower, serve
 from common.runtime.release import ROOT, bundle_digest
 
-PRELOAD = ["server.deploy.executor", "flwr.superlink.runtime.run_serverapp", "server.curriculum"]
-
-log = logging.getLogger("fedgraft.server")
+PROGRAM = "flwr.superlink.runtime.run_serverapp"
+PRELOAD = ["server.deploy.executor", PROGRAM, "server.curriculum"]
 
 
 def run_task(access: TaskAccess) -> None:
     """One run, from the SuperLink's input to its output; runs in a process of its own."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_to_own_file()
     os.chdir(ROOT)  # configurations name files relative to the checkout
 
-    def inspect(bundle: bytes, *, skip_prompt: bool) -> None:
-        """In the place where Flower would unpack the bundle."""
+    def inspect(bundle: bytes) -> None:
         if bundle_digest(bundle) != access.release:
             raise WireError("This run's bundle is not the code of this coordinator's checkout; nothing of it was run.")
 
-    flower: Any = importlib.import_module("flwr.superlink.runtime.run_serverapp")
-    flower.install_from_fab = inspect
-    flower.get_project_dir = lambda *_: ROOT  # in the place where it would have unpacked it
-    flower.run_serverapp(
-        runtime_api_address=access.address,
-        log_queue=Queue(),
-        token=access.token,
-        insecure=access.insecure,
-        certificates=None if access.certificates is None else Path(access.certificates).read_bytes(),
-        parent_pid=access.parent,
-        runtime_dependency_install=False,
+    certificates = None if access.certificates is None else Path(access.certificates).read_bytes()
+    run_in_flower(
+        PROGRAM,
+        access,
+        inspect=inspect,
+        replaced={"get_project_dir": lambda *_: ROOT},  # where it would have unpacked the bundle
+        settings={"log_queue": Queue(), "certificates": certificates},
     )
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from common.adapters.lowrank import trained_tensors
 from common.config.compatibility import BOUNDS
 from server.aggregation import Update, aggregate
-from server.aggregation.robust import exchanges, gram
+from server.aggregation.coordinatewise import exchanges
+from server.aggregation.geometric import gram
 from tests.server.aggregation.made import (
     LAYERS,
     SEEDS,
