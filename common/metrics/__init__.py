@@ -2,7 +2,7 @@
 
 Counts are numpy float64. A value that the counts do not define (no comparable pair, an empty structure) is None.
 Concordance is about the order of relapses, survival about curves on the run's grid, labels about classes, overlap about
-volumes, resampling about intervals.
+volumes, resampling about draws of patients, estimate about intervals and how they are written.
 """
 
 from common.metrics.concordance import (
@@ -16,6 +16,7 @@ from common.metrics.concordance import (
     ranked_pairs,
     uno_sums,
 )
+from common.metrics.estimate import Estimate, Resampled, percentile_interval, written
 from common.metrics.labels import (
     SCORE_BINS,
     TEMPERATURES,
@@ -30,15 +31,17 @@ from common.metrics.labels import (
 )
 from common.metrics.overlap import dsc_agg, mean_defined
 from common.metrics.resampling import (
-    Difference,
-    Interval,
+    Pairs,
     bootstrap_additive,
     bootstrap_concordance,
+    bootstrap_pairs,
     bootstrap_weights,
-    percentile_interval,
+    pairs_of,
 )
 from common.metrics.survival import (
     CALIBRATION_BINS,
+    breslow,
+    breslow_counts,
     brier_sums,
     censoring_counts,
     censoring_survival,
@@ -58,10 +61,11 @@ __all__ = [
     "LOWER_IS_BETTER",
     "SCORE_BINS",
     "TEMPERATURES",
-    "Difference",
+    "Estimate",
     "HarrellCounts",
-    "Interval",
     "PairSpread",
+    "Pairs",
+    "Resampled",
     "antolini_counts",
     "auprc_from_counts",
     "auroc_from_counts",
@@ -70,7 +74,10 @@ __all__ = [
     "best_temperature",
     "bootstrap_additive",
     "bootstrap_concordance",
+    "bootstrap_pairs",
     "bootstrap_weights",
+    "breslow",
+    "breslow_counts",
     "brier_sums",
     "calibration_error",
     "censoring_counts",
@@ -87,10 +94,12 @@ __all__ = [
     "log_rank",
     "mean_defined",
     "pair_spread",
+    "pairs_of",
     "percentile_interval",
     "ranked_pairs",
     "reliability_sums",
     "score_bins",
     "score_of_bin",
     "uno_sums",
+    "written",
 ]

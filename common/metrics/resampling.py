@@ -1,62 +1,29 @@
-"""Resampling: percentile intervals from patients drawn anew, within their centers."""
+"""Resampling: a statistic's value when patients are drawn anew, within their centers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from common.metrics.concordance import ranked_pairs
+from common.metrics.estimate import Resampled
 
 
-class Interval(NamedTuple):
-    """A value with its percentile interval; None where the statistic is not defined."""
+@dataclass
+class Pairs:
+    """Comparable and concordant pairs (n, n) of one group's patients, ties counting one half; sums of several rankings
+    of the same patients are pairs too."""
 
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class Difference(NamedTuple):
-    """A difference with its percentile interval; None where the statistic is not defined on the whole sample."""
-
-    difference: float | None
-    low: float | None
-    high: float | None
+    comparable: np.ndarray
+    concordant: np.ndarray
 
 
-def percentile_interval(drawn: np.ndarray, *, level: float = 0.95) -> tuple[float | None, float | None]:
-    """The percentile interval of resampled values (draws,); those that are not defined (NaN) are left out."""
-    defined = drawn[np.isfinite(drawn)]
-    if not len(defined):
-        return None, None
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def bootstrap_additive(
-    sums: Mapping[str, np.ndarray], metric: Callable[[dict[str, np.ndarray]], float | None], *, weights: np.ndarray
-) -> tuple[float | None, np.ndarray]:
-    """A metric of sums over patients, and its value in every draw (NaN where it is not defined).
-
-    Args:
-        sums: name -> (n, ...), every patient's share of each sum; a draw's sums are these times its weights.
-        metric: of a name -> (...) dictionary of sums.
-        weights: (draws, n) from `bootstrap_weights`; the same for every arm makes differences paired.
-    """
-    every = np.concatenate([np.ones((1, weights.shape[1])), weights])
-    drawn = {name: np.tensordot(every, np.asarray(values, np.float64), axes=(1, 0)) for name, values in sums.items()}
-    values = [metric({name: total[row] for name, total in drawn.items()}) for row in range(len(every))]
-    found = np.array([np.nan if value is None else value for value in values], np.float64)
-    return values[0], found[1:]
-
-
-def _groups(labels: Sequence[object]) -> list[np.ndarray]:
-    rows: dict[object, list[int]] = {}
-    for row, label in enumerate(labels):
-        rows.setdefault(label, []).append(row)
-    return [np.array(group) for group in rows.values()]
+def pairs_of(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> Pairs:
+    """The pairs of one ranking under HECKTOR's rules (`common.metrics.concordance.ranked_pairs`)."""
+    concordant, tied, comparable = ranked_pairs(time, event, risk)
+    return Pairs(comparable.astype(np.float64), concordant + tied / 2)
 
 
 def bootstrap_weights(strata: Sequence[object], *, draws: int, seed: int = 0) -> np.ndarray:
@@ -68,12 +35,27 @@ def bootstrap_weights(strata: Sequence[object], *, draws: int, seed: int = 0) ->
     return weights
 
 
+def bootstrap_additive(
+    sums: Mapping[str, np.ndarray], metric: Callable[[dict[str, np.ndarray]], float | None], *, weights: np.ndarray
+) -> Resampled:
+    """A metric of sums over patients.
+
+    Args:
+        sums: name -> (n, ...), every patient's share of each sum; a draw's sums are these times its weights.
+        metric: of a name -> (...) dictionary of sums.
+        weights: (draws, n) from `bootstrap_weights`; the same for every arm makes differences paired.
+    """
+    every = np.concatenate([np.ones((1, weights.shape[1])), weights])
+    drawn = {name: np.tensordot(every, np.asarray(values, np.float64), axes=(1, 0)) for name, values in sums.items()}
+    values = [metric({name: total[row] for name, total in drawn.items()}) for row in range(len(every))]
+    found = np.array([np.nan if value is None else value for value in values], np.float64)
+    return Resampled(values[0], found[1:])
+
+
 def bootstrap_concordance(
     time: np.ndarray, event: np.ndarray, risk: np.ndarray, *, groups: Sequence[object], weights: np.ndarray
-) -> tuple[float | None, np.ndarray]:
-    """Harrell's index over pairs within groups, and its value in every draw (NaN where a draw has no pair).
-
-    Counts of pairs are quadratic in the weights, so that a thousand draws are two matrix products per group.
+) -> Resampled:
+    """Harrell's index over pairs within groups.
 
     Args:
         risk: (n,) or (seeds, n); with several seeds both results are means over them.
@@ -81,13 +63,34 @@ def bootstrap_concordance(
         weights: (draws, n) from `bootstrap_weights`; the same for every arm makes differences paired.
     """
     risks = np.atleast_2d(np.asarray(risk, np.float64))
-    every = np.concatenate([np.ones((1, len(groups)), np.int64), weights]).astype(np.float64)
-    won, pairs = np.zeros((len(risks), len(every))), np.zeros(len(every))
-    for group in _groups(groups):
-        w = every[:, group]
-        for row, one in enumerate(risks):
-            concordant, tied, comparable = ranked_pairs(time[group], event[group], one[group])
-            won[row] += np.einsum("di,ij,dj->d", w, concordant + tied / 2, w, optimize=True)
-        pairs += np.einsum("di,ij,dj->d", w, comparable.astype(np.float64), w, optimize=True)
-    index = np.divide(won.mean(axis=0), pairs, out=np.full(len(every), np.nan), where=pairs > 0)
-    return (None if np.isnan(index[0]) else float(index[0])), index[1:]
+
+    def group_pairs(group: np.ndarray) -> Pairs:
+        each = [pairs_of(time[group], event[group], one[group]) for one in risks]
+        return Pairs(sum(p.comparable for p in each), sum(p.concordant for p in each))  # type: ignore[arg-type]
+
+    return bootstrap_pairs(((group_pairs(group), weights[:, group]) for group in _groups(groups)), draws=len(weights))
+
+
+def bootstrap_pairs(groups: Iterable[tuple[Pairs, np.ndarray]], *, draws: int) -> Resampled:
+    """The concordance index over the pairs of several groups.
+
+    Counts of pairs are quadratic in the weights, so that a thousand draws are two matrix products per group. Weights
+    and pairs are whole or half numbers, so the counts are exact in any order.
+
+    Args:
+        groups: each group's pairs, with how often its patients are drawn (draws, n).
+    """
+    won, comparable = np.zeros(draws + 1), np.zeros(draws + 1)
+    for pairs, weights in groups:
+        every = np.concatenate([np.ones((1, weights.shape[1])), weights])
+        won += ((every @ pairs.concordant) * every).sum(axis=1)
+        comparable += ((every @ pairs.comparable) * every).sum(axis=1)
+    index = np.divide(won, comparable, out=np.full(draws + 1, np.nan), where=comparable > 0)
+    return Resampled(None if np.isnan(index[0]) else float(index[0]), index[1:])
+
+
+def _groups(labels: Sequence[object]) -> list[np.ndarray]:
+    rows: dict[object, list[int]] = {}
+    for row, label in enumerate(labels):
+        rows.setdefault(label, []).append(row)
+    return [np.array(group) for group in rows.values()]

@@ -32,6 +32,26 @@ def kaplan_meier(at_risk: np.ndarray, events: np.ndarray) -> np.ndarray:
     return np.cumprod(1 - hazard, axis=-1)
 
 
+def breslow_counts(
+    index: np.ndarray, event: np.ndarray, risk: np.ndarray, *, bins: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(events, summed exp(risk) of who is at risk), each (bins,), per grid time: what Breslow's estimate is made of.
+
+    Args:
+        index: (n,) number of each case's grid time.
+        risk: (n,) log risk.
+    """
+    happened = np.asarray(event) > 0
+    leaving = np.bincount(index, weights=np.exp(risk), minlength=bins)
+    events = np.bincount(index[happened], minlength=bins).astype(np.float64)
+    return events, leaving[::-1].cumsum()[::-1].copy()
+
+
+def breslow(events: np.ndarray, at_risk: np.ndarray) -> np.ndarray:
+    """Breslow's cumulative baseline hazard (K,) from added `breslow_counts`."""
+    return np.divide(events, at_risk, out=np.zeros(len(events)), where=np.asarray(at_risk) > 0).cumsum()
+
+
 def log_rank(at_risk: np.ndarray, events: np.ndarray) -> tuple[float, float] | None:
     """Log-rank statistic and p value of two groups from at-risk and event counts (2, K); None without variance."""
     at_risk, events = np.asarray(at_risk, np.float64), np.asarray(events, np.float64)

@@ -20,6 +20,8 @@ from common.errors import UnknownName
 from common.metrics import (
     CALIBRATION_BINS,
     antolini_counts,
+    breslow,
+    breslow_counts,
     brier_sums,
     calibration_error,
     censoring_counts,
@@ -185,9 +187,7 @@ class Prognosis:
             return {}
         found: Sums = {"threshold": sums["risk_sum"] / sums["cases"]}
         if self.spec.loss == COX:
-            at_risk = sums["breslow_risk"]
-            steps = np.divide(sums["breslow_events"], at_risk, out=np.zeros(self.bins), where=at_risk > 0)
-            found["baseline"] = steps.cumsum()
+            found["baseline"] = breslow(sums["breslow_events"], sums["breslow_risk"])
         return found
 
     def metrics(self, sums: Sums) -> dict[str, float | None]:
@@ -233,10 +233,10 @@ class Prognosis:
     def _cox_sums(self, time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> Sums:
         risk = np.clip(np.nan_to_num(risk), -30, 30)
         index, happened = (x.numpy() for x in discretise(torch.tensor(time), torch.tensor(event), self.cuts))
-        left = np.bincount(index, weights=np.exp(risk), minlength=self.bins)
+        events, at_risk = breslow_counts(index, happened, risk, bins=self.bins)
         return {
-            "breslow_events": np.bincount(index[happened > 0], minlength=self.bins).astype(np.float64),
-            "breslow_risk": left[::-1].cumsum()[::-1].copy(),
+            "breslow_events": events,
+            "breslow_risk": at_risk,
             "partial_nll": to_numpy(cox_nll(torch.tensor(risk), torch.tensor(time), torch.tensor(event))),
         }
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from common.metrics import Estimate
 from server.report.survival import Curve
 from server.report.words import number
 
@@ -40,14 +41,11 @@ class Point:
 
 
 @dataclass
-class Estimate:
-    """One row of a forest plot; None where there is no value or no interval."""
+class ForestRow:
+    """One row of a forest plot."""
 
     name: str
-    value: float | None
-    low: float | None
-    high: float | None
-    cases: int
+    estimate: Estimate
     pooled: bool = False
 
 
@@ -157,13 +155,14 @@ def reliability_chart(
     return _svg(frame, label, parts, cls="chart reliability")
 
 
-def forest_chart(rows: Sequence[Estimate], *, label: str, chance: float | None) -> Markup:
+def forest_chart(rows: Sequence[ForestRow], *, label: str, chance: float | None) -> Markup:
     """A row per center: its value, a square, larger for more cases, and its 95 % interval.
 
     Args:
         chance: drawn as a line; None where a metric has none.
     """
-    ends = [v for row in rows for v in (row.low, row.high, row.value, chance) if v is not None]
+    shown = [row.estimate for row in rows]
+    ends = [v for e in shown for v in (e.low, e.high, e.value, chance) if v is not None]
     marks = ticks(max(0.0, min(ends, default=0.0)), min(1.0, max(ends, default=1.0)))
     height = 24 * len(rows) + 60
     frame = Frame(560, height, (marks[0], marks[-1]), (0, 1), left=88, right=150, top=18, bottom=42)
@@ -180,30 +179,30 @@ def forest_chart(rows: Sequence[Estimate], *, label: str, chance: float | None) 
     if chance is not None and marks[0] <= chance <= marks[-1]:
         line = Markup('<line class="kept" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>')
         parts.append(line.format(_n(frame.x(chance)), _n(frame.top - 8), _n(bottom)))
-    most = max((row.cases for row in rows if not row.pooled), default=1)
+    most = max((row.estimate.n for row in rows if not row.pooled), default=1)
     for place, row in enumerate(rows):
         parts += _forest_row(frame, row, frame.top + 24 * place + 6, most)
     return _svg(frame, label, parts, cls="chart forest")
 
 
-def _forest_row(frame: Frame, row: Estimate, y: float, most: int) -> list[Markup]:
-    strong = "forest-pooled" if row.pooled else ""
+def _forest_row(frame: Frame, row: ForestRow, y: float, most: int) -> list[Markup]:
+    found, strong = row.estimate, "forest-pooled" if row.pooled else ""
     parts = [_text(frame.left - 10, y + 4, row.name, anchor="end", cls=strong)]
     edge = frame.width - frame.right + 12
-    if row.value is None:
-        why = f"— ({row.cases} cases)" if row.cases else "— suppressed"
+    if found.value is None:
+        why = f"— ({found.n} cases)" if found.n else "— suppressed"
         return [*parts, _text(edge, y + 4, why, anchor="start")]
     between = ""
-    if row.low is not None and row.high is not None:
-        a, b = frame.x(max(row.low, frame.x_range[0])), frame.x(min(row.high, frame.x_range[1]))
+    if found.low is not None and found.high is not None:
+        a, b = frame.x(max(found.low, frame.x_range[0])), frame.x(min(found.high, frame.x_range[1]))
         whisker = Markup('<path class="whisker" d="M{0} {2}H{1}M{0} {3}V{4}M{1} {3}V{4}"/>')
         parts.append(whisker.format(_n(a), _n(b), _n(y), _n(y - 4), _n(y + 4)))
-        between = f" [{number(row.low, 2)}, {number(row.high, 2)}]"
-    side = 10.0 if row.pooled else 4 + 6 * math.sqrt(row.cases / max(most, 1))
-    turned = f' transform="rotate(45 {_n(frame.x(row.value))} {_n(y)})"' if row.pooled else ""
+        between = f" [{number(found.low, 2)}, {number(found.high, 2)}]"
+    side = 10.0 if row.pooled else 4 + 6 * math.sqrt(found.n / max(most, 1))
+    turned = f' transform="rotate(45 {_n(frame.x(found.value))} {_n(y)})"' if row.pooled else ""
     square = Markup('<rect class="point" x="{0}" y="{1}" width="{2}" height="{2}"{3}/>')
-    parts.append(square.format(_n(frame.x(row.value) - side / 2), _n(y - side / 2), _n(side), Markup(turned)))
-    return [*parts, _text(edge, y + 4, f"{number(row.value, 2)}{between}", anchor="start", cls=f"num {strong}")]
+    parts.append(square.format(_n(frame.x(found.value) - side / 2), _n(y - side / 2), _n(side), Markup(turned)))
+    return [*parts, _text(edge, y + 4, f"{number(found.value, 2)}{between}", anchor="start", cls=f"num {strong}")]
 
 
 def interval_strip(difference: float, low: float, high: float, *, limit: float) -> Markup:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.errors import LedgerError
+from common.metrics import Estimate
 from server.evaluation.matrix import POOLED, Column, final_scores
 from server.report.charts import (
     MONTH,
-    Estimate,
+    ForestRow,
     Line,
     Point,
     forest_chart,
@@ -60,10 +61,10 @@ def forests(run: RunRecord, columns: Sequence[Column]) -> list[dict[str, Any]]:
     return cards
 
 
-def _estimate(center: str, row: Mapping[str, Any]) -> Estimate:
+def _estimate(center: str, row: Mapping[str, Any]) -> ForestRow:
     pooled = center == POOLED
     name = "all, pooled" if pooled else center
-    return Estimate(name, row["value"], row.get("low"), row.get("high"), int(row["n"] or 0), pooled)
+    return ForestRow(name, Estimate(row["value"], row.get("low"), row.get("high"), int(row["n"] or 0)), pooled)
 
 
 def _calibration_card(task: str, counts: Mapping[str, Any]) -> dict[str, Any]:

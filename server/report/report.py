@@ -12,10 +12,10 @@ from common.errors import LedgerError
 from server.evaluation.matrix import columns
 from server.report import figures, story, tables
 from server.report.record import Event, RunRecord, join_runs, read_run
-from server.report.tables import Arm, Comparison
+from server.report.tables import Arm, Comparison, comparison_of
 from server.report.words import duration, size, task_name
 
-__all__ = ["Comparison", "Overlay", "write_report"]
+__all__ = ["Comparison", "Overlay", "comparison_of", "write_report"]
 
 TEMPLATE = Path(__file__).with_name("template.html")
 STYLE = Path(__file__).with_name("style.css")

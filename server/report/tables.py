@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.metrics import LOWER_IS_BETTER, Estimate
 from server.evaluation.matrix import (
-    LOWER_IS_BETTER,
     POOLED,
     START,
     Column,
@@ -40,19 +40,29 @@ class Arm:
 class Comparison:
     """A paired difference ``a - b`` of one metric, with its 95 % interval over patients.
 
-    ``n`` counts the patients in the pairs; None in ``difference``, ``low`` or ``high`` means it could not be computed
-    (``note`` then says why).
+    A difference that could not be computed has no value (``note`` then says why).
     """
 
     task: str
     metric: str
     a: str
     b: str
-    difference: float | None
-    low: float | None
-    high: float | None
-    n: int | None
+    difference: Estimate
     note: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """As results.json and a run folder hold it."""
+        found = self.difference
+        return {
+            "task": self.task, "metric": self.metric, "a": self.a, "b": self.b, "difference": found.value,
+            "low": found.low, "high": found.high, "n": found.n, "note": self.note,
+        }  # fmt: skip
+
+
+def comparison_of(row: Mapping[str, Any]) -> Comparison:
+    """The opposite of `Comparison.row`."""
+    difference = Estimate(row["difference"], row["low"], row["high"], row["n"] or 0)
+    return Comparison(row["task"], row["metric"], row["a"], row["b"], difference, row.get("note", ""))
 
 
 def curriculum(run: RunRecord) -> list[dict[str, Any]]:
@@ -125,10 +135,11 @@ def comparisons(items: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 def verdict(item: Comparison) -> str:
     """The difference in plain words: what the interval shows, and what it rules out."""
-    if item.difference is None or item.low is None or item.high is None:
+    found = item.difference
+    if found.value is None or found.low is None or found.high is None:
         return f"Not computed: {item.note or 'no interval was given'}."
     sign = -1 if item.metric in LOWER_IS_BETTER else 1
-    low, high = sorted((sign * item.low, sign * item.high))
+    low, high = sorted((sign * found.low, sign * found.high))
     if low > 0:
         return f"{sentence(item.a)} is better: the interval excludes 0."
     if high < 0:
@@ -255,23 +266,24 @@ def _worst(arm: Arm, column: Column) -> str:
 
 
 def _group(task: str, metric: str, found: Sequence[Comparison]) -> dict[str, Any]:
-    ends = [abs(v) for c in found for v in (c.low, c.high, c.difference) if v is not None]
+    shown = [c.difference for c in found]
+    ends = [abs(v) for d in shown for v in (d.low, d.high, d.value) if v is not None]
     limit = ticks(0, max(ends, default=0.1) or 0.1, about=3)[-1]
     rows = [_difference(item, limit) for item in found]
     return {"task": task_name(task), "metric": metric_name(metric), "rows": rows, "limit": f"{limit:g}"}
 
 
 def _difference(item: Comparison, limit: float) -> dict[str, Any]:
-    complete = item.difference is not None and item.low is not None and item.high is not None
-    strip = ""
-    if item.difference is not None and item.low is not None and item.high is not None:
-        strip = interval_strip(item.difference, item.low, item.high, limit=limit)
+    found, strip = item.difference, ""
+    complete = found.value is not None and found.interval is not None
+    if found.value is not None and found.low is not None and found.high is not None:
+        strip = interval_strip(found.value, found.low, found.high, limit=limit)
     return {
         "a": item.a,
         "b": item.b,
-        "difference": signed(item.difference),
-        "interval": f"{signed(item.low)} to {signed(item.high)}" if complete else "",
-        "n": count(item.n),
+        "difference": signed(found.value),
+        "interval": f"{signed(found.low)} to {signed(found.high)}" if complete else "",
+        "n": count(found.n),
         "strip": strip,
         "verdict": verdict(item),
         "note": item.note if complete else "",

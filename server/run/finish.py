@@ -14,7 +14,7 @@ from common.errors import LedgerError
 from common.plugins import load
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
-from server.report.report import Comparison, Overlay, write_report
+from server.report.report import Overlay, comparison_of, write_report
 from server.report.results import results, write_results
 from server.run.folder import RunFolder, read_config
 from server.run.probe import Verification, verify_run
@@ -56,7 +56,7 @@ def write_outputs(path: Path, *, overlays: Sequence[Overlay] = (), kind: str = "
         folder.report,
         {kind: events, **{arm: {"scores": beside["scores"], "metrics": metrics, "summary": {}} for arm in metrics}},
         overlays=list(overlays),
-        comparisons=[Comparison(**comparison) for comparison in beside.get("comparisons", [])],
+        comparisons=[comparison_of(row) for row in beside.get("comparisons", [])],
         notes=_notes(folder, {task for arm in metrics.values() for task in arm}),
     )
     return folder.report

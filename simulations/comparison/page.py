@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from common.metrics import written
 from common.store.ledger import Ledger
 from server.report.report import Comparison, write_report
 from server.report.results import Results, merge_results, results, write_results
@@ -55,7 +56,7 @@ def _results(comparing: Comparing, found: list[Comparison]) -> Results:
     for arm in (FEDERATED, *_baselines(comparing)):
         label = "patients" if arm == FEDERATED else arm
         merged["scores"] += [{**row, "arm": label} for row in arm_rows(comparing, arm)]
-    merged["comparisons"] = [vars(comparison) for comparison in found]
+    merged["comparisons"] = [comparison.row() for comparison in found]
     return merged
 
 
@@ -97,6 +98,7 @@ def comparison_table(found: Sequence[Comparison]):
                           ("Interval", "right"), ("n", "right"), ("", "left")):  # fmt: skip
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for c in found:
-        interval = "—" if c.low is None or c.high is None else f"[{c.low:+.3f}, {c.high:+.3f}]"
-        table.add_row(c.task, c.metric, c.a, c.b, f"{c.difference:+.3f}", interval, str(c.n), c.note)
+        value = "—" if c.difference.value is None else written(c.difference.value, signed=True)
+        interval = c.difference.interval_text(signed=True) or "—"
+        table.add_row(c.task, c.metric, c.a, c.b, value, interval, str(c.difference.n), c.note)
     return table

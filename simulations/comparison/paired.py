@@ -12,13 +12,7 @@ from typing import Any
 import numpy as np
 
 from common.config.step import Step
-from common.metrics import (
-    Difference,
-    bootstrap_additive,
-    bootstrap_concordance,
-    bootstrap_weights,
-    percentile_interval,
-)
+from common.metrics import Estimate, Resampled, bootstrap_additive, bootstrap_concordance, bootstrap_weights
 from common.tasks import build_task, pooled_metrics
 from server.evaluation.matrix import POOLED
 from server.report.report import Comparison
@@ -64,12 +58,10 @@ def value_of_patients(step: Step, patients: Sequence[Patient], metric: str) -> f
     return sum(defined) / len(defined) if defined and len(defined) == len(values) else None
 
 
-def resampled(
-    step: Step, patients: Sequence[Patient], metric: str, weights: np.ndarray
-) -> tuple[float | None, np.ndarray]:
+def resampled(step: Step, patients: Sequence[Patient], metric: str, weights: np.ndarray) -> Resampled:
     """The metric, averaged over seeds, and its value (draws,) under each row of weights (draws, n)."""
     if not patients:
-        return None, np.full(len(weights), np.nan)
+        return Resampled(None, np.full(len(weights), np.nan))
     seeds = range(len(patients[0].records))
     if metric == "c_index":
         time, event = (np.array([p.records[0][name] for p in patients], np.float64) for name in ("time", "event"))
@@ -84,25 +76,21 @@ def resampled(
         found.append(bootstrap_additive(sums, lambda drawn: task.metrics(drawn).get(metric), weights=weights))
     values = [value for value, _ in found if value is not None]
     value = sum(values) / len(found) if len(values) == len(found) else None
-    return value, np.mean([drawn for _, drawn in found], axis=0)
+    return Resampled(value, np.mean([drawn for _, drawn in found], axis=0))
 
 
 def difference_of(
     step: Step, a: Sequence[Patient], b: Sequence[Patient] | None, metric: str, *, draws: int
-) -> Difference:
+) -> Estimate:
     """metric(a) - metric(b) over the same patients in the same order, or metric(a) alone where ``b`` is None.
 
     The percentile interval is over patients drawn anew within centers; under `SMALLEST` patients there is none.
     """
     weights = bootstrap_weights(strata_of(a), draws=draws)
-    value, drawn = resampled(step, a, metric, weights)
+    found = resampled(step, a, metric, weights)
     if b is not None:
-        other, other_drawn = resampled(step, b, metric, weights)
-        value = None if value is None or other is None else value - other
-        drawn = drawn - other_drawn
-    if value is None or len(a) < SMALLEST:
-        return Difference(value, None, None)
-    return Difference(value, *percentile_interval(drawn))
+        found = found.minus(resampled(step, b, metric, weights))
+    return Estimate(found.value, n=len(a)) if len(a) < SMALLEST else found.estimate(n=len(a))
 
 
 def strata_of(patients: Sequence[Patient]) -> list[str]:
@@ -128,7 +116,7 @@ def compare_arms(
     found = compare_patients(step, (names[0], left), (names[1], right), metric, draws=draws)
     if found is None or b[0] not in (CENTRALIZED, LOCAL):
         return found
-    return replace(found, note=_note(found.low, metric))
+    return replace(found, note=_note(found.difference, metric))
 
 
 def compare_patients(
@@ -136,18 +124,20 @@ def compare_patients(
 ) -> Comparison | None:
     """The paired difference a - b of two named arms over the same patients; None where a side has no value."""
     found = difference_of(step, a[1], b[1], metric, draws=draws)
-    if found.difference is None:
-        return None
-    return Comparison(step.name, metric, a[0], b[0], found.difference, found.low, found.high, len(a[1]))
+    return None if found.value is None else Comparison(step.name, metric, a[0], b[0], found)
 
 
-def _note(low: float | None, metric: str) -> str:
+def _note(difference: Estimate, metric: str) -> str:
     margin = MARGINS.get(metric)
-    if low is None:
+    if difference.low is None:
         return f"fewer than {SMALLEST} patients: no interval"
     if margin is None:
         return ""
-    return f"not inferior at margin {margin}" if low > -margin else f"non-inferiority at margin {margin} not shown"
+    return (
+        f"not inferior at margin {margin}"
+        if difference.low > -margin
+        else f"non-inferiority at margin {margin} not shown"
+    )
 
 
 def comparisons_of(comparing: Comparing) -> list[Comparison]:
@@ -172,7 +162,7 @@ def harmed_centers(comparing: Comparing) -> list[Comparison]:
         for center in sorted({p.center for p in patients_of(comparing, LOCAL, step.name)}):
             found.append(compare_arms(comparing, (FEDERATED, step.name), (LOCAL, step.name), metric, center=center))
     return [
-        replace(c, note="harmed" if c.high is not None and c.high < 0 else "" if c.low is not None else c.note)
+        replace(c, note="harmed" if c.difference.is_below_zero else "" if c.difference.interval else c.note)
         for c in found
         if c is not None
     ]
@@ -226,7 +216,7 @@ def score_rows(arm: str, step: Step, patients: Sequence[Patient], metric: str, *
                 "metric": metric,
                 "center": center,
                 "mode": "+".join(step.modalities),
-                "value": found.difference,
+                "value": found.value,
                 "low": found.low,
                 "high": found.high,
                 "n": len(chosen),

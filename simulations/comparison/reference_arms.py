@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ def write_beside(run: Run, folder: RunFolder) -> None:
         rows += score_rows(EXACT, step, exact, metrics[step.name], draws=run.compare.draws)
         sides = (FEDERATED, deep), (EXACT, exact)
         found = compare_patients(step, *sides, metrics[step.name], draws=run.compare.draws)
-        comparisons += [asdict(found)] if found else []
+        comparisons += [found.row()] if found else []
     if rows:
         write_json(folder.beside, {"scores": rows, "metrics": {EXACT: metrics}, "comparisons": comparisons})
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from common.config.run import Run
 from common.tasks import build_task
 from simulations.studies.page import Page, Table
-from simulations.studies.trials import Result, Trial, mean_of, run_trials, score_row
+from simulations.studies.trials import Result, Trial, mean_of, run_trials, score_row, signed
 
 MEAN, UNTRAINED = "mean, √n", "untrained"
 FEDERATION = "federation@steps.{step}.federation={kind}"
@@ -113,13 +113,19 @@ def _table(
     for name, trials in rows.items():
         own = [results[trial] for trial in trials]
         scored = score_row(spec, own, None if name == MEAN else reference, metric=metric, draws=run.study.draws)
-        interval = "" if scored.low is None else f"[{scored.low:+.3f}, {scored.high:+.3f}]"
-        difference = "" if scored.difference is None else f"{scored.difference:+.3f}"
         kept = max((result.kept_bytes for result in own), default=0) / 1e3
         value = scored.value if not scored.failed else "no round counted"
         up, down, server = (mean_of(own, field) for field in ("up", "down", "server_ms"))
         shown.append(
-            [name, value, difference, interval, _kilo(up), _kilo(down), _digits(server), _digits(kept if up else None)]
+            [
+                name,
+                value,
+                *signed(scored.difference),
+                _kilo(up),
+                _kilo(down),
+                _digits(server),
+                _digits(kept if up else None),
+            ]
         )
     columns = [
         "Rule", SHOWN[metric], "Difference", "Interval", "kB up", "kB down", "Server ms", "kB kept",

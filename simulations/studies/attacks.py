@@ -15,7 +15,7 @@ from common.config.run import Fault, Run
 from common.tasks import build_task
 from simulations.studies.aggregation import METRICS, SHOWN
 from simulations.studies.page import Page, Picture, Table
-from simulations.studies.trials import Result, Scored, Trial, run_trials, score_row
+from simulations.studies.trials import Result, Scored, Trial, run_trials, score_row, signed
 
 MEAN, GUARDED, HOSTILE, UNTRAINED = "mean, undefended", "mean behind guards", "profile hostile", "untrained"
 KEPT, CLEAN_COST = 0.97, 0.005
@@ -104,10 +104,9 @@ def _clean_table(run: Run, scored: dict[tuple[str, str, int], Scored]) -> Table:
     rows: list[list[str | int | float | None]] = []
     for rule in (UNTRAINED, *RULES):
         own = scored[rule, CLEAN, 0]
-        interval = "" if own.low is None else f"[{own.low:+.3f}, {own.high:+.3f}]"
-        within = "" if own.difference is None else "yes" if own.difference >= -CLEAN_COST else "no"
-        difference = "" if own.difference is None else f"{own.difference:+.3f}"
-        rows.append([rule, own.value, difference, interval, "" if rule == UNTRAINED else within])
+        gain = own.difference.value
+        within = "" if gain is None else "yes" if gain >= -CLEAN_COST else "no"
+        rows.append([rule, own.value, *signed(own.difference), "" if rule == UNTRAINED else within])
     columns = ["Rule", _metric(run), "To the mean", "Interval", f"Costs at most {CLEAN_COST}"]
     return Table("Nobody attacks", columns, rows, "95 % intervals over test patients within centers.")
 
@@ -134,8 +133,7 @@ def _cell(scored: dict[tuple[str, str, int], Scored], rule: str, attack: str, f:
         return "refused: too few centers"
     if own.failed:
         return "every round void"
-    interval = "" if own.low is None else f" [{own.low:+.3f}, {own.high:+.3f}]"
-    return _share(own.value, clean.value) + interval
+    return f"{_share(own.value, clean.value)} {own.difference.interval_text(signed=True)}".rstrip()
 
 
 def _share(value: float | None, clean: float | None) -> str:
@@ -151,7 +149,7 @@ def _notes(run: Run, scored: dict[tuple[str, str, int], Scored]) -> list[str]:
     attacks = list(run.study.attacks)
     failed = [a for a in attacks if not _keeps(scored, HOSTILE, a, 2)]
     tests = [a for a in attacks if not _keeps(scored, MEAN, a, 2)]
-    cost = scored[HOSTILE, CLEAN, 0].difference
+    cost = scored[HOSTILE, CLEAN, 0].difference.value
     return [
         f"Profile hostile at f = 2 keeps {KEPT:.0%} of its attack-free score under "
         f"{len(attacks) - len(failed)} of {len(attacks)} attacks; not under: {', '.join(failed) or 'none'}. "

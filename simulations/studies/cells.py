@@ -20,7 +20,7 @@ from common.config.rules import check_run
 from common.config.run import Run
 from common.config.step import Step
 from common.errors import ConfigError, UnknownName
-from common.metrics import ranked_pairs
+from common.metrics import Estimate, ranked_pairs
 from common.store.ledger import Ledger
 from server.centers.federation import Federation
 from server.coordinator import Coordinator
@@ -117,7 +117,7 @@ def bytes_up(comparing: Comparing, step: str) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def score(comparing: Comparing, arm: str, step: Step, metric: str, *, mode: str = "") -> Score:
+def score(comparing: Comparing, arm: str, step: Step, metric: str, *, mode: str = "") -> Estimate:
     """A metric of an arm's step over all folds' test patients, the mean of seeds, with its interval over patients."""
     return _resampled(comparing, step, patients_of(comparing, arm, step.name, mode=mode), None, metric)
 
@@ -130,7 +130,7 @@ def plain_score(
     return value_of_patients(step, [p for p in patients if center in (None, p.center)], metric)
 
 
-def difference(comparing: Comparing, a: tuple[str, Step, str], b: tuple[str, Step, str], metric: str) -> Score:
+def difference(comparing: Comparing, a: tuple[str, Step, str], b: tuple[str, Step, str], metric: str) -> Estimate:
     """The paired difference a - b of two (arm, step, mode) over the patients that both scored."""
     patients = [patients_of(comparing, arm, step.name, mode=mode) for arm, step, mode in (a, b)]
     sides = [{(p.center, p.patient, p.fold): p for p in found} for found in patients]
@@ -151,29 +151,10 @@ def comparable_pairs(comparing: Comparing, step: Step) -> int:
     return found
 
 
-@dataclass(frozen=True)
-class Score:
-    """A value or a difference, with its 95 % interval where at least five patients were resampled."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-    def said(self, *, signed: bool = False) -> str | None:
-        """``0.612 [0.55, 0.67]``, or None where there is no value."""
-        if self.value is None:
-            return None
-        form = "+.3f" if signed else ".3f"
-        if self.low is None or self.high is None:
-            return f"{self.value:{form}}".replace("-", "−")
-        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]".replace("-", "−")
-
-
 def _resampled(
     comparing: Comparing, step: Step, a: Sequence[Patient], b: Sequence[Patient] | None, metric: str
-) -> Score:
-    return Score(*difference_of(step, a, b, metric, draws=comparing.run.compare.draws), len(a))
+) -> Estimate:
+    return difference_of(step, a, b, metric, draws=comparing.run.compare.draws)
 
 
 def _centers(comparing: Comparing, cell: Cell) -> list[str]:

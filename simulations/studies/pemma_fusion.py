@@ -123,7 +123,7 @@ def _fusion(comparing: Comparing) -> Table:
         late = replace(step, name=LATE)
         shown = SHOWS.get(name, MODES)
         scored = [
-            score(comparing, FEDERATED, late if name == LATE else step, METRIC, mode=_mode(name, mode)).said()
+            score(comparing, FEDERATED, late if name == LATE else step, METRIC, mode=_mode(name, mode)).text()
             if mode in shown
             else None
             for mode in MODES
@@ -168,7 +168,7 @@ def _stages(comparing: Comparing, kind: str) -> Table:
             found = difference(
                 comparing, (FEDERATED, step, mode), (FEDERATED, before, mode if before.name != "ct" else ""), METRIC
             )
-            cells.append(found.said(signed=True) if known else None)
+            cells.append(found.text(signed=True) if known else None)
         rows.append([name.removesuffix(f"_{kind}"), before.name.removesuffix(f"_{kind}"), *cells])
     columns = ["stage", "starts from"]
     for mode in MODES:
@@ -239,7 +239,7 @@ def _relapse(comparing: Comparing) -> Table:
         step = comparing.run.steps[name]
         ours = score(comparing, FEDERATED, step, "c_index")
         change = difference(comparing, (FEDERATED, step, ""), (FEDERATED, first, ""), "c_index")
-        row: list[Value] = [said, ours.said(), None if name == first.name else change.said(signed=True), ours.n]
+        row: list[Value] = [said, ours.text(), None if name == first.name else change.text(signed=True), ours.n]
         rows.append([*row, *(plain_score(comparing, arm, step, "c_index") for arm in others)])
     return Table(
         "Prognosis extension: C-index within centers, all centers train",

@@ -36,7 +36,7 @@ from common.data.batch import CT, EHR
 from common.data.records import encode_records, record_layout
 from common.exact.columns import Layout, LinearModel, Rows, plain_rows
 from common.files import write_json
-from common.metrics import bootstrap_concordance, bootstrap_weights
+from common.metrics import Estimate, Resampled, bootstrap_concordance, bootstrap_weights
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order
 from common.tasks import Observation
@@ -339,40 +339,14 @@ def _true_hazard(root: Path, cohort: Cohort) -> dict[str, np.ndarray]:
 # ------------------------------------------------------------------------------------------------------------- page
 
 
-@dataclass
-class Estimate:
-    """A C-index of an arm with its value in every draw."""
-
-    value: float | None
-    drawn: np.ndarray
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """95 %, percentile; None where no draw has a pair."""
-        known = self.drawn[np.isfinite(self.drawn)]
-        return (float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975))) if len(known) else None
-
-    def minus(self, other: Estimate) -> Estimate:
-        """The paired difference: both saw the same patients drawn."""
-        defined = self.value is not None and other.value is not None
-        return Estimate(self.value - other.value if defined else None, self.drawn - other.drawn)  # type: ignore[operator]
-
-    def shown(self, *, signed: bool = False) -> str | None:
-        """0.712 [0.651, 0.770]."""
-        if self.value is None or self.interval is None:
-            return None
-        form = "{:+.3f}" if signed else "{:.3f}"
-        return f"{form} [{form}, {form}]".format(self.value, *self.interval).replace("-", "−")
-
-
-class Resampled:
+class Indices:
     """C-indices under the same resampled patients, drawn within centers."""
 
     def __init__(self, cohort: Cohort, *, draws: int):
         self.cohort = cohort
         self.weights = bootstrap_weights(cohort.centers.tolist(), draws=draws)
 
-    def index(self, risk: np.ndarray, *, center: str | None = None, across: bool = False) -> Estimate:
+    def index(self, risk: np.ndarray, *, center: str | None = None, across: bool = False) -> Resampled:
         """Of risks (n,) or (seeds, n).
 
         Args:
@@ -383,16 +357,15 @@ class Resampled:
         chosen = np.ones(len(c.time), bool) if center is None else c.centers == center
         labels = c.fold.tolist() if across else c.groups
         groups = [label for label, keep in zip(labels, chosen, strict=True) if keep]
-        value, drawn = bootstrap_concordance(
+        return bootstrap_concordance(
             c.time[chosen], c.event[chosen], np.atleast_2d(risk)[:, chosen], groups=groups,
             weights=self.weights[:, chosen],
         )  # fmt: skip
-        return Estimate(value, drawn)
 
 
 def _page(run: Run, cohort: Cohort, risks: Risks, root: Path) -> Page:
     study = run.study
-    resampled = Resampled(cohort, draws=study.draws)
+    resampled = Indices(cohort, draws=study.draws)
     found = {key: resampled.index(risk) for key, risk in risks.items()}
     ceiling = {name: resampled.index(np.asarray(risk)) for name, risk in _true_hazard(root, cohort).items()}
     page = Page("Prognosis on the phantom cohort", _lead(run, cohort))
@@ -404,8 +377,8 @@ def _page(run: Run, cohort: Cohort, risks: Risks, root: Path) -> Page:
     ]
     page.pictures = [_picture(found, ceiling)]
     page.notes = _notes(run, risks, resampled)
-    page.figures = {"|".join(key): [e.value, e.interval] for key, e in found.items()}
-    page.figures |= {name: [e.value, e.interval] for name, e in ceiling.items()}
+    page.figures = {"|".join(key): [e.value, e.estimate().interval] for key, e in found.items()}
+    page.figures |= {name: [e.value, e.estimate().interval] for name, e in ceiling.items()}
     return page
 
 
@@ -420,31 +393,31 @@ def _lead(run: Run, cohort: Cohort) -> str:
     )
 
 
-def _scores(study: PhantomPrognosisStudy, found: dict[tuple[str, str, str], Estimate]) -> Table:
+def _scores(study: PhantomPrognosisStudy, found: dict[tuple[str, str, str], Resampled]) -> Table:
     rows: list[list[Any]] = []
     for name, loss in product(study.inputs, study.losses):
         arms = [found.get((name, loss, arm)) for arm in (*ARMS, RANDOM)]
-        rows.append([name, loss, *(arm.shown() if arm else None for arm in arms)])
+        rows.append([name, loss, *(arm.estimate().text() if arm else None for arm in arms)])
     return Table("C-index", ["input", "loss", *ARMS, "federated, random backbone"], rows)
 
 
-def _differences(study: PhantomPrognosisStudy, found: dict[tuple[str, str, str], Estimate]) -> Table:
+def _differences(study: PhantomPrognosisStudy, found: dict[tuple[str, str, str], Resampled]) -> Table:
     rows: list[list[Any]] = []
     for name, loss in product(study.inputs, study.losses):
         mine = found[name, loss, FEDERATED]
         others = [found.get((name, loss, arm)) for arm in (CENTRALIZED, LOCAL, RANDOM)]
         others.append(found.get((name, "cox", NEWTON)))
-        rows.append([name, loss, *(mine.minus(o).shown(signed=True) if o else None for o in others)])
+        rows.append([name, loss, *(mine.minus(o).estimate().text(signed=True) if o else None for o in others)])
     note = f"Not inferior to centralized at the margin of {MARGIN} where the whole interval lies above −{MARGIN}."
     columns = ["input", "loss", *(f"− {a}" for a in (CENTRALIZED, LOCAL, RANDOM)), "− federated Newton"]
     return Table("Federated minus the others, on the same patients", columns, rows, note)
 
 
 def _yardsticks(
-    study: PhantomPrognosisStudy, found: dict[tuple[str, str, str], Estimate], ceiling: dict[str, Estimate]
+    study: PhantomPrognosisStudy, found: dict[tuple[str, str, str], Resampled], ceiling: dict[str, Resampled]
 ) -> Table:
-    rows: list[list[Any]] = [[name, "the generator", estimate.shown()] for name, estimate in ceiling.items()]
-    rows += [[arm, name, e.shown()] for (name, _, arm), e in found.items() if arm in (NEWTON, RECORDS)]
+    rows: list[list[Any]] = [[name, "the generator", estimate.estimate().text()] for name, estimate in ceiling.items()]
+    rows += [[arm, name, e.estimate().text()] for (name, _, arm), e in found.items() if arm in (NEWTON, RECORDS)]
     note = (
         "Newton: stratified Cox fitted to the last digit as on pooled data; its penalty "
         f"({', '.join(f'{p:g}' for p in study.penalties)}) is chosen by the validation cases."
@@ -452,36 +425,45 @@ def _yardsticks(
     return Table("Yardsticks", ["what", "input", "C-index"], rows, note)
 
 
-def _centers(study: PhantomPrognosisStudy, cohort: Cohort, risks: Risks, resampled: Resampled) -> Table:
+def _centers(study: PhantomPrognosisStudy, cohort: Cohort, risks: Risks, resampled: Indices) -> Table:
     """Federated against local-only at each center, for the fullest input and the first loss."""
     name, loss = study.inputs[-1], study.losses[0]
     rows: list[list[Any]] = []
     for center in sorted(set(cohort.centers.tolist())):
         mine, alone = (resampled.index(risks[name, loss, arm], center=center) for arm in (FEDERATED, LOCAL))
         gain = mine.minus(alone)
-        harmed = gain.interval is not None and gain.interval[1] < 0
+        harmed = gain.estimate().is_below_zero
         n = int((cohort.centers == center).sum())
-        rows.append([center, n, mine.shown(), alone.shown(), gain.shown(signed=True), "harmed" if harmed else ""])
+        rows.append(
+            [
+                center,
+                n,
+                mine.estimate().text(),
+                alone.estimate().text(),
+                gain.estimate().text(signed=True),
+                "harmed" if harmed else "",
+            ]
+        )
     columns = ["center", "patients", FEDERATED, LOCAL, "difference", ""]
     return Table(f"Center by center, {name}, {loss}", columns, rows, "Harmed: the whole interval lies below zero.")
 
 
-def _notes(run: Run, risks: Risks, resampled: Resampled) -> list[str]:
+def _notes(run: Run, risks: Risks, resampled: Indices) -> list[str]:
     study = run.study
     key = (study.inputs[-1], study.losses[0], FEDERATED)
-    across = resampled.index(risks[key], across=True)
+    across = resampled.index(risks[key], across=True).estimate().text()
     return [
         f"Training: {study.rounds} rounds or passes, batches of {study.batch}, AdamW at {study.learning_rate:g}, no "
         "augmentation; the round or pass is chosen by validation cases (loss; Cox: partial likelihood). Nothing was "
         "searched. Centralized and local keep their optimiser and anneal its rate; the federation does neither.",
         "Encoders are frozen and without LoRA: these are UNICON's post-model adapters, not the within-model ones.",
-        f"Over pairs across centers too, {key[0]} {key[1]} federated has {across.shown()}: possible only in a "
+        f"Over pairs across centers too, {key[0]} {key[1]} federated has {across}: possible only in a "
         "simulation, since it needs every patient's time, event and risk in one place.",
         "The random backbone is the same architecture frozen at random weights, with its text side random as well.",
     ]
 
 
-def _picture(found: dict[tuple[str, str, str], Estimate], ceiling: dict[str, Estimate]) -> Picture:
+def _picture(found: dict[tuple[str, str, str], Resampled], ceiling: dict[str, Resampled]) -> Picture:
     import io
 
     import matplotlib
@@ -495,8 +477,9 @@ def _picture(found: dict[tuple[str, str, str], Estimate], ceiling: dict[str, Est
     figure, axes = plt.subplots(figsize=(7.2, 0.55 * len(rows) + 1.2), layout="constrained")
     for place, (name, loss) in enumerate(reversed(rows)):
         for shift, arm in enumerate(colors):
-            estimate = found.get((name, loss, arm))
-            if estimate is None or estimate.value is None or estimate.interval is None:
+            resampled = found.get((name, loss, arm))
+            estimate = Estimate(None) if resampled is None else resampled.estimate()
+            if estimate.value is None or estimate.interval is None:
                 continue
             y = place + 0.27 - 0.18 * shift
             axes.plot(estimate.interval, [y, y], color=colors[arm], linewidth=1.6)

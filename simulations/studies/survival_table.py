@@ -21,18 +21,19 @@ from common.config.studies import CoxStudy, SurvivalTableStudy
 from common.data.records import MODEL_VARIABLES, encode_records, record_layout
 from common.errors import ConfigError, DataError, UnknownName
 from common.exact.columns import Layout, Rows
+from common.metrics import Estimate, Pairs
 from server.report.charts import MONTH
-from simulations.studies.forest import Interval, forest
+from simulations.studies.forest import forest
 from simulations.studies.page import Page, Picture, Table
 from simulations.studies.risk_pictures import risk_pictures
 from simulations.survival.arms import ARMS, fit, pooled_fit
 from simulations.survival.cohort import Cohort, Fold, Learning
-from simulations.survival.evaluation import POOLED, Bootstrap, Estimate, Pairs, evaluate, task_of
+from simulations.survival.evaluation import POOLED, center_weights, evaluate, indices, task_of
 from simulations.survival.out_of_fold import held_out
 
 FEDERATED, LEFT_OUT, LOCAL, CENTRALIZED = "federated Newton", "leave one center out", "local only", "pooled"
 FEDERATIONS = (FEDERATED, "FedAvg", "FedAdam")
-Estimates = Mapping[str, Estimate]  # by place
+Estimates = Mapping[str, Estimate]  # by center, and pooled
 MOST_CENTERS = 20
 BOOTSTRAP_SEED = 1005  # apart from the splits' seeds
 
@@ -161,29 +162,24 @@ def add_inputs(page: Page, name: str, cohort: Cohort, study: CoxStudy, say: Call
         cohort, arms, learning, folds=study.folds, repeats=study.repeats, across_folds=study.across_folds, say=say,
         seen=folds.append,
     )  # fmt: skip
-    bootstrap = Bootstrap(cohort, draws=study.draws, seed=BOOTSTRAP_SEED)
-    drawn = {arm: bootstrap.index(pairs[arm]) for arm in arms}
-    places = [POOLED, *cohort.centers]
-    index = {arm: {p: bootstrap.estimate(drawn[arm][p]) for p in places} for arm in arms}
-    gains = {
-        arm: {p: bootstrap.estimate(drawn[arm][p] - drawn[LOCAL][p]) for p in places} for arm in arms if arm != LOCAL
-    }
+    weights = center_weights(cohort, draws=study.draws, seed=BOOTSTRAP_SEED)
+    drawn = {arm: indices(pairs[arm], weights) for arm in arms}
+    n = {POOLED: sum(cohort.sizes), **dict(zip(cohort.centers, cohort.sizes, strict=True))}
+    index = {arm: {p: drawn[arm][p].estimate(n=n[p]) for p in n} for arm in arms}
+    gains = {arm: {p: drawn[arm][p].minus(drawn[LOCAL][p]).estimate(n=n[p]) for p in n} for arm in arms if arm != LOCAL}
     page.tables.append(
         Table(
             f"C-index, {name}",
-            ["arm", *places],
-            [[arm, *(shown(index[arm][p]) for p in places)] for arm in arms],
+            ["arm", *n],
+            [[arm, *(index[arm][p].text() for p in n)] for arm in arms],
             note=_pairs_note(pairs[FEDERATED]),
         )
     )
     page.tables.append(
         Table(
             f"Against local models, {name}",
-            ["arm", *places, "harmed"],
-            [
-                [arm, *(shown(g[p], signed=True) for p in places), _harmed(g, cohort.centers)]
-                for arm, g in gains.items()
-            ],
+            ["arm", *n, "harmed"],
+            [[arm, *(g[p].text(signed=True) for p in n), _harmed(g, cohort.centers)] for arm, g in gains.items()],
             note="C-index minus that of each center's own model on the same patients. A center is harmed where its "
             "whole interval lies below zero.",
         )
@@ -193,7 +189,7 @@ def add_inputs(page: Page, name: str, cohort: Cohort, study: CoxStudy, say: Call
     risks = risk_pictures(
         name, FEDERATED, held_out(cohort, first, FEDERATED, horizon=study.horizon_months * MONTH), study
     )
-    page.pictures += [_forest(name, gains[FEDERATED], places), *risks.pictures]
+    page.pictures += [_forest(name, gains[FEDERATED]), *risks.pictures]
     page.notes += risks.notes
     page.notes.append(
         f"{name}: the federated Newton fit and the stratified fit of the pooled table, on all patients, differ by at "
@@ -214,9 +210,9 @@ def _kept_of_pooled(
     rows: list[list] = []
     for arm in (arm for arm in FEDERATIONS if arm in index):
         shares = {
-            place: own.value / together.value
-            for place, own in index[arm].items()
-            if own.value is not None and (together := index[CENTRALIZED][place]).value
+            where: own.value / together.value
+            for where, own in index[arm].items()
+            if own.value is not None and (together := index[CENTRALIZED][where]).value
         }
         whole = shares.pop(POOLED, None)
         worst = min(shares, key=lambda center: shares[center], default=None)
@@ -233,16 +229,8 @@ def exactness(cohort: Cohort, learning: Learning) -> float:
     return float(np.abs(federated.weight - together.weight).max())
 
 
-def shown(estimate: Estimate, *, signed: bool = False) -> str | None:
-    """'.637 [.55, .71]' as people print a C-index; None without a pair."""
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return None
-    style = "{:+.3f} [{:+.3f}, {:+.3f}]" if signed else "{:.3f} [{:.3f}, {:.3f}]"
-    return style.format(estimate.value, estimate.low, estimate.high).replace("-", "−")
-
-
-def _harmed(gains: Mapping[str, Estimate], centers: Sequence[str]) -> str:
-    harmed = [c for c in centers if (high := gains[c].high) is not None and high < 0]
+def _harmed(gains: Estimates, centers: Sequence[str]) -> str:
+    harmed = [c for c in centers if gains[c].is_below_zero]
     return ", ".join(harmed) or "none"
 
 
@@ -251,11 +239,10 @@ def _pairs_note(pairs: Mapping[str, Pairs]) -> str:
     return f"Comparable pairs over all repeats: {counted}."
 
 
-def _forest(name: str, gains: Mapping[str, Estimate], places: Sequence[str]) -> Picture:
-    rows = [Interval(place, e.value, e.low, e.high) for place, e in ((p, gains[p]) for p in places)]
+def _forest(name: str, gains: Estimates) -> Picture:
     return Picture(
         f"Federated Newton against local models, {name}",
         "Difference in C-index with its 95 % interval, per center and over all pairs within centers; right of the line "
         "the federation is better.",
-        svg=forest(rows, label="difference in C-index"),
+        svg=forest(gains, label="difference in C-index"),
     )

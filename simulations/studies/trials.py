@@ -28,6 +28,7 @@ from common.config.run import Fault, Run
 from common.config.step import Step
 from common.errors import RoundFailed
 from common.files import write_json
+from common.metrics import Estimate, written
 from common.protocol.messages import State
 from common.store.ledger import Ledger
 from server.centers.enrolment import enrol
@@ -197,9 +198,7 @@ class Scored:
     """A row's value over its seeds, and its paired difference from a reference row, 95 % intervals over patients."""
 
     value: float | None
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
+    difference: Estimate = field(default_factory=lambda: Estimate(None))
     failed: str = ""
 
 
@@ -214,8 +213,13 @@ def score_row(
     value = value_of_patients(step, patients, metric)
     if reference is None or any(result.failed for result in reference):
         return Scored(value)
-    found = difference_of(step, patients, _patients(reference), metric, draws=draws)
-    return Scored(value, found.difference, found.low, found.high)
+    return Scored(value, difference_of(step, patients, _patients(reference), metric, draws=draws))
+
+
+def signed(difference: Estimate) -> tuple[str, str]:
+    """A difference and its interval as two cells of a table; empty where there is none."""
+    value = "" if difference.value is None else written(difference.value, signed=True)
+    return value, difference.interval_text(signed=True)
 
 
 def _patients(results: Sequence[Result]) -> list[Patient]:

@@ -53,7 +53,7 @@ def _table(comparing: Comparing, loss: str) -> Table:
         name = f"{given}_{within}_{loss}"
         step = comparing.run.steps[name]
         ours = score(comparing, FEDERATED, step, METRIC)
-        row: list[Value] = [INPUTS[given], "yes", WITHIN[within], PAPER[name], ours.said()]
+        row: list[Value] = [INPUTS[given], "yes", WITHIN[within], PAPER[name], ours.text()]
         rows.append([*row, *(plain_score(comparing, arm, step, METRIC) for arm in others)])
     columns = ["input", "PMA", "WMA", "paper", "ours, federated [95 %]", *[f"ours, {arm}" for arm in others]]
     return Table(f"C-index, {LOSSES[loss]}", columns, rows)
@@ -69,11 +69,11 @@ def _differences(comparing: Comparing) -> Table:
         pairs["image added to text, PMA + WMA"] = (f"both_wma_{loss}", f"text_wma_{loss}")
         for what, (a, b) in pairs.items():
             found = difference(comparing, (FEDERATED, steps[a], ""), (FEDERATED, steps[b], ""), METRIC)
-            rows.append([said, what, round(PAPER[a] - PAPER[b], 3), found.said(signed=True), found.n])
+            rows.append([said, what, round(PAPER[a] - PAPER[b], 3), found.text(signed=True), found.n])
         for arm in (arm for arm in comparing.run.study.arms if arm != FEDERATED):
             step = steps[f"both_wma_{loss}"]
             found = difference(comparing, (FEDERATED, step, ""), (arm, step, ""), METRIC)
-            rows.append([said, f"federated − {arm}, image + text, PMA + WMA", None, found.said(signed=True), found.n])
+            rows.append([said, f"federated − {arm}, image + text, PMA + WMA", None, found.text(signed=True), found.n])
     columns = ["head", "difference in C-index", "paper", "ours [95 %]", "patients"]
     return Table("What the table says, paired over patients", columns, rows)
 

@@ -63,7 +63,7 @@ def _table(comparing: Comparing, images: str) -> Table:
         ours = score(comparing, FEDERATED, step, METRIC)
         weight = bytes_up(comparing, step.name)
         rows.append(
-            [said, after, within, PAPER.get(step.name), ours.said()]
+            [said, after, within, PAPER.get(step.name), ours.text()]
             + [plain_score(comparing, arm, step, METRIC) for arm in others]
             + [None if weight is None else round(weight / 1e3)]
         )
@@ -78,14 +78,14 @@ def _differences(comparing: Comparing) -> Table:
         for variant in ("scratch", "pma", "wma"):
             a, b = steps[f"both_{images}"], steps[f"{variant}_{images}"]
             found = difference(comparing, (FEDERATED, a, ""), (FEDERATED, b, ""), METRIC)
-            rows.append([said, f"LoRA and decoder − {VARIANTS[variant][0]}", found.said(signed=True), found.n])
+            rows.append([said, f"LoRA and decoder − {VARIANTS[variant][0]}", found.text(signed=True), found.n])
         for arm in (arm for arm in comparing.run.study.arms if arm != FEDERATED):
             step = steps[f"both_{images}"]
             found = difference(comparing, (FEDERATED, step, ""), (arm, step, ""), METRIC)
-            rows.append([said, f"federated − {arm}, LoRA and decoder", found.said(signed=True), found.n])
+            rows.append([said, f"federated − {arm}, LoRA and decoder", found.text(signed=True), found.n])
     for variant, (name, *_) in VARIANTS.items():
         both, ct = steps[f"{variant}_ctpet"], steps[f"{variant}_ct"]
         found = difference(comparing, (FEDERATED, both, ""), (FEDERATED, ct, ""), METRIC)
-        rows.append(["CT + PET − CT", name, found.said(signed=True), found.n])
+        rows.append(["CT + PET − CT", name, found.text(signed=True), found.n])
     columns = ["images", "difference in Dice", "ours [95 %]", "patients"]
     return Table("What the tables say, paired over patients", columns, rows)

@@ -29,6 +29,11 @@ class Cohort:
         """Codes, sorted."""
         return sorted(self.rows)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Patients of each center, in the order of `centers`."""
+        return [len(self.rows[center]) for center in self.centers]
+
     def take(self, positions: Mapping[str, np.ndarray]) -> Tables:
         """The rows at these positions, of the centers that have any."""
         return {c: self.rows[c].take(p) for c, p in sorted(positions.items()) if len(p)}

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from client.data.splits import split_cases
 from common.config.run import Split
 from common.exact.columns import LinearModel, Rows
+from common.metrics import Pairs, Resampled, bootstrap_pairs, bootstrap_weights, pairs_of
 from simulations.survival.arms import Arm, _has_event
 from simulations.survival.cohort import Cohort, Fold, Learning, Tables, Task
 from simulations.survival.penalty import best_penalty
 
-
-@dataclass
-class Pairs:
-    """Comparable and concordant pairs (n, n) of one center's patients, added over folds and repeats."""
-
-    comparable: np.ndarray
-    concordant: np.ndarray
-
-
-def concordant(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Comparable (n, n) and concordant pairs under HECKTOR's rules (`common.metrics`); equal risks count one half."""
-    first = (time[:, None] < time[None, :]) | ((time[:, None] == time[None, :]) & ~(event > 0)[None, :])
-    comparable = (first & (event > 0)[:, None]).astype(float)
-    won = (risk[:, None] > risk[None, :]) + 0.5 * (risk[:, None] == risk[None, :])
-    return comparable, comparable * won
+POOLED = "pooled within centers"
 
 
 def evaluate(
@@ -99,54 +85,24 @@ def _no_pairs(size: int) -> Pairs:
 
 
 def _count(pairs: Pairs, rows: Rows, risk: np.ndarray, fold: np.ndarray, across_folds: bool) -> None:
-    comparable, won = concordant(rows.target[:, 0], rows.target[:, 1], risk)
-    together = np.ones_like(comparable) if across_folds else (fold[:, None] == fold[None, :]).astype(float)
-    pairs.comparable += comparable * together
-    pairs.concordant += won * together
+    found = pairs_of(rows.target[:, 0], rows.target[:, 1], risk)
+    together = np.ones_like(found.comparable) if across_folds else (fold[:, None] == fold[None, :]).astype(float)
+    pairs.comparable += found.comparable * together
+    pairs.concordant += found.concordant * together
 
 
-@dataclass
-class Estimate:
-    """A value with its percentile interval; None where no pair is comparable."""
-
-    value: float | None
-    low: float | None
-    high: float | None
+def center_weights(cohort: Cohort, *, draws: int, seed: int) -> dict[str, np.ndarray]:
+    """Center -> how often each of its patients is drawn (draws, n); the same for all arms, so that differences pair."""
+    strata = [center for center in cohort.centers for _ in range(len(cohort.rows[center]))]
+    weights, ends = bootstrap_weights(strata, draws=draws, seed=seed), np.cumsum(cohort.sizes)[:-1]
+    return dict(zip(cohort.centers, np.split(weights, ends, axis=1), strict=True))
 
 
-POOLED = "pooled within centers"
-
-
-class Bootstrap:
-    """C-indices and their differences under the same resampled patients, drawn within centers.
+def indices(pairs: Mapping[str, Pairs], weights: Mapping[str, np.ndarray]) -> dict[str, Resampled]:
+    """C-index per center, and pooled over the pairs within centers, of the sample and of every draw.
 
     The models stay: an interval says how much the test patients' draw matters, not the training patients'.
     """
-
-    def __init__(self, cohort: Cohort, *, draws: int, seed: int, level: float = 0.95):
-        generator = np.random.default_rng(seed)
-        self.level = level
-        self.weights = {  # (draws + 1, n): how often each patient is drawn; the first row is the sample itself
-            c: np.concatenate([np.ones((1, n)), generator.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)])
-            for c, n in ((c, len(cohort.rows[c])) for c in cohort.centers)
-        }
-
-    def index(self, pairs: Mapping[str, Pairs]) -> dict[str, np.ndarray]:
-        """C-index (draws + 1,) per center and pooled over the pairs within centers; NaN without a pair."""
-        won = {c: _weighted(self.weights[c], p.concordant) for c, p in pairs.items()}
-        all_ = {c: _weighted(self.weights[c], p.comparable) for c, p in pairs.items()}
-        for table in (won, all_):
-            table[POOLED] = np.sum(list(table.values()), axis=0)
-        return {c: np.divide(won[c], all_[c], out=np.full_like(won[c], np.nan), where=all_[c] > 0) for c in won}
-
-    def estimate(self, drawn: np.ndarray) -> Estimate:
-        """The sample's own value and the interval of the draws that have one."""
-        defined = drawn[1:][np.isfinite(drawn[1:])]
-        if not np.isfinite(drawn[0]) or not len(defined):
-            return Estimate(None, None, None)
-        low, high = np.quantile(defined, [(1 - self.level) / 2, (1 + self.level) / 2])
-        return Estimate(float(drawn[0]), float(low), float(high))
-
-
-def _weighted(weights: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    return ((weights @ pairs) * weights).sum(axis=1)
+    draws = len(next(iter(weights.values())))
+    found = {c: bootstrap_pairs([(p, weights[c])], draws=draws) for c, p in pairs.items()}
+    return found | {POOLED: bootstrap_pairs([(p, weights[c]) for c, p in pairs.items()], draws=draws)}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.exact.columns import pooled
+from common.metrics import breslow, breslow_counts
 from simulations.survival.cohort import Cohort, Fold
 from simulations.survival.evaluation import risk_of
 
@@ -41,7 +42,7 @@ def held_out(cohort: Cohort, folds: Sequence[Fold], arm: str, *, horizon: float)
         models, train = fold.models[arm], fold.task.train
         learned = np.concatenate([risk_of(models[c], rows) for c, rows in train.items()])
         time, event = pooled(list(train.values())).target.T
-        hazard = breslow(time, event, learned, until=horizon)
+        hazard = baseline_hazard(time, event, learned, until=horizon)
         for center, test in fold.test.items():
             risk = risk_of(models[center], cohort.rows[center].take(test))
             found[center][test] = np.stack([risk, risk > np.median(learned), np.exp(-hazard * np.exp(risk))], axis=1)
@@ -50,8 +51,9 @@ def held_out(cohort: Cohort, folds: Sequence[Fold], arm: str, *, horizon: float)
     return HeldOut(time, event, risk, high > 0, survival)
 
 
-def breslow(time: np.ndarray, event: np.ndarray, risk: np.ndarray, *, until: float) -> float:
-    """Breslow's cumulative baseline hazard: for every event up to that time, one over the summed risk of who is at
-    risk."""
-    moments = time[(event > 0) & (time <= until)]
-    return float(sum(1 / np.exp(risk[time >= moment]).sum() for moment in moments))
+def baseline_hazard(time: np.ndarray, event: np.ndarray, risk: np.ndarray, *, until: float) -> float:
+    """Breslow's cumulative baseline hazard at a time, on the patients' own times as the grid."""
+    moments, index = np.unique(time, return_inverse=True)
+    hazard = breslow(*breslow_counts(index, event, risk, bins=len(moments)))
+    reached = int(np.searchsorted(moments, until, side="right"))
+    return float(hazard[reached - 1]) if reached else 0.0

@@ -137,9 +137,9 @@ def mean_of(values, weights):
 def test_bootstrap_of_a_constant_shift_is_that_shift():
     values = np.random.default_rng(2).normal(size=30)
     weights = bootstrap_weights([0] * 30, draws=50)
-    (shifted, a), (plain, b) = mean_of(values + 0.25, weights), mean_of(values, weights)
-    assert shifted - plain == pytest.approx(0.25)
-    assert percentile_interval(a - b) == pytest.approx((0.25, 0.25), abs=1e-12)  # the pairing cancels all spread
+    found = mean_of(values + 0.25, weights).minus(mean_of(values, weights)).estimate(n=30)
+    assert found.value == pytest.approx(0.25) and found.n == 30
+    assert found.interval == pytest.approx((0.25, 0.25), abs=1e-12)  # the pairing cancels all spread
 
 
 def test_bootstrap_covers_the_standard_error_and_repeats_by_seed():

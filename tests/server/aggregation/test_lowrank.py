@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from server.aggregation.factor_norms import product_norm2, truncate
 
 from common.adapters.lowrank import trained_tensors
 from common.errors import AdapterError
 from server.aggregation import Update, aggregate
+from server.aggregation.factors import product_norm2, truncate
 from tests.server.aggregation.made import (
     COUNTS,
     LAYERS,

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from common.errors import LedgerError
+from common.metrics import Estimate
 from server.report import story
 from server.report.record import read_run
 from server.report.report import Comparison, Overlay, write_report
@@ -253,7 +254,7 @@ def test_names_are_escaped_everywhere(render, events):
     html = render(
         renamed(events, {"CHUM": evil, "quickstart": evil, "no PET at this center": evil}),
         overlays=[Overlay(evil, evil, PNG)],
-        comparisons=[Comparison(evil, "dice", evil, evil, 0.1, 0.0, 0.2, 3, evil)],
+        comparisons=[Comparison(evil, "dice", evil, evil, Estimate(0.1, 0.0, 0.2, 3), evil)],
         notes=[evil],
         command=evil,
     )
@@ -263,7 +264,7 @@ def test_names_are_escaped_everywhere(render, events):
 
 def test_comparisons_are_put_into_words():
     def say(low: float, high: float, metric: str = "dice") -> str:
-        return verdict(Comparison("t", metric, "federated", "local", (low + high) / 2, low, high, 20))
+        return verdict(Comparison("t", metric, "federated", "local", Estimate((low + high) / 2, low, high, 20)))
 
     assert say(0.01, 0.05) == "Federated is better: the interval excludes 0."
     assert say(-0.05, -0.01) == "Federated is worse: the interval excludes 0."
@@ -276,8 +277,8 @@ def test_comparisons_are_put_into_words():
 
 def test_comparisons_are_drawn_and_a_missing_one_gives_its_reason(render, events):
     items = [
-        Comparison("relapse", "c_index", "CT + text", "CT", 0.041, -0.012, 0.093, 25),
-        Comparison("relapse", "c_index", "federated", "local", None, None, None, 25, "no comparable pair"),
+        Comparison("relapse", "c_index", "CT + text", "CT", Estimate(0.041, -0.012, 0.093, 25)),
+        Comparison("relapse", "c_index", "federated", "local", Estimate(None, n=25), "no comparable pair"),
     ]
     page = Page(render(events, comparisons=items))
     assert any(row[:2] == ["CT + text minus CT", "+0.041 −0.012 to +0.093"] for row in page.rows)

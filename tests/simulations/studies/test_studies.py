@@ -11,7 +11,7 @@ from common.config.rules import broken_rules
 from common.config.studies import STUDIES as SPECS
 from common.errors import ConfigError, UnknownName
 from simulations.studies import STUDIES, run_study, unicon_prognosis, unicon_segmentation
-from simulations.studies.cells import Score, prepared
+from simulations.studies.cells import prepared
 from simulations.studies.pemma_fusion import METHODS
 
 OURS = ("pemma_fusion", "unicon_prognosis", "unicon_segmentation")
@@ -69,12 +69,6 @@ def test_arms_are_named_or_refused():
         prepared(run, [])
     with pytest.raises(ConfigError, match=r"study\.arms lacks 'federated'"):
         prepared(compose_run(["study=unicon_prognosis", "study.arms=[centralized]"]), [])
-
-
-def test_a_score_says_its_interval_where_it_has_one():
-    assert Score(0.5, 0.25, 0.75, 9).said() == "0.500 [0.250, 0.750]"
-    assert Score(-0.1, -0.2, 0.05, 9).said(signed=True) == "−0.100 [−0.200, +0.050]"
-    assert Score(0.5, None, None, 3).said() == "0.500" and Score(None, None, None, 0).said() is None
 
 
 @pytest.mark.slow

@@ -19,24 +19,23 @@ from common.config.studies import CoxStudy
 from common.data.records import record_layout
 from common.errors import ConfigError, DataError, UnknownName
 from common.exact.columns import standardise
-from common.metrics import harrell_counts
+from common.metrics import Estimate, Pairs, harrell_counts, pairs_of
 from server.report.charts import MONTH
 from simulations.studies import run_study
-from simulations.studies.forest import Interval, forest
+from simulations.studies.forest import forest
 from simulations.studies.risk_pictures import calibration_points, curves_by_risk, risk_pictures
 from simulations.studies.survival_table import FEDERATED, cohort_of, outcome_cases
 from simulations.survival.arms import ARMS, fit, pooled_fit
 from simulations.survival.cohort import Cohort, Fold, Learning
 from simulations.survival.evaluation import (
     POOLED,
-    Bootstrap,
-    Pairs,
-    concordant,
+    center_weights,
     evaluate,
+    indices,
     positions_in_test,
     task_of,
 )
-from simulations.survival.out_of_fold import HeldOut, breslow, held_out
+from simulations.survival.out_of_fold import HeldOut, baseline_hazard, held_out
 from simulations.survival.penalty import best_penalty
 
 ROOT = Path(__file__).parents[3]
@@ -104,9 +103,10 @@ def test_pairs_are_those_of_the_metric():
         rng.integers(0, 2, 30).astype(float),
         rng.integers(0, 5, 30),
     )
-    comparable, won = concordant(time, event, risk)
+    pairs = pairs_of(time, event, risk)
     counts = harrell_counts(time, event, risk)
-    assert comparable.sum() == counts.comparable and won.sum() == counts.concordant + counts.tied / 2
+    assert pairs.comparable.sum() == counts.comparable
+    assert pairs.concordant.sum() == counts.concordant + counts.tied / 2
 
 
 def made(sizes: dict[str, int], *, seed: int = 0, effect: float = 1.0) -> Cohort:
@@ -131,9 +131,9 @@ def test_every_arm_serves_every_center_also_one_patient_and_one_without_events()
         rows.target[:, 1] = 0
     pairs = evaluate(cohort, ARMS, ONE, folds=3, repeats=1)
     assert {arm: sorted(p) for arm, p in pairs.items()} == {arm: ["A", "B", "C"] for arm in ARMS}
-    index = Bootstrap(cohort, draws=20, seed=0).index(pairs["federated Newton"])
-    assert index["A"][0] > 0.6 and np.isnan(index["B"]).all() and np.isnan(index["C"]).all()
-    assert index[POOLED][0] == index["A"][0]
+    index = indices(pairs["federated Newton"], center_weights(cohort, draws=20, seed=0))
+    assert index["A"].value > 0.6 and index["B"].value is None and np.isnan(index["C"].drawn).all()
+    assert index[POOLED].value == index["A"].value
 
 
 def test_one_center_federated_is_that_center_alone():
@@ -154,17 +154,17 @@ def test_the_penalty_is_strong_where_nothing_can_be_learned_and_weak_where_much_
 def test_the_whole_bootstrap_is_the_metric_and_draws_stay_within_centers():
     cohort = made({"A": 12, "B": 9})
     pairs = evaluate(cohort, {"federated Newton": ARMS["federated Newton"]}, ONE, folds=3, repeats=1, across_folds=True)
-    bootstrap = Bootstrap(cohort, draws=50, seed=1)
-    assert all((weights.sum(axis=1) == len(cohort.rows[c])).all() for c, weights in bootstrap.weights.items())
-    found = bootstrap.index(pairs["federated Newton"])
+    weights = center_weights(cohort, draws=50, seed=1)
+    assert all((drawn.sum(axis=1) == len(cohort.rows[c])).all() for c, drawn in weights.items())
+    found = indices(pairs["federated Newton"], weights)
     by_hand = sum(p.concordant.sum() for p in pairs["federated Newton"].values()) / sum(
         p.comparable.sum() for p in pairs["federated Newton"].values()
     )
-    assert found[POOLED][0] == pytest.approx(by_hand)
-    estimate = bootstrap.estimate(found[POOLED])
+    assert found[POOLED].value == pytest.approx(by_hand)
+    estimate = found[POOLED].estimate()
     assert estimate.low < estimate.value < estimate.high
-    nothing = bootstrap.index({"A": Pairs(np.zeros((12, 12)), np.zeros((12, 12)))})
-    assert bootstrap.estimate(nothing["A"]).value is None
+    nothing = indices({"A": Pairs(np.zeros((12, 12)), np.zeros((12, 12)))}, weights)
+    assert nothing["A"].estimate().value is None
 
 
 def test_across_folds_risks_of_a_perfect_marker_order_everyone():
@@ -229,7 +229,7 @@ def test_predicted_survival_is_lifelines_cox_with_its_breslow_baseline():
     theirs = CoxPHFitter().fit(frame, "time", "event")
     risk = rows.values[:, 0] * theirs.params_["age"]
     until = float(np.sort(time[event > 0])[25])
-    ours = np.exp(-breslow(time, event, risk, until=until) * np.exp(risk))
+    ours = np.exp(-baseline_hazard(time, event, risk, until=until) * np.exp(risk))
     np.testing.assert_allclose(ours, theirs.predict_survival_function(frame, times=[until]).iloc[0], atol=1e-9)
 
 
@@ -432,7 +432,7 @@ def test_what_the_study_needs_is_asked_for(tmp_path):
 
 
 def test_a_forest_has_a_row_per_center_and_says_where_there_is_nothing():
-    svg = forest([Interval("A", -0.2, -0.3, -0.1), Interval("<B>", None, None, None)], label="difference")
+    svg = forest({"A": Estimate(-0.2, -0.3, -0.1), "<B>": Estimate(None)}, label="difference")
     assert svg.count("<rect") == 1 and "var(--bad)" in svg and "&lt;B&gt;" in svg and "no comparable pair" in svg
 
 
