@@ -6,11 +6,9 @@ are kept, so that a stopped comparison continues.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,8 @@ from safetensors.torch import load_file
 
 from common.backbones import backbone_digest, load_backbone
 from common.config.load import compose_run
-from common.config.rules import check_run
 from common.config.run import Run
 from common.config.step import Step
-from common.errors import ConfigError
 from common.files import write_json, write_tensors
 from common.model.adapted import AdaptedModel
 from common.model.state import what_fits
@@ -31,114 +27,17 @@ from common.protocol.messages import State
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.run.finish import verify_in_fresh_process
-from server.run.folder import RunFolder
 from simulations.comparison.baselines import PooledCenter, Trained, baseline_order, train_pooled
-from simulations.comparison.exact_arm import EXACT, has_exact_form, observe_exact
+from simulations.comparison.comparing import Cell, Comparing, Job, records_name
+from simulations.comparison.exact_arm import has_exact_form, observe_exact
+from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
 from simulations.comparison.patients import Observed, observe, open_centers
-from simulations.comparison.tuning import (
-    Values,
-    read_choice,
-    trial_overrides,
-    tune_federated,
-    tuned_overrides,
-    write_choice,
-)
+from simulations.comparison.tuning import Values, trial_overrides, tune_federated, write_choice
 from simulations.virtual.federate import federate, worker_count
+from simulations.virtual.pool import side_by_side
 
-FEDERATED, CENTRALIZED, LOCAL, RANDOM, UNTRAINED = "federated", "centralized", "local", "random backbone", "untrained"
 BASELINES = (CENTRALIZED, LOCAL)  # arms that this module trains itself
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One fold and seed."""
-
-    fold: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """For folders."""
-        return f"fold{self.fold}-seed{self.seed}"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One arm's work in one cell, for a worker process."""
-
-    arm: str
-    cell: Cell
-    folder: Path  # of the comparison
-    overrides: tuple[str, ...]
-    center: str | None = None  # local only: whose
-
-    @property
-    def name(self) -> str:
-        """For folders."""
-        return self.arm if self.center is None else f"{self.arm}-{self.center}"
-
-    @property
-    def place(self) -> Path:
-        """Where the job leaves its records."""
-        return self.folder / "records" / self.cell.name / self.name
-
-
-@dataclass(frozen=True)
-class Comparing:
-    """A comparison's configuration and place."""
-
-    run: Run
-    folder: Path
-    overrides: tuple[str, ...]
-
-    @property
-    def cells(self) -> list[Cell]:
-        """Every fold with every seed."""
-        return [Cell(f, s) for f, s in product(self.run.compare.folds, self.run.compare.seeds)]
-
-    def arm_folder(self, arm: str, cell: Cell) -> RunFolder:
-        """A federated arm's run folder."""
-        return RunFolder(self.folder / "arms" / f"{arm.replace(' ', '-')}-{cell.name}")
-
-    def choice_path(self, arm: str, cell: Cell, center: str | None = None) -> Path:
-        """Where an arm's tuned learning rates are: one choice per fold."""
-        name = arm if center is None else f"{arm}-{center}"
-        return self.folder / "tuning" / f"fold{cell.fold}" / f"{name.replace(' ', '-')}.json"
-
-    @property
-    def tunes(self) -> bool:
-        """Whether there is anything to choose from."""
-        return self.run.compare.learning_rates != [1.0]
-
-    def untuned_overrides(self, arm: str, cell: Cell) -> tuple[str, ...]:
-        """The command line of one arm of one cell before its learning rates are chosen; only one arm needs controls."""
-        own = (f"data.split.fold={cell.fold}", f"seed={cell.seed}", f"with_controls={arm == FEDERATED}".lower())
-        return (*self.overrides, *own, *(("backbone.random_seed=0",) if arm == RANDOM else ()))
-
-    def arm_overrides(self, arm: str, cell: Cell, center: str | None = None) -> tuple[str, ...]:
-        """The command line that composes one arm of one cell, its tuned rates included."""
-        untuned = self.untuned_overrides(arm, cell)
-        choice = read_choice(self.choice_path(arm, cell, center))
-        return (*untuned, *tuned_overrides(compose_run(untuned), choice)) if choice else untuned
-
-
-def prepare(overrides: Sequence[str]) -> Comparing:
-    """Compose and check a comparison."""
-    run = compose_run([*overrides, "with_controls=true"])
-    check_run(run)
-    _check_grids(run)
-    name = run.name if run.name != run.curriculum else f"compare-{run.curriculum}"
-    return Comparing(run, Path(run.out) / name, tuple(overrides))
-
-
-def _check_grids(run: Run) -> None:
-    """Every arm of a comparison needs the same survival grid; quantiles would be chosen by each run anew."""
-    for name, step in run.steps.items():
-        if getattr(step.task, "grid", "equal") == "quantiles" and not step.task.cuts_days:
-            raise ConfigError(
-                f"Step '{name}' chooses its grid from the run's own centers, which a comparison's other arms cannot "
-                f"follow: set steps.{name}.task.cuts_days to the cuts that one run wrote to its ledger (grid_chosen)."
-            )
+Say = Callable[[str], None]
 
 
 def run_arms(comparing: Comparing, *, say=print) -> None:
@@ -151,19 +50,18 @@ def run_arms(comparing: Comparing, *, say=print) -> None:
     if comparing.tunes:
         chosen = {comparing.choice_path(j.arm, j.cell, j.center): j for j in reversed(jobs) if j.arm in BASELINES}
         _side_by_side(comparing, "tuning", tune_job, [job for path, job in chosen.items() if not path.exists()], say)
-    waiting = [job for job in jobs if not (job.place / "done.json").exists()]
+    waiting = [job for job in jobs if not is_done(comparing, job)]
     _side_by_side(comparing, "baseline", run_job, waiting, say)
 
 
 def _side_by_side(
-    comparing: Comparing, what: str, work: Callable[[Job], None], jobs: Sequence[Job], say: Callable[[str], None]
+    comparing: Comparing, what: str, work: Callable[[Comparing, Job], None], jobs: Sequence[Job], say: Say
 ) -> None:
+    def finished(number: int, job: Job) -> None:
+        say(f"  {number}/{len(jobs)} {what} {job.cell.name}/{job.name}")
+
     say(f"{len(jobs)} {what} jobs to run")
-    with ProcessPoolExecutor(worker_count(comparing.run.runtime), multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(work, job): job for job in jobs}
-        for number, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            say(f"  {number}/{len(jobs)} {what} {futures[future].cell.name}/{futures[future].name}")
+    side_by_side(partial(work, comparing), jobs, workers=worker_count(comparing.run.runtime), finished=finished)
 
 
 def _federated(comparing: Comparing, arm: str, cell: Cell) -> None:
@@ -180,31 +78,33 @@ def _federated(comparing: Comparing, arm: str, cell: Cell) -> None:
 
 
 def _jobs(comparing: Comparing, cell: Cell) -> list[Job]:
-    def job(arm: str, center: str | None = None) -> Job:
-        return Job(arm, cell, comparing.folder, comparing.overrides, center)
+    scored = [FEDERATED, EXACT, UNTRAINED, *([RANDOM] if comparing.run.compare.random_backbone else [])]
+    local = [Job(LOCAL, cell, center) for center in trained_centers(comparing, cell)]
+    return [Job(CENTRALIZED, cell), *local, *(Job(arm, cell) for arm in scored)]
 
+
+def trained_centers(comparing: Comparing, cell: Cell) -> list[str]:
+    """Centers that took part in any step of a cell's federated arm."""
     ledger = Ledger(comparing.arm_folder(FEDERATED, cell).ledger)
-    trained = sorted({center for event in ledger.events("step_started") for center in event["centers"]})
-    scored = [
-        job(FEDERATED),
-        job(EXACT),
-        job(UNTRAINED),
-        *([job(RANDOM)] if comparing.run.compare.random_backbone else []),
-    ]
-    return [job(CENTRALIZED), *(job(LOCAL, center) for center in trained), *scored]
+    return sorted({center for event in ledger.events("step_started") for center in event["centers"]})
+
+
+def is_done(comparing: Comparing, job: Job) -> bool:
+    """Whether a job has left all its records."""
+    return (comparing.records(job) / "done.json").exists()
 
 
 # ------------------------------------------------------------------------------------------------- in a worker process
 
 
-def run_job(job: Job) -> None:
+def run_job(comparing: Comparing, job: Job) -> None:
     """One arm of one cell: train where it is a baseline, then record every test patient."""
-    comparing = _comparing(job)
+    folder = comparing.records(job)
     run = compose_run(comparing.arm_overrides(job.arm, job.cell, job.center))
     states: dict[str, State] = {}
     for work in _steps(job, comparing, run):
         if job.arm == EXACT:
-            _record_exact(job, work)
+            _record_exact(folder, work)
             continue
         step = work.step
         states[step.name] = _state(job, comparing, work, states)
@@ -212,32 +112,26 @@ def run_job(job: Job) -> None:
         since = _kept_round(job, comparing, step)
         for mode in dict.fromkeys(["", *step.modes]):
             found = observe(run, step, states[step.name], centers, base=work.base, mode=mode, since=since)
-            write_records(job.place, step.name, found, mode=mode)
-    write_json(job.place / "done.json", {"arm": job.arm, "cell": job.cell.name})
+            write_records(folder, step.name, found, mode=mode)
+    write_json(folder / "done.json", {"arm": job.arm, "cell": job.cell.name})
 
 
-def _record_exact(job: Job, work: StepWork) -> None:
+def _record_exact(folder: Path, work: StepWork) -> None:
     if not has_exact_form(work.step):
         return
     trained, evaluated = (open_centers(work.files, codes) for codes in (work.trained, work.evaluated))
     found = observe_exact(work.run, work.step, trained=trained, evaluated=evaluated, base=work.base)
-    write_records(job.place, work.step.name, found)
+    write_records(folder, work.step.name, found)
 
 
-def write_records(place: Path, step: str, found: Sequence[Observed], *, mode: str = "") -> None:
+def write_records(folder: Path, step: str, found: Sequence[Observed], *, mode: str = "") -> None:
     """Leave the test patients' records of a step, as one mode shows them, in a job's folder."""
     rows = [{"center": o.center, "patient": o.patient, "record": _plain(o.observation)} for o in found]
-    write_json(place / records_name(step, mode), rows)
+    write_json(folder / records_name(step, mode), rows)
 
 
-def records_name(step: str, mode: str = "") -> str:
-    """File name of a step's records in one mode; the empty mode shows whatever a case has."""
-    return f"{step}@{mode}.json" if mode else f"{step}.json"
-
-
-def tune_job(job: Job) -> None:
+def tune_job(comparing: Comparing, job: Job) -> None:
     """A baseline's trials: every rate for a few passes, on the arm's own validation cases."""
-    comparing = _comparing(job)
     values: Values = {}
     for factor in comparing.run.compare.learning_rates:
         untuned = comparing.untuned_overrides(job.arm, job.cell)
@@ -261,10 +155,6 @@ class StepWork:
     trained: list[str]  # centers
     evaluated: list[str]
     files: dict[str, Path]  # every center's configuration
-
-
-def _comparing(job: Job) -> Comparing:
-    return Comparing(compose_run([*job.overrides, "with_controls=true"]), job.folder, job.overrides)
 
 
 def _steps(job: Job, comparing: Comparing, run: Run) -> Iterator[StepWork]:
@@ -294,7 +184,7 @@ def _state(job: Job, comparing: Comparing, work: StepWork, earlier: dict[str, St
         return bank.get(bank.head(step.writes or step.name))
     if job.arm == UNTRAINED:
         return _start(work, earlier)
-    path = job.place / f"{step.name}.safetensors"
+    path = comparing.records(job) / f"{step.name}.safetensors"
     if not path.exists():
         trained = _train(work, _start(work, earlier))
         write_tensors(path, trained.state)

@@ -28,7 +28,6 @@ from common.protocol.messages import Order, State
 from simulations.comparison.baselines import baseline_order
 from simulations.comparison.patients import Observed, observe
 
-EXACT = "federated Newton"  # the arm's name
 PENALTIES = (3.0, 30.0, 300.0)  # tried for every fit; the validation cases choose
 INPUTS = {CT: CT, EHR: RECORD}  # what the frozen encoder takes as it is, and the record itself in a report's place
 

@@ -9,8 +9,10 @@ from common.store.ledger import Ledger
 from server.report.report import Comparison, write_report
 from server.report.results import Results, merge_results, results, write_results
 from server.run.folder import RunFolder
-from simulations.comparison.arms import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, prepare, run_arms
-from simulations.comparison.exact_arm import EXACT, has_exact_form
+from simulations.comparison.arms import run_arms
+from simulations.comparison.comparing import Comparing, prepare
+from simulations.comparison.exact_arm import has_exact_form
+from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
 from simulations.comparison.overlays import overlays_of
 from simulations.comparison.paired import SMALLEST, arm_rows, comparisons_of, harmed_centers, shares_of_centralized
 

@@ -16,8 +16,8 @@ from common.metrics import Estimate, Resampled, bootstrap_additive, bootstrap_co
 from common.tasks import build_task, pooled_metrics
 from server.evaluation.matrix import POOLED
 from server.report.report import Comparison
-from simulations.comparison.arms import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing, records_name
-from simulations.comparison.exact_arm import EXACT
+from simulations.comparison.comparing import Comparing, records_name
+from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
 
 MARGINS = {"dsc_agg": 0.01, "dice": 0.01, "c_index": 0.02}  # non-inferiority, DESIGN section 8
 SMALLEST = 5  # patients; below, no interval is claimed

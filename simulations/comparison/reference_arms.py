@@ -13,8 +13,8 @@ from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from common.tasks import build_task
 from server.run.folder import RunFolder
-from simulations.comparison.arms import FEDERATED
-from simulations.comparison.exact_arm import EXACT, has_exact_form, observe_exact
+from simulations.comparison.exact_arm import has_exact_form, observe_exact
+from simulations.comparison.names import EXACT, FEDERATED
 from simulations.comparison.paired import Patient, compare_patients, score_rows
 from simulations.comparison.patients import Observed, observe, open_centers
 

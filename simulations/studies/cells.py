@@ -6,10 +6,8 @@ continues.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,30 +24,18 @@ from server.centers.federation import Federation
 from server.coordinator import Coordinator
 from server.curriculum import run_curriculum
 from server.run.narration import Narrator
-from simulations.comparison.arms import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Cell, Comparing, Job, run_job
-from simulations.comparison.exact_arm import EXACT
+from simulations.comparison.arms import is_done, run_job, trained_centers
+from simulations.comparison.comparing import Cell, Comparing, Job, composed
+from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
 from simulations.comparison.paired import Patient, difference_of, patients_of, value_of_patients
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.federate import worker_count
 from simulations.virtual.local_grid import LocalGrid
+from simulations.virtual.pool import side_by_side
 
 Extra = Callable[[Comparing, Cell, str], None]
 ARMS = (FEDERATED, CENTRALIZED, LOCAL, EXACT, RANDOM, UNTRAINED)
 FEDERATIONS = (FEDERATED, RANDOM)
-
-
-@dataclass(frozen=True)
-class CellJob:
-    """A cell's arms, for a worker process.
-
-    Args:
-        extra: what a study records beside the steps, called with the comparison, the cell and each federated arm.
-    """
-
-    cell: Cell
-    folder: Path
-    overrides: tuple[str, ...]
-    extra: Extra | None = None
 
 
 def prepared(run: Run, overrides: Sequence[str]) -> Comparing:
@@ -68,29 +54,33 @@ def prepared(run: Run, overrides: Sequence[str]) -> Comparing:
 def run_cells(comparing: Comparing, say: Callable[[str], None], *, extra: Extra | None = None) -> None:
     """Run every cell that is not finished, as many at a time as there are workers."""
     data_roots(comparing.run)  # a phantom cohort is made once, before anyone reads it
-    jobs = [CellJob(cell, comparing.folder, comparing.overrides, extra) for cell in comparing.cells]
-    workers = min(worker_count(comparing.run.runtime), len(jobs))
-    say(f"{len(jobs)} cells ({', '.join(comparing.run.study.arms)}), {workers} at a time")
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(run_cell, job): job for job in jobs}
-        for number, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            say(f"  {number}/{len(jobs)} {futures[future].cell.name}")
+    workers = min(worker_count(comparing.run.runtime), len(comparing.cells))
+    say(f"{len(comparing.cells)} cells ({', '.join(comparing.run.study.arms)}), {workers} at a time")
+
+    def finished(number: int, cell: Cell) -> None:
+        say(f"  {number}/{len(comparing.cells)} {cell.name}")
+
+    work = partial(run_cell, comparing.overrides, comparing.folder, extra)
+    side_by_side(work, comparing.cells, workers=workers, finished=finished)
 
 
-def run_cell(job: CellJob) -> None:
-    """One fold and seed: federate, train the baselines, and record every test patient under every arm."""
-    comparing = Comparing(compose_run([*job.overrides, "with_controls=true"]), job.folder, job.overrides)
+def run_cell(overrides: Sequence[str], folder: Path, extra: Extra | None, cell: Cell) -> None:
+    """One fold and seed: federate, train the baselines, and record every test patient under every arm.
+
+    Args:
+        extra: what a study records beside the steps, called with the comparison, the cell and each federated arm.
+    """
+    comparing = composed(overrides, folder)
     arms = comparing.run.study.arms
     for arm in (arm for arm in FEDERATIONS if arm in arms):
-        federate_here(comparing, arm, job.cell)
+        federate_here(comparing, arm, cell)
     for arm in arms:
-        for center in _centers(comparing, job.cell) if arm == LOCAL else [None]:
-            baseline = Job(arm, job.cell, job.folder, job.overrides, center)
-            if not (baseline.place / "done.json").exists():
-                run_job(baseline)
-        if job.extra is not None and arm in FEDERATIONS:
-            job.extra(comparing, job.cell, arm)
+        for center in trained_centers(comparing, cell) if arm == LOCAL else [None]:
+            job = Job(arm, cell, center)
+            if not is_done(comparing, job):
+                run_job(comparing, job)
+        if extra is not None and arm in FEDERATIONS:
+            extra(comparing, cell, arm)
 
 
 def federate_here(comparing: Comparing, arm: str, cell: Cell) -> None:
@@ -155,11 +145,6 @@ def _resampled(
     comparing: Comparing, step: Step, a: Sequence[Patient], b: Sequence[Patient] | None, metric: str
 ) -> Estimate:
     return difference_of(step, a, b, metric, draws=comparing.run.compare.draws)
-
-
-def _centers(comparing: Comparing, cell: Cell) -> list[str]:
-    ledger = Ledger(comparing.arm_folder(FEDERATED, cell).ledger)
-    return sorted({center for event in ledger.events("step_started") for center in event["centers"]})
 
 
 def _unsaid(line: str) -> None:

@@ -20,8 +20,10 @@ from common.data.batch import CT, PET
 from common.model.adapted import AdaptedModel
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
-from simulations.comparison.arms import FEDERATED, Cell, Comparing, write_records
+from simulations.comparison.arms import write_records
 from simulations.comparison.baselines import baseline_order
+from simulations.comparison.comparing import Cell, Comparing
+from simulations.comparison.names import FEDERATED
 from simulations.comparison.paired import Patient, patients_of
 from simulations.comparison.patients import Observed, open_centers
 from simulations.studies.cells import (

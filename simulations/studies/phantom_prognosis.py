@@ -8,11 +8,9 @@ true hazard, the same backbone frozen at random weights, and federated Newton: a
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -43,13 +41,14 @@ from common.tasks import Observation
 from server.run.folder import RunFolder
 from simulations.comparison.baselines import baseline_order, train_pooled
 from simulations.comparison.exact_arm import fit_chosen
+from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL, RANDOM, arm_of, label_of
 from simulations.comparison.patients import open_centers
 from simulations.studies.page import Page, Picture, Table
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.features import Encoded, FeatureCenter, FeatureTable, feature_table, federated
 from simulations.virtual.federate import worker_count
+from simulations.virtual.pool import side_by_side
 
-FEDERATED, CENTRALIZED, LOCAL, RANDOM = "federated", "centralized", "local only", "random backbone"
 ARMS = (FEDERATED, CENTRALIZED, LOCAL)
 MODALITIES = {"text": [EHR], "image": [CT], "image+text": [CT, EHR]}
 NEWTON, RECORDS = "Newton on frozen features", "Newton on the record"
@@ -72,19 +71,9 @@ class Cell:
         """For files."""
         return f"{'random-' if self.random else ''}{self.input}-{self.loss}-fold{self.fold}-seed{self.seed}"
 
-
-@dataclass(frozen=True)
-class Job:
-    """A cell and what a worker process needs to know to do it."""
-
-    cell: Cell
-    overrides: tuple[str, ...]
-    folder: Path
-
-    @property
-    def place(self) -> Path:
-        """Where its patients' risks are kept."""
-        return self.folder / "records" / f"{self.cell.name}.json"
+    def records(self, folder: Path) -> Path:
+        """Where its patients' risks are, in the study's folder."""
+        return folder / "records" / f"{self.name}.json"
 
 
 @dataclass
@@ -172,23 +161,21 @@ def _split(run: Run, fold: int) -> Split:
 
 
 def _train(run: Run, overrides: Sequence[str], folder: Path, say: Callable[[str], None]) -> None:
-    jobs = [Job(cell, tuple(overrides), folder) for cell in cells(run.study)]
-    waiting = [job for job in jobs if not job.place.exists()]
-    say(f"{len(waiting)} of {len(jobs)} cells to train")
-    if not waiting:
-        return
-    with ProcessPoolExecutor(worker_count(run.runtime), multiprocessing.get_context("spawn")) as pool:
-        done = [pool.submit(train_cell, job) for job in waiting]
-        for number, future in enumerate(as_completed(done), start=1):
-            future.result()
-            if number % 25 == 0 or number == len(waiting):
-                say(f"  {number}/{len(waiting)}")
+    every = list(cells(run.study))
+    waiting = [cell for cell in every if not cell.records(folder).exists()]
+    say(f"{len(waiting)} of {len(every)} cells to train")
+
+    def finished(number: int, cell: Cell) -> None:
+        if number % 25 == 0 or number == len(waiting):
+            say(f"  {number}/{len(waiting)}")
+
+    work = partial(train_cell, tuple(overrides), folder)
+    side_by_side(work, waiting, workers=worker_count(run.runtime), finished=finished)
 
 
-def train_cell(job: Job) -> None:
+def train_cell(overrides: tuple[str, ...], folder: Path, cell: Cell) -> None:
     """Train a cell's arms and keep every test patient's risk under each."""
-    run, centers, table, base = _shared(job.overrides, job.folder, job.cell.random)
-    cell = job.cell
+    run, centers, table, base = _shared(overrides, folder, cell.random)
     run = replace(run, seed=cell.seed, data=replace(run.data, split=_split(run, cell.fold)))
     step = study_step(run, cell.input, cell.loss)
     torch.set_num_threads(run.runtime.threads)
@@ -210,7 +197,7 @@ def train_cell(job: Job) -> None:
             if center.subset(order, "test"):
                 state = train_pooled(center, order).state if center.subset(order, "train") else start
                 found[LOCAL] |= _tested([center], replace(order, state=state))
-    write_json(job.place, found)
+    write_json(cell.records(folder), found)
 
 
 def _label_sums(centers: Sequence[FeatureCenter], order: Order) -> dict[str, np.ndarray]:
@@ -269,8 +256,8 @@ def _risks(run: Run, folder: Path, cohort: Cohort) -> Risks:
     found: Risks = {}
     row = {patient: i for i, patient in enumerate(cohort.patients)}
     for cell in cells(study):
-        for arm, tested in json.loads(Job(cell, (), folder).place.read_text()).items():
-            key = (cell.input, cell.loss, RANDOM if cell.random else arm)
+        for arm, tested in json.loads(cell.records(folder).read_text()).items():
+            key = (cell.input, cell.loss, RANDOM if cell.random else arm_of(arm))
             risks = found.setdefault(key, np.full((len(study.seeds), len(row)), np.nan))
             for patient, risk in tested.items():
                 risks[study.seeds.index(cell.seed), row[patient]] = risk
@@ -398,7 +385,7 @@ def _scores(study: PhantomPrognosisStudy, found: dict[tuple[str, str, str], Resa
     for name, loss in product(study.inputs, study.losses):
         arms = [found.get((name, loss, arm)) for arm in (*ARMS, RANDOM)]
         rows.append([name, loss, *(arm.estimate().text() if arm else None for arm in arms)])
-    return Table("C-index", ["input", "loss", *ARMS, "federated, random backbone"], rows)
+    return Table("C-index", ["input", "loss", *map(label_of, ARMS), "federated, random backbone"], rows)
 
 
 def _differences(study: PhantomPrognosisStudy, found: dict[tuple[str, str, str], Resampled]) -> Table:
@@ -409,7 +396,7 @@ def _differences(study: PhantomPrognosisStudy, found: dict[tuple[str, str, str],
         others.append(found.get((name, "cox", NEWTON)))
         rows.append([name, loss, *(mine.minus(o).estimate().text(signed=True) if o else None for o in others)])
     note = f"Not inferior to centralized at the margin of {MARGIN} where the whole interval lies above −{MARGIN}."
-    columns = ["input", "loss", *(f"− {a}" for a in (CENTRALIZED, LOCAL, RANDOM)), "− federated Newton"]
+    columns = ["input", "loss", *(f"− {label_of(a)}" for a in (CENTRALIZED, LOCAL, RANDOM)), "− federated Newton"]
     return Table("Federated minus the others, on the same patients", columns, rows, note)
 
 
@@ -444,7 +431,7 @@ def _centers(study: PhantomPrognosisStudy, cohort: Cohort, risks: Risks, resampl
                 "harmed" if harmed else "",
             ]
         )
-    columns = ["center", "patients", FEDERATED, LOCAL, "difference", ""]
+    columns = ["center", "patients", FEDERATED, label_of(LOCAL), "difference", ""]
     return Table(f"Center by center, {name}, {loss}", columns, rows, "Harmed: the whole interval lies below zero.")
 
 
@@ -483,7 +470,7 @@ def _picture(found: dict[tuple[str, str, str], Resampled], ceiling: dict[str, Re
                 continue
             y = place + 0.27 - 0.18 * shift
             axes.plot(estimate.interval, [y, y], color=colors[arm], linewidth=1.6)
-            axes.plot([estimate.value], [y], marks[arm], color=colors[arm], label=arm if place == 0 else None)
+            axes.plot([estimate.value], [y], marks[arm], color=colors[arm], label=label_of(arm) if place == 0 else None)
     for (what, estimate), style in zip(ceiling.items(), ("-", "--", ":"), strict=True):
         axes.axvline(estimate.value or 0.5, color="black", linewidth=1, linestyle=style, label=what)
     axes.axvline(0.5, color="#bbbbbb", linewidth=1)

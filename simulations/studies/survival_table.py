@@ -23,6 +23,7 @@ from common.errors import ConfigError, DataError, UnknownName
 from common.exact.columns import Layout, Rows
 from common.metrics import Estimate, Pairs
 from server.report.charts import MONTH
+from simulations.comparison.names import CENTRALIZED, EXACT, FEDADAM, FEDAVG, LEFT_OUT, LOCAL, label_of
 from simulations.studies.forest import forest
 from simulations.studies.page import Page, Picture, Table
 from simulations.studies.risk_pictures import risk_pictures
@@ -31,8 +32,7 @@ from simulations.survival.cohort import Cohort, Fold, Learning
 from simulations.survival.evaluation import POOLED, center_weights, evaluate, indices, task_of
 from simulations.survival.out_of_fold import held_out
 
-FEDERATED, LEFT_OUT, LOCAL, CENTRALIZED = "federated Newton", "leave one center out", "local only", "pooled"
-FEDERATIONS = (FEDERATED, "FedAvg", "FedAdam")
+FEDERATIONS = (EXACT, FEDAVG, FEDADAM)
 Estimates = Mapping[str, Estimate]  # by center, and pooled
 MOST_CENTERS = 20
 BOOTSTRAP_SEED = 1005  # apart from the splits' seeds
@@ -171,25 +171,26 @@ def add_inputs(page: Page, name: str, cohort: Cohort, study: CoxStudy, say: Call
         Table(
             f"C-index, {name}",
             ["arm", *n],
-            [[arm, *(index[arm][p].text() for p in n)] for arm in arms],
-            note=_pairs_note(pairs[FEDERATED]),
+            [[label_of(arm), *(index[arm][p].text() for p in n)] for arm in arms],
+            note=_pairs_note(pairs[EXACT]),
         )
     )
     page.tables.append(
         Table(
             f"Against local models, {name}",
             ["arm", *n, "harmed"],
-            [[arm, *(g[p].text(signed=True) for p in n), _harmed(g, cohort.centers)] for arm, g in gains.items()],
+            [
+                [label_of(arm), *(g[p].text(signed=True) for p in n), _harmed(g, cohort.centers)]
+                for arm, g in gains.items()
+            ],
             note="C-index minus that of each center's own model on the same patients. A center is harmed where its "
             "whole interval lies below zero.",
         )
     )
     page.tables.append(_kept_of_pooled(name, index, gains, cohort.centers))
     first = [fold for fold in folds if fold.repeat == 0]
-    risks = risk_pictures(
-        name, FEDERATED, held_out(cohort, first, FEDERATED, horizon=study.horizon_months * MONTH), study
-    )
-    page.pictures += [_forest(name, gains[FEDERATED]), *risks.pictures]
+    risks = risk_pictures(name, EXACT, held_out(cohort, first, EXACT, horizon=study.horizon_months * MONTH), study)
+    page.pictures += [_forest(name, gains[EXACT]), *risks.pictures]
     page.notes += risks.notes
     page.notes.append(
         f"{name}: the federated Newton fit and the stratified fit of the pooled table, on all patients, differ by at "

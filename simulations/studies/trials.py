@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import copy
 import json
-import multiprocessing
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +41,7 @@ from simulations.comparison.patients import observe, open_centers
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.faults import FaultyGrid
 from simulations.virtual.federate import worker_count
+from simulations.virtual.pool import side_by_side
 
 
 @dataclass(frozen=True)
@@ -100,32 +99,32 @@ def run_trials(
 ) -> dict[Trial, Result]:
     """Run what is missing, one process per worker of the run, and read everything."""
     data_roots(run)  # made once, before workers would make it side by side
-    waiting = [trial for trial in trials if not _place(folder, trial).exists()]
+    waiting = [trial for trial in trials if not _file(folder, trial).exists()]
     say(f"{len(waiting)} of {len(trials)} trials to run")
     began = time.perf_counter()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(worker_count(run.runtime), context) as pool:
-        futures = {pool.submit(run_trial, trial, tuple(overrides), folder): trial for trial in waiting}
-        for number, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            if number % 10 == 0 or number == len(waiting):
-                say(f"  {number}/{len(waiting)} after {time.perf_counter() - began:.0f} s")
+
+    def finished(number: int, trial: Trial) -> None:
+        if number % 10 == 0 or number == len(waiting):
+            say(f"  {number}/{len(waiting)} after {time.perf_counter() - began:.0f} s")
+
+    work = partial(run_trial, tuple(overrides), folder)
+    side_by_side(work, waiting, workers=worker_count(run.runtime), finished=finished)
     return {trial: read_result(folder, trial) for trial in trials}
 
 
 def read_result(folder: Path, trial: Trial) -> Result:
     """A trial's file."""
-    return Result(**json.loads(_place(folder, trial).read_text()))
+    return Result(**json.loads(_file(folder, trial).read_text()))
 
 
-def _place(folder: Path, trial: Trial) -> Path:
+def _file(folder: Path, trial: Trial) -> Path:
     return folder / "trials" / f"{trial.file}.json"
 
 
 # -------------------------------------------------------------------------------------------------- in a worker process
 
 
-def run_trial(trial: Trial, overrides: tuple[str, ...], folder: Path) -> None:
+def run_trial(overrides: tuple[str, ...], folder: Path, trial: Trial) -> None:
     """Federate one step, score its test patients, keep the outcome."""
     began = time.process_time()
     run = copy.deepcopy(_composed((*overrides, *trial.overrides)))
@@ -143,7 +142,7 @@ def run_trial(trial: Trial, overrides: tuple[str, ...], folder: Path) -> None:
     finally:
         grid.close()
     result.seconds = time.process_time() - began
-    write_json(_place(folder, trial), vars(result))
+    write_json(_file(folder, trial), vars(result))
     shutil.rmtree(work.path, ignore_errors=True)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from common.config.run import Run
-from simulations.comparison.arms import CENTRALIZED, FEDERATED, Comparing
+from simulations.comparison.comparing import Comparing
+from simulations.comparison.names import CENTRALIZED, FEDERATED
 from simulations.studies.cells import (
     arms_left_out,
     comparable_pairs,

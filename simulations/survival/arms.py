@@ -19,6 +19,7 @@ from common.exact.objectives import GRADIENT, HESSIAN, Cox
 from common.protocol.messages import State
 from server.aggregation.types import Setting, Update
 from server.learning.core import learn
+from simulations.comparison.names import CENTRALIZED, EXACT, FEDADAM, FEDAVG, LEFT_OUT, LOCAL
 from simulations.survival.cohort import Models, Tables, Task
 from simulations.survival.penalty import best_penalty
 
@@ -57,12 +58,12 @@ def fed_adam(task: Task) -> Models:
 
 
 ARMS: dict[str, Arm] = {
-    "pooled": centralized,
-    "federated Newton": newton,
-    "FedAvg": fed_avg,
-    "FedAdam": fed_adam,
-    "leave one center out": leave_one_out,
-    "local only": local_only,
+    CENTRALIZED: centralized,
+    EXACT: newton,
+    FEDAVG: fed_avg,
+    FEDADAM: fed_adam,
+    LEFT_OUT: leave_one_out,
+    LOCAL: local_only,
 }
 
 

@@ -17,9 +17,11 @@ from common.exact.fit import fit_newton
 from common.exact.objectives import Cox
 from common.model.adapted import AdaptedModel
 from simulations.comparison import arms
-from simulations.comparison.arms import FEDERATED, Cell, Comparing, Job, run_job
+from simulations.comparison.arms import run_job
 from simulations.comparison.baselines import baseline_order
-from simulations.comparison.exact_arm import EXACT, PENALTIES, exact_step, fit_chosen, fit_exact, has_exact_form
+from simulations.comparison.comparing import Cell, Comparing, Job
+from simulations.comparison.exact_arm import PENALTIES, exact_step, fit_chosen, fit_exact, has_exact_form
+from simulations.comparison.names import EXACT, FEDERATED
 from simulations.comparison.paired import compare_arms, patients_of
 from simulations.comparison.patients import open_centers
 from tests.helpers.small import federate, small_run
@@ -80,14 +82,13 @@ def test_a_comparison_records_the_arm_for_prognosis_steps_alone(small_centers, t
     folder.centers.mkdir(exist_ok=True)
     for code in CENTERS:
         shutil.copy(small_centers[code], folder.centers)
-    monkeypatch.setattr(arms, "_comparing", lambda job: comparing)
     monkeypatch.setattr(arms, "compose_run", lambda overrides: run)
     for arm in (EXACT, FEDERATED):
-        run_job(Job(arm, cell, comparing.folder, ()))
+        run_job(comparing, Job(arm, cell))
     assert patients_of(comparing, EXACT, "tumour_ct") == []
     exact, deep = (patients_of(comparing, arm, "relapse") for arm in (EXACT, FEDERATED))
     assert [p.patient for p in exact] == [p.patient for p in deep] and len(exact) >= 3
-    assert compare_arms(comparing, (FEDERATED, "relapse"), (EXACT, "relapse"), "c_index").n == len(exact)
+    assert compare_arms(comparing, (FEDERATED, "relapse"), (EXACT, "relapse"), "c_index").difference.n == len(exact)
 
 
 def test_a_baseline_starts_from_what_fits_of_the_step_before_it():

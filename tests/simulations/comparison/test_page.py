@@ -8,7 +8,8 @@ import pytest
 from common.config.load import compose_run
 from common.store.ledger import Ledger
 from server.report.results import SCHEMA
-from simulations.comparison.arms import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED, Comparing
+from simulations.comparison.comparing import Comparing
+from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED
 from simulations.comparison.page import compare, notes_of
 from simulations.comparison.paired import arm_rows, comparisons_of, harmed_centers, patients_of, shares_of_centralized
 
@@ -52,8 +53,8 @@ def test_local_records_of_all_centers_are_one_arm(comparing):
 @pytest.mark.parametrize(("other", "difference"), [(CENTRALIZED, -0.1), (RANDOM, 0.0), (UNTRAINED, 0.6)])
 def test_differences_are_reported_whatever_their_sign(comparing, other, difference):
     one = found(comparing, other)
-    assert one.difference == pytest.approx(difference) and one.n == 8
-    assert one.low == pytest.approx(difference) and one.high == pytest.approx(difference)
+    assert one.difference.value == pytest.approx(difference) and one.difference.n == 8
+    assert one.difference.interval == pytest.approx((difference, difference))
 
 
 def test_non_inferiority_is_said_only_where_the_interval_shows_it(comparing):
@@ -63,7 +64,7 @@ def test_non_inferiority_is_said_only_where_the_interval_shows_it(comparing):
 def test_a_center_is_harmed_only_by_its_whole_interval_and_few_patients_have_none(comparing):
     harmed = {c.a: c for c in harmed_centers(comparing) if c.task == "tumour_ct"}
     assert harmed["federated at CHUM"].note == "harmed"
-    assert harmed["federated at MDA"].low is None and "fewer than 5" in harmed["federated at MDA"].note
+    assert harmed["federated at MDA"].difference.interval is None and "fewer than 5" in harmed["federated at MDA"].note
     assert "tumour_ct, federated at CHUM" in notes_of(comparing, harmed_centers(comparing))[-1]
 
 

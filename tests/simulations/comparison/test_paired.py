@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from common.config.step import Step
 from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.metrics import Estimate
 from common.tasks import build_task, pooled_metrics
 from simulations.comparison.paired import Patient, difference_of, resampled, strata_of, value_of_patients
 
@@ -62,11 +63,11 @@ def test_a_draw_is_the_metric_of_the_patients_that_it_drew(step, metric, seed):
 def test_a_difference_is_paired_and_needs_five_patients():
     rng = np.random.default_rng(1)
     found = patients(SEGMENTATION, rng, 12)
-    assert difference_of(SEGMENTATION, found, found, "dice", draws=50) == (0.0, 0.0, 0.0)
+    assert difference_of(SEGMENTATION, found, found, "dice", draws=50) == Estimate(0.0, 0.0, 0.0, len(found))
     alone = difference_of(SEGMENTATION, found, None, "dice", draws=50)
-    assert alone.low < alone.difference < alone.high
+    assert alone.low < alone.value < alone.high
     few = difference_of(SEGMENTATION, found[:4], None, "dice", draws=50)
-    assert few.difference is not None and few.low is None and few.high is None
+    assert few.value is not None and few.interval is None
     assert pooled_metrics(build_task(SEGMENTATION.task), [p.records[0] for p in found])["dice"] is not None
 
 

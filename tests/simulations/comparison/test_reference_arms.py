@@ -12,7 +12,8 @@ from server.evaluation.matrix import POOLED
 from server.report.results import SCHEMA
 from server.run.finish import write_outputs
 from simulations.comparison import reference_arms
-from simulations.comparison.exact_arm import EXACT, exact_step, observe_exact
+from simulations.comparison.exact_arm import exact_step, observe_exact
+from simulations.comparison.names import EXACT
 from simulations.comparison.patients import open_centers
 from simulations.comparison.reference_arms import write_beside
 from tests.helpers.small import federate, small_run

@@ -68,7 +68,7 @@ def test_a_trial_federates_scores_patients_and_leaves_one_file(tmp_path, monkeyp
     )  # fmt: skip
     trained, start = Trial("mean", "tumour_ct", 1), Trial("start", "tumour_ct", 1, trained=False)
     for trial in (trained, start):
-        run_trial(trial, given, tmp_path / "study")
+        run_trial(given, tmp_path / "study", trial)
     result = read_result(tmp_path / "study", trained)
     assert len(result.patients) == len(read_result(tmp_path / "study", start).patients) == 7
     assert result.server_ms > 0 and result.up > 1e5 and not result.failed and result.quarantined == 0

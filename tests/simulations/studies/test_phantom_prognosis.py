@@ -8,15 +8,12 @@ import pytest
 from common.config.load import compose_run
 from common.config.rules import broken_rules
 from common.metrics import concordance_index, harrell_counts
+from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL, RANDOM
 from simulations.studies import run_study
 from simulations.studies.phantom_prognosis import (
-    CENTRALIZED,
-    FEDERATED,
-    LOCAL,
     NEWTON,
-    RANDOM,
     Cohort,
-    Resampled,
+    Indices,
     cells,
 )
 
@@ -41,7 +38,7 @@ def test_the_default_table_is_the_issues():
 
 def test_pairs_stay_within_a_center_and_fold():
     people, risk = cohort()
-    resampled = Resampled(people, draws=20)
+    resampled = Indices(people, draws=20)
     counts = sum(
         np.array(harrell_counts(people.time[g], people.event[g], risk[g]))
         for c in ("A", "B")
@@ -52,19 +49,19 @@ def test_pairs_stay_within_a_center_and_fold():
     assert resampled.index(risk, across=True).value != resampled.index(risk).value
     one = people.centers == "A"
     assert resampled.index(risk, center="A").value == pytest.approx(
-        Resampled(Cohort([], people.centers[one], people.fold[one], people.time[one], people.event[one]), draws=2)
+        Indices(Cohort([], people.centers[one], people.fold[one], people.time[one], people.event[one]), draws=2)
         .index(risk[one]).value
     )  # fmt: skip
 
 
 def test_a_difference_is_paired_and_seeds_are_averaged():
     people, risk = cohort()
-    resampled = Resampled(people, draws=50)
+    resampled = Indices(people, draws=50)
     one, other = resampled.index(risk), resampled.index(np.stack([risk, -risk]))
     assert other.value == pytest.approx(0.5) and np.allclose(other.drawn, 0.5)
     gap = one.minus(other)
     assert gap.value == pytest.approx(one.value - 0.5) and np.allclose(gap.drawn, one.drawn - 0.5)
-    assert one.minus(one).interval == (0.0, 0.0)
+    assert one.minus(one).estimate().interval == (0.0, 0.0)
 
 
 @pytest.mark.slow

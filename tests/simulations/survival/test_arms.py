@@ -21,10 +21,11 @@ from common.errors import ConfigError, DataError, UnknownName
 from common.exact.columns import standardise
 from common.metrics import Estimate, Pairs, harrell_counts, pairs_of
 from server.report.charts import MONTH
+from simulations.comparison.names import CENTRALIZED, EXACT, LOCAL
 from simulations.studies import run_study
 from simulations.studies.forest import forest
 from simulations.studies.risk_pictures import calibration_points, curves_by_risk, risk_pictures
-from simulations.studies.survival_table import FEDERATED, cohort_of, outcome_cases
+from simulations.studies.survival_table import cohort_of, outcome_cases
 from simulations.survival.arms import ARMS, fit, pooled_fit
 from simulations.survival.cohort import Cohort, Fold, Learning
 from simulations.survival.evaluation import (
@@ -139,7 +140,7 @@ def test_every_arm_serves_every_center_also_one_patient_and_one_without_events()
 def test_one_center_federated_is_that_center_alone():
     cohort = made({"A": 25})
     task = task_of(cohort.rows, cohort, ONE)
-    federated, local, pooled = (ARMS[n](task)["A"] for n in ("federated Newton", "local only", "pooled"))
+    federated, local, pooled = (ARMS[n](task)["A"] for n in (EXACT, LOCAL, CENTRALIZED))
     assert (federated.weight == local.weight).all()
     np.testing.assert_allclose(federated.weight, pooled.weight, atol=1e-9)
 
@@ -171,7 +172,7 @@ def test_across_folds_risks_of_a_perfect_marker_order_everyone():
     cohort = cohort_of(made({"A": 30}).cases, record_layout(["age"]))
     days = cohort.rows["A"].target[:, 0]
     cohort.rows["A"].values[:, 0] = -days
-    pairs = evaluate(cohort, {"local only": ARMS["local only"]}, ONE, folds=5, repeats=1)["local only"]["A"]
+    pairs = evaluate(cohort, {LOCAL: ARMS[LOCAL]}, ONE, folds=5, repeats=1)[LOCAL]["A"]
     assert pairs.concordant.sum() == pairs.comparable.sum() > 0
     time, event = cohort.rows["A"].target.T
     assert concordance_index(time, time, event) == 1.0
@@ -182,9 +183,9 @@ def test_across_folds_risks_of_a_perfect_marker_order_everyone():
 
 def predicted(cohort: Cohort, *, months: int = 6) -> HeldOut:
     folds: list[Fold] = []
-    evaluate(cohort, {FEDERATED: ARMS[FEDERATED]}, ONE, folds=5, repeats=1, seen=folds.append)
+    evaluate(cohort, {EXACT: ARMS[EXACT]}, ONE, folds=5, repeats=1, seen=folds.append)
     assert [fold.repeat for fold in folds] == [0] * 5
-    return held_out(cohort, folds, FEDERATED, horizon=months * MONTH)
+    return held_out(cohort, folds, EXACT, horizon=months * MONTH)
 
 
 def in_whole_months(cohort: Cohort) -> Cohort:
@@ -250,7 +251,7 @@ def test_no_test_outcome_moves_a_patients_risk_group_or_prediction():
 def test_without_events_the_pictures_are_left_out_with_a_sentence():
     cohort = made({"A": 60})
     cohort.rows["A"].target[:, 1] = 0
-    drawn = risk_pictures("records", FEDERATED, predicted(cohort), CoxStudy())
+    drawn = risk_pictures("records", EXACT, predicted(cohort), CoxStudy())
     assert drawn.pictures == [] and drawn.figures == {}
     assert drawn.notes == [
         "records: no survival curves by predicted risk and no calibration picture, as 60 patients with 0 events "
@@ -261,7 +262,7 @@ def test_without_events_the_pictures_are_left_out_with_a_sentence():
 def test_one_risk_for_everyone_is_a_sentence_for_each_picture():
     same = np.zeros(60)
     held = HeldOut(np.arange(60) * MONTH, np.ones(60), same, same > 0, same + 0.5)
-    drawn = risk_pictures("records", FEDERATED, held, CoxStudy())
+    drawn = risk_pictures("records", EXACT, held, CoxStudy())
     assert drawn.pictures == [] and len(drawn.notes) == 2
     assert "all patients are in one risk group" in drawn.notes[0] and "followed for 24 months" in drawn.notes[1]
 

@@ -1,0 +1,20 @@
+"""The arms of every comparison and study: each one's name in files, and how people read it."""
+
+from __future__ import annotations
+
+FEDERATED, CENTRALIZED, LOCAL = "federated", "centralized", "local"
+EXACT, RANDOM, UNTRAINED = "federated Newton", "random backbone", "untrained"
+FEDAVG, FEDADAM, LEFT_OUT = "FedAvg", "FedAdam", "leave one center out"
+
+LABELS = {LOCAL: "local only"}  # where the name in files is not what people read
+EARLIER = {"local only": LOCAL, "pooled": CENTRALIZED}  # names in results that were written before there was one list
+
+
+def label_of(arm: str) -> str:
+    """An arm as people read it."""
+    return LABELS.get(arm, arm)
+
+
+def arm_of(name: str) -> str:
+    """The arm behind a name that stands in a file."""
+    return EARLIER.get(name, name)
