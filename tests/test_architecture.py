@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import tomllib
+from collections import Counter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,8 @@ ALLOWED = {
     "simulations": {"simulations", "client", "server", "common"},
 }
 FLOWER = {
-    "server/app.py", "server/centers/federation.py", "server/learning/rounds.py", "server/learning/strategy.py",
+    "server/app.py", "server/centers/federation.py", "server/learning/replies.py", "server/learning/rounds.py",
+    "server/learning/strategy.py",
     "client/app.py", "common/protocol/wire.py", "simulations/virtual/local_grid.py",
     # A real deployment: Flower's tasks run our own code, its control API is ours alone, arrays travel packed.
     "common/runtime/executor.py", "common/protocol/packing.py", "client/node/executor.py",
@@ -39,6 +42,7 @@ FLOWER_EDGE = {
     "client/node/supernode.py": {"flwr.supernode.cli", "flwr.supernode.fleet_http_client"},
     "common/runtime/release.py": {"flwr.cli.build"},
 }
+MOST_MODULES = 14  # side by side in a folder; commands/ has one for each command
 OPENS_FILES = {"nibabel", "pydicom", "SimpleITK"}
 SOURCES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
 
@@ -112,3 +116,36 @@ def test_component_references_name_plain_assignments():
 
 def test_no_config_names_code():
     assert not [path for path in (ROOT / "configs").rglob("*.yaml") if "_target_" in path.read_text()]
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path) for path in SOURCES}
+
+
+def own_imports_of(path: Path) -> set[str]:
+    """Our modules that a file imports, at its top or inside a function; `from package import module` is the module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {name if name in MODULES else node.module for name in names}
+    return (found & MODULES) - {module_of(path)}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module_of(path): own_imports_of(path) for path in SOURCES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"These import each other in a circle: {' -> '.join(reversed(error.args[1]))}")
+
+
+def test_no_folder_holds_more_modules_than_one_can_look_over():
+    counts = Counter(path.parent for path in SOURCES if path.name not in ("__init__.py", "__main__.py"))
+    crowded = {name_of(folder): n for folder, n in counts.items() if n > MOST_MODULES and folder.name != "commands"}
+    assert crowded == {}, "make a package of those that belong together"
