@@ -126,9 +126,15 @@ MODULES = {module_of(path) for path in SOURCES}
 
 
 def own_imports_of(path: Path) -> set[str]:
-    """Our modules that a file imports, at its top or inside a function; `from package import module` is the module."""
+    """Our modules that a file imports, at its top or inside a function; `from package import module` is the module.
+
+    What only a type checker imports is left out: nothing is loaded for it.
+    """
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for_types = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    unloaded = {id(inner) for block in for_types for inner in ast.walk(block)}
+    for node in (node for node in ast.walk(tree) if id(node) not in unloaded):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:

@@ -471,8 +471,8 @@ def _picture(found: dict[tuple[str, str, str], Resampled], ceiling: dict[str, Re
             y = place + 0.27 - 0.18 * shift
             axes.plot(estimate.interval, [y, y], color=colors[arm], linewidth=1.6)
             axes.plot([estimate.value], [y], marks[arm], color=colors[arm], label=label_of(arm) if place == 0 else None)
-    for (what, estimate), style in zip(ceiling.items(), ("-", "--", ":"), strict=True):
-        axes.axvline(estimate.value or 0.5, color="black", linewidth=1, linestyle=style, label=what)
+    for (what, ideal), style in zip(ceiling.items(), ("-", "--", ":"), strict=True):
+        axes.axvline(ideal.value or 0.5, color="black", linewidth=1, linestyle=style, label=what)
     axes.axvline(0.5, color="#bbbbbb", linewidth=1)
     axes.set_yticks(range(len(rows)), [f"{name}, {loss}" for name, loss in reversed(rows)])
     axes.set_xlabel("C-index within centers, 95 % interval")
