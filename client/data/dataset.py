@@ -23,11 +23,10 @@ from common.data.batch import CT, EHR, RECORD, Batch, parse_mode, volumes_of
 from common.config.step import Step
 from common.errors import ConfigError, UnknownName
 from common.plugins import Registry
-from common.data.findings import FINDINGS
+from common.data.findings import FINDINGS, FINDINGS_TARGET
 from common.exact.step import records_of
 from common.data.modality_sets import drawable
 from common.data.records import encode_records
-from common.tasks import FINDINGS as FINDINGS_TARGET
 from common.tasks import withheld_fields
 
 

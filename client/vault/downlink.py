@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from client.vault.vault import Vault
 from common.backbones.base import tensors_digest
+from common.config.options import NONE
 from common.errors import WireError
-from common.protocol.compression import NONE, applied, compress, decode, difference
+from common.protocol.compression import applied, compress, decode, difference
 from common.protocol.messages import Order, State
 
 ERROR = "error"  # the vault's shelf

@@ -17,9 +17,9 @@ from client.data.dataset import TARGETS
 from client.data.hecktor.cases import Case
 from common.config.step import Step
 from common.data.batch import CT, EHR, RECORD, volumes_of
+from common.data.findings import FINDINGS_TARGET
 from common.errors import DataError
 from common.files import write_json
-from common.tasks import FINDINGS
 
 FILE = "erased.json"
 GONE = Path("erased")  # stands where a path stood
@@ -68,11 +68,11 @@ def tombstone_of(case: Case) -> Tombstone:
 
 def keeps_place(stone: Case, step: Step) -> bool:
     """Whether an erased patient was usable for a step, as `client.data.dataset.usable` says of the others."""
-    target = getattr(step.task, "target", FINDINGS)
+    target = getattr(step.task, "target", FINDINGS_TARGET)
     has_target = {
         "segmentation": stone.label is not None and CT in stone.images,
         "prognosis": stone.event is not None,
-        "classification": stone.findings is not None if target == FINDINGS else target in stone.record,
+        "classification": stone.findings is not None if target == FINDINGS_TARGET else target in stone.record,
     }
     seen = CT in stone.images and bool({*volumes_of(step.modalities)} & {*stone.images})
     read = EHR in step.modalities and bool(stone.record)

@@ -18,24 +18,18 @@ from common.config.declared import (
     window_problems,
 )
 from common.config.objective import objective_name
+from common.config.options import COMPRESSIONS, CROPS, FORMS, IMBALANCES, PET_SCALES, SCALES, VALIDATIONS, WEIGHTINGS
 from common.config.run import FAULTS, Run
 from common.config.step import Step
 from common.data.batch import CT, MODALITY, PET, is_volume, parse_mode, volumes_of
+from common.data.findings import FINDINGS_TARGET
 from common.data.records import MODEL_VARIABLES
 from common.errors import ConfigError
 
 DATA_KINDS = ("folder", "phantom")
-CROPS = ("center", "head_neck", "none")
-PET_SCALES = ("suv", "zscore")
-SCALES = ("percentiles", "zscore")  # of any other volume
-FORMS = ("binary", "multi_class", "multi_label", "ordinal")
-IMBALANCES = ("counts", "none", "weights")
-TARGETS = ("findings", "hpv", "n_stage", "t_stage")
+TARGETS = (FINDINGS_TARGET, "hpv", "n_stage", "t_stage")
 TEXTS = ("ngrams", "own")
 ACROSS = "_across_centers"
-WEIGHTINGS = ("n", "sqrt", "uniform")
-VALIDATIONS = ("pooled", "median")
-COMPRESSIONS = ("none", "fp16", "int8", "topk")
 REMADE = frozenset({FEDSVD, FLEXLORA, FLORA})
 
 

@@ -1,5 +1,7 @@
 """The 18 chest findings of CT-CLIP, in the order of its released labels (FACTS G4): class lists and label columns."""
 
+FINDINGS_TARGET = "findings"  # the target of the chest cohort's labels; any other target is a field of the record
+
 FINDINGS = (
     "Medical material",
     "Arterial wall calcification",

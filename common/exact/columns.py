@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from common.protocol.messages import Sums
+
 ALWAYS = -1  # the flag of a column that every case has, such as a feature of an image that is there
 COUNT, SUM, SQUARE = "moments.count", "moments.sum", "moments.square"
-Sums = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)

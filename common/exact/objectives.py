@@ -1,4 +1,4 @@
-"""TODO common.exact.objectives."""
+"""What a Newton fit minimises: the Cox, hazard and logistic losses, each with its gradient and Hessian as sums."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from common.errors import UnknownName
-from common.exact.columns import (
-    Sums,
-)
+from common.protocol.messages import Sums
 
 LOSS, GRADIENT, HESSIAN = "newton.loss", "newton.gradient", "newton.hessian"
 INTERCEPT_PENALTY = 1e-4  # keeps the intercept of a bin or class without any event finite

@@ -11,11 +11,11 @@ from common.exact.columns import (
     LinearModel,
     Rows,
     Scaling,
-    Sums,
     scaling_from,
 )
 from common.exact.objectives import INTERCEPT_PENALTY, with_ones
 from common.exact.search import solve
+from common.protocol.messages import Sums
 
 GRAM, MOMENT, CASES = "ridge.gram", "ridge.moment", "ridge.cases"
 

@@ -20,10 +20,10 @@ from common.config.step import Step
 from common.data.batch import EHR, RECORD, volumes_of
 from common.data.records import MODEL_VARIABLES, record_layout
 from common.errors import AdapterError
-from common.exact.columns import Layout, LinearModel, Rows, Scaling, Sums, moment_shapes, moment_sums, standardise
+from common.exact.columns import Layout, LinearModel, Rows, Scaling, moment_shapes, moment_sums, standardise
 from common.exact.objectives import Objective, build_objective, newton_shapes
 from common.exact.ridge import ridge_shapes, ridge_sums
-from common.protocol.messages import Order
+from common.protocol.messages import Order, Sums
 from common.tasks import build_task, withheld_fields
 from common.tasks.cuts import BINS, EVENTS, GRID
 from common.tasks.prognosis import discretise

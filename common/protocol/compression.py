@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from common.config.federation import Compression
+from common.config.options import FP16, INT8, NONE
 from common.errors import WireError
 from common.protocol.messages import State
 
-NONE, FP16, INT8, TOPK = "none", "fp16", "int8", "topk"
-KINDS = (NONE, FP16, INT8, TOPK)
 SCALE, INDEX = ":scale", ":index"
 HALF_MAX = 65504.0
 

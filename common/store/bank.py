@@ -22,10 +22,10 @@ from common.config.step import Step
 from common.data.modality_sets import answers_from
 from common.errors import BankError
 from common.files import write_json, write_tensors
+from common.protocol.messages import State
 from common.tasks import question_of
 
 FORMAT = 1
-State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)

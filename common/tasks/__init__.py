@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from common.data.findings import FINDINGS_TARGET
 from common.data.records import withheld_for
 from common.errors import UnknownName
 from common.plugins import Registry
 from common.tasks.base import Observation, Sums, Task, merge_sums, pooled_metrics
 
 __all__ = [
-    "FINDINGS",
     "TASKS",
     "Observation",
     "Question",
@@ -27,8 +27,6 @@ __all__ = [
 ]
 
 Known = Mapping[str, np.ndarray]
-
-FINDINGS = "findings"  # the target of the chest cohort's labels; any other target is a field of the record
 
 
 class Question(NamedTuple):
@@ -56,8 +54,8 @@ def withheld_fields(spec: Any) -> frozenset[str]:
     """
     if (own := getattr(spec, "withhold", None)) is not None:  # a plugin's task says so itself
         return frozenset(own)
-    target = getattr(spec, "target", FINDINGS)
-    return frozenset() if target == FINDINGS else withheld_for(target)
+    target = getattr(spec, "target", FINDINGS_TARGET)
+    return frozenset() if target == FINDINGS_TARGET else withheld_for(target)
 
 
 def _classification(spec: Any, known: Known | None) -> Task:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.config.options import FORMS, IMBALANCES
 from common.config.task import ClassificationTask
 from common.data.batch import Batch
 from common.errors import ConfigError, UnknownName
@@ -33,8 +34,6 @@ from common.protocol.messages import Sums
 from common.tasks.base import Observation, Shapes, column, to_numpy
 
 LABELS = "labels"
-FORMS = ("binary", "multi_class", "multi_label", "ordinal")
-IMBALANCES = ("counts", "none", "weights")
 
 
 class Classification:

@@ -29,7 +29,7 @@ from common.errors import AdapterError, UnknownName
 from common.plugins import Registry
 from common.protocol.messages import State
 from server.aggregation import drift, lowrank, optimizers, robust
-from server.aggregation.mean import WEIGHTINGS, average
+from server.aggregation.mean import WEIGHTS, average
 from server.aggregation.types import Aggregated, Setting, Update, canonical, restricted
 
 Rule = Callable[[Sequence[Update], State, State, Setting], Aggregated]
@@ -78,4 +78,4 @@ def aggregate(updates: Sequence[Update], start: State, memory: State, setting: S
 
 def weight_of(federation: Any, cases: int) -> float:
     """An update's weight from the center's registered training cases; 1 where every center is one voice."""
-    return WEIGHTINGS[getattr(federation, "weighting", "uniform")](cases)
+    return WEIGHTS[getattr(federation, "weighting", "uniform")](cases)

@@ -13,7 +13,8 @@ import torch
 
 from common.backbones.base import tensors_digest
 from common.config.federation import Compression
-from common.protocol.compression import NONE, applied, compress, decode, difference
+from common.config.options import NONE
+from common.protocol.compression import applied, compress, decode, difference
 from common.protocol.messages import Order, State
 
 

@@ -17,13 +17,13 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from common.errors import RoundFailed
-from common.exact.columns import Layout, LinearModel, Sums, add, scaling_from
+from common.exact.columns import Layout, LinearModel, add, scaling_from
 from common.exact.objectives import Objective
 from common.exact.ridge import ridge_from_sums
 from common.exact.search import advance, begin, model_of
 from common.exact.step import BETA, MEAN, SCALE, declared_in_round, linear_part, objective_of, state_of
 from common.files import write_bytes
-from common.protocol.messages import Order, State
+from common.protocol.messages import Order, State, Sums
 from common.store.ledger import Ledger
 from server.centers.federation import Exchange, Federation
 from server.centers.screening import reason_to_reject

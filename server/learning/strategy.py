@@ -18,9 +18,10 @@ from torch import Tensor
 from common.adapters.lowrank import cut_to_own_rank, padded
 from common.backbones.base import tensors_digest
 from common.config.compatibility import NEEDS_BOTH_ENDS
+from common.config.options import NONE
 from common.data.modality_sets import validation_mode
 from common.errors import TooFewUpdates, WireError
-from common.protocol.compression import NONE, applied, decode, form
+from common.protocol.compression import applied, decode, form
 from common.protocol.declaration import extra_form, sent_back
 from common.protocol.messages import Order, Reply, State
 from common.protocol.wire import FIT_SUMS, order_id, pack_order, pack_state, unpack_state

@@ -43,9 +43,10 @@ import torch
 from flwr.app import ConfigRecord, Message
 
 from common.config.load import step_from_json
+from common.config.options import NONE
 from common.config.run import Fault
 from common.data.batch import Batch
-from common.protocol.compression import NONE, applied, decode, difference, encode
+from common.protocol.compression import applied, decode, difference, encode
 from common.protocol.messages import Order, State
 from common.protocol.wire import pack_state, unpack_order, unpack_state
 from common.seeding import seed_for

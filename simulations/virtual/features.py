@@ -23,6 +23,7 @@ from client.data.images.cache import VolumeCache
 from client.training.job import prepare
 from client.training.loop import fit
 from client.training.observation import observe
+from common.adapters.compatibility import IMAGE, TEXT
 from common.backbones.base import Backbone, Features
 from common.config.run import Run
 from common.config.step import Step
@@ -37,7 +38,7 @@ from server.learning.core import learn, quorum
 from server.learning.selection import Score, is_validated
 from simulations.comparison.baselines import Trained, baseline_order, selection_score
 
-SOURCES = {CT: "image", EHR: "text"}
+EMBEDDINGS = {CT: IMAGE, EHR: TEXT}  # modality -> what the encoder makes of it
 ENCODED = 8  # cases at a time
 
 
@@ -65,7 +66,7 @@ def feature_table(
     stored = load_file(path)
     patients = sorted(case.patient for center in centers for case in _usable(center, step))
     rows = {patient: row for row, patient in enumerate(patients)}
-    named = {source: modality for modality, source in SOURCES.items()}
+    named = {source: modality for modality, source in EMBEDDINGS.items()}
     present = {m: stored[f"{s}.present"].bool() for s, m in named.items()}
     return FeatureTable(rows, {s: stored[s] for s in named}, present)
 
@@ -90,8 +91,8 @@ def _encoded(order: Order, centers: Sequence[Center]) -> State:
             with torch.no_grad():
                 pooled = model.encode(batch.inputs, batch.present).pooled
             for row, position in enumerate(positions):
-                one = {source: pooled[source][row] for source in SOURCES.values()}
-                one |= {f"{s}.present": batch.present[m][row].to(torch.uint8) for m, s in SOURCES.items()}
+                one = {source: pooled[source][row] for source in EMBEDDINGS.values()}
+                one |= {f"{s}.present": batch.present[m][row].to(torch.uint8) for m, s in EMBEDDINGS.items()}
                 found[cases.cases[position].patient] = one
     return {name: torch.stack([found[p][name] for p in sorted(found)]) for name in next(iter(found.values()))}
 
@@ -112,7 +113,7 @@ class FeatureSet:
         self._present = {m: table.present[m][rows] for m in step.modalities}
         self._target = targets_of(cases, step)
         self._kept = {
-            i: Features([], {SOURCES[m]: table.pooled[SOURCES[m]][row : row + 1] for m in step.modalities})
+            i: Features([], {EMBEDDINGS[m]: table.pooled[EMBEDDINGS[m]][row : row + 1] for m in step.modalities})
             for i, row in enumerate(rows)
         }
 

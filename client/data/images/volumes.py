@@ -27,13 +27,13 @@ from client.data.images.cropping import head_neck_center
 from client.data.hecktor.cases import LABEL, Case
 from client.data.images.nifti import Volume, read_volume
 from common.data.batch import CT, MODALITY, PET, volumes_of
+from common.config.options import CROPS
 from common.config.view import View
 from common.errors import DataError, UnknownName
 
 __all__ = ["Grid", "Prepared", "VolumeCache", "prepare", "resample"]
 
 CODE = "volumes-1"  # part of every cache key: raise it when a change here changes a prepared tensor
-CROPS = ("center", "head_neck", "none")
 PET_SUV = (0.0, 25.0)
 PERCENTILES = (0.5, 99.5)
 STRUCTURES = (1, 2)

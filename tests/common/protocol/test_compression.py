@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config.federation import Compression
+from common.config.options import COMPRESSIONS
 from common.errors import WireError
-from common.protocol.compression import KINDS, applied, compress, decode, difference, encode, form
+from common.protocol.compression import applied, compress, decode, difference, encode, form
 
 LOSSY = [
     Compression("fp16"),
@@ -94,7 +95,7 @@ def test_positions_that_make_no_sense_are_refused(index):
         decode(wire, {"w": torch.zeros(6)}, Compression("topk", share=0.3))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", COMPRESSIONS)
 def test_a_zero_change_and_a_difference_come_back(kind):
     spec, start = Compression(kind), change(1)
     assert all(torch.equal(t, start[n]) for n, t in applied(start, difference(start, start)).items())

@@ -1,0 +1,10 @@
+"""What an option can be, where code and configuration both must know it: each list once."""
+
+CROPS = ("center", "head_neck", "none")  # view.crop
+PET_SCALES = ("suv", "zscore")  # view.pet
+SCALES = ("percentiles", "zscore")  # view.scales, of any other volume
+FORMS = ("binary", "multi_class", "multi_label", "ordinal")  # a classification's task.form
+IMBALANCES = ("counts", "none", "weights")  # a classification's task.imbalance
+WEIGHTINGS = ("n", "sqrt", "uniform")  # federation.weighting
+VALIDATIONS = ("pooled", "median")  # federation.guards.validation
+NONE, FP16, INT8, TOPK = COMPRESSIONS = ("none", "fp16", "int8", "topk")  # federation.compression.kind
