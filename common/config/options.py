@@ -2,7 +2,7 @@
 
 CROPS = ("center", "head_neck", "none")  # view.crop
 PET_SCALES = ("suv", "zscore")  # view.pet
-SCALES = ("percentiles", "zscore")  # view.scales, of any other volume
+SCALES = ("percentiles", "zscore")  # view.intensities, of any other volume
 FORMS = ("binary", "multi_class", "multi_label", "ordinal")  # a classification's task.form
 IMBALANCES = ("counts", "none", "weights")  # a classification's task.imbalance
 WEIGHTINGS = ("n", "sqrt", "uniform")  # federation.weighting
