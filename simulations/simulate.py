@@ -37,8 +37,8 @@ def simulate(
         verify_in_fresh_process(place.path)
     under_way("writing results and report")
     from simulations.comparison.overlays import overlays_of
-    from simulations.comparison.reference_arms import write_beside
+    from simulations.comparison.reference_arms import write_comparison
 
-    write_beside(run, place)
+    write_comparison(run, place)
     write_outputs(place.path, overlays=overlays_of(run, place))
     return place

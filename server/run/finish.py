@@ -41,29 +41,29 @@ def verify_in_fresh_process(path: Path) -> None:
 
 
 def write_outputs(path: Path, *, overlays: Sequence[Overlay] = (), kind: str = "federated") -> Path:
-    """Write ``results.json`` and ``report.html`` from the ledger and what stands beside it; the report's path."""
+    """Write ``results.json`` and ``report.html`` from the ledger and what it is compared with; the report's path."""
     folder = RunFolder(path)
     events = Ledger(folder.ledger).events()
-    beside: dict[str, Any] = json.loads(folder.beside.read_text()) if folder.beside.exists() else {}
-    metrics: dict[str, dict[str, str]] = beside.get("metrics", {})
+    comparison: dict[str, Any] = json.loads(folder.comparison.read_text()) if folder.comparison.exists() else {}
+    metrics: dict[str, dict[str, str]] = comparison.get("metrics", {})
     found = results(events, kind=kind)
-    if beside:
-        found["scores"] += beside["scores"]
+    if comparison:
+        found["scores"] += comparison["scores"]
         found["metrics"] |= metrics
-        found["comparisons"] = beside["comparisons"]
+        found["comparisons"] = comparison["comparisons"]
     write_results(folder.results, found)
     write_report(
         folder.report,
-        {kind: events, **{arm: {"scores": beside["scores"], "metrics": metrics, "summary": {}} for arm in metrics}},
+        {kind: events, **{arm: {"scores": comparison["scores"], "metrics": metrics, "summary": {}} for arm in metrics}},
         overlays=list(overlays),
-        comparisons=[comparison_of(row) for row in beside.get("comparisons", [])],
+        comparisons=[comparison_of(row) for row in comparison.get("comparisons", [])],
         notes=_notes(folder, {task for arm in metrics.values() for task in arm}),
     )
     return folder.report
 
 
 def _notes(folder: RunFolder, compared: Collection[str]) -> list[str]:
-    """What a reader must know about prognosis steps that nothing simpler stands beside."""
+    """What a reader must know about prognosis steps that are compared with nothing simpler."""
     bank = AdapterBank(folder.bank)
     keys = [event["key"] for event in Ledger(folder.ledger).events("step_finished")]
     steps = [step for step in (bank.entry(key).step for key in keys) if step.task.kind == "prognosis"]
@@ -71,7 +71,7 @@ def _notes(folder: RunFolder, compared: Collection[str]) -> list[str]:
         return []
     alone = [step.name for step in steps if step.rounds > 0 and step.name not in compared]
     return [
-        f"Nothing simpler stands beside {name}: a step with federation=newton (configs/step/relapse_exact.yaml) would "
-        "be the exact linear fit to the same patients."
+        f"Nothing simpler is compared with {name}: a step with federation=newton (configs/step/relapse_exact.yaml) "
+        "would be the exact linear fit to the same patients."
         for name in alone
     ]

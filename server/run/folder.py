@@ -56,9 +56,10 @@ class RunFolder:
         return self.path / "results.json"
 
     @property
-    def beside(self) -> Path:
+    def comparison(self) -> Path:
         """In simulation, what the report compares the run with: score rows and paired differences."""
-        return self.path / "beside.json"
+        earlier = self.path / "beside.json"  # its name in runs from before it had this one
+        return earlier if earlier.exists() else self.path / "comparison.json"
 
     @property
     def report(self) -> Path:

@@ -1,1 +1,1 @@
-"""Federated beside centralized, local and control arms on the same splits, with paired statistics."""
+"""Federated against centralized, local and control arms on the same splits, with paired statistics."""

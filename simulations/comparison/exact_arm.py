@@ -71,22 +71,22 @@ def fit_exact(centers: Sequence[Center], order: Order) -> State:
         order: the step's first, with the state that its parts start from.
     """
     train: list[Rows] = []
-    held_out: list[Rows] = []
+    validation: list[Rows] = []
     model, _ = centers[0].model(order)  # one for all: a simulation's centers share a device
     for center in centers:
-        for rows, name in ((train, "train"), (held_out, "validation")):
+        for rows, name in ((train, "train"), (validation, "validation")):
             cases = center.case_set(order, name, model)
             if len(cases):
                 rows.append(linear_rows(order, model, cases))
-    return state_of(fit_chosen(model.linear_layout, train, held_out, PENALTIES), linear_part(order.step)[0])
+    return state_of(fit_chosen(model.linear_layout, train, validation, PENALTIES), linear_part(order.step)[0])
 
 
 def fit_chosen(
-    layout: Layout, train: Sequence[Rows], held_out: Sequence[Rows], penalties: Sequence[float]
+    layout: Layout, train: Sequence[Rows], validation: Sequence[Rows], penalties: Sequence[float]
 ) -> LinearModel:
-    """The stratified Cox fit, one entry per center, whose penalty has the least partial likelihood loss held out."""
+    """The stratified Cox fit, one entry per center, whose penalty the validation cases' partial likelihood prefers."""
     models = [fit_newton(Cox(), layout, train, penalty=penalty) for penalty in penalties]
-    return min(models, key=lambda model: sum(_partial_nll(model, rows) for rows in held_out))
+    return min(models, key=lambda model: sum(_partial_nll(model, rows) for rows in validation))
 
 
 def _partial_nll(model: LinearModel, rows: Rows) -> float:

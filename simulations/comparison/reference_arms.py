@@ -1,4 +1,4 @@
-"""What stands beside a plain run's scores: for every prognosis step the exact linear fit, on the same test patients."""
+"""What a plain run is compared with: for every prognosis step the exact linear fit, on the same test patients."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from simulations.comparison.paired import Patient, compare_patients, score_rows
 from simulations.comparison.patients import Observed, observe, open_centers
 
 
-def write_beside(run: Run, folder: RunFolder) -> None:
+def write_comparison(run: Run, folder: RunFolder) -> None:
     """Fit every finished prognosis step exactly and leave scores and paired differences for the report.
 
-    A step that is itself an exact fit, or scored nobody, has nothing beside it.
+    A step that is itself an exact fit, or scored nobody, is compared with nothing.
     """
-    if folder.beside.exists():
+    if folder.comparison.exists():
         return
     ledger, bank = Ledger(folder.ledger), AdapterBank(folder.bank)
     base = ledger.events("run_started")[0]["base"]
@@ -47,7 +47,7 @@ def write_beside(run: Run, folder: RunFolder) -> None:
         found = compare_patients(step, *sides, metrics[step.name], draws=run.compare.draws)
         comparisons += [found.row()] if found else []
     if rows:
-        write_json(folder.beside, {"scores": rows, "metrics": {EXACT: metrics}, "comparisons": comparisons})
+        write_json(folder.comparison, {"scores": rows, "metrics": {EXACT: metrics}, "comparisons": comparisons})
 
 
 def _patients(found: list[Observed]) -> list[Patient]:

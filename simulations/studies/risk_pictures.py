@@ -14,7 +14,7 @@ from server.report.charts import MONTH, Point, reliability_chart, survival_chart
 from server.report.survival import Curve, RiskGroups, curve, risk_groups
 from server.report.words import p_value
 from simulations.studies.page import Picture
-from simulations.survival.out_of_fold import HeldOut
+from simulations.survival.out_of_fold import OutOfFold
 
 LEAST_PATIENTS, LEAST_EVENTS = 40, 10  # below, a group of a picture would be a handful of patients
 EVENTS_FOR_FIFTHS = 50  # ten a group; thirds below
@@ -30,22 +30,22 @@ class Drawn:
     figures: dict[str, object] = field(default_factory=dict)
 
 
-def risk_pictures(name: str, arm: str, held: HeldOut, study: CoxStudy) -> Drawn:
+def risk_pictures(name: str, arm: str, found: OutOfFold, study: CoxStudy) -> Drawn:
     """Both pictures of one arm's held-out predictions, or a sentence for each that cannot be drawn."""
     drawn = Drawn()
-    events = int(held.event.sum())
-    if len(held) < LEAST_PATIENTS or events < LEAST_EVENTS:
+    events = int(found.event.sum())
+    if len(found) < LEAST_PATIENTS or events < LEAST_EVENTS:
         drawn.notes.append(
-            f"{name}: no survival curves by predicted risk and no calibration picture, as {len(held)} patients with "
+            f"{name}: no survival curves by predicted risk and no calibration picture, as {len(found)} patients with "
             f"{events} events are too few (at least {LEAST_PATIENTS} and {LEAST_EVENTS})."
         )
         return drawn
     whom = (
-        f"{len(held)} patients, each predicted once by a model that never saw them ({arm}, {study.folds} folds, the "
+        f"{len(found)} patients, each predicted once by a model that never saw them ({arm}, {study.folds} folds, the "
         "first repeat)."
     )
-    _add_curves(drawn, name, held, whom)
-    _add_calibration(drawn, name, held, whom, study.horizon_months)
+    _add_curves(drawn, name, found, whom)
+    _add_calibration(drawn, name, found, whom, study.horizon_months)
     return drawn
 
 
@@ -57,8 +57,8 @@ def months_of(time: np.ndarray) -> torch.Tensor:
 # ------------------------------------------------------------------------------------------------ by predicted risk
 
 
-def _add_curves(drawn: Drawn, name: str, held: HeldOut, whom: str) -> None:
-    groups = curves_by_risk(held)
+def _add_curves(drawn: Drawn, name: str, found: OutOfFold, whom: str) -> None:
+    groups = curves_by_risk(found)
     if groups is None:
         drawn.notes.append(f"{name}: no survival curves by predicted risk, as all patients are in one risk group.")
         return
@@ -78,12 +78,12 @@ def _add_curves(drawn: Drawn, name: str, held: HeldOut, whom: str) -> None:
     drawn.figures["risk_groups"] = counted | {"log_rank_p": groups.p}
 
 
-def curves_by_risk(held: HeldOut) -> RiskGroups | None:
+def curves_by_risk(found: OutOfFold) -> RiskGroups | None:
     """The low- and the high-risk group on a grid of months; None where everyone is in one of them."""
-    if held.high.all() or not held.high.any():
+    if found.high.all() or not found.high.any():
         return None
-    grid = months_of(held.time)
-    at_risk, events = group_counts(held.time, held.event, held.high.astype(np.int64), grid, groups=2)
+    grid = months_of(found.time)
+    at_risk, events = group_counts(found.time, found.event, found.high.astype(np.int64), grid, groups=2)
     return risk_groups({"grid_days": grid.tolist(), "at_risk": at_risk.tolist(), "events": events.tolist()})
 
 
@@ -94,8 +94,8 @@ def _named(groups: RiskGroups) -> list[tuple[str, Curve]]:
 # ------------------------------------------------------------------------------------------------------ calibration
 
 
-def _add_calibration(drawn: Drawn, name: str, held: HeldOut, whom: str, months: int) -> None:
-    points = calibration_points(held, months)
+def _add_calibration(drawn: Drawn, name: str, found: OutOfFold, whom: str, months: int) -> None:
+    points = calibration_points(found, months)
     if points is None:
         drawn.notes.append(
             f"{name}: no calibration picture, as not every group of predicted survival has patients followed for "
@@ -123,18 +123,18 @@ def _add_calibration(drawn: Drawn, name: str, held: HeldOut, whom: str, months: 
     drawn.figures["calibration"] = {"months": months, "groups": [vars(point) for point in points]}
 
 
-def calibration_points(held: HeldOut, months: int) -> list[Point] | None:
+def calibration_points(found: OutOfFold, months: int) -> list[Point] | None:
     """Groups of equal size by predicted survival; None where one is not followed until then, or all are alike."""
-    count = 5 if held.event.sum() >= EVENTS_FOR_FIFTHS else 3
-    group = np.searchsorted(np.quantile(held.survival, np.arange(1, count) / count), held.survival)
-    grid = months_of(held.time)
-    at_risk, events = group_counts(held.time, held.event, group, grid, groups=count)
+    count = 5 if found.event.sum() >= EVENTS_FOR_FIFTHS else 3
+    group = np.searchsorted(np.quantile(found.survival, np.arange(1, count) / count), found.survival)
+    grid = months_of(found.time)
+    at_risk, events = group_counts(found.time, found.event, group, grid, groups=count)
     if months >= len(grid) or (at_risk[:, months] == 0).any():
         return None
     points = []
     for number in range(count):
         observed = curve(grid.tolist(), at_risk[number].tolist(), events[number].tolist())
-        predicted = float(held.survival[group == number].mean())
+        predicted = float(found.survival[group == number].mean())
         cases = int(observed.at_risk[0])
         points.append(Point(predicted, observed.survival[months], cases, observed.low[months], observed.high[months]))
     return points

@@ -30,7 +30,7 @@ from simulations.studies.risk_pictures import risk_pictures
 from simulations.survival.arms import ARMS, fit, pooled_fit
 from simulations.survival.cohort import Cohort, Fold, Learning
 from simulations.survival.evaluation import POOLED, center_weights, evaluate, indices, task_of
-from simulations.survival.out_of_fold import held_out
+from simulations.survival.out_of_fold import out_of_fold
 
 FEDERATIONS = (EXACT, FEDAVG, FEDADAM)
 Estimates = Mapping[str, Estimate]  # by center, and pooled
@@ -189,7 +189,7 @@ def add_inputs(page: Page, name: str, cohort: Cohort, study: CoxStudy, say: Call
     )
     page.tables.append(_kept_of_pooled(name, index, gains, cohort.centers))
     first = [fold for fold in folds if fold.repeat == 0]
-    risks = risk_pictures(name, EXACT, held_out(cohort, first, EXACT, horizon=study.horizon_months * MONTH), study)
+    risks = risk_pictures(name, EXACT, out_of_fold(cohort, first, EXACT, horizon=study.horizon_months * MONTH), study)
     page.pictures += [_forest(name, gains[EXACT]), *risks.pictures]
     page.notes += risks.notes
     page.notes.append(

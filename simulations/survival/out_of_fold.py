@@ -18,7 +18,7 @@ from simulations.survival.evaluation import risk_of
 
 
 @dataclass
-class HeldOut:
+class OutOfFold:
     """Patients of all centers, one after the other; every field is (n,)."""
 
     time: np.ndarray  # days
@@ -31,7 +31,7 @@ class HeldOut:
         return len(self.time)
 
 
-def held_out(cohort: Cohort, folds: Sequence[Fold], arm: str, *, horizon: float) -> HeldOut:
+def out_of_fold(cohort: Cohort, folds: Sequence[Fold], arm: str, *, horizon: float) -> OutOfFold:
     """One arm's predictions over the folds of one repeat, so that every patient counts once.
 
     Args:
@@ -48,7 +48,7 @@ def held_out(cohort: Cohort, folds: Sequence[Fold], arm: str, *, horizon: float)
             found[center][test] = np.stack([risk, risk > np.median(learned), np.exp(-hazard * np.exp(risk))], axis=1)
     time, event = pooled([cohort.rows[c] for c in cohort.centers]).target.T
     risk, high, survival = np.concatenate([found[c] for c in cohort.centers]).T
-    return HeldOut(time, event, risk, high > 0, survival)
+    return OutOfFold(time, event, risk, high > 0, survival)
 
 
 def baseline_hazard(time: np.ndarray, event: np.ndarray, risk: np.ndarray, *, until: float) -> float:

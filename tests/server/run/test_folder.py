@@ -37,3 +37,10 @@ def test_another_process_is_refused_while_it_is_held_and_let_in_when_that_one_is
 def test_what_is_no_run_folder_is_said_to_be_none(tmp_path):
     with pytest.raises(FedgraftError, match="no ledger"):
         existing(tmp_path)
+
+
+def test_what_a_run_is_compared_with_is_found_under_its_earlier_name_too(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.comparison.name == "comparison.json"
+    (tmp_path / "beside.json").write_text("{}")
+    assert folder.comparison == tmp_path / "beside.json"

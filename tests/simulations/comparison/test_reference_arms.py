@@ -15,7 +15,7 @@ from simulations.comparison import reference_arms
 from simulations.comparison.exact_arm import exact_step, observe_exact
 from simulations.comparison.names import EXACT
 from simulations.comparison.patients import open_centers
-from simulations.comparison.reference_arms import write_beside
+from simulations.comparison.reference_arms import write_comparison
 from tests.helpers.small import federate, small_run
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
@@ -40,7 +40,7 @@ def finished(folder, files, *, exact=False, **grid):
 @pytest.fixture(scope="module")
 def run_and_leader(small_centers, tmp_path_factory):
     run, leader = finished(tmp_path_factory.mktemp("run"), small_centers)
-    write_beside(run, leader.folder)
+    write_comparison(run, leader.folder)
     write_outputs(leader.folder.path)
     return run, leader
 
@@ -56,7 +56,7 @@ def test_the_report_and_the_results_hold_the_exact_fit_and_the_difference(run_an
     [pooled] = [row for row in rows if row["center"] == POOLED]
     assert (difference["b"], difference["n"]) == (EXACT, pooled["n"])
     page = leader.folder.report.read_text()
-    assert page.count(EXACT) >= 2 and "Nothing simpler stands beside" not in page
+    assert page.count(EXACT) >= 2 and "Nothing simpler is compared with" not in page
 
 
 def test_its_patients_are_the_test_patients_of_the_federation(run_and_leader):
@@ -71,25 +71,25 @@ def test_its_patients_are_the_test_patients_of_the_federation(run_and_leader):
 def test_it_is_fitted_once(run_and_leader, monkeypatch):
     run, leader = run_and_leader
     monkeypatch.setattr(reference_arms, "observe_exact", lambda *a, **k: pytest.fail("fitted again"))
-    write_beside(run, leader.folder)
+    write_comparison(run, leader.folder)
 
 
 def test_a_grid_that_the_run_chose_is_followed(small_centers, tmp_path):
     run, leader = finished(tmp_path, small_centers, grid="quantiles", cuts_days=[], bins=3)
     assert leader.ledger.events("grid_chosen")
-    write_beside(run, leader.folder)
-    assert leader.folder.beside.exists()
+    write_comparison(run, leader.folder)
+    assert leader.folder.comparison.exists()
 
 
-def test_an_exact_step_needs_nothing_beside_it(small_centers, tmp_path):
+def test_an_exact_step_needs_no_reference_arm(small_centers, tmp_path):
     run, leader = finished(tmp_path, small_centers, exact=True)
-    write_beside(run, leader.folder)
+    write_comparison(run, leader.folder)
     write_outputs(leader.folder.path)
-    assert not leader.folder.beside.exists()
-    assert "Nothing simpler stands beside" not in leader.folder.report.read_text()
+    assert not leader.folder.comparison.exists()
+    assert "Nothing simpler is compared with" not in leader.folder.report.read_text()
 
 
 def test_without_it_the_report_says_what_is_missing(small_centers, tmp_path):
     _, leader = finished(tmp_path, small_centers)
     write_outputs(leader.folder.path)
-    assert "Nothing simpler stands beside relapse" in leader.folder.report.read_text()
+    assert "Nothing simpler is compared with relapse" in leader.folder.report.read_text()

@@ -36,7 +36,7 @@ from simulations.survival.evaluation import (
     positions_in_test,
     task_of,
 )
-from simulations.survival.out_of_fold import HeldOut, baseline_hazard, held_out
+from simulations.survival.out_of_fold import OutOfFold, baseline_hazard, out_of_fold
 from simulations.survival.penalty import best_penalty
 
 ROOT = Path(__file__).parents[3]
@@ -181,11 +181,11 @@ def test_across_folds_risks_of_a_perfect_marker_order_everyone():
 # ------------------------------------------------------------------------------------------- held-out predictions
 
 
-def predicted(cohort: Cohort, *, months: int = 6) -> HeldOut:
+def predicted(cohort: Cohort, *, months: int = 6) -> OutOfFold:
     folds: list[Fold] = []
     evaluate(cohort, {EXACT: ARMS[EXACT]}, ONE, folds=5, repeats=1, seen=folds.append)
     assert [fold.repeat for fold in folds] == [0] * 5
-    return held_out(cohort, folds, EXACT, horizon=months * MONTH)
+    return out_of_fold(cohort, folds, EXACT, horizon=months * MONTH)
 
 
 def in_whole_months(cohort: Cohort) -> Cohort:
@@ -261,7 +261,7 @@ def test_without_events_the_pictures_are_left_out_with_a_sentence():
 
 def test_one_risk_for_everyone_is_a_sentence_for_each_picture():
     same = np.zeros(60)
-    held = HeldOut(np.arange(60) * MONTH, np.ones(60), same, same > 0, same + 0.5)
+    held = OutOfFold(np.arange(60) * MONTH, np.ones(60), same, same > 0, same + 0.5)
     drawn = risk_pictures("records", EXACT, held, CoxStudy())
     assert drawn.pictures == [] and len(drawn.notes) == 2
     assert "all patients are in one risk group" in drawn.notes[0] and "followed for 24 months" in drawn.notes[1]
