@@ -24,13 +24,13 @@ def run(arguments: argparse.Namespace) -> int:
     from server.deploy.folder import Deployment
     from server.deploy.hospitals import enrol, refuse
 
-    place = Deployment.open(arguments.folder)
+    deployment = Deployment.open(arguments.folder)
     if arguments.refuse:
-        refuse(place, arguments.code)
+        refuse(deployment, arguments.code)
         print(f"{arguments.code} is refused from now on; a running coordinator takes notice within seconds")
         return 0
     if arguments.public_key is None:
         raise FedgraftError("Name the .pub file that the hospital sent, or refuse the center with --refuse.")
-    print(f"{arguments.code}: {enrol(place, arguments.code, arguments.public_key)}")
+    print(f"{arguments.code}: {enrol(deployment, arguments.code, arguments.public_key)}")
     print("compare the fingerprint with the hospital's, over the telephone, before you start a run")
     return 0

@@ -33,9 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
         health_port=arguments.health_port,
         proxy=not arguments.no_proxy,
     )
-    place = init(arguments.folder, config, days=arguments.days)
-    write_nginx(place)
-    print(f"made {place.path}; send {place.authority} to every hospital, on a channel that you trust")
-    print(f"keep {place.authority_key} offline: it is needed for `python -m server renew` only")
+    deployment = init(arguments.folder, config, days=arguments.days)
+    write_nginx(deployment)
+    print(f"made {deployment.path}; send {deployment.authority} to every hospital, on a channel that you trust")
+    print(f"keep {deployment.authority_key} offline: it is needed for `python -m server renew` only")
     print(f"next: python -m server enrol {arguments.folder} CODE code.pub, for each hospital")
     return 0

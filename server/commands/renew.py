@@ -21,7 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
     from server.deploy.certificates import days_left
     from server.deploy.folder import Deployment, renew
 
-    place = Deployment.open(arguments.folder)
-    renew(place, days=arguments.days)
-    print(f"{place.certificate} is valid for {days_left(place.certificate):.0f} days; restart `python -m server start`")
+    deployment = Deployment.open(arguments.folder)
+    renew(deployment, days=arguments.days)
+    days = days_left(deployment.certificate)
+    print(f"{deployment.certificate} is valid for {days:.0f} days; restart `python -m server start`")
     return 0

@@ -22,8 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     from server.deploy.folder import Deployment
     from server.deploy.runs import run_curriculum_here
 
-    place = Deployment.open(arguments.folder)
+    deployment = Deployment.open(arguments.folder)
     with signs_of_life():
-        folder = run_curriculum_here(place, arguments.overrides, say=lambda line: print(line, flush=True))
+        folder = run_curriculum_here(deployment, arguments.overrides, say=lambda line: print(line, flush=True))
     print(f"report: {folder.report}")
     return 0

@@ -22,9 +22,9 @@ def run(arguments: argparse.Namespace) -> int:
     from server.deploy.folder import Deployment
     from server.deploy.status import status, table
 
-    place, console = Deployment.open(arguments.folder), Console()
+    deployment, console = Deployment.open(arguments.folder), Console()
     while True:
-        found = status(place)
+        found = status(deployment)
         if arguments.watch:
             console.clear()
         console.print(table(found))

@@ -133,25 +133,25 @@ def init(path: Path, config: ServerConfig, *, days: int = 825) -> Deployment:
         raise FedgraftError(f"{path} is a coordinator's folder already; `python -m server renew {path}` renews it.")
     _check(config)
     path.mkdir(parents=True, exist_ok=True)
-    place = Deployment(path.resolve(), config)
-    make_authority(place.authority, place.authority_key)
-    renew(place, days=days)
-    write_private(place.secret, secrets.token_bytes(32))
-    for folder in (place.enrolled, place.runs, place.home, place.logs):
+    deployment = Deployment(path.resolve(), config)
+    make_authority(deployment.authority, deployment.authority_key)
+    renew(deployment, days=days)
+    write_private(deployment.secret, secrets.token_bytes(32))
+    for folder in (deployment.enrolled, deployment.runs, deployment.home, deployment.logs):
         folder.mkdir(exist_ok=True)
     settings = OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
     write_bytes(path / "server.yaml", (EXPLAINED + settings).encode())
-    return place
+    return deployment
 
 
-def renew(place: Deployment, *, days: int = 825) -> None:
+def renew(deployment: Deployment, *, days: int = 825) -> None:
     """A new server key and certificate from the same authority: hospitals need not change anything."""
     make_server_certificate(
-        place.certificate,
-        place.key,
-        authority=place.authority,
-        authority_key=place.authority_key,
-        name=place.config.name,
+        deployment.certificate,
+        deployment.key,
+        authority=deployment.authority,
+        authority_key=deployment.authority_key,
+        name=deployment.config.name,
         days=days,
     )
 

@@ -11,7 +11,7 @@ from common.files import write_bytes
 from server.deploy.folder import Deployment, check_code
 
 
-def enrol(place: Deployment, code: str, public_key: Path) -> str:
+def enrol(deployment: Deployment, code: str, public_key: Path) -> str:
     """Write a hospital's key to the list, in the place of an earlier one; its fingerprint.
 
     Raises:
@@ -21,19 +21,23 @@ def enrol(place: Deployment, code: str, public_key: Path) -> str:
 
     check_code(code)
     key = key_bytes(public_key)
-    others = [other for other in place.codes() if other != code and key_bytes(place.enrolled / f"{other}.pub") == key]
+    others = [
+        other
+        for other in deployment.codes()
+        if other != code and key_bytes(deployment.enrolled / f"{other}.pub") == key
+    ]
     if others:
         raise FedgraftError(f"This is the key of {others[0]} already; every hospital makes its own.")
     content = public_key.read_bytes()
-    write_bytes(place.enrolled / f"{code}.pub", content)
+    write_bytes(deployment.enrolled / f"{code}.pub", content)
     return fingerprint(content)
 
 
-def refuse(place: Deployment, code: str) -> None:
+def refuse(deployment: Deployment, code: str) -> None:
     """Take a hospital off the list. Raises FedgraftError when it is not on it."""
-    if code not in place.codes():
-        raise FedgraftError(f"'{code}' is not enrolled. Enrolled: {', '.join(place.codes()) or 'nobody'}.")
-    (place.enrolled / f"{code}.pub").unlink()
+    if code not in deployment.codes():
+        raise FedgraftError(f"'{code}' is not enrolled. Enrolled: {', '.join(deployment.codes()) or 'nobody'}.")
+    (deployment.enrolled / f"{code}.pub").unlink()
 
 
 def fingerprint(public_key: bytes) -> str:

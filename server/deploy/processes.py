@@ -34,27 +34,28 @@ WARN_DAYS = 30
 NGINX_TEMPLATE = ROOT / "configs" / "deploy" / "nginx.conf"
 
 
-def serve(place: Deployment, *, say: Callable[[str], None] = print) -> None:
+def serve(deployment: Deployment, *, say: Callable[[str], None] = print) -> None:
     """Run the coordinator's processes until stopped (Ctrl-C, SIGTERM); each that ends is started again.
 
     A SuperLink that ended takes its ServerApp with it: Flower marks that run failed, and `server run` resumes it.
     """
-    release = own_digest(plugins=files_of(place.config.plugins, beside=place.path))
-    _warn_of_certificate(place, say)
-    write_nginx(place)
-    say(f"release {release[:12]}; hospitals reach {place.config.name}:{place.config.public_port}; logs {place.logs}")
+    release = own_digest(plugins=files_of(deployment.config.plugins, beside=deployment.path))
+    _warn_of_certificate(deployment, say)
+    write_nginx(deployment)
+    address = f"{deployment.config.name}:{deployment.config.public_port}"
+    say(f"release {release[:12]}; hospitals reach {address}; logs {deployment.logs}")
     running: dict[str, Process] = {}
     with terminated_is_interrupted():
         try:
             while True:
-                _start_missing(place, running, release=release, say=say)
-                ended = _watch(place, running)
+                _start_missing(deployment, running, release=release, say=say)
+                ended = _watch(deployment, running)
                 if ended != "nginx":
                     ended_with = [running.pop(name) for name in ("executor", "superlink") if name in running]
                     stop_processes(ended_with)
                 else:
                     stop_processes([running.pop("nginx")])
-                say(f"{ended} ended and starts again: {last_lines(place.logs / f'{ended}.log', 1)}")
+                say(f"{ended} ended and starts again: {last_lines(deployment.logs / f'{ended}.log', 1)}")
                 time.sleep(PAUSE_S)
         except KeyboardInterrupt:
             say("stopping")
@@ -62,47 +63,47 @@ def serve(place: Deployment, *, say: Callable[[str], None] = print) -> None:
             stop_processes([running[name] for name in ("nginx", "executor", "superlink") if name in running])
 
 
-def superlink_command(place: Deployment) -> list[str]:
+def superlink_command(deployment: Deployment) -> list[str]:
     """Flower's SuperLink as this project starts it: loopback, TLS, known keys only, no dependency installation."""
-    command = [program("flower-superlink"), "--host", "127.0.0.1", "--port", str(place.config.link_port)]
-    command += ["--ssl-certfile", str(place.certificate), "--ssl-keyfile", str(place.key)]
-    command += ["--ssl-ca-certfile", str(place.authority), "--enable-supernode-auth"]
-    command += ["--isolation", "process", "--superexec-auth-secret-file", str(place.secret)]
-    command += ["--disable-runtime-dependency-installation", "--database", str(place.database)]
-    return [*command, "--health-server-address", f"127.0.0.1:{place.config.health_port}"]
+    command = [program("flower-superlink"), "--host", "127.0.0.1", "--port", str(deployment.config.link_port)]
+    command += ["--ssl-certfile", str(deployment.certificate), "--ssl-keyfile", str(deployment.key)]
+    command += ["--ssl-ca-certfile", str(deployment.authority), "--enable-supernode-auth"]
+    command += ["--isolation", "process", "--superexec-auth-secret-file", str(deployment.secret)]
+    command += ["--disable-runtime-dependency-installation", "--database", str(deployment.database)]
+    return [*command, "--health-server-address", f"127.0.0.1:{deployment.config.health_port}"]
 
 
-def executor_command(place: Deployment, *, release: str, parent: int) -> list[str]:
+def executor_command(deployment: Deployment, *, release: str, parent: int) -> list[str]:
     """Our executor, which runs the ServerApp of this checkout."""
     command = [
         sys.executable,
         "-c",
         "from server.deploy.executor import main; main()",
         "--runtime-api-address",
-        place.link,
+        deployment.link,
     ]
-    command += ["--secret", str(place.secret), "--root-certificates", str(place.authority)]
+    command += ["--secret", str(deployment.secret), "--root-certificates", str(deployment.authority)]
     return [*command, "--release", release, "--parent-pid", str(parent)]
 
 
-def write_nginx(place: Deployment) -> Path:
+def write_nginx(deployment: Deployment) -> Path:
     """The proxy's configuration for this deployment, from ``configs/deploy/nginx.conf``."""
     values = {
-        "NAME": place.config.name,
-        "PUBLIC_PORT": str(place.config.public_port),
-        "LINK": place.link,
-        "CERTIFICATE": str(place.certificate),
-        "KEY": str(place.key),
-        "AUTHORITY": str(place.authority),
-        "HOME": str(place.home),
-        "LOGS": str(place.logs),
+        "NAME": deployment.config.name,
+        "PUBLIC_PORT": str(deployment.config.public_port),
+        "LINK": deployment.link,
+        "CERTIFICATE": str(deployment.certificate),
+        "KEY": str(deployment.key),
+        "AUTHORITY": str(deployment.authority),
+        "HOME": str(deployment.home),
+        "LOGS": str(deployment.logs),
     }
     text = NGINX_TEMPLATE.read_text()
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
-    write_bytes(place.path / "nginx.conf", text.encode())
-    (place.home / "nginx").mkdir(parents=True, exist_ok=True)
-    return place.path / "nginx.conf"
+    write_bytes(deployment.path / "nginx.conf", text.encode())
+    (deployment.home / "nginx").mkdir(parents=True, exist_ok=True)
+    return deployment.path / "nginx.conf"
 
 
 def nginx_program() -> str:
@@ -116,32 +117,34 @@ def nginx_program() -> str:
     return found
 
 
-def health(place: Deployment) -> None:
+def health(deployment: Deployment) -> None:
     """Raise FedgraftError unless the SuperLink serves, nginx lets hospitals through and the certificate is valid."""
     import ssl
     import urllib.error
     import urllib.request
 
-    check_serving(f"127.0.0.1:{place.config.health_port}", what="The SuperLink")
-    if days_left(place.certificate) <= 0:
-        raise FedgraftError(f"{place.certificate} has expired; `python -m server renew {place.path}`, then restart.")
-    if place.config.proxy:
-        trust = ssl.create_default_context(cafile=str(place.authority))
+    check_serving(f"127.0.0.1:{deployment.config.health_port}", what="The SuperLink")
+    if days_left(deployment.certificate) <= 0:
+        raise FedgraftError(
+            f"{deployment.certificate} has expired; `python -m server renew {deployment.path}`, then restart."
+        )
+    if deployment.config.proxy:
+        trust = ssl.create_default_context(cafile=str(deployment.authority))
         direct = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
         )
         try:
-            direct.open(f"https://localhost:{place.config.public_port}/health", timeout=5.0).close()
+            direct.open(f"https://localhost:{deployment.config.public_port}/health", timeout=5.0).close()
         except (urllib.error.URLError, OSError) as error:
-            raise FedgraftError(f"nginx on port {place.config.public_port} does not answer: {error}.") from error
+            raise FedgraftError(f"nginx on port {deployment.config.public_port} does not answer: {error}.") from error
 
 
-def synchronise(place: Deployment, *, say: Callable[[str], None]) -> None:
+def synchronise(deployment: Deployment, *, say: Callable[[str], None]) -> None:
     """Register the keys that were enrolled, forget those that were withdrawn or replaced."""
     from server.deploy.control import control, key_bytes
 
-    wanted = {code: key_bytes(place.enrolled / f"{code}.pub") for code in place.codes()}
-    with control(place.link, place.authority) as link:
+    wanted = {code: key_bytes(deployment.enrolled / f"{code}.pub") for code in deployment.codes()}
+    with control(deployment.link, deployment.authority) as link:
         known = {(node.name, node.key): node.node for node in link.nodes()}
         for (code, key), node in known.items():
             if wanted.get(code) != key:
@@ -149,79 +152,85 @@ def synchronise(place: Deployment, *, say: Callable[[str], None]) -> None:
                 say(f"{code}: its key is refused from now on")
         nodes = {}
         for code, key in wanted.items():
-            nodes[code] = known.get((code, key)) or link.register(code, place.enrolled / f"{code}.pub")
+            nodes[code] = known.get((code, key)) or link.register(code, deployment.enrolled / f"{code}.pub")
             if (code, key) not in known:
                 say(f"{code}: enrolled as node {nodes[code]}")
-    if read_nodes(place) != nodes:
-        write_json(place.nodes, nodes)
+    if read_nodes(deployment) != nodes:
+        write_json(deployment.nodes, nodes)
 
 
-def read_nodes(place: Deployment) -> dict[str, int]:
+def read_nodes(deployment: Deployment) -> dict[str, int]:
     """Code -> node id of the hospitals that the SuperLink lets in."""
-    return json.loads(place.nodes.read_text()) if place.nodes.exists() else {}
+    return json.loads(deployment.nodes.read_text()) if deployment.nodes.exists() else {}
 
 
-def _start_missing(place: Deployment, running: dict[str, Process], *, release: str, say: Callable[[str], None]) -> None:
+def _start_missing(
+    deployment: Deployment, running: dict[str, Process], *, release: str, say: Callable[[str], None]
+) -> None:
     if "superlink" not in running:
         running["superlink"] = start_process(
-            superlink_command(place), log=place.logs / "superlink.log", home=place.home
+            superlink_command(deployment), log=deployment.logs / "superlink.log", home=deployment.home
         )
-        _wait_until_healthy(place, running["superlink"])
-        _end_orphans(place)
+        _wait_until_healthy(deployment, running["superlink"])
+        _end_orphans(deployment)
         running["executor"] = start_process(
-            executor_command(place, release=release, parent=running["superlink"].pid),
-            log=place.logs / "executor.log",
-            home=place.home,
-            **{INHERITED: os.pathsep.join(str(find(name, beside=place.path).path) for name in place.config.plugins)},
+            executor_command(deployment, release=release, parent=running["superlink"].pid),
+            log=deployment.logs / "executor.log",
+            home=deployment.home,
+            **{
+                INHERITED: os.pathsep.join(
+                    str(find(name, beside=deployment.path).path) for name in deployment.config.plugins
+                )
+            },
         )
-        synchronise(place, say=say)
-    if place.config.proxy and "nginx" not in running:
-        command = [nginx_program(), "-p", str(place.home), "-c", str(place.path / "nginx.conf")]
-        running["nginx"] = start_process(command, log=place.logs / "nginx.log", home=place.home)
+        synchronise(deployment, say=say)
+    if deployment.config.proxy and "nginx" not in running:
+        command = [nginx_program(), "-p", str(deployment.home), "-c", str(deployment.path / "nginx.conf")]
+        running["nginx"] = start_process(command, log=deployment.logs / "nginx.log", home=deployment.home)
     say("ready")
 
 
-def _end_orphans(place: Deployment) -> None:
+def _end_orphans(deployment: Deployment) -> None:
     """Runs that an earlier SuperLink left under way have lost their ServerApp: Flower would notice after a minute."""
     from server.deploy.control import control
 
-    with control(place.link, place.authority) as link:
+    with control(deployment.link, deployment.authority) as link:
         for run in link.runs():
             if not run.is_over:
                 link.stop_run(run.run)
 
 
-def _watch(place: Deployment, running: dict[str, Process]) -> str:
+def _watch(deployment: Deployment, running: dict[str, Process]) -> str:
     """The name of the first process that ends; new hospitals are let in meanwhile."""
-    seen, looked = _enrolled(place), time.monotonic()
+    seen, looked = _enrolled(deployment), time.monotonic()
     while True:
         for name, process in running.items():
             if process.poll() is not None:
                 return name
         if time.monotonic() - looked > ENROLMENT_S:
             looked = time.monotonic()
-            if _enrolled(place) != seen:
-                seen = _enrolled(place)
-                synchronise(place, say=print)
+            if _enrolled(deployment) != seen:
+                seen = _enrolled(deployment)
+                synchronise(deployment, say=print)
         time.sleep(WATCH_S)
 
 
-def _enrolled(place: Deployment) -> dict[str, bytes]:
-    return {code: (place.enrolled / f"{code}.pub").read_bytes() for code in place.codes()}
+def _enrolled(deployment: Deployment) -> dict[str, bytes]:
+    return {code: (deployment.enrolled / f"{code}.pub").read_bytes() for code in deployment.codes()}
 
 
-def _wait_until_healthy(place: Deployment, process: Process) -> None:
+def _wait_until_healthy(deployment: Deployment, process: Process) -> None:
     deadline = time.monotonic() + STARTUP_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            check_serving(f"127.0.0.1:{place.config.health_port}", what="The SuperLink", timeout_s=1.0)
+            check_serving(f"127.0.0.1:{deployment.config.health_port}", what="The SuperLink", timeout_s=1.0)
             return
         except FedgraftError:
             time.sleep(0.2)
-    raise FedgraftError(f"The SuperLink did not start: {last_lines(place.logs / 'superlink.log')}")
+    raise FedgraftError(f"The SuperLink did not start: {last_lines(deployment.logs / 'superlink.log')}")
 
 
-def _warn_of_certificate(place: Deployment, say: Callable[[str], None]) -> None:
-    left = days_left(place.certificate)
+def _warn_of_certificate(deployment: Deployment, say: Callable[[str], None]) -> None:
+    left = days_left(deployment.certificate)
     if left < WARN_DAYS:
-        say(f"The server's certificate ends in {left:.0f} days: `python -m server renew {place.path}`.")
+        say(f"The server's certificate ends in {left:.0f} days: `python -m server renew {deployment.path}`.")

@@ -30,7 +30,7 @@ FRUITLESS = {True: 2, False: 10}  # runs without one finished round more that ar
 
 
 def run_curriculum_here(
-    place: Deployment, overrides: Sequence[str], *, say: Callable[[str], None] = print
+    deployment: Deployment, overrides: Sequence[str], *, say: Callable[[str], None] = print
 ) -> RunFolder:
     """Run or resume a curriculum over the enrolled hospitals, to its report.
 
@@ -40,28 +40,30 @@ def run_curriculum_here(
     """
     if plugins_named(overrides):
         raise ConfigError(
-            f"Plugins are not named on a coordinator's command line: write them into {place.path / 'server.yaml'}, and "
-            "into each hospital's center.yaml, and start both again."
+            "Plugins are not named on a coordinator's command line: write them into "
+            f"{deployment.path / 'server.yaml'}, and into each hospital's center.yaml, and start both again."
         )
-    load(place.config.plugins, beside=place.path)
+    load(deployment.config.plugins, beside=deployment.path)
     run = compose_run(list(overrides))
     check_run(run)
     if run.out != Run.out:
-        raise ConfigError(f"A federation keeps its runs in {place.runs}; leave out={run.out} out, or choose a name=….")
-    folder = RunFolder(place.runs / run.name)
+        raise ConfigError(
+            f"A federation keeps its runs in {deployment.runs}; leave out={run.out} out, or choose a name=…."
+        )
+    folder = RunFolder(deployment.runs / run.name)
     folder.path.mkdir(parents=True, exist_ok=True)
     story, fruitless = Follower(folder, run, say), 0
     while unfinished(run, folder):
         before = rounds_done(folder)
-        state = _run_once(place, run, folder, overrides, story)
+        state = _run_once(deployment, run, folder, overrides, story)
         if not unfinished(run, folder):
             break
         fruitless = fruitless + 1 if rounds_done(folder) == before else 0
         if fruitless >= FRUITLESS["exception" in state.details]:
             raise RoundFailed(
                 f"Flower's run ended before step '{unfinished(run, folder)[0]}' was finished: "
-                f"{state.details or state.outcome} (its log is {place.logs / 'executor.log'}). Start the same command "
-                "again to continue after the last finished round."
+                f"{state.details or state.outcome} (its log is {deployment.logs / 'executor.log'}). Start the same "
+                "command again to continue after the last finished round."
             )
         say(f"the run {state.outcome or 'ended'}: {state.details or 'no reason given'}; it is resumed")
     if not Ledger(folder.ledger).events("verified"):
@@ -108,17 +110,19 @@ class Follower:
             self.narrator.say("resumed after the last finished round")
 
 
-def _run_once(place: Deployment, run: Run, folder: RunFolder, overrides: Sequence[str], story: Follower) -> RunState:
+def _run_once(
+    deployment: Deployment, run: Run, folder: RunFolder, overrides: Sequence[str], story: Follower
+) -> RunState:
     """Start a Flower run over the folder, or join the one that is under way, and follow it to its end."""
     mine = str(folder.path.resolve())
     config = {
         "overrides": shlex.join([*overrides, *absolute(run)]),
         "run-dir": mine,
-        "nodes": str(place.nodes),
+        "nodes": str(deployment.nodes),
     }
-    started = _patiently(place, lambda link: _joined(link.runs(), mine) or link.start_run(config))
+    started = _patiently(deployment, lambda link: _joined(link.runs(), mine) or link.start_run(config))
     while True:
-        state = _patiently(place, lambda link: next(r for r in link.runs() if r.run == started))
+        state = _patiently(deployment, lambda link: next(r for r in link.runs() if r.run == started))
         story.look()
         if state.is_over:
             return state
@@ -129,12 +133,12 @@ def _joined(runs: list[RunState], folder: str) -> int | None:
     return next((run.run for run in runs if run.folder == folder and not run.is_over), None)
 
 
-def _patiently(place: Deployment, ask: Callable[[Any], Any]) -> Any:
+def _patiently(deployment: Deployment, ask: Callable[[Any], Any]) -> Any:
     """An answer of the SuperLink, which may be starting again."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            with control(place.link, place.authority) as link:
+            with control(deployment.link, deployment.authority) as link:
                 return ask(link)
         except LinkUnreachable:
             if time.monotonic() > deadline:

@@ -43,24 +43,24 @@ class Status:
     runs: list[RunStatus]
 
 
-def status(place: Deployment) -> Status:
+def status(deployment: Deployment) -> Status:
     """Look at the SuperLink, where it runs, and at every run folder."""
     from server.deploy.control import control
 
     nodes, flower, link = {}, [], "serving"
     try:
-        with control(place.link, place.authority) as door:
+        with control(deployment.link, deployment.authority) as door:
             nodes = {node.name: node.status for node in door.nodes()}
             flower = door.runs()
     except FedgraftError as error:
         link = str(error)
     runs = []
-    for ledger in sorted(place.runs.glob("*/ledger.jsonl")):
+    for ledger in sorted(deployment.runs.glob("*/ledger.jsonl")):
         mine = [run for run in flower if Path(run.folder) == ledger.parent]
         said = f"{mine[0].status} {mine[0].outcome}".strip() if mine else "unknown to Flower"
         runs.append(_run_status(ledger.parent, said, sum(run.bytes_sent + run.bytes_received for run in mine)))
-    hospitals = {code: nodes.get(code, "not registered yet") for code in place.codes()}
-    return Status(link == "serving", link, days_left(place.certificate), hospitals, runs)
+    hospitals = {code: nodes.get(code, "not registered yet") for code in deployment.codes()}
+    return Status(link == "serving", link, days_left(deployment.certificate), hospitals, runs)
 
 
 def table(found: Status) -> Group:

@@ -38,8 +38,8 @@ def patients_of(comparing: Comparing, arm: str, step: str, *, mode: str = "") ->
     """Every test patient of an arm and step in one mode, folds joined, in the order of center and ID."""
     found: dict[tuple[str, str, int], list[dict[str, np.ndarray]]] = {}
     for cell in comparing.cells:
-        places = (comparing.folder / "records" / cell.name).glob(f"{arm}-*" if arm == LOCAL else arm)
-        for path in sorted(place / records_name(step, mode) for place in places):
+        folders = (comparing.folder / "records" / cell.name).glob(f"{arm}-*" if arm == LOCAL else arm)
+        for path in sorted(folder / records_name(step, mode) for folder in folders):
             for row in json.loads(path.read_text()) if path.exists() else []:
                 record = {name: np.asarray(value) for name, value in row["record"].items()}
                 found.setdefault((row["center"], row["patient"], cell.fold), []).append(record)
@@ -111,8 +111,8 @@ def compare_arms(
         return None
     left, right = ([side[key] for key in keys] for side in sides)
     draws = comparing.run.compare.draws if center is None else max(200, comparing.run.compare.draws // 4)
-    place = "" if center is None else f" at {center}"
-    names = [(arm if step_name == a[1] else f"{arm} {step_name}") + place for arm, step_name in (a, b)]
+    where = "" if center is None else f" at {center}"
+    names = [(arm if step_name == a[1] else f"{arm} {step_name}") + where for arm, step_name in (a, b)]
     found = compare_patients(step, (names[0], left), (names[1], right), metric, draws=draws)
     if found is None or b[0] not in (CENTRALIZED, LOCAL):
         return found

@@ -39,7 +39,7 @@ FEDERATIONS = (FEDERATED, RANDOM)
 
 
 def prepared(run: Run, overrides: Sequence[str]) -> Comparing:
-    """A study's configuration and place. Raises ConfigError where a step breaks a rule or an arm is unknown."""
+    """A study's configuration and folder. Raises ConfigError where a step breaks a rule or an arm is unknown."""
     check_run(run)
     arms = run.study.arms
     unknown = [arm for arm in arms if arm not in ARMS]

@@ -82,8 +82,8 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
 
 def record_late(comparing: Comparing, cell: Cell, arm: str) -> None:
     """Record the mean of the CT-only and the PET-only model's probabilities for every test patient with both."""
-    place = comparing.folder / "records" / cell.name / arm
-    if (place / f"{LATE}@CT+PET.json").exists():
+    folder = comparing.folder / "records" / cell.name / arm
+    if (folder / f"{LATE}@CT+PET.json").exists():
         return
     run = compose_run(comparing.arm_overrides(arm, cell))
     folder = comparing.arm_folder(arm, cell)
@@ -110,7 +110,7 @@ def record_late(comparing: Comparing, cell: Cell, arm: str) -> None:
                 ]
             [observation] = task.observe(torch.stack(answers).mean(dim=0), batches[0])
             found.append(Observed(center.code, patient, observation))
-    write_records(place, LATE, found, mode="CT+PET")
+    write_records(folder, LATE, found, mode="CT+PET")
 
 
 # ---------------------------------------------------------------------------------------------------------- tables

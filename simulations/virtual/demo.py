@@ -85,14 +85,14 @@ def overrides(name: str) -> list[str]:
 def own_folder(cohort: Path, out: Path, code: str) -> Path:
     """A hospital's own folder: its patients' files and its lines of the tables."""
     for file in sorted(cohort.rglob("*")):
-        place = out / file.relative_to(cohort)
+        target = out / file.relative_to(cohort)
         if file.is_file() and file.name.startswith(f"{code}-"):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, place)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
         elif file.suffix == ".csv":
-            place.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             head, *lines = file.read_text().splitlines(keepends=True)
-            place.write_text(head + "".join(line for line in lines if line.startswith(f"{code}-")))
+            target.write_text(head + "".join(line for line in lines if line.startswith(f"{code}-")))
     return out
 
 

@@ -61,18 +61,18 @@ class Loopback:
 
     def make_hospital(self, code: str, root: Path, **settings: object) -> Path:
         """`client init` over a folder of patients; ``settings`` change keys of its center.yaml."""
-        place = self.base / code
+        folder = self.base / code
         server = OmegaConf.load(self.coordinator / "server.yaml")
         given: dict[str, object] = {"code": code, "root": root, "server": f"localhost:{server.public_port}"}
         given |= {"server-certificate": self.coordinator / "ca.crt"}
-        given |= {"cache": place / "cache", "vault": place / "vault", "minimum-cases": 1, "minimum-cell": 1}
+        given |= {"cache": folder / "cache", "vault": folder / "vault", "minimum-cases": 1, "minimum-cell": 1}
         words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-        place.mkdir(parents=True, exist_ok=True)
-        command("client", "init", "--yes", "--out", str(place / "center.yaml"), *words)
+        folder.mkdir(parents=True, exist_ok=True)
+        command("client", "init", "--yes", "--out", str(folder / "center.yaml"), *words)
         own: dict[str, object] = {"health": f"127.0.0.1:{free_ports(1)[0]}", **settings}
-        changed = OmegaConf.merge(OmegaConf.load(place / "center.yaml"), OmegaConf.create(own))
-        write_bytes(place / "center.yaml", OmegaConf.to_yaml(changed).encode())
-        self.centers[code] = place / "center.yaml"
+        changed = OmegaConf.merge(OmegaConf.load(folder / "center.yaml"), OmegaConf.create(own))
+        write_bytes(folder / "center.yaml", OmegaConf.to_yaml(changed).encode())
+        self.centers[code] = folder / "center.yaml"
         return self.centers[code]
 
     def enrol(self, code: str) -> None:

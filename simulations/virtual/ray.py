@@ -81,21 +81,23 @@ class Link:
     """A SuperLink of our own, for the length of one run."""
 
     port: int
-    place: Path
+    folder: Path
     environment: dict[str, str]
     process: subprocess.Popen[bytes]
 
     def run(self, config: dict[str, str], *, federation: str, log: Path, say: Callable[[str], None]) -> None:
         """``flwr run`` with the repository's bundle, to its end; what Flower says goes to ``log``, ours to ``say``."""
-        (self.place / "run.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items()))
+        (self.folder / "run.toml").write_text(
+            "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items())
+        )
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [_program("flwr"), "run", str(ROOT), "ours", "--stream"]
-        command += ["--run-config", str(self.place / "run.toml"), "--federation-config", federation]
+        command += ["--run-config", str(self.folder / "run.toml"), "--federation-config", federation]
         with (
             log.open("w") as record,
             subprocess.Popen(
                 command,
-                cwd=self.place / "empty",
+                cwd=self.folder / "empty",
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -114,17 +116,17 @@ class Link:
 
 @contextmanager
 def superlink(variables: dict[str, str]) -> Iterator[Link]:
-    """A SuperLink in a neutral place; on leaving, whatever it started is stopped and its place removed.
+    """A SuperLink in a neutral folder; on leaving, whatever it started is stopped and its folder removed.
 
     Args:
         variables: environment of everything that it starts.
     """
-    place = Path(tempfile.mkdtemp(prefix="fedgraft-", dir="/tmp" if Path("/tmp").is_dir() else None))  # Ray: short
+    folder = Path(tempfile.mkdtemp(prefix="fedgraft-", dir="/tmp" if Path("/tmp").is_dir() else None))  # Ray: short
     mark, port = uuid.uuid4().hex, _free_port()
-    environment = _environment(place, {**variables, MARK: mark})
+    environment = _environment(folder, {**variables, MARK: mark})
     for name in ("empty", "flwr", "ray"):
-        (place / name).mkdir()
-    (place / "flwr" / "config.toml").write_text(
+        (folder / name).mkdir()
+    (folder / "flwr" / "config.toml").write_text(
         f'[superlink]\ndefault = "ours"\n\n[superlink.ours]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
     command = [_program("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
@@ -132,10 +134,10 @@ def superlink(variables: dict[str, str]) -> Iterator[Link]:
     try:
         with (
             terminated_is_interrupted(),
-            (place / "superlink.log").open("wb") as log,
+            (folder / "superlink.log").open("wb") as log,
             subprocess.Popen(
                 command,
-                cwd=place / "empty",
+                cwd=folder / "empty",
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -144,13 +146,13 @@ def superlink(variables: dict[str, str]) -> Iterator[Link]:
             ) as process,
         ):
             try:
-                link = Link(port, place, environment, process)
+                link = Link(port, folder, environment, process)
                 _wait_until_healthy(link)
                 yield link
             finally:
                 stop_all(mark)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def started_under(mark: str) -> list[psutil.Process]:
@@ -203,15 +205,15 @@ def _absolute(run: Run) -> list[str]:
     ]
 
 
-def _environment(place: Path, variables: dict[str, str]) -> dict[str, str]:
+def _environment(folder: Path, variables: dict[str, str]) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name not in SHADOWS}
     programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     own = {
         "PATH": programs,
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "FLWR_HOME": str(place / "flwr"),
-        "RAY_TMPDIR": str(place / "ray"),
+        "FLWR_HOME": str(folder / "flwr"),
+        "RAY_TMPDIR": str(folder / "ray"),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's name for: one machine, loopback only
     }
     return {**inherited, **SWITCHES, **own, **variables}
@@ -240,7 +242,7 @@ def _wait_until_healthy(link: Link) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    said = (link.place / "superlink.log").read_text(errors="replace").strip().splitlines()
+    said = (link.folder / "superlink.log").read_text(errors="replace").strip().splitlines()
     raise RoundFailed(f"Flower's SuperLink did not start within {STARTUP_S:.0f} s: {said[-1] if said else 'silent'}")
 
 
