@@ -17,7 +17,7 @@ from server.centers.enrolment import Enrolment, as_recorded, enrol, known_of
 from server.centers.quarantine import suspended
 from server.coordinator import Coordinator
 from server.evaluation.after_step import calibrated, evaluate_all
-from server.learning.cuts import fix_grid
+from server.learning.cuts import fix_cuts
 from server.learning.exact import NewtonFit
 from server.learning.rounds import run_rounds
 from server.learning.start import commit, seeded_names, starting_state
@@ -31,7 +31,7 @@ def run_curriculum(coordinator: Coordinator) -> None:
     begin(coordinator)
     for name, step in coordinator.run.steps.items():
         order = coordinator.order(step)
-        fix_grid(step, order, coordinator.federation, coordinator.ledger, say=coordinator.narrator.say)
+        fix_cuts(step, order, coordinator.federation, coordinator.ledger, say=coordinator.narrator.say)
         if coordinator.ledger.finished(name):
             coordinator.narrator.say(f"{name}: finished before, skipped")
             continue

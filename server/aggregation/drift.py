@@ -24,7 +24,7 @@ def scaffold(updates: Sequence[Update], start: State, memory: State, setting: Se
     x <- x + eta (mean - x),  c <- c + sum_i (w_i / W) (c_i' - c_i), with W over all the step's centers.
 
     A center takes steps y <- y - lr (g - c_i + c), sets c_i' = c_i - c + (x - y) / (K lr), keeps c_i in its vault and
-    sends c_i' - c_i as ``Update.extra["control/<name>"]`` beside y; the order carries c. Twice the bytes both ways.
+    sends c_i' - c_i as ``Update.extra["control/<name>"]`` with y; the order carries c. Twice the bytes both ways.
 
     Raises:
         AdapterError: for an update that carries a tensor without its control.
@@ -60,8 +60,8 @@ def feddyn(updates: Sequence[Update], start: State, memory: State, setting: Sett
     for name, mean in means(ordered, start=start).items():
         share = sum(update.weight for update in ordered if name in update.state) / total
         drift = share * (mean - start[name])
-        held = memory[CONTROL + name] if CONTROL + name in memory else torch.zeros_like(drift)
-        kept[CONTROL + name] = held - alpha * drift
+        earlier = memory[CONTROL + name] if CONTROL + name in memory else torch.zeros_like(drift)
+        kept[CONTROL + name] = earlier - alpha * drift
         state[name] = (mean - kept[CONTROL + name] / alpha).to(start[name].dtype)
     return Aggregated(state, kept)
 

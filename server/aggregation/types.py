@@ -24,7 +24,7 @@ class Update:
         center: its code; updates are always taken in the order of codes.
         state: the tensors that it trained, as trained (absolute values, not differences).
         weight: at least 0; an update of weight 0 counts nowhere.
-        extra: what a stateful rule asks for beside the state: ``control/<name>`` for SCAFFOLD.
+        extra: what a stateful rule asks for in addition to the state: ``control/<name>`` for SCAFFOLD.
     """
 
     center: str
@@ -35,7 +35,7 @@ class Update:
 
 @dataclass
 class Setting:
-    """What a rule must know of the step beside the updates.
+    """What a rule must know of the step in addition to the updates.
 
     Args:
         federation: the step's federation spec, one of `FEDERATIONS`.

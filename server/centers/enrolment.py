@@ -92,12 +92,12 @@ def join(federation: Federation, order: Order, *, known: Mapping[str, int]) -> E
 def _refuse_implausible(enrolment: Enrolment, step: Step, *, known: Mapping[str, int]) -> None:
     """Do not train with centers whose counts dwarf the others': a mean by cases would be theirs, and nobody can check.
 
-    Each is held against the median of at least two others, those that take part already included.
+    Each is compared with the median of at least two others, those that take part already included.
     """
     factor = step.federation.guards.cases_factor
-    said = dict(known) | {center: enrolment.counts[center]["train"] for center in enrolment.training}
+    counts = dict(known) | {center: enrolment.counts[center]["train"] for center in enrolment.training}
     for center in list(enrolment.training):
-        others = [cases for name, cases in said.items() if name != center]
+        others = [cases for name, cases in counts.items() if name != center]
         most = max(enrolment.counts[center].get(name, 0) for name in ("train", "validation"))
         if factor > 0 and len(others) >= FEWEST_OTHERS and most > factor * max(statistics.median(others), 1):
             enrolment.training.remove(center)

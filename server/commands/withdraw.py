@@ -18,5 +18,5 @@ def run(arguments: argparse.Namespace) -> int:
     from server.learning.withdraw import withdraw
 
     for done in withdraw(arguments.folder, arguments.center):
-        print(done.told)
+        print(done.text)
     return 0

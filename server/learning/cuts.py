@@ -1,4 +1,4 @@
-"""The survival grid of a step, chosen once from the centers' summed histograms and from then on part of the step."""
+"""The cuts of survival time of a step, chosen once from the centers' summed histograms then part of the step."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from server.centers.federation import Federation, added
 from server.centers.screening import reason_to_reject
 
 
-def fix_grid(step: Step, order: Order, federation: Federation, ledger: Ledger, *, say: Callable[[str], None]) -> None:
-    """Give the step its quantile cuts, from the ledger where they were chosen before. Other grids stay as they are."""
+def fix_cuts(step: Step, order: Order, federation: Federation, ledger: Ledger, *, say: Callable[[str], None]) -> None:
+    """Give the step its quantile cuts, from the ledger where they were chosen before. Other cuts stay as they are."""
     task = step.task
     if getattr(task, "grid", "") != "quantiles" or task.cuts_days:
         return
@@ -32,16 +32,18 @@ def _choose(
     enrolment = enrol(federation, order)
     exchange = federation.ask(enrolment.training, replace(order, subset=GRID), "query.sums")
     shapes = {EVENTS: (BINS,)}
-    told = {
+    histograms = {
         center: reply.sums[EVENTS]
         for center, reply in exchange.usable.items()
         if reason_to_reject(reply, state_like={}, sum_shapes=shapes) is None and set(reply.sums) == set(shapes)
     }
-    if not told:
-        raise RoundFailed(f"Step '{step.name}': no center told its event times ({exchange.failed}); see their logs.")
-    histogram = np.sum(list(told.values()), axis=0)
+    if not histograms:
+        raise RoundFailed(
+            f"Step '{step.name}': no center reported its event times ({exchange.failed}); see their logs."
+        )
+    histogram = np.sum(list(histograms.values()), axis=0)
     cuts = quantile_cuts(histogram, horizon=step.task.horizon_days, cuts=step.task.bins)
-    event = {"step": step.name, "cuts_days": cuts, "events": float(histogram.sum()), "centers": sorted(told)}
+    event = {"step": step.name, "cuts_days": cuts, "events": float(histogram.sum()), "centers": sorted(histograms)}
     ledger.append("grid_chosen", {**event, "bytes": added(enrolment.bytes, exchange.bytes)})
-    say(f"{step.name}: grid of {len(cuts)} cuts from {histogram.sum():.0f} events at {len(told)} centers")
+    say(f"{step.name}: {len(cuts)} cuts from {histogram.sum():.0f} events at {len(histograms)} centers")
     return cuts

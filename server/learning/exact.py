@@ -66,14 +66,14 @@ class NewtonFit:
                 model = self._fit(remaining)
             except LostCenters as lost:
                 remaining = [center for center in remaining if center not in lost.reasons]
-                told = ", ".join(f"{center}: {reason}" for center, reason in sorted(lost.reasons.items()))
+                reasons = ", ".join(f"{center}: {reason}" for center, reason in sorted(lost.reasons.items()))
                 if len(remaining) < needed:
                     raise RoundFailed(
                         f"Step '{step.name}' is fitted from sums of at least {needed} centers; {len(remaining)} are "
-                        f"left ({told}). The reasons are in the centers' own logs; start the same command again."
+                        f"left ({reasons}). The reasons are in the centers' own logs; start the same command again."
                     ) from lost
                 self.ledger.append("newton_lost", {"step": step.name, "centers": lost.reasons})
-                self.narrator.say(f"          goes on without {told}")
+                self.narrator.say(f"          goes on without {reasons}")
                 continue
             self._forget(remaining)
             return state_of(model, linear_part(step)[0]), model.rounds
@@ -123,11 +123,11 @@ class NewtonFit:
                 write_bytes(self.folder.sums(order.step.name, question, center), save(_contiguous(reply.sums)))
             else:
                 lost[center] = reason
-        self._told(round, exchange, lost)
+        self._record(round, exchange, lost)
         if lost:
             raise LostCenters(lost)
 
-    def _told(self, round: int, exchange: Exchange, lost: dict[str, str]) -> None:
+    def _record(self, round: int, exchange: Exchange, lost: dict[str, str]) -> None:
         answered = sorted(set(exchange.replies) - set(lost))
         event = {
             "step": self.order.step.name, "round": round, "centers": answered,
@@ -139,15 +139,15 @@ class NewtonFit:
 
     def _forget(self, centers: Sequence[str]) -> None:
         """Drop what the fit no longer needs: all but the Gram sums that a withdrawal would subtract."""
-        kept = objective_of(self.order.step) is None and self.order.step.federation.keep_sums
-        wanted = {self.folder.sums(self.order.step.name, question_of(0, {}), c) for c in centers} if kept else set()
+        keeps = objective_of(self.order.step) is None and self.order.step.federation.keep_sums
+        wanted = {self.folder.sums(self.order.step.name, question_of(0, {}), c) for c in centers} if keeps else set()
         for path in self.folder.all_sums(self.order.step.name):
             if path not in wanted:
                 path.unlink()
 
 
 def question_of(round: int, known: Sums) -> str:
-    """What decides an answer beside the center: the round, and the point at which sums are asked."""
+    """What decides an answer, for each center: the round, and the point at which sums are asked."""
     digest = hashlib.sha256(str(round).encode())
     for name in sorted(known):
         digest.update(name.encode() + np.ascontiguousarray(known[name], np.float64).tobytes())

@@ -27,6 +27,6 @@ def part_norms(state: State, start: State, parts: Mapping[str, object]) -> dict[
 
 
 def extra_norms(extra: State) -> dict[str, float]:
-    """The length of what comes beside the state, as if it were one more part."""
+    """The length of what comes in addition to the state, as if it were one more part."""
     square = sum(float(t.double().square().sum()) for t in extra.values())
     return {"control": math.sqrt(square)} if extra else {}

@@ -14,7 +14,7 @@ LEFT = "left"  # why a center is not asked in a round: it is not connected any m
 
 @dataclass
 class Outcome:
-    """What a phase of a round gave, beside the arrays."""
+    """What a phase of a round gave, apart from the arrays."""
 
     accepted: dict[str, Reply] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)  # center -> code

@@ -58,7 +58,7 @@ def run_rounds(
         event |= {"joining_bytes": asking} if asking else {}
         ledger.append("round_finished", event)
         narrator.round_finished(event, of=step.rounds)
-    return _kept_state(strategy, start, folder, ledger)
+    return _best_state(strategy, start, folder, ledger)
 
 
 def rounds_of(ledger: Ledger, step: str) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def _validate_start(federation: Federation, strategy: AdapterStrategy, task: Tas
     )
 
 
-def _kept_state(strategy: AdapterStrategy, start: State, folder: RunFolder, ledger: Ledger) -> tuple[State, int]:
+def _best_state(strategy: AdapterStrategy, start: State, folder: RunFolder, ledger: Ledger) -> tuple[State, int]:
     step = strategy.order.step
     rounds = rounds_of(ledger, step.name)
     if all(event["void"] for event in rounds):
@@ -104,13 +104,14 @@ def _kept_state(strategy: AdapterStrategy, start: State, folder: RunFolder, ledg
         voids = {str(event["round"]): event["why_void"] for event in rounds}
         ledger.append("step_failed", {"step": step.name, "rounds": voids, "failed": reasons})
         raise RoundFailed(
-            f"Step '{step.name}': no round had enough usable updates ({_told(reasons)}), so nothing is committed. The "
-            "reasons are in the ledger and in the centers' own logs; start the same command again to repeat its rounds."
+            f"Step '{step.name}': no round had enough usable updates ({_listed(reasons)}), so nothing is committed. "
+            "The reasons are in the ledger and in the centers' own logs; start the same command again to repeat its "
+            "rounds."
         )
-    kept = best_round([*ledger.events("start_validated", step=step.name)[:1], *rounds])
-    if kept["round"] == 0:
+    best = best_round([*ledger.events("start_validated", step=step.name)[:1], *rounds])
+    if best["round"] == 0:
         return start, 0
-    return load_checkpoint(folder, step.name, kept), kept["round"]
+    return load_checkpoint(folder, step.name, best), best["round"]
 
 
 # --------------------------------------------------------------------------------------------------------- one round
@@ -120,18 +121,18 @@ def _one_round(
     federation: Federation, strategy: AdapterStrategy, task: Task, number: int, state: State
 ) -> tuple[State, dict[str, Any]]:
     step, started = strategy.order.step, time.perf_counter()
-    sent = _deliver(federation, strategy, strategy.training_orders(number, state))
+    delivery = _deliver(federation, strategy, strategy.training_orders(number, state))
     trained_at = time.perf_counter()
-    new = strategy.aggregate(number, sent.messages)
+    new = strategy.aggregate(number, delivery.messages)
     trained, aggregated_at = strategy.outcome, time.perf_counter()
-    traffic = sent.bytes
+    traffic = delivery.bytes
     state = state if new is None else new
 
     validation: dict[str, Any] = {"metric": _metric(strategy, task), "pooled": None, "loss": None, "centers": {}}
     scored = Outcome()
     if new is not None and is_validated(step, number):
-        delivery, validation = _validated(federation, strategy, task, number, state)
-        traffic, scored = added(traffic, delivery.bytes), strategy.outcome
+        asked, validation = _validated(federation, strategy, task, number, state)
+        traffic, scored = added(traffic, asked.bytes), strategy.outcome
     validated_at = time.perf_counter()
     return state, {
         "step": step.name,
@@ -175,7 +176,7 @@ def _metric(strategy: AdapterStrategy, task: Task) -> str:
     return strategy.order.step.selection.metric or task.primary
 
 
-def _told(rejected: dict[str, str]) -> str:
+def _listed(rejected: dict[str, str]) -> str:
     return ", ".join(f"{center}: {code}" for center, code in sorted(rejected.items()))
 
 

@@ -24,8 +24,8 @@ def starting_state(coordinator: Coordinator, step: Step) -> State:
     shared = what_fits(earlier, state)
     reshaped = sorted({name.partition("/")[0] for name in earlier.keys() & state.keys() - shared.keys()})
     if reshaped:
-        said = f"{', '.join(reshaped)} of '{lineage}' have other shapes in this step and start anew"
-        coordinator.narrator.say(f"          {said}")
+        changed = f"{', '.join(reshaped)} of '{lineage}' have other shapes in this step and start anew"
+        coordinator.narrator.say(f"          {changed}")
     return {**state, **shared}
 
 

@@ -39,7 +39,7 @@ class Withdrawal:
 
     step: str
     how: str
-    told: str
+    text: str
 
 
 def withdraw(path: Path, center: str) -> list[Withdrawal]:
@@ -122,17 +122,17 @@ def _own_sums(folder: RunFolder, step: str, center: str) -> Path:
 def _leave(folder: RunFolder, ledger: Ledger, bank: AdapterBank, name: str, step: Step, center: str) -> Withdrawal:
     how = _plan(step)
     if how == TRAINED:
-        told = f"{name}: trained by averaging, which cannot be undone; train it again in a new run without {center}."
+        text = f"{name}: trained by averaging, which cannot be undone; train it again in a new run without {center}."
     elif how == REFIT:
-        told = f"{name}: will be fitted again without {center} when this run is started next (same command)."
+        text = f"{name}: will be fitted again without {center} when this run is started next (same command)."
     else:
         remaining = [c for c in centers_of(ledger, name) if c != center]
         if not remaining:
             raise ConfigError(f"{center} is the only center of step '{name}'; nothing would be left of it.")
         key = _subtract(folder, bank, name, step, center, remaining)
         ledger.append("step_refitted", {"step": name, "without": center, "key": key, "centers": remaining})
-        told = f"{name}: its sums are subtracted; the lineage's head is now {key[:12]}."
-    return Withdrawal(name, how, told)
+        text = f"{name}: its sums are subtracted; the lineage's head is now {key[:12]}."
+    return Withdrawal(name, how, text)
 
 
 def _subtract(

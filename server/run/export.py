@@ -1,6 +1,6 @@
 """The bank as a folder that explains itself: adapters, what they are for, and a signature over every file.
 
-A hospital predicts from it without any server; what it needs beside it is the frozen model of the same digest.
+A hospital predicts from it without any server; all else that it needs is the frozen model of the same digest.
 """
 
 from __future__ import annotations
