@@ -49,7 +49,7 @@ class Layout:
         padded = np.concatenate([flags, np.ones((len(flags), 1))], axis=1)  # position -1 is the column of ones
         return padded[:, list(self.flag_of)]
 
-    def beside(self, other: Layout) -> Layout:
+    def concat(self, other: Layout) -> Layout:
         """The columns of both, this one's first."""
         shifted = tuple(i if i == ALWAYS else i + len(self.flags) for i in other.flag_of)
         return Layout(

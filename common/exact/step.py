@@ -57,7 +57,7 @@ def layout_of(step: Step, widths: Mapping[str, int], *, with_records: bool) -> L
     values = tuple(f"{source}.{i}" for source, width in widths.items() for i in range(width))
     flag_of = tuple(place for place, width in enumerate(widths.values()) for _ in range(width))
     features = Layout(values, tuple(widths), flag_of, with_flags=spec.known_flags)
-    return features.beside(records_of(step)) if with_records else features
+    return features.concat(records_of(step)) if with_records else features
 
 
 def objective_of(step: Step) -> Objective | None:

@@ -109,7 +109,7 @@ def run_job(comparing: Comparing, job: Job) -> None:
         step = work.step
         states[step.name] = _state(job, comparing, work, states)
         centers = open_centers(work.files, work.evaluated)
-        since = _kept_round(job, comparing, step)
+        since = _best_round(job, comparing, step)
         for mode in dict.fromkeys(["", *step.modes]):
             found = observe(run, step, states[step.name], centers, base=work.base, mode=mode, since=since)
             write_records(folder, step.name, found, mode=mode)
@@ -188,11 +188,11 @@ def _state(job: Job, comparing: Comparing, work: StepWork, earlier: dict[str, St
     if not path.exists():
         trained = _train(work, _start(work, earlier))
         write_tensors(path, trained.state)
-        write_json(path.with_suffix(".train.json"), {"kept": trained.kept_pass, "validation": trained.validation})
+        write_json(path.with_suffix(".train.json"), {"kept": trained.best_pass, "validation": trained.validation})
     return load_file(path)
 
 
-def _kept_round(job: Job, comparing: Comparing, step: Step) -> int:
+def _best_round(job: Job, comparing: Comparing, step: Step) -> int:
     """Of a federated arm; 0 for the others, which have no rounds."""
     if job.arm not in (FEDERATED, RANDOM):
         return 0

@@ -45,10 +45,10 @@ class Trained:
     """A baseline's outcome for one step."""
 
     state: State
-    kept_pass: int
+    best_pass: int
     validation: list[float | None]  # of every pass, larger is better
     batches: int
-    value: float | None = None  # of the kept state
+    value: float | None = None  # of the best state
 
 
 def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False) -> Trained:
@@ -77,9 +77,9 @@ def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False)
         batches += fitted.batches
         states.append(model.state())
         scores.append(_validate(center, order, model) if is_validated(step, number) else None)
-    kept = best(scores)
+    number = best(scores)
     values = [None if score is None else score.value for score in scores]
-    return Trained(states[kept], kept, values[1:], batches, values[kept])
+    return Trained(states[number], number, values[1:], batches, values[number])
 
 
 def _validate(center: Center, order: Order, model: AdaptedModel) -> Score | None:

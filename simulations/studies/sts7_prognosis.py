@@ -91,7 +91,7 @@ def cohort_of(
     layout = Layout(tuple(f"{part}.{i}" for part, width in widths.items() for i in range(width)))
     recorded = record_layout(study.variables or MODEL_VARIABLES, with_flags=study.known_flags)
     if RECORDS in parts:
-        layout = Layout((), (), (), with_flags=study.known_flags).beside(layout).beside(recorded)
+        layout = Layout((), (), (), with_flags=study.known_flags).concat(layout).concat(recorded)
     rows = {}
     for center, group in cases.items():
         flags, blocks = np.zeros((len(group), 0)), [np.stack([features[p][c.patient] for c in group]) for p in images]

@@ -14,18 +14,18 @@ from simulations.survival.cohort import INNER_FOLDS, Learning, Tables
 
 def best_penalty(train: Tables, layout: Layout, learning: Learning) -> float:
     """The penalty with the highest cross-validated partial likelihood within these rows; the largest of equals."""
-    grid = sorted(learning.penalties, reverse=True)
-    if len(grid) == 1:
-        return grid[0]
-    totals = [sum(_held_out(kept, train, layout, penalty) for kept in _inner(train)) for penalty in grid]
-    return grid[int(np.argmax(totals))]
+    penalties = sorted(learning.penalties, reverse=True)
+    if len(penalties) == 1:
+        return penalties[0]
+    totals = [sum(_unseen_likelihood(seen, train, layout, penalty) for seen in _inner(train)) for penalty in penalties]
+    return penalties[int(np.argmax(totals))]
 
 
 def _inner(train: Tables) -> Iterator[Tables]:
     """The training rows without each inner fold in turn; folds are dealt by center and event, in order."""
     for fold in range(INNER_FOLDS):
-        kept = {c: rows.take(_dealt(rows.target[:, 1]) != fold) for c, rows in train.items()}
-        yield {c: rows for c, rows in kept.items() if len(rows)}
+        seen = {c: rows.take(_dealt(rows.target[:, 1]) != fold) for c, rows in train.items()}
+        yield {c: rows for c, rows in seen.items() if len(rows)}
 
 
 def _dealt(event: np.ndarray) -> np.ndarray:
@@ -36,12 +36,12 @@ def _dealt(event: np.ndarray) -> np.ndarray:
     return fold
 
 
-def _held_out(kept: Tables, train: Tables, layout: Layout, penalty: float) -> float:
+def _unseen_likelihood(seen: Tables, train: Tables, layout: Layout, penalty: float) -> float:
     """Log partial likelihood of all rows minus that of the rows that the model saw."""
-    if not any((rows.target[:, 1] > 0).any() for rows in kept.values()):
+    if not any((rows.target[:, 1] > 0).any() for rows in seen.values()):
         return 0.0
-    model = fit_newton(Cox(), layout, list(kept.values()), penalty=penalty)
-    return _log_likelihood(model, kept) * -1 + _log_likelihood(model, train)
+    model = fit_newton(Cox(), layout, list(seen.values()), penalty=penalty)
+    return _log_likelihood(model, seen) * -1 + _log_likelihood(model, train)
 
 
 def _log_likelihood(model: LinearModel, centers: Tables) -> float:

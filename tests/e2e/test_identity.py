@@ -32,7 +32,7 @@ def test_one_center_federated_is_central_training_bit_for_bit(tmp_path, small_ce
     central = train_pooled(PooledCenter(open_all(files)), order, reset_per_round=True)
 
     federated = leader.bank.get(finished["key"])
-    assert central.kept_pass == finished["kept_round"] and equal(central.state, federated)
+    assert central.best_pass == finished["kept_round"] and equal(central.state, federated)
     rounds = leader.ledger.events("round_finished", step=step.name)
     assert central.validation == [event["validation"]["pooled"] for event in rounds]
 

@@ -26,7 +26,7 @@ def trained(small_centers, *, rounds=3, every=1, reset=False, codes=("CHUM",)):
 
 def test_passes_are_looked_at_as_often_as_rounds(small_centers):
     done, _ = trained(small_centers, rounds=3, every=2)
-    assert [value is None for value in done.validation] == [True, False, False] and done.kept_pass in (2, 3)
+    assert [value is None for value in done.validation] == [True, False, False] and done.best_pass in (2, 3)
 
 
 def test_a_pool_trains_on_everyones_cases_as_often_as_there_are_rounds(small_centers):
@@ -37,7 +37,7 @@ def test_a_pool_trains_on_everyones_cases_as_often_as_there_are_rounds(small_cen
 
 def test_no_rounds_keep_the_start(small_centers):
     done, start = trained(small_centers, rounds=0)
-    assert done.state is start and (done.kept_pass, done.batches) == (0, 0)
+    assert done.state is start and (done.best_pass, done.batches) == (0, 0)
 
 
 def test_the_tuned_baseline_is_another_than_the_federations_schedule(small_centers):

@@ -94,5 +94,5 @@ def test_a_row_is_compared_over_the_same_patients():
 
     best, worst = result([1, 2, 3, 4, 5, 6]), result([6, 5, 4, 3, 2, 1])
     found = score_row(step, [best], [worst], metric="c_index", draws=20)
-    assert (found.value, found.difference) == (1.0, 1.0) and np.isclose(found.low, 1.0)
+    assert (found.value, found.difference.value) == (1.0, 1.0) and np.isclose(found.difference.low, 1.0)
     assert score_row(step, [Result(failed="void")], [best], metric="c_index", draws=20).failed == "void"
