@@ -12,7 +12,7 @@ from common.errors import LedgerError
 from common.metrics import Estimate
 from server.report import story
 from server.report.record import read_run
-from server.report.report import Comparison, Overlay, write_report
+from server.report.report import Comparison, Overlay, comparison_of, write_report
 from server.report.results import results
 from server.report.tables import verdict
 from server.report.words import plural
@@ -284,6 +284,12 @@ def test_comparisons_are_drawn_and_a_missing_one_gives_its_reason(render, events
     assert any(row[:2] == ["CT + text minus CT", "+0.041 −0.012 to +0.093"] for row in page.rows)
     assert "Not computed: no comparable pair." in page.text
     assert "No paired comparison" not in page.text
+
+
+def test_a_comparison_comes_back_from_its_row_in_results():
+    found = Comparison("t", "dice", "federated", "local", Estimate(0.1, 0.0, 0.2, 12), "a note")
+    assert comparison_of(found.row()) == found
+    assert comparison_of({**found.row(), "difference": None, "low": None, "high": None, "n": None}).difference.n == 0
 
 
 def test_arms_stand_beside_the_run(render, events):
