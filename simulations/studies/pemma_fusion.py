@@ -22,7 +22,7 @@ from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from simulations.comparison.arms import write_records
 from simulations.comparison.baselines import baseline_order
-from simulations.comparison.comparing import Cell, Comparing
+from simulations.comparison.comparing import Cell, Comparing, Job
 from simulations.comparison.names import FEDERATED
 from simulations.comparison.paired import Patient, patients_of
 from simulations.comparison.patients import Observed, open_centers
@@ -82,8 +82,8 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
 
 def record_late(comparing: Comparing, cell: Cell, arm: str) -> None:
     """Record the mean of the CT-only and the PET-only model's probabilities for every test patient with both."""
-    folder = comparing.folder / "records" / cell.name / arm
-    if (folder / f"{LATE}@CT+PET.json").exists():
+    records = comparing.records(Job(arm, cell))
+    if (records / f"{LATE}@CT+PET.json").exists():
         return
     run = compose_run(comparing.arm_overrides(arm, cell))
     folder = comparing.arm_folder(arm, cell)
@@ -110,7 +110,7 @@ def record_late(comparing: Comparing, cell: Cell, arm: str) -> None:
                 ]
             [observation] = task.observe(torch.stack(answers).mean(dim=0), batches[0])
             found.append(Observed(center.code, patient, observation))
-    write_records(folder, LATE, found, mode="CT+PET")
+    write_records(records, LATE, found, mode="CT+PET")
 
 
 # ---------------------------------------------------------------------------------------------------------- tables
