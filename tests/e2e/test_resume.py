@@ -67,8 +67,8 @@ DEATHS = {
     "between checkpoint and ledger": (rounds, "write_tensors", 2, False),
     "after round 1 stands in the ledger": (Narrator, "round_finished", 1, True),
     "in the middle of an evaluation": (scoring, "write_bytes", 2, False),
-    "before the first commit": (curriculum, "_commit", 1, True),
-    "after the first commit": (curriculum, "_commit", 1, False),
+    "before the first commit": (curriculum, "commit", 1, True),
+    "after the first commit": (curriculum, "commit", 1, False),
     "in the second step": (rounds, "write_tensors", 3, False),
 }
 
