@@ -161,6 +161,7 @@ def _step_finished(
         "threshold": float(known.pop("threshold")) if "threshold" in known else None,
         "known": as_recorded(known),
     }
-    event |= evaluate_all(coordinator, [*coordinator.ledger.events("step_finished"), event], label=step.name)
+    found = evaluate_all(coordinator, [*coordinator.ledger.events("step_finished"), event], label=step.name)
+    event |= {"scores": found["scores"], "curves": found["curves"], "primary": found["primary"]}
     event["seconds"] = round(time.perf_counter() - began, 3)
     coordinator.narrator.step_finished(coordinator.ledger.append("step_finished", event))
