@@ -240,7 +240,7 @@ class AdapterStrategy(Strategy):
         packed: dict[tuple[int, int], RecordDict] = {}
         centers = [center for center in sorted(self.nodes) if center not in self.resting]
         messages = []
-        self.asked = {}
+        self.asked.clear()
         for center, own in self.link.address(order, centers).items():
             since = self.since.get(center, 0) if keeps_state(order) else 0
             key = (id(own), since)
