@@ -165,7 +165,7 @@ def test_only_declared_sums_and_counts_leave_a_center(small_centers, tmp_path):
         names = set(reply.content.array_records["sums"])
         assert all(name.split(".")[0] in ("moments", "newton", "ridge") for name in names)
         assert set(reply.content.config_records["status"]) == {
-            "center", "code", "round", "seconds", "cases", "skipped",
+            "center", "code", "order", "round", "seconds", "cases", "skipped",
         }  # fmt: skip
 
 
