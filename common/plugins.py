@@ -71,8 +71,8 @@ def backbone(
     example: str = "",
     reads: Sequence[str] = (),
 ) -> None:
-    """A frozen model: ``backbone=KIND``. Arguments as of `common.backbones.Kind`; ``load`` reads ``weights``."""
-    from common.backbones import Kind
+    """A frozen model: ``backbone=KIND``. Arguments as of `common.backbones.kind.Kind`; ``load`` reads ``weights``."""
+    from common.backbones.kind import Kind
 
     _add("backbone", kind, build=Kind(build, load, example, frozenset({*reads, *(("weights",) if load else ())})))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from common.backbones.base import Backbone, tensors_digest
+from common.backbones.kind import Kind
 from common.config.backbones import SHIPPED
 from common.config.run import BackboneSpec
 from common.errors import BackboneError, UnknownName
@@ -70,23 +71,6 @@ def _tiny(spec: BackboneSpec) -> Backbone:
     from common.backbones.tiny import TinyBackbone
 
     return TinyBackbone(spec.random_seed or 0)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of backbone.
-
-    Args:
-        build: the architecture, at weights from torch's global generator.
-        load: puts a checkpoint's weights in; None where there is no checkpoint.
-        example: a checkpoint to get, in words.
-        reads: options of the spec that only some kinds read.
-    """
-
-    build: Callable[[BackboneSpec], Backbone]
-    load: Callable[[Backbone, str | Path], None] | None = None
-    example: str = ""
-    reads: frozenset[str] = frozenset()
 
 
 BACKBONES: Registry[Kind] = Registry(

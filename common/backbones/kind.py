@@ -1,0 +1,29 @@
+"""Kind: how one kind of frozen model is built and loaded, an entry of the registry or of a plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from common.backbones.base import Backbone
+    from common.config.run import BackboneSpec
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of backbone.
+
+    Args:
+        build: the architecture, at weights from torch's global generator.
+        load: puts a checkpoint's weights in; None where there is no checkpoint.
+        example: a checkpoint to get, in words.
+        reads: options of the spec that only some kinds read.
+    """
+
+    build: Callable[[BackboneSpec], Backbone]
+    load: Callable[[Backbone, str | Path], None] | None = None
+    example: str = ""
+    reads: frozenset[str] = frozenset()
