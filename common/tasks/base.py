@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from common.protocol.messages import Sums
+from common.tasks.bounds import AtMost
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,6 +33,8 @@ class Task(Protocol):
         sum_shapes: name -> shape of every sum of `sums`; () is a single number. What is not declared may not leave.
         curve_shapes: the same for `curve_sums`; empty where the task draws no curves.
         label_shapes: the same for `label_sums`; empty where the task learns nothing from counting labels.
+        bounds: inequalities that hold for its sums of any patients, see `common.tasks.bounds`.
+        signed: names of sums that may be negative.
         zero_shot: whether the frozen model answers by itself, without a trained head.
     """
 
@@ -48,6 +51,12 @@ class Task(Protocol):
 
     @property
     def label_shapes(self) -> Shapes: ...
+
+    @property
+    def bounds(self) -> Sequence[AtMost]: ...
+
+    @property
+    def signed(self) -> frozenset[str]: ...
 
     def head(self, dim: int) -> nn.Module | None:
         """The last layer on an embedding of ``dim``; None where the output is made elsewhere."""

@@ -32,8 +32,16 @@ from common.metrics import (
 )
 from common.protocol.messages import Sums
 from common.tasks.base import Observation, Shapes, column, to_numpy
+from common.tasks.bounds import CASES, AtMost
 
 LABELS = "labels"
+BOUNDS = (
+    AtMost(("positives", "negatives"), CASES, over=(1,)),
+    AtMost(("reliability_observed",), "reliability_cases"),
+    AtMost(("reliability_predicted",), "reliability_cases"),
+)
+FORMS = ("binary", "multi_class", "multi_label", "ordinal")
+IMBALANCES = ("counts", "none", "weights")
 
 
 class Classification:
@@ -75,6 +83,15 @@ class Classification:
         histogram = (len(self.classes), SCORE_BINS)
         shapes: Shapes = {"cases": (), "positives": histogram, "negatives": histogram}
         return shapes | {"confusion": self._confusion_shape, "temperature_nll": (len(TEMPERATURES),)}
+
+    @property
+    def bounds(self) -> tuple[AtMost, ...]:
+        table = AtMost(("confusion",), CASES, over=(0, 1) if self.exclusive else (1, 2))
+        return (*BOUNDS, table, AtMost(("class_counts",), CASES, over=(-1,)))
+
+    @property
+    def signed(self) -> frozenset[str]:
+        return frozenset()
 
     @property
     def curve_shapes(self) -> Shapes:

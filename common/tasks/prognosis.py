@@ -41,6 +41,7 @@ from common.metrics import (
 from common.metrics.survival import grid_index, survival_at, weights_at
 from common.protocol.messages import Sums
 from common.tasks.base import Observation, Shapes, column, to_numpy
+from common.tasks.bounds import CASES, AtMost
 from common.tasks.cox import cox_nll
 
 DAYS, EVENT, STRATUM = "days", "event", "stratum"
@@ -51,6 +52,24 @@ BASE_SUMS = (
     "spread_cn", "spread_nn", "tied",
 )  # fmt: skip
 CURVE_SCALARS = ("uno_comparable", "uno_concordant", "uno_tied")
+BOUNDS = (
+    AtMost(("concordant", "tied"), "comparable"),
+    AtMost(("antolini_concordant", "antolini_tied"), "comparable"),
+    AtMost(("comparable",), CASES, factor=2.0, power=2),
+    AtMost(("spread_cc",), "spread_cn"),
+    AtMost(("spread_cn",), "spread_nn"),
+    AtMost(("events",), CASES),
+    AtMost(("uno_concordant", "uno_tied"), "uno_comparable"),
+    AtMost(("auc_wins",), "auc_pairs"),
+    AtMost(("km_events",), "km_at_risk"),
+    AtMost(("km_at_risk",), CASES, over=(0,)),
+    AtMost(("reliability_predicted",), "reliability_cases"),
+    AtMost(("reliability_cases",), CASES, over=(0,)),
+    AtMost(("d_calibration",), CASES, over=(0,)),
+    AtMost(("breslow_events",), "events", over=(0,)),
+    AtMost(("censoring_censored",), "censoring_at_risk"),
+    AtMost(("censoring_at_risk",), CASES),
+)
 
 
 class Prognosis:
@@ -81,6 +100,14 @@ class Prognosis:
     def sum_shapes(self) -> Shapes:
         cox = {"breslow_events": (self.bins,), "breslow_risk": (self.bins,), "partial_nll": ()}
         return dict.fromkeys(BASE_SUMS, ()) | (cox if self.spec.loss == COX else {})
+
+    @property
+    def bounds(self) -> tuple[AtMost, ...]:
+        return BOUNDS if self.spec.loss == COX else (*BOUNDS, AtMost(("risk_sum",), CASES))
+
+    @property
+    def signed(self) -> frozenset[str]:
+        return frozenset({"risk_sum"}) if self.spec.loss == COX else frozenset()
 
     @property
     def curve_shapes(self) -> Shapes:

@@ -14,7 +14,14 @@ from common.data.batch import Batch
 from common.metrics import dsc_agg, mean_defined
 from common.protocol.messages import Sums
 from common.tasks.base import Observation, Scored, Shapes, column, to_numpy
+from common.tasks.bounds import CASES, AtMost
 
+BOUNDS = (
+    AtMost(("intersection",), "volumes", factor=2.0),
+    AtMost(("false_positive_mm3",), "volumes"),
+    AtMost(("dice_sum",), "dice_cases"),
+    AtMost(("dice_cases",), CASES),
+)
 MASK, VOXEL_MM3, OUTSIDE_MM3 = "mask", "voxel_mm3", "outside_mm3"
 
 
@@ -39,6 +46,14 @@ class Segmentation(Scored):
         per_structure = ("intersection", "volumes", "dice_sum", "dice_cases", "false_positive_mm3")
         shapes: Shapes = dict.fromkeys(per_structure, (len(self.structures),))
         return shapes | {"cases": ()}
+
+    @property
+    def bounds(self) -> tuple[AtMost, ...]:
+        return BOUNDS
+
+    @property
+    def signed(self) -> frozenset[str]:
+        return frozenset()
 
     def head(self, dim: int) -> nn.Module | None:
         return None  # the decoder part ends in logits
