@@ -65,9 +65,7 @@ def _gram(sums: Sums, cases: float) -> str:
 
 def _curved(name: str, matrix: np.ndarray) -> str:
     """Symmetric and positive semi-definite, to rounding."""
-    scale = float(np.abs(matrix).max(initial=0.0))
-    if scale == 0:
-        return ""
+    scale = 1 + float(np.abs(matrix).max(initial=0.0))
     if np.abs(matrix - matrix.T).max() > SLACK * scale:
         return f"{name} is not symmetric"
     lowest = float(np.linalg.eigvalsh((matrix + matrix.T) / 2)[0])
@@ -85,6 +83,8 @@ def out_of_proportion(
         sets: sums over cases that one case is part of (the grid's bins, for the discrete hazard; else 1).
     """
     count, total, square = moments[COUNT], moments[SUM], moments[SQUARE]
+    if (count == 0).any():  # a column that too few cases have is hidden in the moments, not in what follows
+        return ""
     spread = np.maximum(square - 2 * mean * total + count * mean**2, 0.0) / scale**2
     largest = float(spread.sum()) + (len(spread) + sets) * cases  # flags and intercepts are at most one a case
     trace, gradient = (float(np.abs(f).max(initial=0.0)) for f in (_traces(sums), sums[GRADIENT]))

@@ -36,7 +36,7 @@ class AtMost:
         """Whether the sums cannot be; a bound on a sum that is not there holds."""
         if any(name not in sums for name in self.smaller):
             return False
-        larger = np.asarray(sums[self.larger] if self.larger in sums else cases, np.float64)
+        larger = np.asarray(sums.get(self.larger, cases), np.float64)
         if self.larger not in sums and self.larger != CASES:
             return False
         total = sum(np.asarray(sums[name], np.float64) for name in self.smaller)
