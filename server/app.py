@@ -44,8 +44,8 @@ def main(grid: Grid, context: Context) -> None:
         )
     folder = RunFolder(Path(str(context.run_config.get("run-dir") or Path(run.out) / run.name)))
     nodes = str(context.run_config.get("nodes", ""))
-    enrolled = (lambda: json.loads(Path(nodes).read_text())) if nodes else None
-    if enrolled is not None:  # over a network, not a simulation's runtime
+    enrolled = (lambda: json.loads(Path(nodes).read_text())) if nodes else getattr(grid, "enrolled", None)
+    if nodes:  # over a network, not a simulation's runtime
         grid = PackedGrid(grid)
     with alone_in(folder):
         narrator = Narrator(folder.tensorboard, rounds={name: step.rounds for name, step in run.steps.items()})

@@ -12,6 +12,7 @@ from common.protocol.messages import Order
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.centers.federation import Federation
+from server.centers.roster import Roster
 from server.evaluation.scoring import Scorer
 from server.run.folder import RunFolder
 from server.run.narration import Narrator
@@ -28,6 +29,7 @@ class Coordinator:
         self.backbone: Backbone = load_backbone(run.backbone)
         self.base = backbone_digest(self.backbone)
         self.scorer = Scorer(federation, folder, self.ledger)
+        self.roster = federation.roster = Roster(self.ledger)
 
     def order(self, step: Step) -> Order:
         """An order for a step, without a state."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.adapters.lora import frozen_weights
+from common.backbones.base import tensors_digest
 from common.config.step import Step
 from common.model.adapted import AdaptedModel
 from common.model.state import parts_of
@@ -14,15 +15,16 @@ from common.protocol.messages import Order, State
 from common.store.bank import Entry
 from common.tasks import build_task
 from server.centers.enrolment import Enrolment, as_recorded, enrol, known_of
-from server.centers.quarantine import suspended
+from server.centers.quarantine import record_rejected
+from server.centers.roster import withdrawn
 from server.coordinator import Coordinator
 from server.evaluation.after_step import calibrated, evaluate_all
 from server.learning.cuts import fix_cuts
 from server.learning.exact import NewtonFit
 from server.learning.rounds import run_rounds
-from server.learning.start import commit, seeded_names, starting_state
+from server.learning.start import commit, seeded_names, start_key, starting_state
 from server.learning.strategy import AdapterStrategy
-from server.learning.withdraw import centers_of, to_refit, withdrawn
+from server.learning.withdraw import centers_of, to_refit
 from server.run.begin import begin
 
 
@@ -68,7 +70,7 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
         order,
         nodes={center: coordinator.federation.nodes[center] for center in enrolment.training},
         cases={center: enrolment.counts[center]["train"] for center in enrolment.training},
-        sum_shapes=task.sum_shapes,
+        task=task,
         validation={center: enrolment.counts[center].get("validation", 0) for center in enrolment.training},
         seeded=seeded_names(coordinator, step, order.state),
         base_weights=frozen_weights(coordinator.backbone, step.adapter.parts),
@@ -115,13 +117,11 @@ def refit_step(coordinator: Coordinator, step: Step) -> None:
 
 
 def _enrol(coordinator: Coordinator, order: Order) -> Enrolment:
-    """The step's centers without those that have left the run."""
-    out = suspended(coordinator.ledger, limit=order.step.federation.guards.strikes)
-    enrolment = enrol(coordinator.federation, order, suspended=out)
-    for center in withdrawn(coordinator.ledger):
-        enrolment.training = [c for c in enrolment.training if c != center]
-        enrolment.evaluating = [c for c in enrolment.evaluating if c != center]
-        enrolment.refused[center] = "withdrawn"
+    """The step's centers, without those that may not train or have left the run."""
+    kept_out = coordinator.roster.kept_from_training(limit=order.step.federation.guards.strikes)
+    enrolment = enrol(coordinator.federation, order, kept_out=kept_out)
+    for center, rejection in sorted(enrolment.rejected.items()):
+        record_rejected(coordinator.ledger, center, rejection, step=order.step.name, action="describe")
     return enrolment
 
 
@@ -135,6 +135,8 @@ def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, st
             "centers": enrolment.training,
             "evaluated_at": enrolment.evaluating,
             "refused": enrolment.refused,
+            "start_key": start_key(coordinator, step),
+            "start_hash": tensors_digest(start),
             "parts": {part: sum(t.numel() for t in own.values()) for part, own in parts_of(start).items()},
             "adapter_bytes": sum(t.numel() * t.element_size() for t in start.values()),
             "counts": enrolment.counts,

@@ -71,7 +71,7 @@ def advance(search: Search, sums: Mapping[str, np.ndarray], *, penalty: np.ndarr
             direction = solve(sums[HESSIAN][problem] + np.diag(penalty), gradient)
             state["accepted"][problem], state["loss"][problem] = beta, loss
             state["direction"][problem], state["step"][problem] = direction, 1.0
-            state["settled"][problem] = float(gradient @ direction) <= SETTLED
+            state["settled"][problem] = abs(float(gradient @ direction)) <= SETTLED  # an ascent is no end
         state["asked"][problem] = state["accepted"][problem] - state["step"][problem] * state["direction"][problem]
         if state["step"][problem] < 1e-9:  # the direction is exhausted: the point is as good as rounding allows
             state["asked"][problem], state["settled"][problem] = state["accepted"][problem], True

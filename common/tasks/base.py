@@ -97,6 +97,8 @@ class Scored:
     outputs = 1
     curve_shapes: Shapes = {}  # noqa: RUF012
     label_shapes: Shapes = {}  # noqa: RUF012
+    bounds: Sequence[AtMost] = ()
+    signed: frozenset[str] = frozenset({"fit.loss"})
 
     def head(self, dim: int) -> nn.Module | None:
         """A linear layer to the outputs."""

@@ -40,8 +40,6 @@ BOUNDS = (
     AtMost(("reliability_observed",), "reliability_cases"),
     AtMost(("reliability_predicted",), "reliability_cases"),
 )
-FORMS = ("binary", "multi_class", "multi_label", "ordinal")
-IMBALANCES = ("counts", "none", "weights")
 
 
 class Classification:

@@ -35,6 +35,8 @@ class Segmentation(Scored):
 
     kind = "segmentation"
     primary = "dsc_agg"
+    bounds = BOUNDS
+    signed = frozenset()
 
     def __init__(self, spec: SegmentationTask):
         self.structures = list(spec.structures)
@@ -46,14 +48,6 @@ class Segmentation(Scored):
         per_structure = ("intersection", "volumes", "dice_sum", "dice_cases", "false_positive_mm3")
         shapes: Shapes = dict.fromkeys(per_structure, (len(self.structures),))
         return shapes | {"cases": ()}
-
-    @property
-    def bounds(self) -> tuple[AtMost, ...]:
-        return BOUNDS
-
-    @property
-    def signed(self) -> frozenset[str]:
-        return frozenset()
 
     def head(self, dim: int) -> nn.Module | None:
         return None  # the decoder part ends in logits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,9 @@ from common.errors import DataError, RoundFailed
 from common.protocol.messages import OK, TOO_FEW_CASES, Order, Reply, Sums
 from common.tasks import build_task, merge_sums
 from server.centers.federation import Federation, Traffic
-from server.centers.screening import reason_to_reject
+from server.centers.roster import WITHDRAWN
+from server.centers.screening import Rejection, expected_of_task, screen
 
-SUSPENDED = "suspended"
 IMPLAUSIBLE = "counts_implausible"
 FEWEST_OTHERS = 2  # of one other nobody knows which of the two is wrong
 
@@ -30,15 +30,20 @@ class Enrolment:
     training: list[str] = field(default_factory=list)
     evaluating: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, Rejection] = field(default_factory=dict)  # answers that must not be used, and why
     known: Sums = field(default_factory=dict)  # the training centers' label sums, added
     bytes: Traffic = field(default_factory=dict)  # of asking them
 
 
-def enrol(federation: Federation, order: Order, *, suspended: Collection[str] = ()) -> Enrolment:
+def enrol(federation: Federation, order: Order, *, kept_out: Mapping[str, str] | None = None) -> Enrolment:
     """Ask every node what it holds for the step and sort the centers. Raises RoundFailed when nobody can train.
 
     Where the step asks everyone ("*"), it waits for ``federation.at_least`` centers, for as many as earlier steps knew,
-    and until no more come; else for those that it names. Suspended centers do not train until they are released.
+    and until no more come; else for those that it names.
+
+    Args:
+        kept_out: center -> why it may not train now (`Roster.kept_from_training`); one that has left takes no part at
+            all.
     """
     step = order.step
     asked = {*step.centers, *step.evaluate_at}
@@ -49,14 +54,15 @@ def enrol(federation: Federation, order: Order, *, suspended: Collection[str] = 
     counts = {center: reply.counts for center, reply in found.replies.items() if reply.counts}
     enrolment = Enrolment(counts, bytes=found.bytes)
     for center in sorted(found.replies):
-        _place(enrolment, step, center, _code(found.replies[center], step), found.replies[center].counts)
-    for center in sorted(set(enrolment.training) & set(suspended)):
-        enrolment.training.remove(center)
-        enrolment.refused[center] = SUSPENDED
+        rejection = _rejection(found.replies[center], step)
+        if rejection:
+            enrolment.rejected[center] = rejection
+        _place(enrolment, step, center, rejection.code if rejection else OK, found.replies[center].counts)
+    _keep_out(enrolment, kept_out or {})
     _refuse_implausible(enrolment, step, known={})
     enrolment.known = merge_sums(found.replies[center].sums for center in enrolment.training)
     for center in sorted(wanted - set(found.replies)):
-        enrolment.refused[center] = "not_connected"
+        enrolment.refused.setdefault(center, "not_connected")
     if not order.skip_unreadable:
         _refuse_broken_data(step, enrolment)
     if step.rounds > 0 and not enrolment.training:
@@ -74,17 +80,24 @@ def known_of(event: Mapping[str, Any]) -> Sums:
     return {name: np.array(value, np.float64) for name, value in event.get("known", {}).items()}
 
 
-def join(federation: Federation, order: Order, *, known: Mapping[str, int]) -> Enrolment:
+def join(
+    federation: Federation, order: Order, *, known: Mapping[str, int], kept_out: Mapping[str, str] | None = None
+) -> Enrolment:
     """Centers that connected since, sorted for the step: they take part from the next round on.
 
     Args:
         known: training cases of the centers that take part already.
+        kept_out: as for `enrol`.
     """
     found = federation.newcomers(order)
     enrolment = Enrolment(bytes=found.bytes)
     for center in sorted(found.replies):
         enrolment.counts[center] = found.replies[center].counts
-        _place(enrolment, order.step, center, found.replies[center].code, found.replies[center].counts)
+        rejection = _rejection(found.replies[center], order.step)
+        if rejection:
+            enrolment.rejected[center] = rejection
+        _place(enrolment, order.step, center, rejection.code if rejection else OK, found.replies[center].counts)
+    _keep_out(enrolment, kept_out or {})
     _refuse_implausible(enrolment, order.step, known=known)
     return enrolment
 
@@ -104,11 +117,20 @@ def _refuse_implausible(enrolment: Enrolment, step: Step, *, known: Mapping[str,
             enrolment.refused[center] = IMPLAUSIBLE
 
 
-def _code(reply: Reply, step: Step) -> str:
-    """The reply's code, or why its label sums must not be used; none at all are fine (too few cases)."""
-    if reply.code != OK:
-        return reply.code
-    return reason_to_reject(reply, state_like={}, sum_shapes=build_task(step.task).label_shapes) or OK
+def _keep_out(enrolment: Enrolment, kept_out: Mapping[str, str]) -> None:
+    """Suspended centers do not train until they are released; a center that has left is not asked for anything."""
+    for center, why in sorted(kept_out.items()):
+        if why == WITHDRAWN:
+            enrolment.evaluating = [c for c in enrolment.evaluating if c != center]
+        if why == WITHDRAWN or center in enrolment.training:
+            enrolment.refused[center] = why
+        enrolment.training = [c for c in enrolment.training if c != center]
+
+
+def _rejection(reply: Reply, step: Step) -> Rejection | None:
+    """Why a center's description or its label sums must not be used; no sums at all are fine (too few cases)."""
+    task = build_task(step.task)
+    return screen(reply, expected_of_task(task, task.label_shapes, cases=float(reply.counts.get("train", 0))))
 
 
 def _place(enrolment: Enrolment, step: Step, center: str, code: str, counts: dict[str, int]) -> None:

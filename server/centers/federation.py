@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -13,6 +14,7 @@ from flwr.serverapp import Grid
 from common.errors import RoundFailed
 from common.protocol.messages import Order, Reply
 from common.protocol.wire import content_bytes, order_id, pack_order, unpack_reply
+from server.centers.roster import Roster
 
 log = logging.getLogger("fedgraft.server")
 
@@ -66,6 +68,7 @@ class Federation:
         self.grid = grid
         self.patience_s = patience_s
         self.enrolled = enrolled
+        self.roster: Roster | None = None  # of the run: nothing is sent to a center that has left it
         self.nodes: dict[str, int] = {}
         self._asked: set[int] = set()  # nodes that were asked who they are
 
@@ -100,7 +103,8 @@ class Federation:
         A reply counts towards its center's bytes however often it comes.
         """
         started = time.perf_counter()
-        sent = list(messages)
+        closed = self._closed()
+        sent = [message for message in messages if message.metadata.dst_node_id not in closed]
         found = Delivery(asked={names[m.metadata.dst_node_id]: order_id(m.content) for m in sent})
         size: tuple[RecordDict, int] | None = None
         for message in sent:
@@ -126,6 +130,12 @@ class Federation:
             found.replies[name] = read_reply(message.content, asked=delivery.asked[name])
         return found
 
+    def _closed(self) -> set[int]:
+        """Nodes of centers that have left the run: the one door to the Grid is shut for them."""
+        gone = frozenset() if self.roster is None else self.roster.gone
+        enrolled = {} if self.enrolled is None else self.enrolled()
+        return {node for codes in (self.nodes, enrolled) for code, node in codes.items() if code in gone}
+
     def _introduce(self, node_ids: Iterable[int], order: Order, timeout_s: float) -> Exchange:
         asked = {str(node): node for node in node_ids}
         self._asked |= set(asked.values())
@@ -133,9 +143,17 @@ class Federation:
         found = Exchange(seconds=exchange.seconds)
         online = set(self.grid.get_node_ids())
         codes = None if self.enrolled is None else {node: code for code, node in self.enrolled().items()}
+        claims = Counter(reply.center for reply in exchange.replies.values() if reply.code != UNREACHED)
         for node, reply in exchange.replies.items():
             if reply.code == UNREACHED:
                 continue
+            if codes is None and claims[reply.center] > 1:
+                log.warning(
+                    "%d nodes without keys call themselves %s: all left out", claims[reply.center], reply.center
+                )
+                continue
+            if codes is not None and reply.code == MALFORMED:  # it does not say who it is, its key does
+                reply = replace(reply, center=codes.get(int(node), reply.center))
             if codes is not None and codes.get(int(node)) != reply.center:
                 log.warning("a node enrolled as %s calls itself %s: left out", codes.get(int(node)), reply.center)
                 continue

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from common.errors import LedgerError
 from common.store.ledger import Ledger
+from server.centers.screening import Rejection
 
 GUARDED = frozenset(
     {
-        "conflicting", "counts", "incomplete", "malformed", "norm", "not_finite", "replayed", "stale", "undeclared",
-        "wrong_center",
+        "conflicting", "counts", "impossible", "incomplete", "malformed", "norm", "not_finite", "replayed", "stale",
+        "undeclared", "wrong_center",
     }
 )  # fmt: skip
 """Codes that the guards give. Others (a refusal, a crash, silence) are a center's own trouble and cost no strike."""
+REJECTED = "reply_rejected"  # the ledger's event for an answer outside training
 
 
 def strikes(ledger: Ledger) -> dict[str, int]:
     """Quarantined updates by center, since its last release."""
     counted: dict[str, int] = {}
     for event in ledger.events():
-        if event["kind"] == "round_finished":
+        if event["kind"] == "round_finished" and not _is_nobodys(event):
             for center in event.get("quarantined", {}):
                 counted[center] = counted.get(center, 0) + 1
+        elif event["kind"] == REJECTED and event["code"] in GUARDED:
+            counted[event["center"]] = counted.get(event["center"], 0) + 1
         elif event["kind"] == "center_released":
             counted.pop(event["center"], None)
     return counted
+
+
+def _is_nobodys(event: Mapping[str, Any]) -> bool:
+    """A round of which no update could be used: what made them all so was sent to them, or struck them all."""
+    several = len(event.get("quarantined", {})) > 1
+    return several and not event.get("train") and not set(event.get("failed", {})) - set(event["quarantined"])
+
+
+def record_rejected(ledger: Ledger, center: str, rejection: Rejection, *, step: str, action: str) -> None:
+    """A strike for an answer that is no training round's: to describe, sums or test scores."""
+    if rejection.code in GUARDED:
+        event = {"center": center, "step": step, "action": action, "code": rejection.code, "told": rejection.told}
+        ledger.append(REJECTED, event)
 
 
 def suspended(ledger: Ledger, *, limit: int) -> list[str]:

@@ -1,8 +1,8 @@
 """Checks on every reply before the server uses it; what fails one is quarantined with a code and a sentence.
 
-Declared names, shapes and types, whole parts, finite values, counts within those registered at enrolment, an answer to
-this very round and not a copy of an earlier one, and a norm within a bound that the round's other updates give. The
-bound is a median: with seven centers a mean and a standard deviation could never call one of them an outlier (the
+Declared names, shapes and types, whole parts, finite values, sums that some patients could make, counts within those
+registered at enrolment, no copy of an earlier update, and a norm within a bound that the round's other updates give.
+The bound is a median: with seven centers a mean and a standard deviation could never call one of them an outlier (the
 largest possible z-score of n values is (n - 1) / sqrt(n), 2.3 for seven).
 """
 
@@ -11,16 +11,18 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from common.config.federation import Guards
 from common.errors import WireError
-from common.protocol.messages import Reply, State
+from common.protocol.messages import Reply, State, Sums
 from common.protocol.wire import FIT_SUMS, check_declared
+from common.tasks.base import Task
+from common.tasks.bounds import impossible
 
 NORMAL_MAD = 1.4826  # a normal distribution's standard deviation in median absolute deviations
 FEWEST_FOR_NORMS = 3
@@ -35,10 +37,54 @@ class Rejection:
     told: str = ""
 
 
-def reason_to_reject(reply: Reply, *, state_like: State, sum_shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Why a reply must not be used, as a code; None when it may be."""
-    found = check_form(reply, state_like=state_like, sum_shapes=sum_shapes)
-    return found.code if found else None
+@dataclass(frozen=True)
+class Expected:
+    """What the answer to a question may carry, and what it must.
+
+    Args:
+        shapes: name -> shape of every sum.
+        state, extra: arrays of the declared form.
+        needed: sums that an answer has, all of them, if it has any.
+        empty: whether an answer without sums is one (too few cases to tell anything).
+        cases: how many cases it can be over at most; None where nobody knows.
+        impossible: what about finite sums no patients can make, as a phrase.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    state: State = field(default_factory=dict)
+    extra: State = field(default_factory=dict)
+    needed: frozenset[str] = frozenset()
+    empty: bool = True
+    cases: float | None = None
+    impossible: Callable[[Sums, float], str] = lambda sums, cases: ""
+
+
+def expected_of_task(
+    task: Task, shapes: Mapping[str, tuple[int, ...]], *, cases: float | None, needed: Iterable[str] = ()
+) -> Expected:
+    """The sums of a task, with the bounds that it declares."""
+
+    def wrong(sums: Sums, most: float) -> str:
+        own = float(sums["fit.cases"]) if "fit.cases" in sums else most
+        return impossible(sums, bounds=task.bounds, signed=task.signed, cases=own)
+
+    return Expected(shapes, needed=frozenset(needed), cases=cases, impossible=wrong)
+
+
+def screen(reply: Reply, expected: Expected) -> Rejection | None:
+    """Why a reply must not be used; None when it may be. The one screen for every kind of answer."""
+    found = check_form(reply, state_like=expected.state, sum_shapes=expected.shapes, extra_like=expected.extra)
+    if found:
+        return found
+    absent = sorted(expected.needed - set(reply.sums)) if reply.sums or not expected.empty else []
+    if absent:
+        return Rejection("incomplete", f"{len(absent)} sums are missing, the first {absent[0]}")
+    most = math.inf if expected.cases is None else expected.cases
+    claimed = max(float(reply.sums.get("fit.cases", 0.0)), 0.0)
+    if claimed > most:
+        return Rejection("counts", f"scores over {claimed:g} cases, {most:g} registered")
+    wrong = expected.impossible(reply.sums, most)
+    return Rejection("impossible", wrong) if wrong else None
 
 
 def check_form(
@@ -69,26 +115,12 @@ def missing_in_update(reply: Reply, *, state_like: State) -> str | None:
     return None if sent and whole == set(reply.state) and counted else "incomplete"
 
 
-def missing_in_scores(reply: Reply, *, sum_shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """``incomplete`` for scores that are neither suppressed (no sums at all) nor whole."""
-    wanted = set(sum_shapes) - {"fit.batches"}
-    return None if not reply.sums or wanted <= set(reply.sums) else "incomplete"
-
-
 def inflated(reply: Reply, *, registered: int) -> Rejection | None:
     """Counts beyond those registered at enrolment, as a rejection: nobody gains weight by claiming cases."""
     claimed = reply.counts.get("cases", 0)
     if claimed > registered:
         return Rejection("counts", f"it claims {claimed} cases, {registered} are registered")
     return None
-
-
-def inflated_scores(reply: Reply, *, registered: int) -> Rejection | None:
-    """Scores over more cases than registered for that split."""
-    claimed = float(reply.sums.get("fit.cases", 0.0))
-    return (
-        Rejection("counts", f"scores over {claimed:g} cases, {registered} registered") if claimed > registered else None
-    )
 
 
 def weighed_cases(reply: Reply, *, registered: int) -> int:

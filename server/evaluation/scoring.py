@@ -9,20 +9,20 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save
 
 from common.backbones.base import tensors_digest
 from common.config.load import step_to_json
 from common.data.modality_sets import mode_label, scored_modes
-from common.files import write_bytes
 from common.protocol.messages import Order, Sums
 from common.protocol.wire import declared_sums
 from common.store.ledger import Ledger
+from common.store.sums import read_sums, write_sums
 from common.tasks import Task, merge_sums
 from server.centers.federation import Federation
-from server.centers.screening import missing_in_scores, reason_to_reject
+from server.centers.quarantine import record_rejected
+from server.centers.roster import Roster
+from server.centers.screening import expected_of_task, screen
 from server.run.folder import RunFolder
 
 
@@ -31,29 +31,23 @@ class Scorer:
 
     def __init__(self, federation: Federation, folder: RunFolder, ledger: Ledger):
         self.federation, self.folder, self.ledger = federation, folder, ledger
+        self.roster = Roster(ledger)
 
     def sums(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Sums]:
         """Sums by center; a center whose result is suppressed or failed has no entry."""
-        digest = tensors_digest(order.state)
-        keys = {center: _key(order, digest, center) for center in sorted(centers)}
-        found = self._stored(keys)
-        reachable = [center for center in keys if center not in found and center in self.federation.nodes]
-        if reachable:
-            self._fetch(order, task, {center: keys[center] for center in reachable})
-            found = self._stored(keys)
-        return {center: sums for center, sums in found.items() if "suppressed" not in sums}
+        return {c: sums for c, sums in self._answers(order, task, centers).items() if "suppressed" not in sums}
 
-    def _stored(self, keys: dict[str, str]) -> dict[str, Sums]:
-        """Answers that are on disk; one that cannot be read is as good as none, and asked for again."""
-        found: dict[str, Sums] = {}
-        for center, key in keys.items():
-            path = self.folder.evaluation(key)
-            try:
-                if path.exists():
-                    found[center] = load_arrays(path)
-            except SafetensorError:
-                path.unlink()
-        return found
+    def _answers(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Sums]:
+        """What each center said, a suppressed result included; who is silent is asked once more, then has no entry."""
+        digest = tensors_digest(order.state)
+        keys = {center: _key(order, digest, center) for center in self.roster.askable(centers)}
+        for _ in range(2):
+            missing = {c: key for c, key in keys.items() if read_sums(self.folder.evaluation(key)) is None}
+            reachable = {c: key for c, key in missing.items() if c in self.federation.nodes}
+            if reachable:
+                self._fetch(order, task, reachable)
+        found = {center: read_sums(self.folder.evaluation(key)) for center, key in keys.items()}
+        return {center: sums for center, sums in found.items() if sums is not None}
 
     def _fetch(self, order: Order, task: Task, keys: dict[str, str]) -> None:
         """Ask, and say in the ledger what it took before any answer is kept: a killed run loses no byte of those."""
@@ -62,10 +56,14 @@ class Scorer:
         mode = mode_label(order.step, order.mode)
         event = {"step": order.step.name, "subset": order.subset, "mode": mode, "bytes": exchange.bytes}
         self.ledger.append("scored", event)
-        for center, reply in exchange.usable.items():
-            reason = reason_to_reject(reply, state_like={}, sum_shapes=shapes)
-            if (reason or missing_in_scores(reply, sum_shapes=shapes)) is None:
-                write_bytes(self.folder.evaluation(keys[center]), save(reply.sums or {"suppressed": np.ones(1)}))
+        needed = set(shapes) - {"fit.batches"}
+        for center, reply in sorted(exchange.replies.items()):
+            most = self.roster.registered(center, order.subset)
+            rejection = screen(reply, expected_of_task(task, shapes, cases=most, needed=needed))
+            if rejection:
+                record_rejected(self.ledger, center, rejection, step=order.step.name, action="evaluate")
+            else:
+                write_sums(self.folder.evaluation(keys[center]), reply.sums or {"suppressed": np.ones(1)})
 
     def score(
         self,
@@ -86,8 +84,10 @@ class Scorer:
     def _rows(
         self, order: Order, task: Task, centers: Sequence[str], *, label: str, pooled_over: Sequence[str]
     ) -> list[dict[str, Any]]:
-        by_center = self.sums(order, task, centers)
-        pooled = [by_center[c] for c in pooled_over if c in by_center]
+        answers = self._answers(order, task, centers)
+        by_center = {center: sums for center, sums in answers.items() if "suppressed" not in sums}
+        missing = sorted(set(pooled_over) - set(answers))
+        pooled = [] if set(missing) - self.roster.gone else [by_center[c] for c in pooled_over if c in by_center]
         known: dict[str, Any] = {"step": label, "task": order.step.name, "mode": mode_label(order.step, order.mode)}
         rows: list[dict[str, Any]] = []
         for center, sums in [*by_center.items(), ("pooled", merge_sums(pooled))]:
@@ -98,6 +98,8 @@ class Scorer:
                 {**known, "metric": m, "center": center, "value": v, "n": cases, **_interval(intervals.get(m))}
                 for m, v in metrics.items()
             ]
+        if missing:  # a score over fewer centers must not look like one over all
+            rows = [row | {"missing": missing} if row["center"] == "pooled" else row for row in rows]
         silent = sorted(set(centers) - set(by_center))
         return rows + [{**known, "metric": task.primary, "center": c, "value": None, "n": None} for c in silent]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from common.store.ledger import Ledger
-from server.centers.enrolment import SUSPENDED, join
+from server.centers.enrolment import join
 from server.centers.federation import Federation, Traffic
-from server.centers.quarantine import suspended
+from server.centers.quarantine import record_rejected, suspended
+from server.centers.roster import SUSPENDED, WITHDRAWN, Roster
 from server.learning.outcome import LEFT
 from server.learning.strategy import AdapterStrategy
 
@@ -16,7 +17,11 @@ def call_roll(federation: Federation, strategy: AdapterStrategy, ledger: Ledger,
     Returns the bytes of asking newcomers who they are.
     """
     ledger.refresh()
-    joined = join(federation, strategy.order, known=strategy.cases)
+    step = strategy.order.step
+    kept_out = Roster(ledger).kept_from_training(limit=step.federation.guards.strikes)
+    joined = join(federation, strategy.order, known=strategy.cases, kept_out=kept_out)
+    for center, rejection in sorted(joined.rejected.items()):
+        record_rejected(ledger, center, rejection, step=step.name, action="describe")
     for center in joined.training:
         counts = joined.counts[center]
         came_back = center in strategy.nodes
@@ -26,8 +31,7 @@ def call_roll(federation: Federation, strategy: AdapterStrategy, ledger: Ledger,
             cases=strategy.cases[center] if came_back else counts["train"],
             validation=counts.get("validation", 0),
         )
-        step = strategy.order.step.name
-        event = {"step": step, "round": number, "center": center, "counts": counts, "came_back": came_back}
+        event = {"step": step.name, "round": number, "center": center, "counts": counts, "came_back": came_back}
         ledger.append("center_joined", event)
     strategy.resting = resting(federation, strategy, ledger)
     strategy.suspended = _suspended(strategy, ledger)
@@ -37,7 +41,8 @@ def call_roll(federation: Federation, strategy: AdapterStrategy, ledger: Ledger,
 def resting(federation: Federation, strategy: AdapterStrategy, ledger: Ledger) -> dict[str, str]:
     here = federation.connected()
     out = {center: LEFT for center in strategy.nodes if center not in here}
-    return out | dict.fromkeys(_suspended(strategy, ledger) & set(strategy.nodes), SUSPENDED)
+    out |= dict.fromkeys(_suspended(strategy, ledger) & set(strategy.nodes), SUSPENDED)
+    return out | dict.fromkeys(Roster(ledger).gone & set(strategy.nodes), WITHDRAWN)
 
 
 def _suspended(strategy: AdapterStrategy, ledger: Ledger) -> set[str]:

@@ -9,12 +9,14 @@ import numpy as np
 
 from common.config.step import Step
 from common.errors import RoundFailed
-from common.protocol.messages import Order
+from common.protocol.messages import Order, Sums
 from common.store.ledger import Ledger
 from common.tasks.cuts import BINS, EVENTS, GRID, quantile_cuts
 from server.centers.enrolment import enrol
 from server.centers.federation import Federation, added
-from server.centers.screening import reason_to_reject
+from server.centers.quarantine import record_rejected
+from server.centers.roster import Roster
+from server.centers.screening import Expected, screen
 
 
 def fix_cuts(step: Step, order: Order, federation: Federation, ledger: Ledger, *, say: Callable[[str], None]) -> None:
@@ -29,14 +31,19 @@ def fix_cuts(step: Step, order: Order, federation: Federation, ledger: Ledger, *
 def _choose(
     step: Step, order: Order, federation: Federation, ledger: Ledger, say: Callable[[str], None]
 ) -> list[float]:
-    enrolment = enrol(federation, order)
+    kept_out = Roster(ledger).kept_from_training(limit=step.federation.guards.strikes)
+    enrolment = enrol(federation, order, kept_out=kept_out)
     exchange = federation.ask(enrolment.training, replace(order, subset=GRID), "query.sums")
     shapes = {EVENTS: (BINS,)}
-    histograms = {
-        center: reply.sums[EVENTS]
-        for center, reply in exchange.usable.items()
-        if reason_to_reject(reply, state_like={}, sum_shapes=shapes) is None and set(reply.sums) == set(shapes)
-    }
+    histograms = {}
+    for center, reply in sorted(exchange.replies.items()):
+        cases = float(enrolment.counts[center]["train"])
+        expected = Expected(shapes, needed=frozenset(shapes), empty=False, cases=cases, impossible=_impossible)
+        rejection = screen(reply, expected)
+        if rejection is None:
+            histograms[center] = reply.sums[EVENTS]
+        else:
+            record_rejected(ledger, center, rejection, step=step.name, action="sums")
     if not histograms:
         raise RoundFailed(
             f"Step '{step.name}': no center reported its event times ({exchange.failed}); see their logs."
@@ -47,3 +54,10 @@ def _choose(
     ledger.append("grid_chosen", {**event, "bytes": added(enrolment.bytes, exchange.bytes)})
     say(f"{step.name}: {len(cuts)} cuts from {histogram.sum():.0f} events at {len(histograms)} centers")
     return cuts
+
+
+def _impossible(sums: Sums, cases: float) -> str:
+    events = sums[EVENTS]
+    if (events < 0).any() or float(events.sum()) > cases:
+        return f"{EVENTS} counts {float(events.sum()):g} events among {cases:g} cases, or fewer than none"
+    return ""

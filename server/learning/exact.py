@@ -10,23 +10,25 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from safetensors.numpy import load_file, save
 
 from common.errors import RoundFailed
+from common.exact.bounds import impossible_sums, out_of_proportion
 from common.exact.columns import Layout, LinearModel, add, scaling_from
 from common.exact.objectives import Objective
 from common.exact.ridge import ridge_from_sums
 from common.exact.search import advance, begin, model_of
 from common.exact.step import BETA, MEAN, SCALE, declared_in_round, linear_part, objective_of, state_of
-from common.files import write_bytes
 from common.protocol.messages import Order, State, Sums
 from common.store.ledger import Ledger
+from common.store.sums import read_sums, write_sums
 from server.centers.federation import Exchange, Federation
-from server.centers.screening import reason_to_reject
+from server.centers.quarantine import record_rejected
+from server.centers.roster import Roster
+from server.centers.screening import Expected, screen
 from server.run.folder import RunFolder
 from server.run.narration import Narrator
 
@@ -56,6 +58,7 @@ class NewtonFit:
     ):
         self.federation, self.order, self.layout = federation, order, layout
         self.folder, self.ledger, self.narrator = folder, ledger, narrator
+        self.roster = Roster(ledger)
 
     def run(self, centers: Sequence[str]) -> tuple[State, int]:
         """The fitted state and the number of questions. Raises RoundFailed below the quorum."""
@@ -93,36 +96,54 @@ class NewtonFit:
         while not search.done and search.rounds < step.rounds:
             known = {MEAN: scaling.mean, SCALE: scaling.scale, BETA: search.asked}
             search = advance(search, add(self._ask(search.rounds + 1, centers, known)), penalty=weights)
-        if not search.done:
-            self.narrator.say(
-                f"          not settled after {step.rounds} rounds: the fit is not exact yet; set more rounds"
-            )
         self.ledger.append(
             "newton_settled",
             {"step": step.name, "settled": search.done, "rounds": search.rounds, "loss": search.loss.tolist()},
         )
+        if not search.done:
+            raise RoundFailed(
+                f"Step '{step.name}' has not settled after {search.rounds} questions to {', '.join(centers)}: nothing "
+                "is committed, for a fit that is not exact must not be called so. Give the step more rounds or a larger "
+                "federation.penalty, in a new run."
+            )
         return model_of(objective, self.layout, scaling, search)
+
+    def _expected(self, center: str, round: int, known: Sums, shapes: Mapping[str, tuple[int, ...]]) -> Expected:
+        """What a center can answer: declared sums, all of them, that its cases and its own moments allow."""
+        moments = read_sums(self.folder.sums(self.order.step.name, question_of(0, {}), center)) if round else None
+
+        def wrong(sums: Sums, cases: float) -> str:
+            found = impossible_sums(sums, cases=cases)
+            if found or moments is None or not math.isfinite(cases):
+                return found
+            sets = getattr(objective_of(self.order.step), "bins", 1)
+            return out_of_proportion(sums, moments, scale=known[SCALE], mean=known[MEAN], cases=cases, sets=sets)
+
+        most = self.roster.registered(center, "train")
+        return Expected(shapes, needed=frozenset(shapes), empty=False, cases=most, impossible=wrong)
 
     def _ask(self, round: int, centers: Sequence[str], known: Sums) -> list[Sums]:
         """Every center's answer, in the order of their codes. Raises LostCenters."""
         question = question_of(round, known)
         paths = {center: self.folder.sums(self.order.step.name, question, center) for center in centers}
-        missing = [center for center, path in paths.items() if not path.exists()]
+        found = {center: read_sums(path) for center, path in paths.items()}
+        missing = [center for center, sums in found.items() if sums is None]
         if missing:
             self._fetch(round, missing, known, question)
-        return [load_file(path) for path in paths.values()]
+            found |= {center: read_sums(paths[center]) for center in missing}
+        return [sums for sums in found.values() if sums is not None]
 
     def _fetch(self, round: int, centers: Sequence[str], known: Sums, question: str) -> None:
         order = replace(self.order, round=round, known=known)
         shapes = declared_in_round(order.step, order.state, round)
         exchange, lost = self.federation.ask(centers, order, "query.sums"), {}
         for center, reply in exchange.replies.items():
-            reason = reason_to_reject(reply, state_like={}, sum_shapes=shapes)
-            reason = reason or (None if set(reply.sums) == set(shapes) else "incomplete")
-            if reason is None:
-                write_bytes(self.folder.sums(order.step.name, question, center), save(_contiguous(reply.sums)))
+            rejection = screen(reply, self._expected(center, round, known, shapes))
+            if rejection is None:
+                write_sums(self.folder.sums(order.step.name, question, center), reply.sums)
             else:
-                lost[center] = reason
+                lost[center] = f"{rejection.code}{f' ({rejection.told})' if rejection.code == 'impossible' else ''}"
+                record_rejected(self.ledger, center, rejection, step=order.step.name, action="sums")
         self._record(round, exchange, lost)
         if lost:
             raise LostCenters(lost)
@@ -152,7 +173,3 @@ def question_of(round: int, known: Sums) -> str:
     for name in sorted(known):
         digest.update(name.encode() + np.ascontiguousarray(known[name], np.float64).tobytes())
     return f"{round:04d}-{digest.hexdigest()[:16]}"
-
-
-def _contiguous(sums: Sums) -> Sums:
-    return {name: np.ascontiguousarray(value) for name, value in sums.items()}

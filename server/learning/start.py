@@ -17,16 +17,27 @@ from server.run.probe import probe_output
 def starting_state(coordinator: Coordinator, step: Step) -> State:
     """Parts of the step named in ``starts_from`` where they exist there, seeded initial values for the others."""
     state = AdaptedModel(coordinator.backbone, step, seed=coordinator.run.seed).state()
-    lineage = step.starts_from or (step.writes if step.writes in coordinator.bank.heads() else None)
-    if lineage is None:
+    key = start_key(coordinator, step)
+    if key is None:
         return state
-    earlier = coordinator.bank.get(coordinator.bank.head(lineage_of(coordinator.run, lineage)))
+    earlier = coordinator.bank.get(key)
     shared = what_fits(earlier, state)
     reshaped = sorted({name.partition("/")[0] for name in earlier.keys() & state.keys() - shared.keys()})
     if reshaped:
-        changed = f"{', '.join(reshaped)} of '{lineage}' have other shapes in this step and start anew"
+        earlier_name = step.starts_from or step.writes
+        changed = f"{', '.join(reshaped)} of '{earlier_name}' have other shapes in this step and start anew"
         coordinator.narrator.say(f"          {changed}")
     return {**state, **shared}
+
+
+def start_key(coordinator: Coordinator, step: Step) -> str | None:
+    """The adapter that a step starts from, as it stood when the step began: heads may have moved since, by the step's
+    own commit before a kill, by a promotion or a rollback. None: it starts from the seed."""
+    begun = coordinator.ledger.events("step_started", step=step.name)
+    if begun and "start_key" in begun[0]:
+        return begun[0]["start_key"]
+    lineage = step.starts_from or (step.writes if step.writes in coordinator.bank.heads() else None)
+    return None if lineage is None else coordinator.bank.head(lineage_of(coordinator.run, lineage))
 
 
 def seeded_names(coordinator: Coordinator, step: Step, start: State) -> list[str]:
@@ -37,8 +48,7 @@ def seeded_names(coordinator: Coordinator, step: Step, start: State) -> list[str
 
 def commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrolment) -> Entry:
     probe = probe_output(coordinator.backbone, step, state, seed=coordinator.run.seed)
-    heads = coordinator.bank.heads()
-    parent = heads.get(lineage_of(coordinator.run, step.starts_from)) if step.starts_from else None
+    parent = start_key(coordinator, step)
     return coordinator.bank.commit(
         step, state, base=coordinator.base, parents=[parent] if parent else [], centers=enrolment.training, probe=probe
     )

@@ -25,19 +25,19 @@ from common.protocol.compression import applied, decode, form
 from common.protocol.declaration import extra_form, sent_back
 from common.protocol.messages import Order, Reply, State
 from common.protocol.wire import FIT_SUMS, order_id, pack_order, pack_state, unpack_state
+from common.tasks.base import Task
 from server.aggregation import weight_of
 from server.aggregation.types import Setting, Update
 from server.centers.downlink import Link
 from server.centers.screening import (
     Rejection,
-    check_form,
+    expected_of_task,
     fingerprint,
     inflated,
-    inflated_scores,
-    missing_in_scores,
     missing_in_update,
     outliers,
     replayed,
+    screen,
     weighed_cases,
 )
 from server.learning.core import aggregated, quorum
@@ -57,7 +57,7 @@ class AdapterStrategy(Strategy):
         *,
         nodes: Mapping[str, int],
         cases: Mapping[str, int],
-        sum_shapes: Mapping[str, tuple],
+        task: Task,
         validation: Mapping[str, int] | None = None,
         seeded: Iterable[str] = (),
         base_weights: Mapping[str, Tensor] | None = None,
@@ -65,6 +65,7 @@ class AdapterStrategy(Strategy):
         """Args:
         nodes: center -> node, of every center of the step.
         cases: center -> training cases registered at enrolment: a reply cannot claim more.
+        task: the step's; its sums are screened by the bounds that it declares.
         validation: the same of validation cases; None: scores are not compared with a count.
         seeded: tensors that centers make from the seed.
         base_weights: frozen weights of the DoRA parts' layers, which their exact rule needs.
@@ -73,7 +74,9 @@ class AdapterStrategy(Strategy):
         self.nodes = dict(nodes)
         self.cases = dict(cases)
         self.validation = None if validation is None else dict(validation)
-        self.sum_shapes = {**FIT_SUMS, **sum_shapes}
+        shapes = {**FIT_SUMS, **task.sum_shapes}
+        self.scores = expected_of_task(task, shapes, cases=None, needed=set(shapes) - {"fit.batches"})
+        self.trained = expected_of_task(task, shapes, cases=None)
         self.outcome = Outcome()
         self.base_weights = dict(base_weights or {})
         self.memory: State = {}  # of the aggregation rule, between rounds
@@ -167,7 +170,7 @@ class AdapterStrategy(Strategy):
         expected = cut_to_own_rank(expected, self.order.step.adapter.parts, reply.center)
         declared = expected if compression.kind == NONE else form(expected, compression)
         beside = extra_form(expected, self.order.step)
-        found = check_form(reply, state_like=declared, sum_shapes=self.sum_shapes, extra_like=beside)
+        found = screen(reply, replace(self.trained, state=declared, extra=beside))
         if found:
             return found
         if beside and set(reply.extra) != {f"control/{name}" for name in reply.state}:
@@ -218,13 +221,8 @@ class AdapterStrategy(Strategy):
         return None
 
     def _check_scores(self, reply: Reply) -> Rejection | None:
-        found = check_form(reply, state_like={}, sum_shapes=self.sum_shapes)
-        missing = None if found else missing_in_scores(reply, sum_shapes=self.sum_shapes)
-        if missing:
-            return Rejection(missing)
-        if found or self.validation is None:
-            return found
-        return inflated_scores(reply, registered=self.validation.get(reply.center, 0))
+        most = None if self.validation is None else float(self.validation.get(reply.center, 0))
+        return screen(reply, replace(self.scores, cases=most))
 
     # ---------------------------------------------------------------------------------------------------------- shared
 

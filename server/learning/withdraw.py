@@ -26,6 +26,7 @@ from common.exact.step import linear_part, objective_of, state_of
 from common.model.adapted import AdaptedModel
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
+from server.centers.roster import withdrawn
 from server.learning.exact import question_of
 from server.run.folder import RunFolder, alone_in
 from server.run.probe import probe_output
@@ -83,11 +84,6 @@ def centers_of(ledger: Ledger, step: str) -> list[str]:
     lost = {center for event in ledger.events("newton_lost", step=step) for center in event["centers"]}
     gone = lost | set(withdrawn(ledger))
     return [center for center in (started[-1]["centers"] if started else []) if center not in gone]
-
-
-def withdrawn(ledger: Ledger) -> list[str]:
-    """Everyone who has left the run."""
-    return [event["center"] for event in ledger.events("center_withdrawn")]
 
 
 def to_refit(ledger: Ledger) -> list[str]:

@@ -341,7 +341,7 @@ def _federation_of(
         order,
         nodes={center: federation.nodes[center] for center in enrolment.training},
         cases={center: enrolment.counts[center]["train"] for center in enrolment.training},
-        sum_shapes=task.sum_shapes,
+        task=task,
     )
     narrator, ledger = _Silent(after_round), Ledger(folder.ledger)
     return lambda: run_rounds(federation, strategy, task, folder=folder, ledger=ledger, narrator=narrator)[0]

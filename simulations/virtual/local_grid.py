@@ -76,6 +76,10 @@ class LocalGrid(Grid):
         """A message as Flower makes it."""
         return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
 
+    def enrolled(self) -> dict[str, int]:
+        """Center -> node: in a simulation the grid itself knows who is where."""
+        return {code: node for node, code in self._codes.items()}
+
     def get_node_ids(self) -> Iterable[int]:
         """One node per center."""
         return list(self.centers)

@@ -7,18 +7,20 @@ import pytest
 import torch
 
 from common.config.federation import Guards
+from common.config.task import SegmentationTask
 from common.protocol.messages import Reply
+from common.tasks import build_task
 from server.centers.screening import (
     SAMPLE,
+    Expected,
+    expected_of_task,
     fingerprint,
     inflated,
-    inflated_scores,
-    missing_in_scores,
     missing_in_update,
     norm_bound,
     outliers,
-    reason_to_reject,
     replayed,
+    screen,
     weighed_cases,
 )
 
@@ -29,7 +31,8 @@ COUNTS = {"cases": 3, "batches": 2}
 
 
 def rejected(reply):
-    return reason_to_reject(reply, state_like=STATE, sum_shapes=SHAPES)
+    found = screen(reply, Expected(SHAPES, state=STATE))
+    return found.code if found else None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,33 @@ def test_an_update_has_whole_parts_its_fit_and_its_counts(state, sums, counts, r
 )
 def test_scores_are_whole_or_suppressed(names, reason):
     sums = {name: np.zeros(SHAPES[name]) for name in names}
-    assert missing_in_scores(Reply("A", sums=sums), sum_shapes=SHAPES) == reason
+    found = screen(Reply("A", sums=sums), Expected(SHAPES, needed=frozenset(SHAPES) - {"fit.batches"}))
+    assert (found.code if found else None) == reason
+
+
+def test_an_answer_that_must_say_something_says_it_all():
+    found = screen(Reply("A"), Expected(SHAPES, needed=frozenset({"volumes"}), empty=False))
+    assert (found.code, found.told) == ("incomplete", "1 sums are missing, the first volumes")
+
+
+@pytest.mark.parametrize(
+    ("sums", "code"),
+    [
+        ({"fit.cases": 3.0}, None),
+        ({"fit.cases": 4.0}, "counts"),
+        ({"fit.cases": -1e9}, "impossible"),
+        ({"fit.loss": -1e12}, "impossible"),
+        ({"fit.loss": 1.7e308}, "impossible"),
+        ({"intersection": np.array([9.0]), "volumes": np.array([10.0])}, "impossible"),
+        ({"dice_cases": np.array([4.0]), "fit.cases": 3.0}, "impossible"),
+    ],
+)
+def test_sums_are_such_as_patients_could_make(sums, code):
+    task = build_task(SegmentationTask(structures=["GTVp"]))
+    shapes = {"fit.loss": (), "fit.cases": (), **task.sum_shapes}
+    reply = Reply("A", sums={name: np.asarray(value) for name, value in sums.items()})
+    found = screen(reply, expected_of_task(task, shapes, cases=3.0))
+    assert (found.code if found else None) == code
 
 
 # ------------------------------------------------------------------------------------------------ lengths of updates
@@ -178,11 +207,3 @@ def test_nobody_claims_more_cases_than_are_registered(claimed, is_rejected):
 )
 def test_cases_that_weigh_are_registered_used_and_not_skipped(counts, weighed):
     assert weighed_cases(Reply("A", counts=counts), registered=7) == weighed
-
-
-@pytest.mark.parametrize(("scored", "is_rejected"), [(None, False), (4.0, False), (4.5, True)])
-def test_scores_are_of_no_more_cases_than_registered(scored, is_rejected):
-    sums = {} if scored is None else {"fit.cases": np.array(scored)}
-    found = inflated_scores(Reply("A", sums=sums), registered=4)
-    assert (found is not None) == is_rejected
-    assert found is None or (found.code, found.told) == ("counts", "scores over 4.5 cases, 4 registered")

@@ -1,6 +1,7 @@
 """The strategy sends one order per center and averages what may be used, weighted by what was registered."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from common.config.federation import FEDERATIONS, Guards
 from common.config.run import BackboneSpec, Split
 from common.protocol.messages import Order, Reply
 from common.protocol.wire import order_id, pack_reply, pack_state, unpack_order, unpack_state
-from server.centers.enrolment import SUSPENDED
+from server.centers.roster import SUSPENDED
 from server.learning.strategy import AdapterStrategy
 from simulations.virtual.local_grid import LocalGrid
 from tests.helpers.small import small_run
 
 STATE = {"decoder/w": torch.zeros(2)}
+NO_SUMS = SimpleNamespace(sum_shapes={}, bounds=(), signed=frozenset())
 FIT = {name: np.array(1.0) for name in ("fit.loss", "fit.cases", "fit.batches")}
 
 
@@ -27,7 +29,7 @@ def strategy(small_centers):
         step.federation.quorum, step.federation.weighting = quorum, weighting
         order = Order(step, 1, 0, BackboneSpec(kind="tiny"), "base", Split(), state=STATE)
         nodes = {f"C{i}": 100 + i for i in range(count)}
-        return AdapterStrategy(order, nodes=nodes, cases={c: i + 1 for i, c in enumerate(nodes)}, sum_shapes={})
+        return AdapterStrategy(order, nodes=nodes, cases={c: i + 1 for i, c in enumerate(nodes)}, task=NO_SUMS)
 
     LocalGrid({}, workers=0).close()  # gives messages their process's identity
     return build

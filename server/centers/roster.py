@@ -1,0 +1,53 @@
+"""Roster: who may be asked, who may train, and why the others not; read from the ledger alone.
+
+Enrolment, joining, rounds, scoring and the door to the Grid all ask here, so that a center that has left the run, or is
+suspended, is so everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from common.store.ledger import Ledger
+from server.centers.quarantine import suspended
+
+SUSPENDED, WITHDRAWN = "suspended", "withdrawn"
+
+
+def withdrawn(ledger: Ledger) -> list[str]:
+    """Everyone who has left the run, in the order of leaving: nothing is ever sent to them again."""
+    return [event["center"] for event in ledger.events("center_withdrawn")]
+
+
+class Roster:
+    """The standing of every center in one run."""
+
+    def __init__(self, ledger: Ledger):
+        self.ledger = ledger
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """Centers that have left the run."""
+        return frozenset(withdrawn(self.ledger))
+
+    def kept_from_training(self, *, limit: int) -> dict[str, str]:
+        """Center -> why it may not train now: it has left, or has as many strikes as suspend it.
+
+        Args:
+            limit: strikes; 0 suspends nobody.
+        """
+        return dict.fromkeys(suspended(self.ledger, limit=limit), SUSPENDED) | dict.fromkeys(self.gone, WITHDRAWN)
+
+    def askable(self, centers: Iterable[str]) -> list[str]:
+        """Those of the centers that may be asked anything, sorted."""
+        return sorted(set(centers) - self.gone)
+
+    def registered(self, center: str, subset: str) -> float | None:
+        """The most cases of a split that a center has ever said it has; None where it never said."""
+        counts: list[dict[str, Any]] = [
+            event["counts"].get(center, {}) for event in self.ledger.events("step_started") if event.get("counts")
+        ]
+        counts += [e["counts"] for e in self.ledger.events("center_joined") if e["center"] == center]
+        known = [float(own[subset]) for own in counts if subset in own]
+        return max(known, default=None)
