@@ -140,9 +140,20 @@ def run_to_yaml(run: Run) -> str:
     return text
 
 
+LATER = (("view", "intensities"), ("task", "within"))  # fields of a step that the first release did not have
+
+
 def step_to_json(step: Step) -> str:
-    """A step as one canonical JSON string (ConfigRecord cannot nest)."""
-    return json.dumps(asdict(step), sort_keys=True, separators=(",", ":"))
+    """A step as one canonical JSON string (ConfigRecord cannot nest).
+
+    The string is part of an adapter's key: a field that came later stands in it only where it is set, so that what was
+    learned before keeps its key.
+    """
+    plain = asdict(step)
+    for group, name in LATER:
+        if isinstance(plain.get(group), dict) and not plain[group].get(name, True):
+            del plain[group][name]
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
 def step_from_json(text: str) -> Step:

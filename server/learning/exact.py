@@ -104,8 +104,7 @@ class NewtonFit:
             raise RoundFailed(
                 f"Step '{step.name}' has not settled after {search.rounds} questions to {', '.join(centers)}: nothing "
                 "is committed, for a fit that is not exact must not be called so. Give the step more rounds or a larger"
-                " "
-                "federation.penalty, in a new run."
+                " federation.penalty, in a new run."
             )
         return model_of(objective, self.layout, scaling, search)
 

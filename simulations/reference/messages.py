@@ -43,6 +43,7 @@ CODES = {
     "declined.task": "the policy does not allow this kind of task",
     "declined.weights": "the frozen model is no file of this hospital's",
     "error": "another problem that its own log explains",
+    "impossible": "a sum is larger, smaller or otherwise other than any patients could make it",
     "incomplete": "an update without whole parts, sums or counts",
     "internal": "a fault in the program; the center's own log has it",
     "ledger": "a record whose chain of hashes does not hold",

@@ -10,8 +10,10 @@ from common.config.run import BackboneSpec, Split
 from common.errors import DataError, RoundFailed
 from common.protocol.messages import Order, Reply
 from common.protocol.wire import order_id, pack_reply
+from common.store.ledger import Ledger
 from server.centers.enrolment import enrol, join
 from server.centers.federation import Federation
+from server.centers.roster import Roster
 from simulations.virtual.local_grid import LocalGrid
 from tests.helpers.small import small_run
 
@@ -110,11 +112,33 @@ def test_broken_data_stops_the_step_only_if_configured_so():
         enrolled(replies, skip_unreadable=False)
 
 
-def test_a_second_node_under_the_same_name_is_left_out(caplog):
-    grid = Reciting([Reply("A", counts=FULL), Reply("A", counts={**FULL, "train": 99})])
+def test_a_name_claimed_twice_without_keys_is_refused(caplog):
+    grid = Reciting([Reply("A", counts=FULL), Reply("A", counts={**FULL, "train": 99}), Reply("B", counts=FULL)])
     federation = Federation(grid, patience_s=0.0)
-    assert enrol(federation, order()).counts == {"A": FULL}
-    assert federation.nodes == {"A": 100} and "two nodes call themselves A" in caplog.text
+    assert enrol(federation, order()).counts == {"B": FULL}
+    assert federation.nodes == {"B": 102} and "2 nodes without keys call themselves A" in caplog.text
+
+
+def test_a_key_says_who_it_is_that_lies(caplog):
+    grid = Reciting([Reply("A", counts=FULL), Reply("A", counts={**FULL, "train": 99})])
+    federation = Federation(grid, patience_s=0.0, enrolled=lambda: {"A": 100, "B": 101})
+    assert enrol(federation, order()).counts == {"A": FULL} and federation.nodes == {"A": 100}
+    assert "a node enrolled as B calls itself A" in caplog.text
+
+
+def test_a_center_that_has_left_hears_nothing(tmp_path):
+    grid = Reciting([Reply("A", counts=FULL), Reply("B", counts=FULL)])
+    federation, ledger = Federation(grid, patience_s=0.0, enrolled=lambda: {"A": 100, "B": 101}), Ledger(tmp_path / "l")
+    ledger.append("center_withdrawn", {"center": "B", "steps": {}})
+    federation.roster = Roster(ledger)
+    heard = []
+    send = grid.send_and_receive
+    grid.send_and_receive = lambda messages, **more: send(heard.extend(messages) or messages, **more)
+    kept_out = federation.roster.kept_from_training(limit=3)
+    found = enrol(federation, order(), kept_out=kept_out)
+    assert found.training == ["A"] and found.refused == {"B": "withdrawn"}
+    federation.ask(["A"], order(), "query.describe")
+    assert {message.metadata.dst_node_id for message in heard} == {100}
 
 
 class Forgetful(Reciting):
