@@ -16,7 +16,6 @@ GUARDED = frozenset(
     }
 )  # fmt: skip
 """Codes that the guards give. Others (a refusal, a crash, silence) are a center's own trouble and cost no strike."""
-REJECTED = "reply_rejected"  # the ledger's event for an answer outside training
 
 
 def strikes(ledger: Ledger) -> dict[str, int]:
@@ -26,7 +25,7 @@ def strikes(ledger: Ledger) -> dict[str, int]:
         if event["kind"] == "round_finished" and not _is_nobodys(event):
             for center in event.get("quarantined", {}):
                 counted[center] = counted.get(center, 0) + 1
-        elif event["kind"] == REJECTED and event["code"] in GUARDED:
+        elif event["kind"] == "reply_rejected" and event["code"] in GUARDED:
             counted[event["center"]] = counted.get(event["center"], 0) + 1
         elif event["kind"] == "center_released":
             counted.pop(event["center"], None)
@@ -43,7 +42,7 @@ def record_rejected(ledger: Ledger, center: str, rejection: Rejection, *, step: 
     """A strike for an answer that is no training round's: to describe, sums or test scores."""
     if rejection.code in GUARDED:
         event = {"center": center, "step": step, "action": action, "code": rejection.code, "told": rejection.told}
-        ledger.append(REJECTED, event)
+        ledger.append("reply_rejected", event)
 
 
 def suspended(ledger: Ledger, *, limit: int) -> list[str]:

@@ -17,6 +17,7 @@ MEANING = {
     "newton_settled": "an exact fit ended: how many questions it took, and whether it settled",
     "newton_lost": "centers that stopped answering an exact fit, with each one's code; the fit goes on without them",
     "newton_round": "one question of an exact fit was answered",
+    "reply_rejected": "an answer to describe, sums or test scores that the guards stopped: a strike",
     "round_finished": "a round ended: who trained, the validation scores, bytes and seconds, who failed and why",
     "run_resumed": "the same command was started again",
     "run_started": "the first line: run, frozen model, release, machine, steps",
