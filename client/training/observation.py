@@ -37,7 +37,7 @@ def linear_rows(order: Order, model: AdaptedModel, cases: Cases) -> Rows:
         batch, features = item(order, cases, positions, model)
         with torch.no_grad():
             features = model.encode(batch.inputs, batch.present) if features is None else features
-            values, flags = model.design(features, batch.inputs, batch.present)
+            values, flags = model.columns(features, batch.inputs, batch.present)
         target = target_of(order.step, {name: tensor.cpu() for name, tensor in batch.target.items()})
         parts.append((values.cpu().numpy(), flags.cpu().numpy(), target))
     return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

@@ -46,6 +46,8 @@ class Surroundings:
     @property
     def levels(self) -> tuple[Level, ...]:
         """The pyramid's levels, at the adapted patch."""
+        from common.backbones.base import Level  # torch is imported where parts are built
+
         levels = self.backbone.levels
         return levels if self.patch == self.backbone.patch else tuple(Level(x.channels, self.patch) for x in levels)
 

@@ -1,0 +1,56 @@
+"""Encoding: how a step's inputs enter the frozen encoder: through which stems, at which positions, joined how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from common.backbones.base import BESIDE, Backbone, Features, Join
+from common.config.step import Step
+from common.data.batch import CT, RECORD
+from common.model.building import of_kind
+
+INSIDE = ("full", "join", "lora", "patch_embed", "resolution", "stand_in")  # kinds that work inside the encoder
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Holds modules, owns none.
+
+    Args:
+        stems: patch embeddings by modality, in the place of the backbone's or beside it.
+        resolution: a resolution part, which has a stem for CT and positions of its own.
+        join: how the tokens of several modalities meet in the backbone.
+    """
+
+    stems: Mapping[str, nn.Module]
+    resolution: nn.Module | None
+    join: Join | str | None
+
+    def encode(self, backbone: Backbone, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Features:
+        """The backbone's features of what a step may look at."""
+        inputs, present = ({m: x for m, x in given.items() if m != RECORD} for given in (inputs, present))
+        if not inputs:
+            return Features([], {})  # a record alone has nothing to encode
+        stems, position = dict(self.stems), None
+        if self.resolution is not None:
+            stems[CT], position = self.resolution, self.resolution.position
+        return backbone(inputs, present, stems, join=self.join, position=position)
+
+
+def encoding_of(step: Step, parts: Mapping[str, nn.Module]) -> Encoding:
+    """How the step's parts change the way in."""
+    stems = {spec.modality: parts[name] for name, spec in of_kind(step, "patch_embed")}
+    resolutions = [parts[name] for name, _ in of_kind(step, "resolution")]
+    return Encoding(stems, resolutions[0] if resolutions else None, _join(step, parts))
+
+
+def _join(step: Step, parts: Mapping[str, nn.Module]) -> Join | str | None:
+    for name, _ in of_kind(step, "join"):
+        from common.adapters.pet_pathway import Pathway
+
+        return Pathway(parts[name], {spec.modality: parts[n] for n, spec in of_kind(step, "stand_in")})
+    beside = any(spec.place == "beside" for _, spec in of_kind(step, "patch_embed"))
+    return BESIDE if beside else None

@@ -1,0 +1,172 @@
+"""Readouts: from what the frozen model says of a batch to the task's output, one for each way in which a step can end.
+
+A readout holds the terminal parts' modules and owns none; `readout_of` chooses it once, when the model is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from common.adapters.compatibility import HEAD, IMAGE, feeds
+from common.backbones.base import Backbone, Features
+from common.config.step import Step
+from common.data.batch import CT, RECORD
+from common.errors import AdapterError
+from common.exact.step import records_of
+from common.model.building import of_kind, sources_of, width_of
+from common.tasks import Task
+
+Tensors = Mapping[str, Tensor]
+
+
+class Readout(Protocol):
+    """The end of a step's model.
+
+    Attributes:
+        reads_features: whether the encoder has to say anything.
+    """
+
+    reads_features: bool
+
+    def read(self, features: Features, inputs: Tensors, present: Tensors) -> Tensor:
+        """The task's output (B, ...) from features and, where the readout looks at them, the inputs themselves."""
+
+
+@dataclass(frozen=True)
+class VoxelReadout:
+    """A decoder, and the full-resolution skips of CT and of new modalities that it joins."""
+
+    step: str
+    decoder: Any
+    skips: Mapping[str, nn.Module]  # by modality
+    reads_features = True
+
+    def read(self, features: Features, inputs: Tensors, present: Tensors) -> Tensor:
+        """Logits (B, 1 + S, D, H, W). Raises AdapterError for a batch without volumes."""
+        if not features.pyramid:
+            raise AdapterError(f"Step '{self.step}' segments volumes, but a batch holds {', '.join(inputs)} only.")
+        skip = _where(present[CT], self.decoder.skip_from(inputs[CT]))
+        for modality, part in self.skips.items():
+            if modality in inputs:
+                skip = skip + _where(present[modality], part(inputs[modality]))
+        return self.decoder(features.pyramid, skip)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The embeddings of a step's sources, in a fixed order: each the frozen model's own, or through an mlp part."""
+
+    sources: Sequence[tuple[str, nn.Module | None, int]]  # image or text, its mlp, the frozen model's width
+
+    def of(self, features: Features, inputs: Tensors, present: Tensors) -> tuple[list[Tensor], list[Tensor]]:
+        """Embeddings (B, width) each, zero where a case lacks the source; and who has it, bool (B,) each."""
+        some = next(iter(inputs.values()))
+        embeddings, has = [], []
+        for source, mlp, width in self.sources:
+            there = _any_present(present, source, like=some)
+            pooled = features.pooled.get(source)
+            if pooled is None:
+                pooled = torch.zeros(len(some), width, device=some.device)
+            embeddings.append(_where(there, mlp(pooled) if mlp is not None else pooled))
+            has.append(there)
+        return embeddings, has
+
+
+@dataclass(frozen=True)
+class HeadReadout:
+    """The task's head on the embeddings, one after the other."""
+
+    head: nn.Module
+    embedded: Embedded
+    reads_features = True
+
+    def read(self, features: Features, inputs: Tensors, present: Tensors) -> Tensor:
+        """The head's output (B, K)."""
+        embeddings, _ = self.embedded.of(features, inputs, present)
+        return self.head(torch.cat(embeddings, dim=1))
+
+
+@dataclass(frozen=True)
+class FusionReadout:
+    """The task's head on the fused embeddings; a fusion may attend to the image's tokens."""
+
+    head: nn.Module
+    fusion: nn.Module
+    embedded: Embedded
+    reads_features = True
+
+    def read(self, features: Features, inputs: Tensors, present: Tensors) -> Tensor:
+        """The head's output (B, K)."""
+        embeddings, there = self.embedded.of(features, inputs, present)
+        tokens = features.pyramid[-1].flatten(2).transpose(1, 2) if features.pyramid else None
+        imaged = _any_present(present, IMAGE, like=embeddings[0])
+        return self.head(self.fusion(embeddings, there, tokens, imaged))
+
+
+@dataclass(frozen=True)
+class LinearReadout:
+    """A linear part on standardised columns of frozen features and the record, float64."""
+
+    linear: nn.Module
+    embedded: Embedded
+    recorded: int  # values of a record that this step may see
+    reads_features = True
+
+    def read(self, features: Features, inputs: Tensors, present: Tensors) -> Tensor:
+        """The linear part's output (B, K)."""
+        return self.linear(*self.columns(features, inputs, present))
+
+    def columns(self, features: Features, inputs: Tensors, present: Tensors) -> tuple[Tensor, Tensor]:
+        """Values (B, F) and known flags (B, V), float64, in the order of the linear part's layout."""
+        embeddings, has = self.embedded.of(features, inputs, present)
+        values, flags = [e.double() for e in embeddings], [there[:, None].double() for there in has]
+        if RECORD in inputs:
+            record = inputs[RECORD]
+            values, flags = [*values, record[:, : self.recorded]], [*flags, record[:, self.recorded :]]
+        return torch.cat(values, dim=1), torch.cat(flags, dim=1)
+
+
+@dataclass(frozen=True)
+class ZeroShotReadout:
+    """The backbone compares image and prompts by itself; nothing is encoded before."""
+
+    backbone: Any
+    classes: Sequence[str]
+    reads_features = False
+
+    def read(self, features: Features, inputs: Tensors, present: Tensors) -> Tensor:
+        """Scores (B, C)."""
+        return self.backbone.zero_shot(inputs, self.classes)
+
+
+def readout_of(step: Step, task: Task, backbone: Backbone, parts: Mapping[str, nn.Module]) -> Readout:
+    """The end of the step's model."""
+    if task.zero_shot:
+        return ZeroShotReadout(backbone, task.classes)  # type: ignore[attr-defined]
+    for name, _ in of_kind(step, "decoder"):
+        return VoxelReadout(step.name, parts[name], {s.modality: parts[n] for n, s in of_kind(step, "skip")})
+    mlps = [(source, parts[mlp] if mlp else None) for source, mlp in sources_of(step)]
+    embedded = Embedded([(source, mlp, width_of(backbone, source)) for source, mlp in mlps])
+    for name, _ in of_kind(step, "linear"):
+        return LinearReadout(parts[name], embedded, len(records_of(step).values) if RECORD in step.modalities else 0)
+    for name, _ in of_kind(step, "fusion"):
+        return FusionReadout(parts[HEAD], parts[name], embedded)
+    return HeadReadout(parts[HEAD], embedded)
+
+
+def _any_present(present: Tensors, source: str, *, like: Tensor) -> Tensor:
+    """bool (B,): cases that have at least one of the modalities of a source."""
+    there = torch.zeros(len(like), dtype=torch.bool, device=like.device)
+    for modality in (m for m in present if feeds(m, source)):
+        there = there | present[modality]
+    return there
+
+
+def _where(present: Tensor, values: Tensor) -> Tensor:
+    """Values (B, ...) of the cases where something is present, zero elsewhere."""
+    return torch.where(present.view(-1, *[1] * (values.dim() - 1)), values, torch.zeros_like(values))
