@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -42,11 +43,16 @@ log = logging.getLogger("fedgraft.center")
 
 
 class Center:
-    """One hospital, for the length of one message."""
+    """One hospital, for the length of one message.
 
-    def __init__(self, config: CenterConfig):
+    Args:
+        everyone: the patients of a simulated place of several centers; those of the center's own folder where absent.
+    """
+
+    def __init__(self, config: CenterConfig, *, everyone: Sequence[Case] | None = None):
         self.config = config
         self.code = config.code
+        self._everyone = everyone
         set_device(config)
 
     @classmethod
@@ -199,7 +205,7 @@ class Center:
     @cached_property
     def everyone(self) -> list[Case]:
         """The center's own patients, and a tombstone for each erased one."""
-        return everyone_at(self.config, self.vault)
+        return everyone_at(self.config, self.vault) if self._everyone is None else list(self._everyone)
 
     @property
     def cases(self) -> list[Case]:

@@ -11,7 +11,7 @@ from client.data.dataset import CaseSet, targets_of, trainable, usable
 from client.data.hecktor.cases import Case
 from client.data.images.cache import VolumeCache
 from client.data.splits import split_cases
-from client.vault.erased import hold_back, keeps_place, read_tombstones
+from client.vault.erased import hold_back, read_tombstones
 from common.backbones.base import Tokenizer
 from common.config.step import Step
 from common.protocol.messages import Order, Sums
@@ -30,7 +30,7 @@ def everyone_at(config: CenterConfig, vault: Path) -> list[Case]:
 def part_of(everyone: Sequence[Case], order: Order, name: str) -> list[Case]:
     """Cases of one part of the order's split that the step can use, and, but for the test, that can train it."""
     step = order.step
-    wanted = [case for case in everyone if (keeps_place(case, step) if case.erased else usable(case, step))]
+    wanted = [case for case in everyone if usable(case, step)]
     part = [case for case in split_cases(wanted, split=order.split)[name] if not case.erased]
     return part if name == "test" else [case for case in part if trainable(case, step)]
 

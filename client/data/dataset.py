@@ -14,7 +14,7 @@ from torch import Tensor
 from client.data.images.cache import VolumeCache
 from client.data.images.checks import load_usable
 from client.data.hecktor.cases import Case
-from client.data.hecktor.reports import report_text
+from client.data.hecktor.reports import REPORTED, report_text
 from client.data.images.transforms import random_window
 from client.data.images.volumes import Prepared, prepare
 from common.backbones.base import Features, Tokenizer
@@ -32,7 +32,10 @@ from common.tasks import withheld_fields
 
 def usable(case: Case, step: Step) -> bool:
     """Whether the case has the step's target and, among the step's modalities, an image (with a CT beside it, which
-    carries the grid), a report or a record (be it empty)."""
+    carries the grid), a report or a record (be it empty).
+
+    Of an erased patient's tombstone it asks the same, by what there was: the split is dealt over both.
+    """
     has_target: Callable[[Case, Step], bool] = _target_kind(step)[0]
     return has_target(case, step) and bool(shows(case, step))
 
@@ -50,7 +53,7 @@ def trainable(case: Case, step: Step) -> bool:
 def shows(case: Case, step: Step) -> set[str]:
     """What of the step's modalities the case has; images only where there is a CT, which carries the grid."""
     images = {*volumes_of(case.images)} if CT in case.images else set()
-    report = {EHR} if EHR in step.modalities and bool(_text(case, step)) else set()
+    report = {EHR} if EHR in step.modalities and _has_report(case, step) else set()
     return (images | report | {RECORD}) & {*step.modalities}
 
 
@@ -58,6 +61,12 @@ def targets_of(cases: Sequence[Case], step: Step) -> dict[str, Tensor]:
     """Targets of cases of a task that needs no image for them, stacked; empty for no cases."""
     each = [_target_kind(step)[1](case, None, step) for case in cases]
     return {name: torch.stack([target[name] for target in each]) for name in each[0]} if each else {}
+
+
+def _has_report(case: Case, step: Step) -> bool:
+    if case.erased:  # names of fields are left, and no values
+        return bool(REPORTED & {*case.record} - withheld_fields(step.task))
+    return bool(_text(case, step))
 
 
 def _text(case: Case, step: Step) -> str:
@@ -286,7 +295,9 @@ def _class_number(case: Case, step: Step) -> int:
 
 
 def _has_classes(case: Case, step: Step) -> bool:
-    return case.findings is not None if step.task.target == FINDINGS_TARGET else _class_number(case, step) >= 0
+    if step.task.target == FINDINGS_TARGET:
+        return case.findings is not None
+    return step.task.target in case.record if case.erased else _class_number(case, step) >= 0
 
 
 Target = Callable[[Case, Prepared | None, Step], dict[str, Tensor]]

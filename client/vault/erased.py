@@ -13,11 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from client.data.dataset import TARGETS
 from client.data.hecktor.cases import Case
-from common.config.step import Step
-from common.data.batch import CT, EHR, RECORD, volumes_of
-from common.data.findings import FINDINGS_TARGET
+from common.data.batch import EHR
 from common.errors import DataError
 from common.files import write_json
 
@@ -64,21 +61,6 @@ def tombstone_of(case: Case) -> Tombstone:
         case.findings is not None,
         tuple(sorted(case.record)),
     )
-
-
-def keeps_place(stone: Case, step: Step) -> bool:
-    """Whether an erased patient was usable for a step, as `client.data.dataset.usable` says of the others."""
-    target = getattr(step.task, "target", FINDINGS_TARGET)
-    has_target = {
-        "segmentation": stone.label is not None and CT in stone.images,
-        "prognosis": stone.event is not None,
-        "classification": stone.findings is not None if target == FINDINGS_TARGET else target in stone.record,
-    }
-    seen = CT in stone.images and bool({*volumes_of(step.modalities)} & {*stone.images})
-    read = EHR in step.modalities and bool(stone.record)
-    if step.task.kind not in has_target:  # a plugin's task: what is there is told, values are gone
-        has_target[step.task.kind] = TARGETS[step.task.kind][0](stone, step)
-    return has_target[step.task.kind] and (seen or read or RECORD in step.modalities)
 
 
 def read_tombstones(vault: Path) -> list[Tombstone]:

@@ -49,7 +49,7 @@ from server.learning.rounds import run_rounds
 from server.learning.strategy import AdapterStrategy
 from server.run.folder import RunFolder
 from server.run.narration import Narrator
-from simulations.comparison.baselines import PooledCenter, Trained, baseline_order, train_pooled
+from simulations.comparison.baselines import Trained, baseline_order, pooled, train_pooled
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.local_grid import LocalGrid
 
@@ -252,12 +252,12 @@ def federated_to_centralized(prepared: Bench, name: str, *, say: Callable[[str],
     """
     _assert_identical(prepared, name)
     order = prepared.order(name)
-    pooled = PooledCenter([Center.open(prepared.files[code]) for code in sorted(prepared.files)])
+    together = pooled([Center.open(prepared.files[code]) for code in sorted(prepared.files)])
     spread, batches = Spread([], []), 0
     for repeat in range(-1, prepared.setting.repeats):  # the first fills the caches of both sides
         folder = prepared.folder()
         _, a_seconds = _timed(_federation_of(prepared, order, folder))
-        central, b_seconds = _timed(lambda: train_pooled(pooled, order, reset_per_round=True))
+        central, b_seconds = _timed(lambda: train_pooled(together, order, reset_per_round=True))
         batches = _check_equal_work(Ledger(folder.ledger), central, order.step)
         if repeat >= 0:
             spread.a_seconds.append(a_seconds)
@@ -274,7 +274,7 @@ def _assert_identical(prepared: Bench, name: str) -> None:
     order = prepared.order(name, center=biggest)
     order.step = replace(order.step, rounds=2)
     federated = _federation_of(prepared, order, prepared.folder())()
-    alone = train_pooled(PooledCenter([Center.open(prepared.files[biggest])]), order, reset_per_round=True)
+    alone = train_pooled(pooled([Center.open(prepared.files[biggest])]), order, reset_per_round=True)
     if tensors_digest(federated) != tensors_digest(alone.state):
         raise RoundFailed("One center federated and the same center alone differ: their times cannot be compared.")
 
@@ -293,7 +293,7 @@ def _check_equal_work(ledger: Ledger, central: Trained, step: Step) -> int:
 def cached_to_uncached(prepared: Bench, name: str, *, say: Callable[[str], None]) -> dict[str, Any]:
     """A pass over the training cases with features computed in every step against features kept from before."""
     order = prepared.order(name)
-    center = PooledCenter([Center.open(prepared.files[code]) for code in sorted(prepared.files)])
+    center = pooled([Center.open(prepared.files[code]) for code in sorted(prepared.files)])
     model, task = center.model(order)
     cases = center.case_set(order, "train", model)
     batches = [cases.collate([i]) for i in range(min(len(cases), prepared.setting.cached_cases))]

@@ -27,7 +27,7 @@ from common.protocol.messages import State
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.run.finish import verify_in_fresh_process
-from simulations.comparison.baselines import PooledCenter, Trained, baseline_order, train_pooled
+from simulations.comparison.baselines import Trained, baseline_order, pooled, train_pooled
 from simulations.comparison.comparing import Cell, Comparing, Job, records_name
 from simulations.comparison.exact_arm import has_exact_form, observe_exact
 from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
@@ -206,7 +206,7 @@ def _start(work: StepWork, earlier: dict[str, State]) -> State:
 
 
 def _train(work: StepWork, start: State) -> Trained:
-    center = PooledCenter(open_centers(work.files, work.trained))
+    center = pooled(open_centers(work.files, work.trained))
     return train_pooled(center, baseline_order(work.run, work.step, base=work.base, state=start))
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from client.center.center import Center
-from client.data.hecktor.cases import Case
 from client.training.job import prepare
 from client.training.loop import fit
 from client.training.observation import observe
@@ -26,18 +24,11 @@ from common.tasks import Observation, build_task, pooled_metrics
 from server.learning.selection import Score, best, is_validated, score_of
 
 
-class PooledCenter(Center):
+def pooled(centers: Sequence[Center]) -> Center:
     """Several centers' patients in one place: what a federation never has. Splits are the same as at each center."""
-
-    def __init__(self, centers: Sequence[Center]):
-        first = centers[0]
-        super().__init__(replace(first.config, code=first.code if len(centers) == 1 else "ALL"))
-        self.centers = list(centers)
-
-    @cached_property
-    def everyone(self) -> list[Case]:
-        """All cases, in the order of the centers."""
-        return [case for center in self.centers for case in center.everyone]
+    first = centers[0].config
+    code = first.code if len(centers) == 1 else "ALL"
+    return Center(replace(first, code=code), everyone=[case for center in centers for case in center.everyone])
 
 
 @dataclass

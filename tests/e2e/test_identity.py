@@ -6,7 +6,7 @@ import torch
 from server.learning.checkpoints import load_checkpoint
 from server.learning.start import starting_state
 from simulations.comparison import baselines
-from simulations.comparison.baselines import PooledCenter, baseline_order, train_pooled
+from simulations.comparison.baselines import baseline_order, pooled, train_pooled
 from tests.helpers.small import adapters, federate, forget, open_all, small_run
 
 
@@ -29,7 +29,7 @@ def test_one_center_federated_is_central_training_bit_for_bit(tmp_path, small_ce
     forget()
     start = starting_state(leader, step)
     order = baseline_order(run, step, base=leader.base, state=start)
-    central = train_pooled(PooledCenter(open_all(files)), order, reset_per_round=True)
+    central = train_pooled(pooled(open_all(files)), order, reset_per_round=True)
 
     federated = leader.bank.get(finished["key"])
     assert central.best_pass == finished["kept_round"] and equal(central.state, federated)
@@ -38,7 +38,7 @@ def test_one_center_federated_is_central_training_bit_for_bit(tmp_path, small_ce
 
     # The start may be the better one: here not.
     monkeypatch.setattr(baselines, "best", lambda scores: len(scores) - 1)
-    last = train_pooled(PooledCenter(open_all(files)), order, reset_per_round=True)
+    last = train_pooled(pooled(open_all(files)), order, reset_per_round=True)
     assert equal(last.state, load_checkpoint(leader.folder, step.name, rounds[-1])) and not equal(start, last.state)
 
 

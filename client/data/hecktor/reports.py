@@ -133,3 +133,4 @@ _WRITERS: dict[str, Callable[[Value], str]] = {
     "radiotherapy": _flag("radiotherapy"),
     "surgery": _flag("surgery"),
 }
+REPORTED = frozenset({"age", "gender", *_WRITERS})  # fields of which a report may hold a word

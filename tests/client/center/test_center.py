@@ -17,7 +17,7 @@ from common.config.run import BackboneSpec
 from common.errors import ConfigError, PolicyRefusal
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order
-from simulations.comparison.baselines import PooledCenter
+from simulations.comparison.baselines import pooled
 from tests.helpers.small import forget, open_all, small_run, write_centers, write_cohort
 
 
@@ -136,7 +136,7 @@ def test_another_base_is_refused_before_any_data_is_opened(small_centers, order,
 def test_pools_of_other_centers_never_share_cases(small_centers, order):
     """Two pools in one process have the same code: their cases must be told apart by who is in them."""
     centers = open_all(small_centers)
-    pools = [PooledCenter(centers[:2]), PooledCenter(centers[1:]), PooledCenter(centers[:1])]
+    pools = [pooled(centers[:2]), pooled(centers[1:]), pooled(centers[:1])]
     sizes = []
     for pool in pools:
         model, _ = pool.model(order)

@@ -7,18 +7,26 @@ from hypothesis import strategies as st
 from client.center.center import Center
 from client.data.splits import PARTS
 from client.vault.erased import FILE, hold_back, read_tombstones, tombstone_of, write_tombstones
+from common.config.adapter import Adapter, LinearPart
 from common.config.run import BackboneSpec, Split
 from common.config.task import ClassificationTask
 from common.errors import DataError
 from common.protocol.messages import Order
 from tests.helpers.small import forget, small_run, write_centers, write_cohort
 
+STEPS = ["tumour_ct", "pet", "relapse", "report", "record", "hpv"]
+
 
 def order(name="tumour_ct"):
     run = small_run(steps=["tumour_ct", "relapse"])
-    step = run.steps["tumour_ct" if name == "hpv" else name]
+    step = run.steps[name if name in run.steps else "tumour_ct"]
     if name == "hpv":
         step.task = ClassificationTask(classes=["hpv"], form="binary", target="hpv")
+    if name in ("report", "record"):
+        step.task, step.modalities = run.steps["relapse"].task, ["EHR"] if name == "report" else ["CT", "RECORD"]
+        step.adapter = run.steps["relapse"].adapter if name == "report" else Adapter({"linear": LinearPart()})
+    if name == "pet":
+        step.modalities = ["PET"]
     return Order(step, 1, 1, BackboneSpec(), "base", Split(folds=3, validation=0.34))
 
 
@@ -26,8 +34,8 @@ def parts(center, step="tumour_ct"):
     return {name: [case.patient for case in center.part(order(step), name)] for name in PARTS}
 
 
-@settings(max_examples=8, deadline=None)
-@given(erased=st.sets(st.integers(1, 7), max_size=6), step=st.sampled_from(["tumour_ct", "relapse", "hpv"]))
+@settings(max_examples=16, deadline=None)
+@given(erased=st.sets(st.integers(1, 7), max_size=6), step=st.sampled_from(STEPS))
 def test_erasing_moves_nobody_else(small_root, tmp_path_factory, erased, step):
     file = write_centers(tmp_path_factory.mktemp("c"), small_root, ["MDA"])["MDA"]
     before = parts(Center.open(file), step)

@@ -5,8 +5,8 @@ import numpy as np
 from common.backbones import backbone_digest, load_backbone
 from common.model.adapted import AdaptedModel
 from simulations.comparison.baselines import (
-    PooledCenter,
     baseline_order,
+    pooled,
     selection_score,
     train_pooled,
 )
@@ -20,7 +20,7 @@ def trained(small_centers, *, rounds=3, every=1, reset=False, codes=("CHUM",)):
     step.selection.every = every
     state = AdaptedModel(backbone, step, seed=1).state()
     order = baseline_order(run, step, base=backbone_digest(backbone), state=state)
-    center = PooledCenter(open_all({code: small_centers[code] for code in codes}))
+    center = pooled(open_all({code: small_centers[code] for code in codes}))
     return train_pooled(center, order, reset_per_round=reset), state
 
 

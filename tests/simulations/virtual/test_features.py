@@ -10,7 +10,7 @@ import torch
 from common.backbones import backbone_digest, load_backbone
 from common.config.adapter import Adapter, FusionPart, MlpPart
 from common.model.adapted import AdaptedModel
-from simulations.comparison.baselines import PooledCenter, baseline_order, train_pooled
+from simulations.comparison.baselines import baseline_order, pooled, train_pooled
 from simulations.comparison.patients import open_centers
 from simulations.virtual.features import FeatureCenter, feature_table, federated
 from tests.helpers.small import federate, small_run
@@ -53,7 +53,7 @@ def test_a_federation_without_messages_is_the_federation(encoded, tmp_path, smal
 
 def test_pooled_training_on_features_is_pooled_training_on_volumes(encoded):
     _, centers, served, order = encoded
-    volumes = train_pooled(PooledCenter(centers), order)
+    volumes = train_pooled(pooled(centers), order)
     cases = [case for center in centers for case in center.cases]
     together = FeatureCenter(replace(centers[0].config, code="ALL"), cases, served[0]._table)
     features = train_pooled(together, order)
