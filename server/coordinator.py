@@ -49,5 +49,10 @@ class Coordinator:
     @property
     def run_id(self) -> str:
         """The run's own id, from its ledger's first line; empty for a run that began before runs had one."""
-        started = self.ledger.events("run_started")
-        return str(started[0].get("id", "")) if started else ""
+        return run_id_of(self.ledger)
+
+
+def run_id_of(ledger: Ledger) -> str:
+    """A run's own id, from its ledger; empty for one that has not begun, or began before runs had one."""
+    started = ledger.events("run_started")
+    return str(started[0].get("id", "")) if started else ""

@@ -26,6 +26,7 @@ from common.model.state import what_fits
 from common.protocol.messages import State
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
+from server.coordinator import run_id_of
 from server.run.finish import verify_in_fresh_process
 from simulations.comparison.baselines import Trained, baseline_order, pooled, train_pooled
 from simulations.comparison.comparing import Cell, Comparing, Job, records_name
@@ -110,8 +111,11 @@ def run_job(comparing: Comparing, job: Job) -> None:
         states[step.name] = _state(job, comparing, work, states)
         centers = open_centers(work.files, work.evaluated)
         since = _best_round(job, comparing, step)
+        run_id = run_id_of(Ledger(comparing.arm_folder(job.arm, job.cell).ledger))
         for mode in dict.fromkeys(["", *step.modes]):
-            found = observe(run, step, states[step.name], centers, base=work.base, mode=mode, since=since)
+            found = observe(
+                run, step, states[step.name], centers, base=work.base, mode=mode, since=since, run_id=run_id
+            )
             write_records(folder, step.name, found, mode=mode)
     write_json(folder / "done.json", {"arm": job.arm, "cell": job.cell.name})
 

@@ -29,14 +29,23 @@ class Observed:
 
 
 def observe(
-    run: Run, step: Step, state: State, centers: Sequence[Center], *, base: str, mode: str = "", since: int = 0
+    run: Run,
+    step: Step,
+    state: State,
+    centers: Sequence[Center],
+    *,
+    base: str,
+    mode: str = "",
+    since: int = 0,
+    run_id: str = "",
 ) -> list[Observed]:
     """Every test patient of the centers that a mode can show, scored under a state, ordered by center and patient.
 
     Args:
         since: the kept round of a federation, whose own tensors (FedBN's, Ditto's) each center puts in their places.
+        run_id: the federation's own id (`run_id_of`): those tensors are on its shelf.
     """
-    order = replace(baseline_order(run, step, base=base, state=state), mode=mode, since=since)
+    order = replace(baseline_order(run, step, base=base, state=state), mode=mode, since=since, run=run_id)
     if not centers:
         return []
     found = []

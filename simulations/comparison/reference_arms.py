@@ -12,6 +12,7 @@ from common.files import write_json
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from common.tasks import build_task
+from server.coordinator import run_id_of
 from server.run.folder import RunFolder
 from simulations.comparison.exact_arm import has_exact_form, observe_exact
 from simulations.comparison.names import EXACT, FEDERATED
@@ -40,7 +41,8 @@ def write_comparison(run: Run, folder: RunFolder) -> None:
             continue
         trained, evaluated = (open_centers(files, codes) for codes in (started["centers"], event["evaluated_at"]))
         exact = _patients(observe_exact(run, step, trained=trained, evaluated=evaluated, base=base))
-        deep = _patients(observe(run, step, bank.get(event["key"]), evaluated, base=base, since=event["kept_round"]))
+        kept = {"since": event["kept_round"], "run_id": run_id_of(ledger)}
+        deep = _patients(observe(run, step, bank.get(event["key"]), evaluated, base=base, **kept))
         metrics[step.name] = build_task(step.task).primary
         rows += score_rows(EXACT, step, exact, metrics[step.name], draws=run.compare.draws)
         sides = (FEDERATED, deep), (EXACT, exact)

@@ -166,7 +166,9 @@ def _federated(
         except RoundFailed as error:
             result.failed = str(error)
         _measure(result, leader.ledger, work, step)
-    observed = observe(run, step, state, open_centers(files), base=leader.base, since=result.kept_round)
+    observed = observe(
+        run, step, state, open_centers(files), base=leader.base, since=result.kept_round, run_id=leader.run_id
+    )
     result.patients = [
         {
             "center": o.center,

@@ -30,5 +30,5 @@ def test_test_patients_score_what_the_ledger_says(kept, small_centers, tmp_path)
 
 def patients(run, leader, event, files, since):
     step, state = run.steps[event["step"]], leader.bank.get(event["key"])
-    found = observe(run, step, state, open_centers(files, CENTERS), base=leader.base, since=since)
+    found = observe(run, step, state, open_centers(files, CENTERS), base=leader.base, since=since, run_id=leader.run_id)
     return [Patient(o.center, o.patient, 0, ({n: np.asarray(v) for n, v in o.observation.items()},)) for o in found]

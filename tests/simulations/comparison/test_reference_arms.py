@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -29,7 +30,7 @@ def finished(folder, files, *, exact=False, **grid):
     for name, value in grid.items():
         setattr(step.task, name, value)
     if exact:
-        run.steps["relapse"] = exact_step(step)
+        run.steps["relapse"] = replace(exact_step(step), rounds=20)
     leader = federate(run, folder, files)
     leader.folder.centers.mkdir(exist_ok=True)
     for code in CENTERS:
