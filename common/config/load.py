@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf._utils import get_omega_conf_dumper
 from omegaconf.errors import OmegaConfBaseException
@@ -25,9 +24,10 @@ from common import plugins
 from common.config.adapter import PARTS, Adapter
 from common.config.composing import composed
 from common.config.federation import FEDERATIONS
-from common.config.run import BackboneSpec, Data, Fault, Run, Runtime
+from common.config.registry import complete, register
+from common.config.run import Data, Run
+from common.config.short import spelled_out
 from common.config.step import METHODS, Selection, Step
-from common.config.studies import STUDIES
 from common.config.task import TASKS
 from common.config.training import Training
 from common.config.view import View
@@ -40,14 +40,20 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 def compose_run(overrides: Sequence[str] = (), *, name: str | None = None) -> Run:
     """The run that ``configs/`` and the overrides describe, with the plugins that they name loaded first.
 
+    Short forms are welcome: see `common.config.short`.
+
     Raises:
         ConfigError: with Hydra's reason, or a plugin's.
     """
     paths = plugins.load(plugins_named(overrides), beside=Path.cwd())
-    run = copy.deepcopy(_composed(_for_every_step(as_typed(overrides)), plugins.loaded_digests()))
+    loaded = plugins.loaded_digests()
+    run = copy.deepcopy(_composed(spelled_out(as_typed(overrides), lambda rest: _composed(rest, loaded)), loaded))
     run.plugins = [str(path) for path in paths]
     run.name = name or (run.curriculum if run.name == "run" else run.name)
     return run
+
+
+PLUGINS = "plugins="
 
 
 def plugins_named(overrides: Sequence[str]) -> list[str]:
@@ -63,8 +69,6 @@ def plugins_named(overrides: Sequence[str]) -> list[str]:
     return listed
 
 
-PLUGINS = "plugins="
-EVERY_STEP = "federation="
 TEXT = re.compile(r"\+{0,2}(?:(?:.*\.)?(?:name|centers|evaluate_at|code)|curriculum)")
 PLAIN = re.compile(r"[\w.+:@-]+", re.ASCII)
 
@@ -94,35 +98,14 @@ def _is_a_word(text: str) -> bool:
     return text[0].isalpha() and text.lower() not in ("true", "false", "null", "nan", "inf", "infinity")
 
 
-def _for_every_step(overrides: Sequence[str]) -> tuple[str, ...]:
-    """``federation=NAME`` as the rule of every trained step and control that names none of its own on the command line.
-
-    Steps that are fitted exactly (newton) stay so: sums are not updates.
-    """
-    found = [override for override in overrides if override.startswith(EVERY_STEP)]
-    if not found:
-        return tuple(overrides)
-    rest = tuple(override for override in overrides if override not in found)
-    run, expanded = _composed(rest, plugins.loaded_digests()), []
-    for group, steps in (("steps", run.steps), ("controls", run.controls)):
-        for key, step in steps.items():
-            own = f"federation@{group}.{key}.federation="
-            stays = step.rounds == 0 or step.federation.kind == "newton" or (group == "steps" and key in run.controls)
-            if not stays and not any(override.startswith(own) for override in rest):
-                expanded.append(own + found[-1].removeprefix(EVERY_STEP))
-    return (*expanded, *rest)
-
-
 # ``loaded`` is of the cache's key alone: a plugin adds choices
 @lru_cache(maxsize=16)  # a study's run takes seconds to compose, and each arm of each cell asks for it
 def _composed(overrides: tuple[str, ...], loaded: tuple[tuple[str, str], ...]) -> Run:
-    _register()
-    for group, name, node in plugins.choices():
-        ConfigStore.instance().store(group=group, name=name, node=node)
+    register(overrides)
     config = composed(CONFIGS, overrides, root=Run)
     try:
         run: Any = OmegaConf.to_object(config)
-        run.faults = {name: _plain(Fault, dict(given)) for name, given in run.faults.items()}
+        complete(run)
     except OmegaConfBaseException as error:
         raise ConfigError(_explain(error, overrides)) from error
     if run.with_controls:
@@ -177,7 +160,7 @@ def from_json(cls: type, text: str) -> Any:
 @lru_cache(maxsize=64)
 def _parsed_plain(cls: type, text: str) -> Any:
     try:
-        return _plain(cls, json.loads(text))
+        return plain(cls, json.loads(text))
     except (TypeError, json.JSONDecodeError, OmegaConfBaseException) as error:
         raise ConfigError(f"A {cls.__name__} could not be read from its message: {error}") from error
 
@@ -194,11 +177,11 @@ def _step(data: dict[str, Any]) -> Step:
         "federation": _kind("federation", FEDERATIONS, rest.pop("federation")),
         "methods": [_kind("method", METHODS, method) for method in rest.pop("methods")],
         "adapter": Adapter({k: _kind("adapter part", PARTS, v) for k, v in rest.pop("adapter")["parts"].items()}),
-        "view": _plain(View, rest.pop("view")),
-        "training": _plain(Training, rest.pop("training")),
-        "selection": _plain(Selection, rest.pop("selection")),
+        "view": plain(View, rest.pop("view")),
+        "training": plain(Training, rest.pop("training")),
+        "selection": plain(Selection, rest.pop("selection")),
     }
-    step = _plain(Step, rest)
+    step = plain(Step, rest)
     for name, value in polymorphic.items():
         setattr(step, name, value)
     return step
@@ -208,10 +191,11 @@ def _kind(what: str, registry: Mapping[str, type], data: dict[str, Any]) -> Any:
     kind = str(data.get("kind"))
     if kind not in registry:
         raise UnknownName(what, kind, registry)
-    return _plain(registry[kind], data)
+    return plain(registry[kind], data)
 
 
-def _plain(cls: type, data: dict[str, Any]) -> Any:
+def plain(cls: type, data: dict[str, Any]) -> Any:
+    """A dataclass without polymorphic fields from plain values. Raises UnknownName for a key that it lacks."""
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(data) - known)
     if unknown:
@@ -230,26 +214,6 @@ def _stand_in(step: Step, data: Data) -> None:
     if data.structures is not None and step.task is not None and step.task.kind == "segmentation":
         step.task.structures = list(data.structures)
     step.region = data.region or step.region
-
-
-def _register() -> None:
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Run)
-    plain: dict[str, type] = {
-        "adapter": Adapter,
-        "backbone": BackboneSpec,
-        "data": Data,
-        "runtime": Runtime,
-        "step": Step,
-    }
-    for name, node in plain.items():
-        store.store(group="schema", name=name, node=node)
-    registries: dict[str, Mapping[str, type]] = {
-        "task": TASKS, "part": PARTS, "method": METHODS, "federation": FEDERATIONS, "study": STUDIES,
-    }  # fmt: skip
-    for group, registry in registries.items():
-        for kind, node in registry.items():
-            store.store(group=f"schema/{group}", name=kind, node=node)
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:

@@ -19,7 +19,8 @@ from common.config.declared import (
 )
 from common.config.objective import objective_name
 from common.config.options import COMPRESSIONS, CROPS, FORMS, IMBALANCES, PET_SCALES, SCALES, VALIDATIONS, WEIGHTINGS
-from common.config.run import FAULTS, Run
+from common.config.registry import EXTENSIONS
+from common.config.run import Run
 from common.config.step import Step
 from common.data.batch import CT, MODALITY, PET, is_volume, parse_mode, volumes_of
 from common.data.findings import FINDINGS_TARGET
@@ -66,22 +67,12 @@ def _run_rules(run: Run) -> Iterator[str]:
         yield f"data.split has fold {split.fold} of {split.folds}, validation {split.validation}; use 2 or more folds."
     if not run.compare.learning_rates or min(run.compare.learning_rates) <= 0 or not 0 < run.compare.tuning_share <= 1:
         yield "compare.learning_rates takes positive factors ([1]: no tuning), compare.tuning_share a share in (0, 1]."
-    yield from _fault_rules(run)
+    for extension in EXTENSIONS:
+        yield from extension.problems(run)
     yield from name_problems(run)
     written = [step.writes or name for name, step in run.steps.items()]
     for name in sorted({name for name in written if written.count(name) > 1}):
         yield f"Several steps write lineage '{name}'; that needs a continual method, and none is in this release."
-
-
-def _fault_rules(run: Run) -> Iterator[str]:
-    for name, fault in run.faults.items():
-        if fault.kind not in FAULTS:
-            yield f"Fault '{name}' has kind '{fault.kind}'; it can be {', '.join(FAULTS)}."
-        unknown = sorted(set(fault.steps) - {"*"} - set(run.steps))
-        if unknown:
-            yield f"Fault '{name}' names steps {unknown}; the run has {sorted(run.steps)}."
-        if not 0 < fault.probability <= 1 or min([*fault.rounds, 1]) < 1:
-            yield f"Fault '{name}' needs a probability in (0, 1] and rounds from 1."
 
 
 def _task(step: Step, run: Run) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Run: everything needed to repeat one, as data, with each option's default and unit.
 
 Polymorphic slots (a task, an adapter part, a method) are dataclasses with a ``kind``; the kinds are closed sets
-(`TASKS`, `PARTS`, `METHODS`, `FEDERATIONS`, `STUDIES`): a step crosses the network and must never name code to import.
+(`TASKS`, `PARTS`, `METHODS`, `FEDERATIONS`): a step crosses the network and must never name code to import.
 Classes are not frozen: OmegaConf would make them read-only.
 """
 
@@ -82,24 +82,6 @@ class Compare:
     draws: int = 1000  # of the patient-level bootstrap
 
 
-FAULTS = (
-    "alie", "count_inflation", "crash", "dropout", "duplicate", "inf", "ipm", "label_flip", "nan", "replay", "scaled",
-    "sign_flip", "stale", "straggler", "wrong_keys", "wrong_shape",
-)  # fmt: skip
-
-
-@dataclass
-class Fault:
-    """Something that goes wrong on purpose in a simulation; `simulations/virtual/faults.py` says what each kind is."""
-
-    kind: str = "???"
-    centers: list[str] = field(default_factory=lambda: ["*"])
-    steps: list[str] = field(default_factory=lambda: ["*"])
-    rounds: list[int] = field(default_factory=list)  # empty: every round
-    probability: float = 1.0  # of each center in each round, drawn from the run's seed
-    factor: float | None = None  # of a kind that scales, slows down or inflates; null: the kind's own
-
-
 @dataclass
 class Run:
     """One run: everything needed to repeat it."""
@@ -115,6 +97,6 @@ class Run:
     controls: dict[str, Step] = field(default_factory=dict)  # steps that only a comparison runs, after the others
     with_controls: bool = False
     compare: Compare = field(default_factory=Compare)
-    faults: dict[str, Any] = field(default_factory=dict)  # name -> Fault, in simulations only
+    faults: dict[str, Any] = field(default_factory=dict)  # name -> what goes wrong on purpose, in simulations only
     plugins: list[str] = field(default_factory=list)  # own code of this machine (common/plugins.py); never in an order
     study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from common.config.registry import Node
 from common.config.run import Run
 from common.errors import UnknownName
 from simulations.studies import (
@@ -19,6 +20,7 @@ from simulations.studies import (
     unicon_segmentation,
 )
 from simulations.studies.page import Page, write_page
+from simulations.studies.stages import Stage, steps_node
 
 Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
 
@@ -32,6 +34,30 @@ STUDIES: dict[str, Study] = {
     "unicon_prognosis": unicon_prognosis.run,
     "unicon_segmentation": unicon_segmentation.run,
 }
+
+OPTIONS: dict[str, type] = {
+    "aggregation": aggregation.AggregationStudy,
+    "attacks": attacks.AttacksStudy,
+    "pemma_fusion": pemma_fusion.PemmaFusionStudy,
+    "phantom_prognosis": phantom_prognosis.PhantomPrognosisStudy,
+    "sts7_prognosis": sts7_prognosis.Sts7PrognosisStudy,
+    "survival_table": survival_table.SurvivalTableStudy,
+    "unicon_prognosis": unicon_prognosis.UniconPrognosisStudy,
+    "unicon_segmentation": unicon_segmentation.UniconSegmentationStudy,
+}
+STAGES: dict[str, Callable[[], dict[str, Stage]]] = {  # of studies whose steps are generated
+    "pemma_fusion": pemma_fusion.stages,
+    "unicon_prognosis": unicon_prognosis.stages,
+    "unicon_segmentation": unicon_segmentation.stages,
+}
+
+
+def nodes() -> Iterator[Node]:
+    """Every study's options and generated steps, for configs/study to choose from."""
+    for kind, options in OPTIONS.items():
+        yield Node("schema/study", kind, options)
+    for kind, stages in STAGES.items():
+        yield Node("schema/study_steps", kind, steps_node(stages()), package="_global_")
 
 
 def run_study(run: Run, overrides: Sequence[str], *, folder: Path, say: Callable[[str], None] = print) -> Page:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -29,7 +29,6 @@ from common.config.adapter import Adapter, FusionPart, MlpPart
 from common.config.load import compose_run
 from common.config.run import Run, Split
 from common.config.step import Selection, Step
-from common.config.studies import PhantomPrognosisStudy
 from common.data.batch import CT, EHR
 from common.data.records import encode_records, record_layout
 from common.exact.columns import Layout, LinearModel, Rows, plain_rows
@@ -54,6 +53,22 @@ MODALITIES = {"text": [EHR], "image": [CT], "image+text": [CT, EHR]}
 NEWTON, RECORDS = "Newton on frozen features", "Newton on the record"
 MARGIN = 0.02  # C-index, DESIGN section 8
 PIXELS = 120
+
+
+@dataclass
+class PhantomPrognosisStudy:
+    """Prognosis heads on frozen features of the phantom cohort, for every input, loss and way to learn."""
+
+    kind: str = "phantom_prognosis"
+    inputs: list[str] = field(default_factory=lambda: ["text", "image", "image+text"])
+    losses: list[str] = field(default_factory=lambda: ["deephit", "mtlr", "cox"])
+    folds: int = 5
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    rounds: int = 30  # and passes of the arms that are not federated
+    batch: int = 16
+    learning_rate: float = 1e-3
+    penalties: list[float] = field(default_factory=lambda: [3.0, 30.0, 300.0])  # of the Newton baseline
+    draws: int = 1000  # of the bootstrap over patients
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from common.config.studies import CoxStudy
 from common.tasks.prognosis import group_counts
 from server.report.charts import MONTH, Point, reliability_chart, survival_chart
 from server.report.survival import Curve, RiskGroups, curve, risk_groups
 from server.report.words import p_value
 from simulations.studies.page import Picture
+from simulations.survival.options import CoxStudy
 from simulations.survival.out_of_fold import OutOfFold
 
 LEAST_PATIENTS, LEAST_EVENTS = 40, 10  # below, a group of a picture would be a handful of patients

@@ -7,7 +7,7 @@ table of patients with a center column.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from client.data.hecktor.mapping import TableMapping, load_mapping
 from client.data.hecktor.tables import Rows as TableRows
 from client.data.hecktor.tables import read_table
 from common.config.run import Run
-from common.config.studies import CoxStudy, SurvivalTableStudy
 from common.data.records import MODEL_VARIABLES, encode_records, record_layout
 from common.errors import ConfigError, DataError, UnknownName
 from common.exact.columns import Layout, Rows
@@ -30,12 +29,21 @@ from simulations.studies.risk_pictures import risk_pictures
 from simulations.survival.arms import ARMS, fit, pooled_fit
 from simulations.survival.cohort import Cohort, Fold, Learning
 from simulations.survival.evaluation import POOLED, center_weights, evaluate, indices, task_of
+from simulations.survival.options import CoxStudy
 from simulations.survival.out_of_fold import out_of_fold
 
 FEDERATIONS = (EXACT, FEDAVG, FEDADAM)
 Estimates = Mapping[str, Estimate]  # by center, and pooled
 MOST_CENTERS = 20
 BOOTSTRAP_SEED = 1005  # apart from the splits' seeds
+
+
+@dataclass
+class SurvivalTableStudy(CoxStudy):
+    """On one table (data.table, data.mapping). Inputs are variables of the schema; none: all that the mapping has."""
+
+    kind: str = "survival_table"
+    outcome: str = "rfs"  # one of the mapping's outcomes
 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:

@@ -22,7 +22,7 @@ import torch
 
 from common.config.load import compose_run
 from common.config.rules import check_run
-from common.config.run import Fault, Run
+from common.config.run import Run
 from common.config.step import Step
 from common.errors import RoundFailed
 from common.files import write_json
@@ -39,7 +39,7 @@ from server.run.narration import Narrator
 from simulations.comparison.paired import Patient, difference_of, value_of_patients
 from simulations.comparison.patients import observe, open_centers
 from simulations.virtual.centers import data_roots, write_centers
-from simulations.virtual.faults import FaultyGrid
+from simulations.virtual.faults import Fault, FaultyGrid
 from simulations.virtual.federate import worker_count
 from simulations.virtual.pool import side_by_side
 

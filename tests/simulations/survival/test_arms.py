@@ -15,7 +15,6 @@ from client.data.hecktor.mapping import load_mapping
 from client.data.hecktor.tables import read_table
 from common.config.load import compose_run
 from common.config.run import Split
-from common.config.studies import CoxStudy
 from common.data.records import record_layout
 from common.errors import ConfigError, DataError, UnknownName
 from common.exact.columns import standardise
@@ -36,6 +35,7 @@ from simulations.survival.evaluation import (
     positions_in_test,
     task_of,
 )
+from simulations.survival.options import CoxStudy
 from simulations.survival.out_of_fold import OutOfFold, baseline_hazard, out_of_fold
 from simulations.survival.penalty import best_penalty
 

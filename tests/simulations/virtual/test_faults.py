@@ -8,11 +8,10 @@ import torch
 from common.config.federation import FEDERATIONS, ScaffoldFederation
 from common.config.load import compose_run
 from common.config.rules import broken_rules
-from common.config.run import FAULTS, Fault
 from common.errors import ConfigError, RoundFailed, UnknownName
 from common.store.ledger import Ledger
 from server.centers.quarantine import release, strikes, suspended
-from simulations.virtual.faults import TAMPER, FaultyGrid, flipped
+from simulations.virtual.faults import FAULTS, TAMPER, Fault, FaultyGrid, flipped
 from tests.helpers.small import adapters, federate, small_run
 
 CENTERS = ["CHUM", "CHUP", "HMR", "MDA"]
