@@ -15,12 +15,13 @@ class LoraPart:
     kind: str = "lora"
     sites: list[str] = field(default_factory=lambda: ["image_attention", "text_attention"])  # names in backbone.sites
     rank: int = 8  # 16 doubles what travels each round
-    alpha: float = 16.0
-    dropout: float = 0.1
+    alpha: float = 16.0  # updates are scaled by alpha / rank
+    dropout: float = 0.1  # of the inputs of the updates, in training
     depth: int | None = None  # only the last k blocks of each stack; null: all
-    dora: bool = False
-    rule: str = ""  # how factors are aggregated: fedit, ffa, rolora, fedsvd, fedsb, flora, fedex, flexlora; empty:
-    # rolora (exact, half the bytes), for dora the exact stack (flora)
+    dora: bool = False  # directions and row norms apart (DoRA)
+    # How factors are aggregated: fedit, ffa, rolora, fedsvd, fedsb, flora, fedex, flexlora; empty: rolora (exact, half
+    # the bytes), for dora the exact stack (flora).
+    rule: str = ""
     ranks: dict[str, int] = field(default_factory=dict)  # center -> a rank of its own below ``rank`` (flora, flexlora)
     side_rank: int = 32  # flora, fedex: room of the task's frozen side factor; what does not fit is reported
     refresh_every: int = 1  # fedsvd: rounds between two new bases
@@ -32,8 +33,8 @@ class MlpPart:
 
     kind: str = "mlp"
     input: str = "image"  # image or text
-    width: int = 64
-    dropout: float = 0.1
+    width: int = 64  # of the hidden layer
+    dropout: float = 0.1  # after the hidden layer, in training
 
 
 @dataclass
@@ -41,8 +42,8 @@ class FusionPart:
     """Joins the adapted embeddings of the modalities that are present."""
 
     kind: str = "fusion"
-    width: int = 64
-    dropout: float = 0.1
+    width: int = 64  # of the hidden layer
+    dropout: float = 0.1  # after the hidden layer, in training
     mode: str = "mlp"  # mlp (side by side), or attention (embeddings ask each other and the image tokens)
 
 
@@ -51,7 +52,7 @@ class DecoderPart:
     """Hidden states, and where the style has one a skip from the CT volume, to voxel logits."""
 
     kind: str = "decoder"
-    features: int = 8
+    features: int = 8  # channels at full resolution
     style: str = "auto"  # unetr (one grid), light (narrow, any pyramid), linear (one layer, no skip); auto: by pyramid
 
 
@@ -78,7 +79,7 @@ class PatchEmbedPart:
     """A patch embedding for a modality that the backbone has never seen."""
 
     kind: str = "patch_embed"
-    modality: str = "PET"
+    modality: str = "PET"  # whose tokens it makes
     init: str = "zero"  # zero: attaching changes no output bit; copy: starts from the CT embedding
     place: str = "add"  # add: to the CT tokens; beside: in one sequence with them (PEMMA on a plain ViT)
 
@@ -103,7 +104,7 @@ class SkipPart:
     """A full-resolution skip from a new modality, added to the CT skip (PEMMA's PET skip connection)."""
 
     kind: str = "skip"
-    modality: str = "PET"
+    modality: str = "PET"  # whose volume it reads
     features: int = 8  # must equal the decoder's
 
 

@@ -24,8 +24,8 @@ class Compression:
     """How adapters travel: as they are, or as rounded differences with error feedback, both ways."""
 
     kind: str = "none"  # none, fp16, int8 (neighbors in groups share a scale) or topk (the largest share)
-    group: int = 64
-    share: float = 0.1
+    group: int = 64  # int8: neighbors that share a scale
+    share: float = 0.1  # topk: of the coordinates, those that travel
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Federation:
 
     kind: str = ""
     quorum: float = 0.7  # share of the step's centers that must reply, else the round is void
-    deadline_s: float = 3600.0
+    deadline_s: float = 3600.0  # of a round; who has not replied by then is left out
     at_least: int = 0  # centers to wait for where a step asks "*"; 0: those that are there once no more come
     proximal: float = 0.0  # FedProx: the pull mu of local training towards the round's start
     local: list[str] = field(default_factory=list)  # FedBN: patterns of tensor names that stay at each center
@@ -63,27 +63,31 @@ class FedAvgMFederation(WeightedFederation):
     """The mean's step with momentum on the server."""
 
     kind: str = "fedavgm"
-    learning_rate: float = 1.0
-    momentum: float = 0.9
+    learning_rate: float = 1.0  # of the server's step; 1: the mean itself
+    momentum: float = 0.9  # share of the last step that is kept, in [0, 1)
 
 
 @dataclass
 class AdaptiveFederation(WeightedFederation):
     """The mean's step, scaled per coordinate on the server."""
 
-    learning_rate: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.99
+    learning_rate: float = 0.01  # of the server's step
+    beta1: float = 0.9  # decay of the first moment
+    beta2: float = 0.99  # decay of the second moment
     tau: float = 1e-3  # adaptivity: what the root of the second moment starts at and is added to it
 
 
 @dataclass
 class FedAdamFederation(AdaptiveFederation):
+    """The mean's step scaled by Adam on the server."""
+
     kind: str = "fedadam"
 
 
 @dataclass
 class FedYogiFederation(AdaptiveFederation):
+    """The mean's step scaled by Yogi on the server: its second moment forgets more slowly."""
+
     kind: str = "fedyogi"
 
 
@@ -92,9 +96,9 @@ class FedAdagradFederation(WeightedFederation):
     """As FedAdam, with a second moment that never forgets."""
 
     kind: str = "fedadagrad"
-    learning_rate: float = 0.01
-    beta1: float = 0.0
-    tau: float = 1e-3
+    learning_rate: float = 0.01  # of the server's step
+    beta1: float = 0.0  # decay of the first moment; 0: none
+    tau: float = 1e-3  # adaptivity: what the root of the second moment starts at and is added to it
 
 
 @dataclass
@@ -102,7 +106,7 @@ class ScaffoldFederation(WeightedFederation):
     """Control variates against client drift: twice the bytes, and state at both ends."""
 
     kind: str = "scaffold"
-    learning_rate: float = 1.0
+    learning_rate: float = 1.0  # of the server's step; 1: the mean itself
 
 
 @dataclass
@@ -110,7 +114,7 @@ class FedDynFederation(WeightedFederation):
     """Dynamic regularisation against client drift, with state at both ends."""
 
     kind: str = "feddyn"
-    alpha: float = 0.1
+    alpha: float = 0.1  # strength of the regularisation
 
 
 @dataclass
@@ -126,7 +130,7 @@ class TrimmedMeanFederation(Federation):
     """Mean of each coordinate without its ``faulty`` smallest and largest values."""
 
     kind: str = "trimmed_mean"
-    faulty: int = 2
+    faulty: int = 2  # centers that may send anything; too few centers for it are refused
 
 
 @dataclass
@@ -134,7 +138,7 @@ class GeometricMedianFederation(WeightedFederation):
     """The point with the least summed distance to the updates (RFA)."""
 
     kind: str = "geometric_median"
-    faulty: int = 2
+    faulty: int = 2  # centers that may send anything; too few centers for it are refused
     smoothing: float = 1e-6  # of the median distance: below it an update counts as being there
 
 
@@ -143,7 +147,7 @@ class NormClipFederation(WeightedFederation):
     """Mean of updates that are shortened to a common length."""
 
     kind: str = "norm_clip"
-    faulty: int = 2
+    faulty: int = 2  # centers that may send anything; too few centers for it are refused
     bound: float | None = None  # length of an update; null: the median of the round's lengths
 
 
@@ -152,9 +156,9 @@ class CenteredClipFederation(WeightedFederation):
     """Mean of updates whose distance from the running center is shortened, repeated."""
 
     kind: str = "centered_clip"
-    faulty: int = 2
+    faulty: int = 2  # centers that may send anything; too few centers for it are refused
     bound: float | None = None  # distance; null: the median of the distances, in every iteration
-    iterations: int = 3
+    iterations: int = 3  # of clipping around the new center
 
 
 @dataclass
@@ -162,7 +166,7 @@ class KrumFederation(Federation):
     """The one update that is nearest to its neighbors. Costs about half an update where nobody attacks."""
 
     kind: str = "krum"
-    faulty: int = 2
+    faulty: int = 2  # centers that may send anything; too few centers for it are refused
 
 
 @dataclass
@@ -170,7 +174,7 @@ class MultiKrumFederation(Federation):
     """Mean of the updates that are nearest to their neighbors."""
 
     kind: str = "multi_krum"
-    faulty: int = 2
+    faulty: int = 2  # centers that may send anything; too few centers for it are refused
     keep: int | None = None  # how many; null: all but ``faulty``
 
 
@@ -179,7 +183,7 @@ class BulyanFederation(Federation):
     """Multi-Krum's selection, then a trimmed mean around the median of each coordinate."""
 
     kind: str = "bulyan"
-    faulty: int = 1
+    faulty: int = 1  # centers that may send anything; too few centers for it are refused
 
 
 @dataclass

@@ -16,6 +16,8 @@ from common.config.view import View
 
 @dataclass
 class BackboneSpec:
+    """The frozen model, known by its kind, size and weights."""
+
     kind: str = "ct_clip"  # ct_clip, unetr, swin_unetr or tiny
     config: str = "mini"  # ct_clip: mini, released; unetr: vit_b, small; swin_unetr: base, small
     weights: str | None = None  # path of a checkpoint; null: the shipped weights of the mini CT-CLIP
@@ -32,26 +34,28 @@ class BackboneSpec:
 class Split:
     """By patient, stratified by center and event, from a keyed hash; no list of IDs is ever exchanged."""
 
-    seed: int = 0
+    seed: int = 0  # of the keyed hash: another one is another split
     folds: int = 5  # test = fold number `fold`
-    fold: int = 0
+    fold: int = 0  # the fold whose cases test; from 0
     validation: float = 0.2  # share of the remaining cases
 
 
 @dataclass
 class Data:
+    """Which cohort, and how its patients are split."""
+
     kind: str = "phantom"  # phantom, or folder for any HECKTOR edition or sts7
-    root: str = "data/phantom"
-    chest_root: str | None = None
+    root: str = "data/phantom"  # folder in a HECKTOR layout; the phantom cohort is made there on first use
+    chest_root: str | None = None  # folder of the chest cohort; null: beside root, as the phantom makes it
     mapping: str | None = None  # YAML that says what a table's columns mean; null: the shipped ones
     table: str | None = None  # study=survival_table: one table of patients of several centers
     scale: float = 0.3  # of the phantom cohort: 1.0 is HECKTOR's 524
-    seed: int = 11
+    seed: int = 11  # of the phantom cohort
     split: Split = field(default_factory=Split)
     skip_unreadable: bool = True  # one unreadable case does not stop a center; it is counted
-    # A cohort that stands in for HECKTOR: its centers for the curriculum's, and what every step's is replaced by.
-    centers: dict[str, str] = field(default_factory=dict)  # the curriculum's code -> the cohort's
-    region: str | None = None
+    # Of a cohort that stands in for HECKTOR: the curriculum's code of a center -> the cohort's.
+    centers: dict[str, str] = field(default_factory=dict)
+    region: str | None = None  # the cohort's, in the place of head_neck; null: as the steps say
     structures: list[str] | None = None  # to segment
     view: View | None = None  # of the steps on head_neck
     minimum_cell: int = 1  # results of fewer test cases than this are suppressed; hospitals default to 5
@@ -59,11 +63,13 @@ class Data:
 
 @dataclass
 class Runtime:
+    """The machine that a simulation runs on."""
+
     device: str = "cpu"  # cpu or cuda
     workers: int = 0  # centers at a time; 0: one per core
     threads: int = 1  # per worker; results depend on it, so it is fixed, not guessed
-    mixed_precision: bool = False
-    deterministic: bool = True
+    mixed_precision: bool = False  # bf16 autocast, on a GPU
+    deterministic: bool = True  # the same bits each time on the same machine; some CUDA kernels have no such form
     gpu_memory_gb: float | None = None  # per center
 
 
@@ -71,12 +77,11 @@ class Runtime:
 class Compare:
     """What `python -m simulations compare` runs beside the federation, on the same splits, seeds and samples."""
 
-    seeds: list[int] = field(default_factory=lambda: [1])
-    folds: list[int] = field(default_factory=lambda: [0])
-    random_backbone: bool = True
-    learning_rates: list[float] = field(
-        default_factory=lambda: [1.0]
-    )  # factors that every arm tries on each step's own
+    seeds: list[int] = field(default_factory=lambda: [1])  # each is a run of every arm
+    folds: list[int] = field(default_factory=lambda: [0])  # each is tested once with every seed
+    random_backbone: bool = True  # also the same architecture frozen at random weights
+    # Factors that every arm tries on each step's own learning rate.
+    learning_rates: list[float] = field(default_factory=lambda: [1.0])
     tuning_share: float = 0.25  # of a step's rounds, for each try
     pairs: list[list[str]] = field(default_factory=list)  # [step, control step]: paired differences to report
     draws: int = 1000  # of the patient-level bootstrap
@@ -88,14 +93,14 @@ class Run:
 
     name: str = "run"  # the folder below `out`; run: the curriculum's
     out: str = "runs"  # where a simulation keeps its runs
-    seed: int = 1
-    curriculum: str = ""
+    seed: int = 1  # of everything that is drawn: starts, batches, dropout, faults
+    curriculum: str = ""  # a file of configs/curriculum: which steps, in which order
     backbone: BackboneSpec = field(default_factory=BackboneSpec)
     data: Data = field(default_factory=Data)
     runtime: Runtime = field(default_factory=Runtime)
     steps: dict[str, Step] = field(default_factory=dict)
     controls: dict[str, Step] = field(default_factory=dict)  # steps that only a comparison runs, after the others
-    with_controls: bool = False
+    with_controls: bool = False  # run the controls too, as a comparison does
     compare: Compare = field(default_factory=Compare)
     faults: dict[str, Any] = field(default_factory=dict)  # name -> what goes wrong on purpose, in simulations only
     plugins: list[str] = field(default_factory=list)  # own code of this machine (common/plugins.py); never in an order

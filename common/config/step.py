@@ -24,8 +24,9 @@ class Selection:
 class Step:
     """One entry of the curriculum: pure data, sent as JSON with every message."""
 
-    name: str = ""
+    name: str = ""  # for ledger and report; empty: its key
     task: Any = None
+    # What a case may show: CT, PET, EHR (the report), RECORD, or another image.
     modalities: list[str] = field(default_factory=lambda: ["CT"])
     modes: list[str] = field(default_factory=list)  # also scored from these alone: [CT, PET, CT+PET]; empty: from all
     adapter: Adapter = field(default_factory=Adapter)
@@ -35,12 +36,12 @@ class Step:
     training: Training = field(default_factory=Training)
     selection: Selection = field(default_factory=Selection)
     centers: list[str] = field(default_factory=lambda: ["*"])  # who trains; "*": every center that can
-    evaluate_at: list[str] = field(default_factory=lambda: ["*"])
+    evaluate_at: list[str] = field(default_factory=lambda: ["*"])  # who scores it; "*": every center
     rounds: int = 0  # 0: evaluated, never trained
     starts_from: str | None = None  # an earlier step whose parts are the start
     writes: str | None = None  # lineage; null: the step's own name, so nothing can overwrite it
     train_parts: list[str] = field(default_factory=lambda: ["*"])  # the others stay at their start
-    region: str = "head_neck"
+    region: str = "head_neck"  # of the body; another cohort may put its own in the place of head_neck
 
     def __post_init__(self) -> None:
         self.federation = MeanFederation() if self.federation is None else self.federation

@@ -9,6 +9,8 @@ from common.plugins import Registry
 
 @dataclass
 class ClassificationTask:
+    """Which findings a case shows, or which class of one target it is of."""
+
     kind: str = "classification"
     classes: list[str] = field(default_factory=list)  # findings, or the names of one target's classes in order
     form: str = "multi_label"  # binary (one name), multi_label, multi_class, or ordinal (stages)
@@ -20,20 +22,24 @@ class ClassificationTask:
 
 @dataclass
 class PrognosisTask:
+    """Time to relapse, with censoring, on a grid of days."""
+
     kind: str = "prognosis"
     loss: str = "deephit"  # deephit, mtlr, hazard, or cox (stratified by center; no curve of its own)
-    bins: int = 12
+    bins: int = 12  # of the survival grid
     horizon_days: float = 1825.0  # configured, never a patient's own maximum
     grid: str = "equal"  # equal spacing up to the horizon; quantiles: of the centers' summed event times
     cuts_days: list[float] = field(default_factory=list)  # the grid itself, from 0; what quantiles chose, or one's own
-    alpha: float = 0.2
-    sigma: float = 0.1
+    alpha: float = 0.2  # DeepHit: weight of the ranking loss
+    sigma: float = 0.1  # DeepHit: how sharply the ranking loss tells risks apart
 
 
 @dataclass
 class SegmentationTask:
+    """Which voxels belong to which structure."""
+
     kind: str = "segmentation"
-    structures: list[str] = field(default_factory=lambda: ["GTVp", "GTVn"])
+    structures: list[str] = field(default_factory=lambda: ["GTVp", "GTVn"])  # to segment, each a label of the masks
 
 
 TASKS: Registry[type] = Registry(

@@ -10,10 +10,10 @@ class Training:
     """The local loop's settings, per round."""
 
     epochs: int = 1  # passes over the local training cases in one round
-    batch: int = 4
-    learning_rate: float = 1e-3
+    batch: int = 4  # cases
+    learning_rate: float = 1e-3  # AdamW's
     anneal: bool = False  # let the learning rate fall over the step's rounds, along half a cosine
-    weight_decay: float = 1e-5
+    weight_decay: float = 1e-5  # AdamW's
     clip_norm: float = 1.0  # of the gradient; 0 switches it off
     augment: bool = True  # mirror and shift intensities; off lets frozen features be cached
     # Which images a batch shows, by probability, of cases that have both: {CT+PET: 0.6, CT: 0.2, PET: 0.2} is PEMMA's

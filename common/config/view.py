@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 class View:
     """How a case becomes tensors, identical at every center. Axes are ordered (depth z, height y, width x)."""
 
-    spacing_mm: list[float] = field(default_factory=lambda: [3.0, 3.0, 3.0])
+    spacing_mm: list[float] = field(default_factory=lambda: [3.0, 3.0, 3.0])  # of the voxels after resampling
     size: list[int] | None = field(default_factory=lambda: [48, 48, 48])  # voxels of the crop; null: whole volume
     window: list[int] = field(default_factory=lambda: [48, 48, 48])  # what the network sees at once
     crop: str = "head_neck"  # head_neck (label-free rule), center, none

@@ -66,8 +66,8 @@ class AggregationStudy:
     """Every aggregation rule on one segmentation and one prognosis step."""
 
     kind: str = "aggregation"
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
-    steps: list[str] = field(default_factory=lambda: ["tumour_ct", "relapse"])
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])  # each a run of every rule
+    steps: list[str] = field(default_factory=lambda: ["tumour_ct", "relapse"])  # each a table
     draws: int = 200  # of the patient-level bootstrap
 
 

@@ -47,11 +47,12 @@ class AttacksStudy:
     """Every attack against every robust rule, with none, one and two attackers."""
 
     kind: str = "attacks"
-    seeds: list[int] = field(default_factory=lambda: [1])
-    step: str = "tumour_ct"
+    seeds: list[int] = field(default_factory=lambda: [1])  # each a run of every row
+    step: str = "tumour_ct"  # the one that is attacked
     attackers: list[str] = field(default_factory=lambda: ["CHUP", "CHUS"])  # the first f of them attack
+    # Kinds of faults.
     attacks: list[str] = field(default_factory=lambda: ["scaled", "sign_flip", "ipm", "alie", "label_flip", "nan"])
-    draws: int = 200
+    draws: int = 200  # of the patient-level bootstrap
 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:

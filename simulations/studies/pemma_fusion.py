@@ -98,6 +98,7 @@ class PemmaFusionStudy(StudySize):
     """PEMMA beside the ways to fuse CT and PET, and what its stages forget."""
 
     kind: str = "pemma_fusion"
+    # What runs beside the federation, itself included.
     arms: list[str] = field(default_factory=lambda: ["federated", "random backbone", "untrained"])
 
 

@@ -60,13 +60,13 @@ class PhantomPrognosisStudy:
     """Prognosis heads on frozen features of the phantom cohort, for every input, loss and way to learn."""
 
     kind: str = "phantom_prognosis"
-    inputs: list[str] = field(default_factory=lambda: ["text", "image", "image+text"])
-    losses: list[str] = field(default_factory=lambda: ["deephit", "mtlr", "cox"])
-    folds: int = 5
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    inputs: list[str] = field(default_factory=lambda: ["text", "image", "image+text"])  # what the models see
+    losses: list[str] = field(default_factory=lambda: ["deephit", "mtlr", "cox"])  # of the prognosis heads
+    folds: int = 5  # of the cross-validation
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])  # each a run of every cell
     rounds: int = 30  # and passes of the arms that are not federated
-    batch: int = 16
-    learning_rate: float = 1e-3
+    batch: int = 16  # cases
+    learning_rate: float = 1e-3  # AdamW's
     penalties: list[float] = field(default_factory=lambda: [3.0, 30.0, 300.0])  # of the Newton baseline
     draws: int = 1000  # of the bootstrap over patients
 

@@ -16,13 +16,14 @@ class StudySize:
     """How large the steps of a study are, and which arms run beside the federation."""
 
     kind: str = ""
-    view: View = field(default_factory=lambda: View([6.0] * 3, [24] * 3, [24] * 3))
-    rounds: int = 8
-    epochs: int = 1
-    batch: int = 4
-    learning_rate: float = 2e-3
-    anneal: bool = False
+    view: View = field(default_factory=lambda: View([6.0] * 3, [24] * 3, [24] * 3))  # of every step
+    rounds: int = 8  # of every step
+    epochs: int = 1  # passes over the training cases in a round
+    batch: int = 4  # cases
+    learning_rate: float = 2e-3  # AdamW's
+    anneal: bool = False  # let it fall over the rounds along half a cosine
     augment: bool = False  # off lets frozen features be cached
+    # What runs beside the federation, itself included.
     arms: list[str] = field(default_factory=lambda: ["federated", "centralized", "random backbone", "untrained"])
 
 

@@ -54,6 +54,7 @@ class UniconPrognosisStudy(StudySize):
     """UNICON's prognosis table."""
 
     kind: str = "unicon_prognosis"
+    # What runs beside the federation, itself included.
     arms: list[str] = field(
         default_factory=lambda: ["federated", "federated Newton", "centralized", "random backbone", "untrained"]
     )

@@ -67,9 +67,9 @@ FAULTS = (
 class Fault:
     """Something that goes wrong on purpose in a simulation."""
 
-    kind: str = "???"
-    centers: list[str] = field(default_factory=lambda: ["*"])
-    steps: list[str] = field(default_factory=lambda: ["*"])
+    kind: str = "???"  # one of FAULTS: what happens
+    centers: list[str] = field(default_factory=lambda: ["*"])  # whom it befalls; "*": everyone
+    steps: list[str] = field(default_factory=lambda: ["*"])  # in which steps; "*": all
     rounds: list[int] = field(default_factory=list)  # empty: every round
     probability: float = 1.0  # of each center in each round, drawn from the run's seed
     factor: float | None = None  # of a kind that scales, slows down or inflates; null: the kind's own
