@@ -19,6 +19,8 @@ EXAMPLES = """examples:
   python -m simulations run curriculum=smoke name=try1 runtime.workers=1
   python -m simulations plan curriculum=quickstart --machine
   python -m simulations compare curriculum=quickstart
+  python -m simulations run curriculum=smoke seed=1,2 lr=1e-3,3e-3
+  python -m simulations options steps.relapse.training
   python -m simulations flower curriculum=smoke
   python -m simulations federation
   python -m simulations bench
@@ -47,6 +49,11 @@ def make_parser() -> argparse.ArgumentParser:
     plan.add_argument("--machine", action="store_true", help="also weights, device, disk, and every center's cases")
     comparison = commands.add_parser("compare", help="federated, centralized, local and controls in one report")
     comparison.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=quickstart")
+    for swept in (run, comparison):
+        swept.add_argument("-m", "--multirun", action="store_true", help="Hydra's word: lists are swept without it too")
+    listing = commands.add_parser("options", help="every option with default, unit and meaning")
+    listing.add_argument("prefix", nargs="?", default="", help="e.g. steps.relapse.training")
+    listing.add_argument("--markdown", action="store_true", help="as a page instead of a table")
     flower = commands.add_parser("flower", help="the same under Flower's simulation runtime (Ray)")
     flower.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=smoke")
     bench = commands.add_parser("bench", help="what a federation, aggregation alone or the real sizes cost")
@@ -89,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         "flower": _flower,
         "bench": _bench,
         "docs": _docs,
+        "options": _options,
     }
     if arguments.command not in LONG:
         return run_command(lambda: actions[arguments.command](arguments))
@@ -107,9 +115,37 @@ def _check(overrides: Sequence[str]) -> Run:
     return run
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _sweep(arguments: argparse.Namespace) -> int:
+    """Each combination of a command line with comma lists; exit code 2 where one could not run."""
+    from rich.console import Console
+
+    from simulations.sweep import run_sweep, sweep_table
+
+    folder, points = run_sweep(arguments.overrides, command=arguments.command)
+    Console(width=max(Console().width, 132)).print(sweep_table(points))
+    print(f"tables: {folder / 'sweep.csv'}, {folder / 'sweep.json'}")
+    return 2 if any(point.problem for point in points) else 0
+
+
+def _options(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from simulations.options import options, options_markdown, options_table
+
+    found = options(arguments.prefix)
+    if arguments.markdown:
+        print(options_markdown(found), end="")
+    else:
+        Console(width=max(Console().width, 132)).print(options_table(found))
+
+
+def _run(arguments: argparse.Namespace) -> int | None:
     import json
 
+    from simulations.sweep import varied
+
+    if varied(arguments.overrides):
+        return _sweep(arguments)
     _check(arguments.overrides)
 
     from rich.console import Console
@@ -120,6 +156,7 @@ def _run(arguments: argparse.Namespace) -> None:
     folder = simulate(arguments.overrides)
     Console(width=max(Console().width, 100)).print(summary_table(json.loads(folder.results.read_text())))
     print(f"report: {folder.report}")
+    return None
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -146,24 +183,29 @@ def _federation(arguments: argparse.Namespace) -> None:
     print(f"report: {arguments.out / 'deployed' / 'report.html'}")
 
 
-def _compare(arguments: argparse.Namespace) -> None:
+def _compare(arguments: argparse.Namespace) -> int | None:
+    from simulations.sweep import varied
+
+    if varied(arguments.overrides):
+        return _sweep(arguments)
     run = _check(arguments.overrides)
     from rich.console import Console
 
     from simulations.comparison.page import compare, comparison_table
-    from simulations.studies import run_study
+    from simulations.studies import run_study, study_folder
     from simulations.studies.page import console_table
 
     if run.study is not None:
-        folder_of_study = Path(run.out) / (run.name if run.name != run.curriculum else f"study-{run.study.kind}")
+        folder_of_study = study_folder(run)
         page = run_study(run, arguments.overrides, folder=folder_of_study)
         for table in page.tables:
             Console(width=max(Console().width, 132)).print(console_table(table))
         print(f"report: {folder_of_study / 'report.html'}")
-        return
+        return None
     folder, found = compare(arguments.overrides)
     Console(width=max(Console().width, 132)).print(comparison_table(found))
     print(f"report: {folder.report}")
+    return None
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:

@@ -109,6 +109,45 @@ def sweep(
     return points
 
 
+def run_sweep(overrides: Sequence[str], *, command: str) -> tuple[Path, list[Point]]:
+    """A sweep of `simulations run` or `simulations compare` under ``runs/``: its own folder and its points."""
+    from simulations.virtual.federate import RUNS
+
+    perform = {"run": _simulate, "compare": _compare}[command]
+    name = _name(overrides, command=command)
+    folder = RUNS / f"{name}-sweep"
+    return folder, sweep(overrides, perform, name=name, folder=folder)
+
+
+def _name(overrides: Sequence[str], *, command: str) -> str:
+    """What the runs' names begin with: the name given, else what a single run's folder would be called."""
+    given = [o.removeprefix("name=") for o in overrides if o.startswith("name=")]
+    if given:
+        return given[-1]
+    first = points_of(overrides, name="run")[0]
+    run = compose_run([o for o in first.overrides if not o.startswith("name=")])
+    if run.name != run.curriculum or command == "run":
+        return run.name
+    return f"study-{run.study.kind}" if run.study is not None else f"compare-{run.curriculum}"
+
+
+def _simulate(overrides: Sequence[str]) -> Path:
+    from simulations.simulate import simulate
+
+    return simulate(overrides).path
+
+
+def _compare(overrides: Sequence[str]) -> Path:
+    from simulations.comparison.page import compare
+    from simulations.studies import run_study, study_folder
+
+    run = compose_run(overrides)
+    if run.study is None:
+        return compare(overrides)[0].path
+    run_study(run, overrides, folder=study_folder(run))
+    return study_folder(run)
+
+
 def sweep_table(points: Sequence[Point]) -> Table:
     """One line per combination, arm and task: the pooled score after the last step."""
     from rich.table import Table

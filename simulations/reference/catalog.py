@@ -24,9 +24,7 @@ from common.config.step import METHODS, Step
 from common.config.task import TASKS
 
 STEP, PART = "steps.STEP", "steps.STEP.adapter.parts.PART"
-UNITS = {
-    "_mm": "mm", "_s": "s", "_days": "days", "_months": "months", "_gb": "GB", "_hu": "HU", "_ml": "ml", "_bytes": "bytes",
-}  # fmt: skip
+UNITS = {"_mm": "mm", "_s": "s", "_days": "days", "_months": "months", "_gb": "GB", "_hu": "HU", "_ml": "ml"}
 SLOTS: dict[str, Mapping[str, type]] = {  # where a dataclass of one of several kinds stands
     f"{STEP}.task": TASKS,
     f"{STEP}.federation": FEDERATIONS,
@@ -75,7 +73,7 @@ def matching(options: Sequence[Option], prefix: str) -> list[Option]:
 def meaning_of(cls: type, name: str) -> str:
     """What the comments beside a field say; empty where they say nothing."""
     for owner in cls.__mro__:
-        if name in owner.__dict__.get("__annotations__", {}):
+        if name in inspect.get_annotations(owner):
             return _comments(owner).get(name, "")
     return ""
 

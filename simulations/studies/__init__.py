@@ -21,6 +21,7 @@ from simulations.studies import (
 )
 from simulations.studies.page import Page, write_page
 from simulations.studies.stages import Stage, steps_node
+from simulations.virtual.federate import RUNS
 
 Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
 
@@ -58,6 +59,11 @@ def nodes() -> Iterator[Node]:
         yield Node("schema/study", kind, options)
     for kind, stages in STAGES.items():
         yield Node("schema/study_steps", kind, steps_node(stages()), package="_global_")
+
+
+def study_folder(run: Run) -> Path:
+    """Where a study's page goes."""
+    return RUNS / (run.name if run.name != run.curriculum else f"study-{run.study.kind}")
 
 
 def run_study(run: Run, overrides: Sequence[str], *, folder: Path, say: Callable[[str], None] = print) -> Page:
