@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from simulations.reference.catalog import Option, matching, options_of_run
 from common.errors import ConfigError
+from simulations.reference.catalog import Option, matching, options_of_run
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -24,7 +24,6 @@ from hydra.errors import HydraException
 from common.config.load import compose_run, run_to_yaml
 from common.config.rules import broken_rules
 from common.errors import ConfigError, FedgraftError
-from common.files import write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -232,6 +231,8 @@ def _summarized(results: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _write(folder: Path, points: Sequence[Point]) -> None:
+    from common.files import write_json  # brings torch, which a typo's answer need not wait for
+
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "sweep.json", {"format": 1, "runs": [asdict(point) for point in points]})
     with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
