@@ -80,7 +80,7 @@ def test_finished_runs_are_skipped_and_a_changed_configuration_is_not(tmp_path):
 def test_one_table_says_what_each_run_reached_and_what_failed(tmp_path):
     points = sweep([SWEPT[0], "seed=2,3"], Runner(tmp_path / "runs"), name="smoke", folder=tmp_path, say=print)
     assert points[1].problem == "Too few centers." and sweep_table(points).row_count == 2
-    [row] = csv.DictReader((tmp_path / "sweep.csv").open())
+    [row] = csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines())
     assert (row["run"], row["seed"], row["task"], float(row["value"])) == ("smoke-seed_2", "2", "tumour_ct", 0.2)
     assert [run["folder"] != "" for run in json.loads((tmp_path / "sweep.json").read_text())["runs"]] == [True, False]
 
