@@ -19,7 +19,7 @@ EXAMPLES = """examples:
   python -m simulations run curriculum=smoke name=try1 runtime.workers=1
   python -m simulations plan curriculum=quickstart --machine
   python -m simulations compare curriculum=quickstart
-  python -m simulations run curriculum=smoke seed=1,2 lr=1e-3,3e-3
+  python -m simulations run curriculum=smoke seed=1,2 training.lr=1e-3,3e-3
   python -m simulations options steps.relapse.training
   python -m simulations flower curriculum=smoke
   python -m simulations federation

@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 
 from common.config.load import compose_run, run_to_yaml
 from common.config.rules import broken_rules
+from common.config.run import Run
 from common.errors import ConfigError, FedgraftError
 
 if TYPE_CHECKING:
@@ -109,22 +110,18 @@ def sweep(
 
 
 def run_sweep(overrides: Sequence[str], *, command: str) -> tuple[Path, list[Point]]:
-    """A sweep of `simulations run` or `simulations compare` under ``runs/``: its own folder and its points."""
-    from simulations.virtual.federate import RUNS
-
+    """A sweep of `simulations run` or `simulations compare` where runs are kept: its own folder and its points."""
     perform = {"run": _simulate, "compare": _compare}[command]
-    name = _name(overrides, command=command)
-    folder = RUNS / f"{name}-sweep"
+    first = [o for o in points_of(overrides, name="run")[0].overrides if not o.startswith("name=")]
+    given = [o for o in overrides if o.startswith("name=")]
+    run = compose_run([*first, *given])
+    name = _name(run, command=command)
+    folder = Path(run.out) / f"{name}-sweep"
     return folder, sweep(overrides, perform, name=name, folder=folder)
 
 
-def _name(overrides: Sequence[str], *, command: str) -> str:
-    """What the runs' names begin with: the name given, else what a single run's folder would be called."""
-    given = [o.removeprefix("name=") for o in overrides if o.startswith("name=")]
-    if given:
-        return given[-1]
-    first = points_of(overrides, name="run")[0]
-    run = compose_run([o for o in first.overrides if not o.startswith("name=")])
+def _name(run: Run, *, command: str) -> str:
+    """What the runs' names begin with: what a single run's folder would be called."""
     if run.name != run.curriculum or command == "run":
         return run.name
     return f"study-{run.study.kind}" if run.study is not None else f"compare-{run.curriculum}"

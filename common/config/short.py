@@ -4,7 +4,7 @@
 |---|---|
 | ``steps.X.federation=fedadam`` (also adapter, task) | ``federation@steps.X.federation=fedadam`` |
 | ``steps.X.learning_rate=1e-3``, ``steps.X.lr=1e-3`` (all of training) | ``steps.X.training.learning_rate=1e-3`` |
-| ``federation=fedadam``, ``adapter=[decoder, pet]``, ``training.epochs=2``, ``lr=1e-3`` | the same for every step |
+| ``federation=fedadam``, ``adapter=[decoder, pet]``, ``training.epochs=2`` | the same for every step |
 
 "Every step" is every step and control that is trained, is not fitted exactly (newton: sums are not updates), and names
 no value of its own on the command line.
@@ -65,7 +65,8 @@ def _of_training(key: str) -> str | None:
 def _general(override: str) -> tuple[str, str] | None:
     """An override for every step, as (path within a step, value)."""
     path, equals, value = override.partition("=")
-    inner = path if path in FOR_EVERY_STEP else _of_training(path)
+    whole = path in FOR_EVERY_STEP
+    inner = path if whole else _of_training(path) if path.startswith("training.") else None
     return (inner, value) if equals and inner else None
 
 

@@ -21,7 +21,6 @@ from simulations.studies import (
 )
 from simulations.studies.page import Page, write_page
 from simulations.studies.stages import Stage, steps_node
-from simulations.virtual.federate import RUNS
 
 Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
 
@@ -63,7 +62,7 @@ def nodes() -> Iterator[Node]:
 
 def study_folder(run: Run) -> Path:
     """Where a study's page goes."""
-    return RUNS / (run.name if run.name != run.curriculum else f"study-{run.study.kind}")
+    return Path(run.out) / (run.name if run.name != run.curriculum else f"study-{run.study.kind}")
 
 
 def run_study(run: Run, overrides: Sequence[str], *, folder: Path, say: Callable[[str], None] = print) -> Page:

@@ -37,7 +37,7 @@ def test_an_override_for_one_step_is_spelled_out(typed, meant):
 
 
 def test_a_value_for_every_step_reaches_those_that_are_trained_and_name_none_of_their_own():
-    run = composed(("lr=5e-3", "training.epochs=3", "steps.relapse.learning_rate=1e-4", "with_controls=true"))
+    run = composed(("training.lr=5e-3", "training.epochs=3", "steps.relapse.learning_rate=1e-4", "with_controls=true"))
     rates = {name: step.training.learning_rate for name, step in run.steps.items()}
     assert rates.pop("relapse") == 1e-4 and rates.pop("findings") == 1e-3  # the latter is never trained
     assert set(rates.values()) == {5e-3} and "relapse_ct" in rates
@@ -59,6 +59,11 @@ def test_an_adapter_for_every_step():
 def test_an_unknown_choice_written_as_a_value_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match="fedadam"):
         compose_run(["steps.relapse.federation=fedadm"])
+
+
+def test_a_bare_option_of_training_is_answered_with_its_path():
+    with pytest.raises(ConfigError, match=r"learning_rate=1.*Did you mean steps\.NAME\.training\.learning_rate"):
+        compose_run(["curriculum=smoke", "learning_rate=1"])
 
 
 def test_a_short_form_is_never_an_option_of_the_step_itself():
