@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from common.config.registry import Extension, Node
+from common.config.compose.registry import Extension, Node
 from common.config.run import Run
 
 

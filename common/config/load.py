@@ -22,11 +22,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from common import plugins
 from common.config.adapter import PARTS, Adapter
-from common.config.composing import composed
+from common.config.compose.composing import composed
+from common.config.compose.registry import complete, register
+from common.config.compose.short import spelled_out
 from common.config.federation import FEDERATIONS
-from common.config.registry import complete, register
 from common.config.run import Data, Run
-from common.config.short import spelled_out
 from common.config.step import METHODS, Selection, Step
 from common.config.task import TASKS
 from common.config.training import Training
@@ -40,7 +40,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 def compose_run(overrides: Sequence[str] = (), *, name: str | None = None) -> Run:
     """The run that ``configs/`` and the overrides describe, with the plugins that they name loaded first.
 
-    Short forms are welcome: see `common.config.short`.
+    Short forms are welcome: see `common.config.compose.short`.
 
     Raises:
         ConfigError: with Hydra's reason, or a plugin's.

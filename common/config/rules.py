@@ -10,6 +10,7 @@ from common.adapters.compatibility import misfits
 from common.adapters.lowrank import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
 from common.config.adapter import LinearPart, LoraPart
 from common.config.compatibility import SUM_ONLY, center_problems, clashes, option_problems, part_problems
+from common.config.compose.registry import EXTENSIONS
 from common.config.declared import (
     metric_problems,
     name_problems,
@@ -19,7 +20,6 @@ from common.config.declared import (
 )
 from common.config.objective import objective_name
 from common.config.options import COMPRESSIONS, CROPS, FORMS, IMBALANCES, PET_SCALES, SCALES, VALIDATIONS, WEIGHTINGS
-from common.config.registry import EXTENSIONS
 from common.config.run import Run
 from common.config.step import Step
 from common.data.batch import CT, MODALITY, PET, is_volume, parse_mode, volumes_of

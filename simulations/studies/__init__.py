@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from common.config.registry import Node
+from common.config.compose.registry import Node
 from common.config.run import Run
 from common.errors import UnknownName
 from simulations.studies import (

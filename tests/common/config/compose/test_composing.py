@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from common.config.composing import composed
+from common.config.compose.composing import composed
 from common.config.load import CONFIGS, compose_run, run_to_yaml
 from common.config.run import Run
 from common.errors import ConfigError

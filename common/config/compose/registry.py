@@ -14,8 +14,8 @@ from hydra.core.config_store import ConfigStore
 
 from common import plugins
 from common.config.adapter import PARTS, Adapter
+from common.config.compose.presets import presets
 from common.config.federation import FEDERATIONS
-from common.config.presets import presets
 from common.config.run import BackboneSpec, Data, Run, Runtime
 from common.config.step import METHODS, Step
 from common.config.task import TASKS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from common.config.compose.short import SHORT, spelled_out
 from common.config.load import compose_run
-from common.config.short import SHORT, spelled_out
 from common.errors import ConfigError
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from common.config.adapter import Adapter, LoraPart
+from common.config.compose.presets import ADAPTERS, PIECES
 from common.config.federation import FEDERATIONS, MeanFederation
 from common.config.load import compose_run
-from common.config.presets import ADAPTERS, PIECES
 from common.config.rules import broken_rules
 
 
