@@ -254,7 +254,7 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 def _dicom(arguments: argparse.Namespace) -> None:
-    from client.data.hecktor.cases import find_cases
+    from client.data.layouts import find_cases
     from simulations.phantom.dicom import export_cohort, export_tables
 
     cases = find_cases(arguments.root, center=arguments.center)

@@ -19,8 +19,8 @@ from client.center.config import CenterConfig, read_config
 from client.center.device import set_device
 from client.center.models import backbone_of, initial_state, model_of, resident_model
 from client.center.patients import everyone_at, label_sums, part_of, prepared
+from client.data.case import Case
 from client.data.dataset import CaseSet, targets_of
-from client.data.hecktor.cases import Case
 from client.data.splits import PARTS
 from client.methods import methods_of
 from client.policy import check_cases, check_order, told

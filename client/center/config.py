@@ -27,7 +27,7 @@ class CenterConfig:
     """``center.yaml``: what only this hospital knows. `python -m client init` writes one with every key explained."""
 
     code: str = "???"
-    root: str = "???"  # folder in a HECKTOR layout
+    root: str = "???"  # folder with images and tables
     cache: str = ".cache"  # prepared volumes; can be deleted at any time
     vault: str = ".vault"  # what must survive between rounds and steps
     device: str = "cpu"
@@ -40,7 +40,7 @@ class CenterConfig:
     mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     policy: Policy = field(default_factory=Policy)
     plugins: list[str] = field(default_factory=list)  # own code beside this checkout's; the coordinator's are the same
-    layout: str = "auto"  # the HECKTOR edition that the folder follows; auto: any of them
+    layout: str = "auto"  # hecktor (or one edition), nnunet, brats, or a YAML that declares it; auto: what is there
     modalities: list[str] = field(default_factory=lambda: [CT, PET, EHR])  # what steps may see; EHR: clinical records
     server: str = ""  # host:port of the coordinator; empty in a simulation
     server_certificate: str = ""  # PEM file of the authority that signed the coordinator's certificate

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from client.center.config import CenterConfig
 from client.center.resident import CASE_SETS, cases_at, data_key
+from client.data.case import Case
 from client.data.dataset import CaseSet, targets_of, trainable, usable
-from client.data.hecktor.cases import Case
 from client.data.images.cache import VolumeCache
 from client.data.splits import split_cases
 from client.vault.erased import hold_back, read_tombstones
@@ -21,7 +21,7 @@ from common.tasks import build_task
 def everyone_at(config: CenterConfig, vault: Path) -> list[Case]:
     """The center's own patients, and a tombstone for each erased one: what the split is dealt over."""
     return hold_back(
-        cases_at(config.root, config.code, config.mapping),
+        cases_at(config.root, config.code, config.mapping, config.layout),
         tombstones=read_tombstones(vault),
         modalities=config.modalities,
     )

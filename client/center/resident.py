@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from client.data.case import Case
 from client.data.dataset import CaseSet
-from client.data.hecktor.cases import Case, find_cases
+from client.data.layouts import find_cases
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
 from common.config.load import from_json, to_json
@@ -36,6 +37,6 @@ def frozen_model(spec: str, device: str) -> tuple[Backbone, str]:
 
 
 @lru_cache(maxsize=64)
-def cases_at(root: str, code: str, mapping: str) -> list[Case]:
+def cases_at(root: str, code: str, mapping: str, layout: str) -> list[Case]:
     """A folder's cases of one center."""
-    return find_cases(Path(root), center=code, mapping=mapping or None)
+    return find_cases(Path(root), center=code, mapping=mapping or None, layout=layout)

@@ -15,7 +15,7 @@ from client.commands.files import add_center, add_run, center_of, run_of
 
 if TYPE_CHECKING:
     from client.center.center import Center
-    from client.data.hecktor.cases import Case
+    from client.data.case import Case
 
 EXAMPLE = "python -m client describe --center center.yaml --curriculum quickstart"
 MINIMUM = 5
@@ -46,8 +46,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 ASKED: dict[str, Callable[[Case], bool]] = {
-    "with CT": lambda case: "CT" in case.images,
-    "with PET": lambda case: "PET" in case.images,
     "with a label": lambda case: case.label is not None,
     "with a clinical record": lambda case: bool(case.record),
     "with HPV status": lambda case: "hpv" in case.record,
@@ -59,7 +57,11 @@ ASKED: dict[str, Callable[[Case], bool]] = {
 
 def case_counts(cases: Sequence[Case]) -> dict[str, int]:
     """Patients, and how many of them have what."""
-    return {"patients": len(cases)} | {name: sum(map(asked, cases)) for name, asked in ASKED.items()}
+    from common.data.batch import CT, PET, volumes_of
+
+    images = volumes_of((CT, PET, *(name for case in cases for name in case.images)))
+    shown = {f"with {name}": sum(name in case.images for case in cases) for name in images}
+    return {"patients": len(cases)} | shown | {name: sum(map(asked, cases)) for name, asked in ASKED.items()}
 
 
 def suppressed(counts: dict[str, int], *, minimum: int) -> dict[str, int | str]:

@@ -17,7 +17,7 @@ from client.commands.files import add_center, add_run, center_of, run_of
 
 if TYPE_CHECKING:
     from client.center.config import CenterConfig
-    from client.data.hecktor.cases import Case
+    from client.data.case import Case
     from client.doctor.finding import Finding
     from client.doctor.images import Examined
 
@@ -92,16 +92,20 @@ def diagnose(
 
 def _cases(config: CenterConfig) -> tuple[list[Case], list[Finding]]:
     from client.commands.files import vault_of
-    from client.data.hecktor.cases import survey
-    from client.doctor.finding import from_sentence
+    from client.data.layouts import survey
+    from client.doctor.finding import ERROR, Finding, from_sentence
     from client.vault.erased import hold_back, read_tombstones
-    from common.errors import DataError
+    from common.errors import DataError, UnknownName
 
     try:
-        cases, problems = survey(Path(config.root), center=config.code, mapping=config.mapping or None)
+        cases, problems = survey(
+            Path(config.root), center=config.code, mapping=config.mapping or None, layout=config.layout
+        )
         stones = read_tombstones(vault_of(config))
     except DataError as error:
         return [], [from_sentence(problem, "folder") for problem in error.problems]
+    except UnknownName as error:
+        return [], [Finding(ERROR, "folder", f"layout is '{config.layout}'.", str(error))]
     shown = hold_back(cases, tombstones=stones, modalities=config.modalities)
     area = "records" if cases else "folder"
     return [case for case in shown if not case.erased], [from_sentence(problem, area) for problem in problems]
@@ -126,11 +130,10 @@ class _Pictures:
     def look(self, one: Examined) -> None:
         """Draw a case that has findings, or one of the first."""
         from client.doctor.page import thumbnail
-        from common.data.batch import CT
 
-        volume = one.volumes.get(CT)
+        volume = one.volumes.get(one.reference)
         if self._most and volume is not None and volume.data.size and (one.findings or len(self._made) < self._most):
-            self._made[one.patient] = thumbnail(one.volumes)
+            self._made[one.patient] = thumbnail(one.volumes, one.reference)
 
     def ordered(self, findings: Sequence[Finding]) -> dict[str, bytes]:
         """At most the wanted number, in the order of the worst finding, then of patients."""

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.data.batch import MODALITY, RECORD
+from common.data.batch import MODALITY, RECORD, volumes_of
 from common.errors import ConfigError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 EXAMPLE = "python -m client init --code CHUM --root /data/hecktor --server fedgraft.example.org:443"
-LAYOUTS = ("auto", "2021", "2022", "2025", "2026")
+LAYOUTS = ("auto", "brats", "declared", "hecktor", "nnunet")
+EDITIONS = ("2021", "2022", "2025", "2026")
 CODE = re.compile(r"[A-Z][A-Z0-9]{1,15}")
 
 
@@ -37,8 +38,8 @@ class Question:
 
 QUESTIONS = (
     Question("code", "This center's code: the prefix of its patients' codes, as CHUM in CHUM-001"),
-    Question("root", "Folder with the patients' images and tables (HECKTOR layout)", "data"),
-    Question("layout", "Edition that the folder follows; auto reads any of them", "auto", LAYOUTS),
+    Question("root", "Folder with the patients' images and tables", "data"),
+    Question("layout", "Layout of the folder: auto, hecktor, nnunet, brats, or a YAML file that declares it", "auto"),
     Question("modalities", "What steps may see, of CT, PET, other images in capitals (MR) and EHR", "CT,PET,EHR"),
     Question("device", "Device that trains", "cpu", ("cpu", "cuda")),
     Question("server", "The coordinator's address as host:port; empty for a center of a simulation"),
@@ -96,9 +97,14 @@ def _check(answers: dict[str, str]) -> None:
     server = answers["server"]
     if server and not re.fullmatch(r"[\w.\-\[\]:]+:\d{1,5}", server):
         problems.append(f"server is '{server}'; write host:port without https://, as in fedgraft.example.org:443.")
-    wrong = [m for m in _modalities(answers["modalities"]) if m == RECORD or not MODALITY.fullmatch(m)]
-    if wrong or "CT" not in _modalities(answers["modalities"]):
-        problems.append(f"modalities is '{answers['modalities']}'; write CT, and PET and EHR where steps may see them.")
+    names = _modalities(answers["modalities"])
+    if not all(map(MODALITY.fullmatch, names)) or RECORD in names or not volumes_of(names):
+        problems.append(
+            f"modalities is '{answers['modalities']}'; write the images that steps may see in capitals (CT, PET, MR), "
+            "and EHR where they may see clinical records."
+        )
+    if answers["layout"] not in (*EDITIONS, *LAYOUTS) and not answers["layout"].endswith((".yaml", ".yml")):
+        problems.append(f"layout is '{answers['layout']}'; write {', '.join((*LAYOUTS, *EDITIONS))} or a .yaml file.")
     for name in ("minimum_cases", "minimum_cell"):
         if not answers[name].isdigit() or int(answers[name]) < 1:
             problems.append(f"{name} is '{answers[name]}'; write a whole number from 1.")
@@ -199,13 +205,14 @@ TEMPLATE = """\
 code: {code}
 
 # ---- data ---------------------------------------------------------------------------------------------------------
-# Folder with images and tables in a HECKTOR layout; `python -m client prepare` makes one from DICOM.
+# Folder with images and tables; `python -m client prepare` makes one from DICOM.
 root: {root}
-# Edition that the folder follows: 2021, 2022, 2025 or 2026. auto reads any; an edition lets doctor name stray files.
+# How the folder is laid out: hecktor (or one edition, 2021, 2022, 2025, 2026, so that doctor names stray files),
+# nnunet, brats, or the path of a YAML that declares it (also found as layout.yaml in the folder). auto finds out.
 layout: {layout}
 # This hospital's own table mapping, as in configs/mapping; "" reads the tables of every HECKTOR edition.
 mapping: ""
-# What steps may see of this center: CT always; PET and EHR (clinical records) only where they are named here.
+# What steps may see of this center: images by name (CT, PET, MR, T1, FLAIR), and EHR for clinical records.
 modalities: [{modalities}]
 
 # ---- this machine -------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from client.data.hecktor.cases import Case
+    from client.data.case import Case
     from client.data.images.volumes import Prepared
     from common.backbones.base import Backbone
     from common.config.run import BackboneSpec
@@ -38,7 +38,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="where masks and predictions.json go")
     parser.add_argument("--ct", type=Path, help="one CT (NIfTI)")
     parser.add_argument("--pet", type=Path, help="its PET in SUV (NIfTI)")
-    parser.add_argument("--folder", type=Path, help="instead: every case of a folder in a HECKTOR layout")
+    parser.add_argument("--folder", type=Path, help="instead: every case of a folder")
+    parser.add_argument(
+        "--layout", default="auto", help="of --folder: hecktor, nnunet, brats, a YAML that declares it (auto)"
+    )
     parser.add_argument("--mapping", type=Path, help="the hospital's own table mapping for --folder (configs/mapping)")
     parser.add_argument("--lineage", help="use this lineage's head only, instead of the fitting one of every question")
     parser.add_argument("--region", default="head_neck", help="what the images show (head_neck)")
@@ -236,13 +239,15 @@ def predict_case(
 
 def _read(task: Any, output: torch.Tensor, prepared: Prepared | None, case: Case) -> dict[str, Any]:
     """A task's output in words of the clinic. A Cox model without its baseline hazard has a risk but no curve."""
+    import numpy as np
+
     from client.training.prediction import mask_on
-    from common.data.batch import CT
     from common.errors import ConfigError
 
     if task.kind == "segmentation" and prepared is not None:
-        mask, voxel_ml = mask_on(output[0].softmax(dim=0).numpy(), prepared.affine, case.images[CT])
-        volumes = {name: float((mask == i).sum() * voxel_ml) for i, name in enumerate(task.structures, start=1)}
+        mask, voxel_ml = mask_on(output[0].softmax(dim=0).numpy(), prepared.affine, case.images[case.reference])
+        inside = {name: np.isin(mask, places) for name, places in zip(task.structures, task.members, strict=True)}
+        volumes = {name: float(where.sum() * voxel_ml) for name, where in inside.items()}
         return {"mask": mask, "milliliters": {name: round(volume, 3) for name, volume in volumes.items()}}
     if task.kind == "prognosis":
         answer = {"risk": float(task.risk(output)[0])}
@@ -258,22 +263,22 @@ def _write_mask(path: Path, mask: np.ndarray, case: Case) -> None:
     import nibabel as nib
 
     from client.commands.prepare import write_nifti
-    from common.data.batch import CT
 
-    image: Any = nib.load(case.images[CT])
+    image: Any = nib.load(case.images[case.reference])
     write_nifti(path, mask, image.affine)
 
 
 def _cases(arguments: argparse.Namespace) -> list[Case]:
     """One case from two files, or all of a folder. Raises ConfigError, DataError."""
-    from client.data.hecktor.cases import Case, find_cases
+    from client.data.case import Case
+    from client.data.layouts import find_cases
     from common.data.batch import CT, PET
     from common.errors import ConfigError
 
     if (arguments.ct is None) == (arguments.folder is None):
         raise ConfigError("Name one CT with --ct, and its PET with --pet, or a folder of cases with --folder.")
     if arguments.folder is not None:
-        return find_cases(arguments.folder, mapping=arguments.mapping)
+        return find_cases(arguments.folder, mapping=arguments.mapping, layout=arguments.layout)
     images = {CT: arguments.ct} | ({} if arguments.pet is None else {PET: arguments.pet})
     name = re.sub(r"(__CT|_ct)?\.nii(\.gz)?$", "", arguments.ct.name)
     return [Case(name, "", images, None, {}, None, None, None, None)]

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from client.data.images.cache import VolumeCache
 from client.data.images.checks import load_usable
-from client.data.hecktor.cases import Case
+from client.data.case import Case, check_within
 from client.data.hecktor.reports import REPORTED, report_text
 from client.data.images.transforms import random_window
 from client.data.images.volumes import Prepared, prepare
 from common.backbones.base import Features, Tokenizer
 from common.adapters.compatibility import reached
-from common.data.batch import CT, EHR, RECORD, Batch, parse_mode, volumes_of
+from common.data.batch import EHR, RECORD, Batch, parse_mode, volumes_of
 from common.config.step import Step
 from common.errors import ConfigError, UnknownName
 from common.plugins import Registry
@@ -31,8 +31,8 @@ from common.tasks import withheld_fields
 
 
 def usable(case: Case, step: Step) -> bool:
-    """Whether the case has the step's target and, among the step's modalities, an image (with a CT beside it, which
-    carries the grid), a report or a record (be it empty).
+    """Whether the case has the step's target and, among the step's modalities, an image (beside the reference image,
+    which carries the grid), a report or a record (be it empty).
 
     Of an erased patient's tombstone it asks the same, by what there was: the split is dealt over both.
     """
@@ -51,8 +51,8 @@ def trainable(case: Case, step: Step) -> bool:
 
 
 def shows(case: Case, step: Step) -> set[str]:
-    """What of the step's modalities the case has; images only where there is a CT, which carries the grid."""
-    images = {*volumes_of(case.images)} if CT in case.images else set()
+    """What of the step's modalities the case has; images only where there is the one that carries the grid."""
+    images = {*case.images} if case.has_grid else set()
     report = {EHR} if EHR in step.modalities and _has_report(case, step) else set()
     return (images | report | {RECORD}) & {*step.modalities}
 
@@ -65,13 +65,19 @@ def targets_of(cases: Sequence[Case], step: Step) -> dict[str, Tensor]:
 
 def _has_report(case: Case, step: Step) -> bool:
     if case.erased:  # names of fields are left, and no values
-        return bool(REPORTED & {*case.record} - withheld_fields(step.task))
+        told = case.report is not None and step.task.kind != "classification"
+        return told or bool(REPORTED & {*case.record} - withheld_fields(step.task))
     return bool(_text(case, step))
 
 
 def _text(case: Case, step: Step) -> str:
-    """The report as this task may read it: without its target and the target's proxies."""
-    return report_text(case.record, withhold=withheld_fields(step.task))
+    """The report as this task may read it: without its target and the target's proxies.
+
+    A report that came as text stands where there is no record; nothing can be withheld from it, so a classification
+    does not read it.
+    """
+    written = report_text(case.record, withhold=withheld_fields(step.task))
+    return written or (case.report or "" if step.task.kind != "classification" else "")
 
 
 def unlabeled(case: Case, prepared: Prepared | None, step: Step, *, tokenizer: Tokenizer | None) -> Batch:
@@ -237,8 +243,17 @@ def _records(cases: Sequence[Case], step: Step) -> Tensor:
 def _prepared(case: Case, step: Step, cache: VolumeCache | None) -> Prepared | None:
     if not volumes_of(shows(case, step)):
         return None
-    with_label = step.task.kind == "segmentation"
-    return prepare(case, view=step.view, modalities=step.modalities, cache=cache, with_label=with_label)
+    structures = step.task.structures if step.task.kind == "segmentation" else None
+    if structures is not None:
+        check_within(case, structures, step.task.within)
+    return prepare(
+        case,
+        view=step.view,
+        modalities=step.modalities,
+        structures=structures,
+        cache=cache,
+        with_label=structures is not None,
+    )
 
 
 def _sample(case: Case, prepared: Prepared | None, step: Step, tokens: Tensor | None) -> _Sample:
@@ -304,7 +319,7 @@ Target = Callable[[Case, Prepared | None, Step], dict[str, Tensor]]
 TARGETS: Registry[tuple[Callable[[Case, Step], bool], Target]] = Registry("task", "target", {
     "classification": (_has_classes, _classification),
     "prognosis": (lambda case, step: case.days is not None and case.event is not None, _prognosis),
-    "segmentation": (lambda case, step: case.label is not None and CT in case.images, _segmentation),
+    "segmentation": (lambda case, step: case.label is not None and case.has_grid, _segmentation),
 })
 
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from client.data.hecktor.cases import Case
+from client.data.case import Case
 from common.config.run import Split
 from common.errors import ConfigError
 

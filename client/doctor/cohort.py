@@ -10,15 +10,16 @@ import numpy as np
 from scipy.stats import rankdata
 
 from client.center.config import CenterConfig
+from client.data.case import LABEL, Case
 from client.data.folders import files_below
-from client.data.hecktor.cases import LABEL, Case
 from client.data.hecktor.reading import TEXT, read_rows
+from client.data.layouts import layout_kind, summary
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding
 from client.doctor.images import Examined
-from common.data.batch import CT, PET
+from common.data.batch import PET, volumes_of
 from common.errors import DataError
 
-LAYOUTS = {
+EDITIONS = {
     "2021": ("hecktor_nii", lambda path: path.parent.name == "hecktor_nii"),
     "2022": (
         "imagesTr and labelsTr",
@@ -34,8 +35,11 @@ MONTHS_BELOW, POUNDS_ABOVE = 150.0, 130.0  # days of the longest follow-up; medi
 
 
 def check_layout(config: CenterConfig, cases: Sequence[Case]) -> Iterator[Finding]:
-    """Files that no case uses, and files outside the stated edition's folders."""
+    """Files that no case uses, and files outside the stated edition's folders; of other layouts what was found."""
     root = Path(config.root)
+    if layout_kind(root, config.layout) != "hecktor":
+        yield Finding(NOTE, "folder", summary(layout_kind(root, config.layout), cases).said + ".")
+        return
     used = {path for case in cases for path in (*case.images.values(), case.label) if path is not None}
     everything = [path for path in files_below(root) if path.name.endswith((".nii", ".nii.gz"))]
     own = [path for path in everything if path.name.upper().startswith(config.code)]
@@ -48,10 +52,8 @@ def check_layout(config: CenterConfig, cases: Sequence[Case]) -> Iterator[Findin
             "Name them as in CHUM-001__CT.nii.gz, CHUM-001__PT.nii.gz and CHUM-001.nii.gz.",
             tuple(str(path.relative_to(root)) for path in stray),
         )
-    if config.layout not in ("auto", *LAYOUTS):
-        yield Finding(ERROR, "folder", f"layout is '{config.layout}'.", f"Write auto, {', '.join(LAYOUTS)}.")
-    elif config.layout != "auto":
-        where, fits = LAYOUTS[config.layout]
+    if config.layout in EDITIONS:
+        where, fits = EDITIONS[config.layout]
         elsewhere = [path for path in own if path in used and not fits(path)]
         if elsewhere:
             yield Finding(
@@ -63,7 +65,7 @@ def check_layout(config: CenterConfig, cases: Sequence[Case]) -> Iterator[Findin
 
 
 def check_duplicates(examined: Sequence[Examined]) -> Iterator[Finding]:
-    """The same CT under two codes: one patient would train and test; or a PET or label copied to another patient."""
+    """The same image under two codes: one patient would train and test; or another image or label copied to another patient."""
     by_digest: dict[str, list[str]] = {}
     for one in examined:
         if one.digest:
@@ -186,12 +188,14 @@ def _missing(cases: Sequence[Case]) -> Iterator[Finding]:
 def check_counts(config: CenterConfig, cases: Sequence[Case], examined: Sequence[Examined]) -> Iterator[Finding]:
     """How many cases, classes and events there are, and whether they are enough."""
     measured = [one.milliliters for one in examined if one.milliliters is not None]
+    seen = volumes_of((PET, *(name for case in cases for name in case.images)))
+    others = [name for name in seen if cases and name != cases[0].reference]
+    structures = dict.fromkeys(["GTVp", "GTVn"] if not measured else [name for one in measured for name in one])
     counts = {
         "patients": len(cases),
-        "with PET": sum(PET in case.images for case in cases),
+        **{f"with {name}": sum(name in case.images for case in cases) for name in others},
         "with a label": sum(case.label is not None for case in cases),
-        "with GTVp": sum(first > 0 for first, _ in measured),
-        "with GTVn": sum(second > 0 for _, second in measured),
+        **{f"with {name}": sum(one.get(name, 0) > 0 for one in measured) for name in structures},
         "with an outcome": sum(case.event is not None for case in cases),
         "with a relapse": sum(case.event == 1 for case in cases),
         "HPV positive": sum(case.record.get("hpv") == 1 for case in cases),
@@ -214,14 +218,15 @@ def check_counts(config: CenterConfig, cases: Sequence[Case], examined: Sequence
             f"So few relapses ({counts['with a relapse']}) say nothing about this center's own concordance.",
             "Nothing; its patients still help the federation.",
         )
-    if len(measured) >= FEW and not any(first for first, _ in measured) and any(second for _, second in measured):
+    lacking = len(measured) >= FEW and not any(one.get("GTVp", 1) for one in measured)
+    if lacking and any(one.get("GTVn") for one in measured):
         yield Finding(
             WARNING,
             "labels",
             "No label holds a GTVp (value 1), all hold GTVn.",
             "Check that 1 and 2 are not exchanged.",
         )
-    if any(CT not in case.images for case in cases):
+    if any(not case.has_grid for case in cases):
         yield Finding(
             NOTE, "cohort", "Some patients stand in a table but have no images; steps on records can use them."
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from client.data.hecktor.cases import LABEL, Case
+from client.data.case import HECKTOR, LABEL, Case
 from client.data.images.checks import inspect
 from client.data.images.nifti import Volume, read_volume
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding, from_sentence
@@ -19,7 +19,6 @@ from client.doctor.plausible import check_values
 from common.data.batch import CT, PET
 from common.errors import DataError
 
-STRUCTURES = {1: "GTVp", 2: "GTVn"}
 SPACING_MM = (0.3, 8.0)  # HECKTOR's images lie within 0.49 and 5.5 mm (FACTS A5)
 OBLIQUE_DEGREES = 2.0
 FORMS_MM = 0.5  # by which the two geometries of a NIfTI header may differ
@@ -34,56 +33,63 @@ class Examined:
     """One case after a look at every file.
 
     Args:
+        reference: the modality whose image carries the grid.
         volumes: decoded, by role; those that could not be read are absent.
-        digest: SHA-256 of the CT's voxels, to find a patient under two codes.
-        others: the same of the PET and of a label that is not empty, to find a file copied to another patient.
+        digest: SHA-256 of the reference image's voxels, to find a patient under two codes.
+        others: the same of other images and of a label that is not empty, to find a file copied to another patient.
         milliliters: volume by structure; None without a readable label.
     """
 
     patient: str
+    reference: str
     findings: list[Finding] = field(default_factory=list)
     volumes: dict[str, Volume] = field(default_factory=dict)
     digest: str = ""
     others: dict[str, str] = field(default_factory=dict)
-    milliliters: tuple[float, float] | None = None
+    milliliters: dict[str, float] | None = None
 
 
 def examine(case: Case) -> Examined:
     """Open every file of a case and say all that is wrong, odd or worth knowing."""
-    found = Examined(case.patient)
+    found = Examined(case.patient, case.reference)
     paths = dict(case.images) | ({} if case.label is None else {LABEL: case.label})
-    if CT not in paths:
-        found.findings.append(Finding(ERROR, "folder", "The case has no CT.", "Add it or remove the case."))
+    if not case.has_grid:
+        what = f"The case has no {case.reference}."
+        found.findings.append(Finding(ERROR, "folder", what, "Add it or remove the case."))
     sentences = []
     for role, path in paths.items():
         try:
             found.volumes[role] = read_volume(path, role=role)
         except DataError as error:
             sentences += error.problems
-    sentences += inspect(found.volumes)
+    sentences += inspect(found.volumes, case)
     found.findings += [from_sentence(sentence, "images") for sentence in sentences]
     for role, volume in found.volumes.items():
         found.findings += [*_headers(role, paths[role]), *_geometry(role, volume, paths[role])]
-    found.findings += [*_ct(found.volumes), *_pet(found.volumes), *_label(found.volumes), *_registration(found.volumes)]
+    found.findings += [*_ct(found.volumes), *_pet(found.volumes), *_label(found.volumes, case)]
+    found.findings += _registration(found.volumes)
     if not sentences:  # values of a file that is refused say nothing more
         found.findings += check_values(found.volumes)
-    _summarise(found)
+    _summarise(found, case)
     found.findings = [Finding(f.severity, f.area, f.what, f.remedy, (case.patient,)) for f in found.findings]
     return found
 
 
-def _summarise(found: Examined) -> None:
-    if CT in found.volumes:
-        found.digest = _digest(found.volumes[CT].data)
+def _summarise(found: Examined, case: Case) -> None:
+    if case.reference in found.volumes:
+        found.digest = _digest(found.volumes[case.reference].data)
     found.others = {
-        role: _digest(found.volumes[role].data)
-        for role in (PET, LABEL)
-        if role in found.volumes and found.volumes[role].data.any()
+        role: _digest(volume.data)
+        for role, volume in found.volumes.items()
+        if role != case.reference and volume.data.any()
     }
     if LABEL in found.volumes:
         label = found.volumes[LABEL]
-        first, second = (float((label.data == value).sum()) * label.voxel_mm3 / 1000 for value in STRUCTURES)
-        found.milliliters = (first, second)
+        structures = HECKTOR if case.structures is None else case.structures
+        found.milliliters = {
+            name: float(np.isin(label.data, values).sum()) * label.voxel_mm3 / 1000
+            for name, values in structures.items()
+        }
 
 
 def _digest(data: np.ndarray) -> str:
@@ -171,22 +177,23 @@ def _pet(volumes: Mapping[str, Volume]) -> Iterator[Finding]:
         yield Finding(WARNING, "images", "The PET holds negative values.", "Export the reconstruction that has none.")
 
 
-def _label(volumes: Mapping[str, Volume]) -> Iterator[Finding]:
+def _label(volumes: Mapping[str, Volume], case: Case) -> Iterator[Finding]:
     if LABEL not in volumes:
         return
-    label, ct = volumes[LABEL], volumes.get(CT)
+    label, first = volumes[LABEL], volumes.get(case.reference)
+    nothing = "neither GTVp nor GTVn" if case.structures is None else f"none of {', '.join(case.structures)}"
     if not label.data.any():
         yield Finding(
             WARNING,
             "labels",
-            "The label is empty: neither GTVp nor GTVn.",
+            f"The label is empty: {nothing}.",
             "Check that the right regions were exported.",
         )
-    if ct is not None and (label.data.shape != ct.data.shape or np.abs(label.affine - ct.affine).max() > 1e-2):
+    if first is not None and (label.data.shape != first.data.shape or np.abs(label.affine - first.affine).max() > 1e-2):
         yield Finding(
             WARNING,
             "labels",
-            "Label and CT are on different grids; the label is resampled by nearest neighbor.",
+            f"Label and {case.reference} are on different grids; the label is resampled by nearest neighbor.",
             "Nothing, if both lie right in space (HECKTOR has such cases); else export both on one grid.",
         )
 

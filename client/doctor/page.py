@@ -12,14 +12,14 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from client.data.hecktor.cases import LABEL
+from client.data.case import LABEL
 from client.data.images.nifti import Volume
 from client.doctor.finding import SEVERITIES, Finding
 from common.data.batch import CT, PET
 from common.files import write_bytes
 
 TEMPLATE = Path(__file__).with_name("page.html")
-COLORS = ("#E69F00", "#56B4E9")  # Okabe-Ito: GTVp, GTVn
+COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")  # Okabe-Ito, by label value
 SIDE, STEP_MM = 128, 2.0  # a thumbnail: pixels, and millimeters per pixel
 SOFT_TISSUE_HU = (-200.0, 300.0)
 SHOWN_SUV = (0.0, 10.0)
@@ -57,24 +57,27 @@ def _worst(findings: Sequence[Finding], patient: str) -> str:
     return min(about, key=SEVERITIES.index) if about else "fine"
 
 
-def thumbnail(volumes: Mapping[str, Volume]) -> bytes:
-    """A PNG of three square views, 128 pixels of 2 mm each: axial CT, axial and coronal CT with PET and the label.
+def thumbnail(volumes: Mapping[str, Volume], reference: str = CT) -> bytes:
+    """A PNG of three square views, 128 pixels of 2 mm each: axial CT (or another reference image), axial and coronal
+    with PET and the label.
 
-    The views run through the label's middle, else through the CT's; CT and PET are both drawn in space, so that a shift
-    shows.
+    The views run through the label's middle, else through the image's; it and PET are both drawn in space, so that a
+    shift shows.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    ct = volumes[CT]
-    center = _center(volumes)
+    first = volumes[reference]
+    low, high = SOFT_TISSUE_HU if reference == CT else np.percentile(first.data, (1, 99))
+    beyond = -1000.0 if reference == CT else float(first.data.min())
+    center = _center(volumes, first)
     figure, axes = plt.subplots(1, 3, figsize=(4.8, 1.6))
     figure.subplots_adjust(0, 0, 1, 1, 0.01, 0)
     for plane, axis, fused in zip(axes, (2, 2, 1), (False, True, True), strict=True):
-        plane.imshow(_slice(ct, center, axis, order=1, outside=-1000.0), cmap="gray", vmin=SOFT_TISSUE_HU[0],
-                     vmax=SOFT_TISSUE_HU[1], origin="lower")  # fmt: skip
+        gray = _slice(first, center, axis, order=1, outside=beyond)
+        plane.imshow(gray, cmap="gray", vmin=low, vmax=high, origin="lower")
         if fused and PET in volumes:
             suv = _slice(volumes[PET], center, axis, order=1, outside=0.0)
             plane.imshow(suv, cmap="hot", vmin=SHOWN_SUV[0], vmax=SHOWN_SUV[1], origin="lower",
@@ -91,12 +94,12 @@ def thumbnail(volumes: Mapping[str, Volume]) -> bytes:
     return buffer.getvalue()
 
 
-def _center(volumes: Mapping[str, Volume]) -> np.ndarray:
+def _center(volumes: Mapping[str, Volume], first: Volume) -> np.ndarray:
     """A point in mm (RAS)."""
     label = volumes.get(LABEL)
     if label is not None and label.data.any():
         return nib.affines.apply_affine(label.affine, np.argwhere(label.data).mean(axis=0))
-    low, high = volumes[CT].box_mm()
+    low, high = first.box_mm()
     return (low + high) / 2
 
 

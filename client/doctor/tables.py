@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from client.center.config import CenterConfig
-from client.data.hecktor.cases import Case
+from client.data.case import Case
 from client.data.hecktor.tables import Rows, read_tables
 from client.doctor.finding import NOTE, WARNING, Finding, from_sentence
 from common.data.batch import CT, EHR, RECORD

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from client.data.hecktor.cases import Case
+from client.data.case import Case
 from client.data.images.transforms import augment, drawn
 from client.training.prediction import features_of
 from common.backbones.base import Features

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from client.data.hecktor.cases import Case
-from common.data.batch import EHR
+from client.data.case import Case
+from common.data.batch import CT, EHR
 from common.errors import DataError
 from common.files import write_json
 
@@ -33,6 +33,8 @@ class Tombstone:
     event: int | None
     findings: bool
     fields: tuple[str, ...] = ()  # names of recorded clinical fields
+    reference: str = CT
+    report: bool = False  # as text
 
     def case(self) -> Case:
         """A case in the patient's place, for the split alone."""
@@ -45,8 +47,9 @@ class Tombstone:
             days=None if self.event is None else 0.0,
             event=self.event,
             findings=() if self.findings else None,
-            report=None,
+            report="" if self.report else None,
             erased=True,
+            reference=self.reference,
         )
 
 
@@ -60,6 +63,8 @@ def tombstone_of(case: Case) -> Tombstone:
         case.event,
         case.findings is not None,
         tuple(sorted(case.record)),
+        case.reference,
+        case.report is not None,
     )
 
 
@@ -94,6 +99,7 @@ def hold_back(cases: Sequence[Case], *, tombstones: Sequence[Tombstone], modalit
 
 
 def _limited(case: Case, modalities: Collection[str]) -> Case:
-    """EHR stands for the clinical record, be it read as text or as numbers."""
+    """EHR stands for the clinical record, be it read as text or as numbers, and for a report that came as text."""
     images = {name: path for name, path in case.images.items() if name in modalities}
-    return replace(case, images=images, record=case.record if EHR in modalities else {})
+    record, report = (case.record, case.report) if EHR in modalities else ({}, None)
+    return replace(case, images=images, record=record, report=report)

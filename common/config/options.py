@@ -1,6 +1,6 @@
 """What an option can be, where code and configuration both must know it: each list once."""
 
-CROPS = ("center", "head_neck", "none")  # view.crop
+CROPS = ("center", "foreground", "head_neck", "none")  # view.crop
 PET_SCALES = ("suv", "zscore")  # view.pet
 SCALES = ("percentiles", "zscore")  # view.intensities, of any other volume
 FORMS = ("binary", "multi_class", "multi_label", "ordinal")  # a classification's task.form

@@ -28,6 +28,7 @@ from common.data.records import MODEL_VARIABLES
 from common.errors import ConfigError
 
 DATA_KINDS = ("folder", "phantom")
+ALL = "all"  # in a list: whatever the data folder holds
 TARGETS = (FINDINGS_TARGET, "hpv", "n_stage", "t_stage")
 TEXTS = ("ngrams", "own")
 ACROSS = "_across_centers"
@@ -45,8 +46,27 @@ def broken_rules(run: Run) -> list[str]:
     """Every broken rule of a run, one sentence each, in the order of its steps."""
     problems = list(_run_rules(run))
     for step in run.steps.values():
-        problems += [f"Step '{step.name}': {problem}" for rule in STEP_RULES for problem in rule(step, run)]
+        rules = (_open,) if left_open(step) else STEP_RULES
+        problems += [f"Step '{step.name}': {problem}" for rule in rules for problem in rule(step, run)]
     return problems
+
+
+def left_open(step: Step) -> list[str]:
+    """What a step leaves to the data folder to say, by option; only a simulation can ask it."""
+    options = {
+        "modalities": ALL in step.modalities,
+        "task.structures": ALL in getattr(step.task, "structures", []),
+        "view.spacing_mm": min(step.view.spacing_mm, default=1.0) == 0,
+    }
+    return [name for name, is_open in options.items() if is_open]
+
+
+def _open(step: Step, run: Run) -> Iterator[str]:
+    yield (
+        f"{', '.join(left_open(step))} are left to the data folder, which python -m simulations reads; for a "
+        "federation of hospitals name them, as in steps.own.task.structures=[tumor,edema] (a simulation says what it "
+        "chose)."
+    )
 
 
 def _run_rules(run: Run) -> Iterator[str]:
@@ -61,7 +81,7 @@ def _run_rules(run: Run) -> Iterator[str]:
     if run.data.kind not in DATA_KINDS:
         yield f"data.kind is '{run.data.kind}'; it can be {', '.join(DATA_KINDS)}."
     if not run.data.root:
-        yield "data.root is not set; set it to a folder in a HECKTOR layout."
+        yield "data.root is not set; set it to the folder of the images."
     split = run.data.split
     if split.folds < 2 or not 0 <= split.fold < split.folds or not 0 < split.validation < 1:
         yield f"data.split has fold {split.fold} of {split.folds}, validation {split.validation}; use 2 or more folds."
@@ -80,6 +100,8 @@ def _task(step: Step, run: Run) -> Iterator[str]:
         yield "it has no task; set task@steps.NAME.task=deephit, findings or tumour."
     elif step.task.kind == "classification":
         yield from _classification(step)
+    elif step.task.kind == "segmentation":
+        yield from _segmentation(step)
     elif step.task.kind == "prognosis" and step.task.loss == "cox" and step.selection.metric == "loss":
         yield "a single case has no Cox loss, so validation cannot choose by it; set selection.metric to nll."
     if step.selection.metric.endswith(ACROSS):
@@ -88,6 +110,15 @@ def _task(step: Step, run: Run) -> Iterator[str]:
             f"patient's time, event and risk in one place, which only a simulation has. Use "
             f"'{step.selection.metric.removesuffix(ACROSS)}', which counts pairs within each center."
         )
+
+
+def _segmentation(step: Step) -> Iterator[str]:
+    names = step.task.structures
+    if not names or len(set(names)) < len(names):
+        yield f"task.structures is {names}; name one structure or more, each once."
+    strangers = sorted({*step.task.within, *(n for inside in step.task.within.values() for n in inside)} - {*names})
+    if strangers:
+        yield f"task.within names {', '.join(strangers)}, not among task.structures {names}."
 
 
 def _classification(step: Step) -> Iterator[str]:

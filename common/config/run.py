@@ -44,8 +44,9 @@ class Split:
 class Data:
     """Which cohort, and how its patients are split."""
 
-    kind: str = "phantom"  # phantom, or folder for any HECKTOR edition or sts7
-    root: str = "data/phantom"  # folder in a HECKTOR layout; the phantom cohort is made there on first use
+    kind: str = "phantom"  # phantom, or folder for one's own, HECKTOR or sts7
+    root: str = "data/phantom"  # the cohort's folder; the phantom cohort is made there on first use
+    layout: str = "auto"  # of the folder: hecktor, nnunet, brats, or a YAML that declares it; auto: what is there
     chest_root: str | None = None  # folder of the chest cohort; null: beside root, as the phantom makes it
     mapping: str | None = None  # YAML that says what a table's columns mean; null: the shipped ones
     table: str | None = None  # study=survival_table: one table of patients of several centers

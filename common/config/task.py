@@ -39,7 +39,10 @@ class SegmentationTask:
     """Which voxels belong to which structure."""
 
     kind: str = "segmentation"
-    structures: list[str] = field(default_factory=lambda: ["GTVp", "GTVn"])  # to segment, each a label of the masks
+    structures: list[str] = field(default_factory=lambda: ["GTVp", "GTVn"])  # by name; [all]: a folder's own
+    # Structures that lie within others, {whole_tumor: [tumor_core]}: a voxel is learned as the innermost one and scored
+    # as all of them.
+    within: dict[str, list[str]] = field(default_factory=dict)
 
 
 TASKS: Registry[type] = Registry(

@@ -12,7 +12,9 @@ class View:
     spacing_mm: list[float] = field(default_factory=lambda: [3.0, 3.0, 3.0])  # of the voxels after resampling
     size: list[int] | None = field(default_factory=lambda: [48, 48, 48])  # voxels of the crop; null: whole volume
     window: list[int] = field(default_factory=lambda: [48, 48, 48])  # what the network sees at once
-    crop: str = "head_neck"  # head_neck (label-free rule), center, none
+    crop: str = (
+        "head_neck"  # head_neck (label-free rule on a CT), foreground (around what is no background), center, none
+    )
     ct_hu: list[float] = field(default_factory=lambda: [-1024.0, 1024.0])  # clipped to this, scaled to [-1, 1]
     pet: str = "zscore"  # zscore over the crop, or suv (clipped to [0, 25], divided by 25)
     # Of each other volume, as {MR: percentiles}: zscore over the crop's voxels that are not 0 (which stay 0), or

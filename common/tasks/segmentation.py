@@ -23,12 +23,15 @@ BOUNDS = (
     AtMost(("dice_cases",), CASES),
 )
 MASK, VOXEL_MM3, OUTSIDE_MM3 = "mask", "voxel_mm3", "outside_mm3"
+IGNORED = 255  # of a mask: nobody drew anything there
+SURE = 30.0  # logits this far apart are a certainty
 
 
 class Segmentation(Scored):
     """Logits (B, 1 + S, D, H, W), background first, against a label map.
 
-    Targets: ``mask`` int (B, 1, D, H, W) or (B, D, H, W), 0 background, i for structure i; ``voxel_mm3`` (B,) volume of
+    Targets: ``mask`` int (B, 1, D, H, W) or (B, D, H, W), 0 background, i for structure i (of those within each other
+    the innermost), 255 where nobody drew anything: neither trained nor scored; ``voxel_mm3`` (B,) volume of
     a voxel, 1 where absent; ``outside_mm3`` (B, S or another width) true volume per structure that the crop cut off, 0
     where absent: it counts as missed.
     """
@@ -41,6 +44,7 @@ class Segmentation(Scored):
     def __init__(self, spec: SegmentationTask):
         self.structures = list(spec.structures)
         self.outputs = 1 + len(self.structures)
+        self.members = [_members(name, spec) for name in self.structures]  # places in the map, from 1
         self._loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
 
     @property
@@ -53,14 +57,22 @@ class Segmentation(Scored):
         return None  # the decoder part ends in logits
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return self._loss(output.float(), _label_map(batch).unsqueeze(1))
+        labels = _label_map(batch).unsqueeze(1)
+        ignored = labels == IGNORED
+        if not bool(ignored.any()):
+            return self._loss(output.float(), labels)
+        sure = torch.full_like(output[:1, :, :1, :1, :1], -SURE).float()
+        sure[:, 0] = SURE  # certain and right: no gradient, and nothing that counts in an overlap
+        return self._loss(torch.where(ignored, sure, output.float()), labels.masked_fill(ignored, 0))
 
     def observe(self, output: Tensor, batch: Batch) -> list[Observation]:
         """Volumes in mm3 per case: ``intersection``, ``predicted`` and ``truth``, each (S,)."""
         labels, predicted = _label_map(batch), output.argmax(dim=1)
+        predicted = predicted.masked_fill(labels == IGNORED, 0)
         voxel = batch.target.get(VOXEL_MM3, torch.ones(len(labels)))
         is_true, is_predicted = (
-            torch.stack([x == i for i in range(1, self.outputs)], dim=1).flatten(2) for x in (labels, predicted)
+            torch.stack([_is_one_of(x, members) for members in self.members], dim=1).flatten(2)
+            for x in (labels, predicted)
         )  # (B, S, N)
         counts = {"intersection": is_true & is_predicted, "predicted": is_predicted, "truth": is_true}
         volumes = {name: to_numpy(hit.sum(dim=2)) * to_numpy(voxel)[:, None] for name, hit in counts.items()}
@@ -94,6 +106,19 @@ class Segmentation(Scored):
         named = {f"dsc_agg_{s}": value for s, value in zip(self.structures, aggregated, strict=True)}
         named |= {f"dice_{s}": value for s, value in zip(self.structures, dice, strict=True)}
         return {"dsc_agg": mean_defined(aggregated), "dice": mean_defined(dice), **named}
+
+
+def _members(structure: str, spec: SegmentationTask) -> list[int]:
+    """Places, from 1, of a structure and of those within it."""
+    names = list(spec.structures)
+    return [names.index(name) + 1 for name in [structure, *spec.within.get(structure, [])]]
+
+
+def _is_one_of(labels: Tensor, places: Sequence[int]) -> Tensor:
+    found = labels == places[0]
+    for place in places[1:]:
+        found = found | (labels == place)
+    return found
 
 
 def _label_map(batch: Batch) -> Tensor:

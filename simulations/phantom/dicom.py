@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
-from client.data.hecktor.cases import Case
+from client.data.case import Case
 from common.data.batch import CT, PET
 
 SOP = {

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from client.center.center import Center
-from client.data.hecktor.cases import Case
+from client.data.case import Case
 from client.data.splits import split_cases
 from client.training.observation import observe
 from common.backbones import backbone_digest, load_backbone

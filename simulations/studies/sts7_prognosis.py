@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from client.data.case import Case
 from client.data.dataset import CaseSet
-from client.data.hecktor.cases import Case, find_cases
 from client.data.images.cache import VolumeCache
+from client.data.layouts import find_cases
 from common.backbones import load_backbone
 from common.config.run import Run
 from common.config.step import Step

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.data.hecktor.cases import Case
+from client.data.case import Case
 from client.data.hecktor.mapping import TableMapping, load_mapping
 from client.data.hecktor.tables import Rows as TableRows
 from client.data.hecktor.tables import read_table

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from client.data.hecktor.cases import Case
+from client.data.case import Case
 from common.config.federation import FedAdamFederation, MeanFederation
 from common.exact.columns import Layout, LinearModel, Rows
 

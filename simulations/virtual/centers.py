@@ -10,7 +10,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from client.center.config import CenterConfig
-from client.data.hecktor.cases import find_cases
+from client.data.layouts import find_cases
 from client.policy import Policy
 from common.config.run import Run
 from common.data.batch import EHR, RECORD, in_order
@@ -29,7 +29,7 @@ def data_roots(run: Run, *, progress: Callable[[int, int], None] | None = None) 
     roots = [Path(run.data.root), *([Path(run.data.chest_root)] if run.data.chest_root else [])]
     for root in roots:
         if not root.is_dir():
-            raise DataError(f"Data root {root} does not exist; set data.root to a folder in a HECKTOR layout.")
+            raise DataError(f"Data root {root} does not exist; set data.root to the folder of the images.")
     return roots
 
 
@@ -38,7 +38,9 @@ def write_centers(run: Run, folder: RunFolder, roots: list[Path]) -> tuple[dict[
     files: dict[str, Path] = {}
     sizes: dict[str, int] = {}
     for root in roots:
-        for code, cases in sorted(Counter(case.center for case in find_cases(root, mapping=run.data.mapping)).items()):
+        for code, cases in sorted(
+            Counter(case.center for case in find_cases(root, mapping=run.data.mapping, layout=run.data.layout)).items()
+        ):
             files[code] = folder.centers / f"{code}.yaml"
             sizes[code] = cases
             write_bytes(files[code], _center_yaml(run, code, root, folder).encode())
@@ -50,6 +52,7 @@ def _center_yaml(run: Run, code: str, root: Path, folder: RunFolder) -> str:
         code=code,
         root=str(root.resolve()),
         mapping=str(Path(run.data.mapping).resolve()) if run.data.mapping else "",
+        layout=_layout(run.data.layout),
         cache=str((Path(".cache") / "volumes").resolve()),
         vault=str((folder.path / "vaults" / code).resolve()),
         device=run.runtime.device,
@@ -63,6 +66,11 @@ def _center_yaml(run: Run, code: str, root: Path, folder: RunFolder) -> str:
     return "# A simulated center, written by simulations/virtual/centers.py\n" + OmegaConf.to_yaml(
         OmegaConf.create(asdict(config))
     )
+
+
+def _layout(layout: str) -> str:
+    """A declared layout's path as a worker in another folder finds it."""
+    return str(Path(layout).resolve()) if Path(layout).is_file() else layout
 
 
 def _modalities(run: Run) -> list[str]:

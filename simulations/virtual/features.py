@@ -17,8 +17,8 @@ from torch import Tensor
 
 from client.center.center import Center
 from client.center.config import CenterConfig
+from client.data.case import Case
 from client.data.dataset import CaseSet, targets_of, usable
-from client.data.hecktor.cases import Case
 from client.data.images.cache import VolumeCache
 from client.training.job import prepare
 from client.training.loop import fit

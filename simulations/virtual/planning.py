@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from client.data.hecktor.cases import find_cases
+from client.data.layouts import find_cases
 from client.data.splits import PARTS, split_cases
 from common.config.run import Run
 from common.errors import DataError

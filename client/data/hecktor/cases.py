@@ -12,18 +12,16 @@ import difflib
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from client.data.case import LABEL, Case
 from client.data.folders import files_below
+from client.data.layouts.layout import Options
 from client.data.hecktor.tables import CENTER_ALIASES, Rows, patient_id, read_chest, read_tables
 from common.data.batch import CT, PET
-from common.errors import DataError
-from common.data.records import Value
 
 log = logging.getLogger("fedgraft.center")
 
-LABEL = "label"
 OUTCOME = "rfs"  # of the outcomes that a mapping declares
 ROLES = {"__CT": CT, "_ct": CT, "__PT": PET, "_pt": PET, "": LABEL, "_gtvt": LABEL}
 FOLDERS = ("imagesTr", "imagesTs", "labelsTr", "labelsTs", "hecktor_nii")  # beside folders named after the patient
@@ -31,75 +29,18 @@ _NAME = re.compile(r"^([A-Za-z]+[-_]?\d{2,5})(" + "|".join(ROLES) + r")\.nii(?:\
 _TASK = re.compile(r"^Task \d+$")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One patient at one center: where the images lie and what is recorded.
-
-    Args:
-        images: path by modality, ``CT`` and ``PET``; PET is optional. Empty in a cohort of tables only.
-        label: 0 background, 1 GTVp, 2 GTVn.
-        record: canonical clinical field -> recorded value; a field that is not recorded is absent.
-        days, event: relapse-free survival in days, and 1 for a relapse or 0 for censoring; both or neither.
-        findings: 18 of 0, 1 or -1 (unknown), in the order of `common.data.findings.FINDINGS`; chest cohort only.
-        report: a radiology report that came with the case; chest cohort only.
-        erased: a tombstone that keeps an erased patient's place in the split (`client.vault.erased`); nothing else is left.
-    """
-
-    patient: str
-    center: str
-    images: Mapping[str, Path]
-    label: Path | None
-    record: Mapping[str, Value]
-    days: float | None
-    event: int | None
-    findings: tuple[int, ...] | None
-    report: str | None
-    erased: bool = False
-
-
-def find_cases(root: Path, *, center: str | None = None, mapping: str | None = None) -> list[Case]:
-    """All cases below ``root`` (of one center, if named), sorted by patient.
-
-    Args:
-        mapping: path of the hospital's own table mapping (see configs/mapping), beside the shipped ones.
-
-    Raises:
-        DataError: the folder is missing, it holds no case, or its tables or names are broken; all problems together.
-    """
-    cases, problems = survey(root, center=center, mapping=mapping)
-    if problems:
-        raise DataError(problems)
-    return cases
-
-
-def survey(
-    root: Path, *, center: str | None = None, mapping: str | None = None
-) -> tuple[list[Case], list[str]]:
-    """The cases that can be seen below ``root`` and everything that is wrong with names and tables, one sentence each.
-
-    Args:
-        center, mapping: as in `find_cases`.
-
-    Raises:
-        DataError: the folder is missing.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(
-            f"The data folder '{root}' does not exist; set data.root to the folder that holds imagesTr, hecktor_nii or "
-            "the patients' folders."
-        )
+def read_hecktor(root: Path, center: str | None, options: Options) -> list[Case]:
+    """All cases below ``root`` (of one center, if named), sorted by patient; what is wrong goes to the options."""
     wanted = None if center is None else CENTER_ALIASES.get(center, center)
     files = _scan(root)
-    rows = read_tables(root, center=wanted, mapping=mapping)
+    rows = read_tables(root, center=wanted, mapping=options.mapping)
     findings, reports, problems = read_chest(root)
-    problems = _duplicates(files, wanted) + rows.problems + problems
+    options.problems += _duplicates(files, wanted) + rows.problems + problems
     everyone = _patients(files, rows)
     own = sorted(patient for patient, where in everyone.items() if wanted in (None, where))
     if not own:
-        problems.append(_nobody(root, center, sorted(set(everyone.values()))))
-    cases = [_case(p, everyone[p], files.get(p, {}), rows, findings.get(p), reports.get(p)) for p in own]
-    return cases, problems
+        options.problems.append(_nobody(root, center, sorted(set(everyone.values()))))
+    return [_case(p, everyone[p], files.get(p, {}), rows, findings.get(p), reports.get(p)) for p in own]
 
 
 Files = dict[str, dict[str, list[Path]]]  # patient -> role -> paths

@@ -60,7 +60,7 @@ def report_text(record: Mapping[str, Value], *, withhold: Collection[str] = ()) 
     """The record in lower-case sentences, always in the same order; empty where nothing may be said.
 
     Args:
-        record: canonical fields (`client.data.hecktor.cases.Case.record`); fields without a template are ignored.
+        record: canonical fields (`client.data.case.Case.record`); fields without a template are ignored.
         withhold: canonical fields that the task's target forbids, such as ``hpv`` for a task that predicts it.
     """
     open_fields = {name: value for name, value in record.items() if name not in withhold}

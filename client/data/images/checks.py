@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from client.data.hecktor.cases import LABEL, Case
+from client.data.case import LABEL, Case, named_values
 from client.data.images.nifti import Volume, read_volume
 from common.data.batch import CT, PET
 from common.errors import DataError
@@ -23,10 +23,11 @@ BECQUEREL_MEAN = 100.0  # the mean SUV of a scan is below 2, the mean of Bq/mL i
 
 def check_case(case: Case, *, need_pet: bool, need_label: bool) -> list[str]:
     """Open the case's files and say everything that is wrong with them; an empty list means usable."""
-    paths = {role: case.images[role] for role in ((CT, PET) if need_pet else (CT,)) if role in case.images}
+    needed = [case.reference] + [PET] * need_pet
+    paths = {role: case.images[role] for role in needed if role in case.images}
     if need_label and case.label is not None:
         paths[LABEL] = case.label
-    wanted = [CT] + [PET] * need_pet + [LABEL] * need_label
+    wanted = needed + [LABEL] * need_label
     problems = [f"The case has no {role} file; add it or remove the case." for role in wanted if role not in paths]
     volumes: dict[str, Volume] = {}
     for role, path in paths.items():
@@ -34,22 +35,23 @@ def check_case(case: Case, *, need_pet: bool, need_label: bool) -> list[str]:
             volumes[role] = read_volume(path, role=role)
         except DataError as error:
             problems += error.problems
-    return problems + inspect(volumes)
+    return problems + inspect(volumes, case)
 
 
-def inspect(volumes: Mapping[str, Volume]) -> list[str]:
-    """What is wrong with decoded volumes, by role; used by `check_case` and by `client.data.images.volumes.prepare`."""
-    problems = [sentence for role, volume in volumes.items() for sentence in _one(role, volume)]
-    for role in (role for role in volumes if role != CT):
-        if CT in volumes and _overlap(volumes[CT], volumes[role]) < LEAST_OVERLAP:
+def inspect(volumes: Mapping[str, Volume], case: Case) -> list[str]:
+    """What is wrong with a case's decoded volumes, by role; used by `check_case`, `prepare` and doctor."""
+    problems = [sentence for role, volume in volumes.items() for sentence in _one(role, volume, case)]
+    first = volumes.get(case.reference)
+    for role in (role for role in volumes if role != case.reference and first is not None):
+        if first is not None and _overlap(first, volumes[role]) < LEAST_OVERLAP:
             problems.append(
-                f"CT and {role} do not overlap in space; check that both belong to one examination and kept their "
-                "geometry."
+                f"{case.reference} and {role} do not overlap in space; check that both belong to one examination and "
+                "kept their geometry."
             )
     return problems
 
 
-def _one(role: str, volume: Volume) -> list[str]:
+def _one(role: str, volume: Volume, case: Case) -> list[str]:
     data, extent = volume.data, np.array(volume.data.shape) * volume.spacing
     if data.size == 0 or (extent < SMALLEST_MM).any():
         size = " x ".join(f"{mm:.0f}" for mm in extent)
@@ -58,7 +60,7 @@ def _one(role: str, volume: Volume) -> list[str]:
         return [f"The {role} volume holds NaN or infinite values; export it again."]
     low, high = data.min(), data.max()
     if role == LABEL:
-        return _label(data, float(low), float(high))
+        return _label(data, case)
     if low == high:
         return [f"The {role} volume is empty: every voxel is {float(low):g}; export it again."]
     if role == PET and float(data.mean()) > BECQUEREL_MEAN:
@@ -66,12 +68,21 @@ def _one(role: str, volume: Volume) -> list[str]:
     return []
 
 
-def _label(data: np.ndarray, low: float, high: float) -> list[str]:
-    broken = data.dtype.kind == "f" and bool((data != np.rint(data)).any())
-    if low >= 0 and high <= 2 and not broken:
+def _label(data: np.ndarray, case: Case) -> list[str]:
+    allowed = named_values(case)
+    whole = data.dtype.kind in "iu" or not (data != np.rint(data)).any()
+    if whole and data.min() >= 0 and data.max() <= max(allowed) and len(allowed) == max(allowed) + 1:
+        return []  # no value in between is without a name, and looking for each takes seconds
+    strange = [value for value in np.unique(data).tolist() if value not in allowed]
+    if not strange:
         return []
-    value = high if high > 2 else low if low < 0 else float(data[data != np.rint(data)][0])
-    return [f"The label holds the value {value:g}; only 0 (background), 1 (GTVp) and 2 (GTVn) are allowed."]
+    if case.structures is None:
+        said = "0 (background), 1 (GTVp) and 2 (GTVn)"
+    else:
+        parts = [f"{'+'.join(map(str, values))} ({name})" for name, values in case.structures.items()]
+        said = ", ".join(["0 (background)", *parts, *([] if case.ignore is None else [f"{case.ignore} (ignored)"])])
+    # the largest stands out most: a value of one's own, or a picture taken for a label
+    return [f"The label holds the value {max(strange, key=abs):g}; only {said} are allowed."]
 
 
 def _overlap(a: Volume, b: Volume) -> float:

@@ -20,6 +20,7 @@ THRESHOLDS = (3.0, 0.1)
 
 BODY_HU = -300.0
 BODY_GRID_MM = 4.0
+BRIGHT_PERCENT, FOREGROUND_SHARE = 99.5, 0.01
 BRAIN_MM = 130.0  # skin of the vertex to the lowest voxel of the brain in an adult
 CUT_BRAIN_MM = 60.0  # the same where the scan starts below the vertex: what is likely left of it
 CUT_AREA_MM2 = 6000.0  # a head cut through: its top slice is larger than a vertex
@@ -31,6 +32,21 @@ def head_neck_center(ct: Volume, pet: Volume | None) -> np.ndarray:
     low, high = brain or _brain_in_ct(ct)
     middle = (low + high) / 2
     return np.array([middle[0], middle[1] + FORWARD_MM, low[2] + ABOVE_MM - CUBE_MM / 2])
+
+
+def foreground_center(volume: Volume, *, is_ct: bool) -> np.ndarray:
+    """Middle (x, y, z) in mm of the box of what is no background: the largest piece above air in a CT (-300 HU), and
+    in any other image above a hundredth of the way from its lowest value to a bright one."""
+    strides = np.maximum(1, np.rint(BODY_GRID_MM / volume.spacing).astype(int))
+    coarse = volume.data[tuple(slice(None, None, step) for step in strides)]
+    inside = _largest(coarse > (BODY_HU if is_ct else _background(coarse)), start=0)
+    low, high = volume.box_mm() if inside is None else _extent(inside, volume.affine @ np.diag([*strides, 1.0]))
+    return (low + high) / 2
+
+
+def _background(data: np.ndarray) -> float:
+    low, bright = float(data.min()), float(np.percentile(data, BRIGHT_PERCENT))
+    return low + FOREGROUND_SHARE * (bright - low)
 
 
 def _brain_in_pet(pet: Volume) -> tuple[np.ndarray, np.ndarray] | None:

@@ -11,6 +11,7 @@ from common.data.batch import CT, PET, Batch, parse_mode, volumes_of
 
 SCALE, SHIFT = 0.1, 0.05  # largest change of intensity: relative, and in units of the scaled image
 CT_RANGE = (-1.0, 1.0)
+IGNORED = 255  # of a mask: nobody drew anything there
 
 
 def drawn(batch: Batch, draw: Mapping[str, float], *, generator: torch.Generator) -> Batch:
@@ -96,12 +97,17 @@ def _start(
     mask: Tensor | None, shape: Sequence[int], window: Sequence[int], generator: torch.Generator, foreground: float
 ) -> list[int]:
     wants_tumor = torch.rand((), generator=generator).item() < foreground
-    voxels = mask[0].nonzero() if wants_tumor and mask is not None else torch.empty(0, 3)
+    voxels = _structures(mask[0]).nonzero() if wants_tumor and mask is not None else torch.empty(0, 3)
     if len(voxels) == 0:
         return [_integer(n - w + 1, generator) for n, w in zip(shape, window, strict=True)]
     voxel = voxels[_integer(len(voxels), generator)].tolist()
     starts = [v - _integer(w, generator) for v, w in zip(voxel, window, strict=True)]
     return [min(max(s, 0), n - w) for s, n, w in zip(starts, shape, window, strict=True)]
+
+
+def _structures(mask: Tensor) -> Tensor:
+    """Where a structure was drawn."""
+    return (mask > 0) & (mask != IGNORED)
 
 
 def _integer(below: int, generator: torch.Generator) -> int:

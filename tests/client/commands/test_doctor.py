@@ -28,14 +28,15 @@ from client.__main__ import main
 from client.center.config import CenterConfig
 from client.commands.doctor import diagnose
 from client.commands.init import make_keys
-from client.data.hecktor.cases import find_cases
 from client.data.images.nifti import read_volume
+from client.data.layouts import find_cases
 from client.doctor import machine, network
 from client.doctor.cohort import auroc
 from client.doctor.finding import Finding, gathered
 from client.doctor.headers import gzip_name, identifying_fields
 from client.doctor.images import examine, uptake_outside
 from client.doctor.need import check_need
+from tests.helpers.layouts import in_brats, in_hecktor, in_nnunet
 from tests.helpers.small import save, write_cohort
 
 
@@ -509,3 +510,28 @@ def test_a_proxy_that_refuses_is_named_as_the_reason(serve, asked, tmp_path, pro
     proxy(serve(pem), lets_through=False)
     found = asked(8443, pem, host="coordinator.invalid")
     assert has(found, "error", "network", "does not let this machine through to coordinator.invalid:8443 (403")
+
+
+def test_other_layouts_are_named_counted_and_examined(tmp_path, capsys):
+    root = in_nnunet(in_hecktor(tmp_path / "hecktor", {"CHUM": 2, "MDA": 2}), tmp_path / "nnunet")
+    found = said(root)
+    line = "nnunet layout: 2 cases of 1 center (CHUM 2); CT, PET on the CT's grid; 2 labels of GTVp, GTVn."
+    assert has(found, "note", "folder", line)
+    assert has(found, "note", "cohort", "2 patients, 2 with PET, 2 with a label, 2 with GTVp, 2 with GTVn")
+    save(root / "labelsTr" / "CHUM_001.nii.gz", np.full((16, 16, 16), 3, np.uint8))
+    broken = said(root)
+    assert has(broken, "error", "images", "The label holds the value 3; only 0 (background), 1 (GTVp), 2 (GTVn)")
+    assert has(said(root, layout="brats"), "error", "folder", "neither CASE_t1 nor CASE-t1n files")
+
+
+def test_images_without_a_ct_are_examined_and_drawn(tmp_path, capsys):
+    root = in_brats(in_hecktor(tmp_path / "hecktor", {"CHUM": 2}), tmp_path / "brats")
+    config = center(root, modalities=["T1", "FLAIR"])
+    config.code = "C1"
+    (tmp_path / "center.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    assert main(["doctor", "--center", str(tmp_path / "center.yaml"), "--html", str(tmp_path / "page.html")]) in (0, 1)
+    assert "2 with FLAIR" in capsys.readouterr().out
+    assert (tmp_path / "page.html").read_text().count("data:image/png") == 2
+    assert main(["describe", "--center", str(tmp_path / "center.yaml"), "--json", "--minimum", "1"]) == 0
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert counts["with FLAIR"] in (2, "<5")

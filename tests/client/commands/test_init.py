@@ -57,10 +57,10 @@ def test_a_second_time_keeps_the_key_and_does_not_overwrite_the_file(tmp_path, m
 
 
 def test_everything_that_is_wrong_is_said_at_once(tmp_path, capsys):
-    words = ["--code", "chum 1", "--server", "https://fed", "--modalities", "PET", "--minimum-cell", "0"]
+    words = ["--code", "chum 1", "--server", "https://fed", "--modalities", "EHR", "--minimum-cell", "0"]
     assert main(["init", "--yes", "--out", str(tmp_path / "c.yaml"), *words]) == 2
     said = capsys.readouterr().err
-    for what in ("code is 'chum 1'", "server is 'https://fed'", "modalities is 'PET'", "minimum_cell is '0'"):
+    for what in ("code is 'chum 1'", "server is 'https://fed'", "modalities is 'EHR'", "minimum_cell is '0'"):
         assert what in said
     assert not (tmp_path / "c.yaml").exists()
 

@@ -13,7 +13,7 @@ import torch
 from client.__main__ import main
 from client.commands.predict import frozen_candidates
 from client.data.dataset import CaseSet
-from client.data.hecktor.cases import find_cases
+from client.data.layouts import find_cases
 from client.training.prediction import mask_on
 from common.backbones import backbone_digest, load_backbone
 from common.config.load import compose_run, run_to_yaml

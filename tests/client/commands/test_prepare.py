@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from client.__main__ import main
-from client.data.hecktor.cases import find_cases
 from client.data.images.checks import check_case
+from client.data.layouts import find_cases
 from tests.helpers.dicom import BIRTHDAY, HOSPITAL_NUMBER, Scan, Visit, box, pet_header, write_scan, write_structures
 
 SHAPE = (20, 16, 12)

@@ -11,7 +11,8 @@ from torch import Tensor
 from client.data.images import nifti
 from client.data.images.cache import VolumeCache
 from client.data.dataset import CaseSet, usable
-from client.data.hecktor.cases import Case, find_cases
+from client.data.case import Case
+from client.data.layouts import find_cases
 from common.data.batch import CT, EHR, PET
 from common.config.step import Step
 from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask

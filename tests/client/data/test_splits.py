@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.data.hecktor.cases import Case, find_cases
+from client.data.case import Case
+from client.data.layouts import find_cases
 from client.data.splits import split_cases
 from common.config.run import Split
 from common.errors import ConfigError

@@ -18,7 +18,7 @@ import pytest
 
 from client.center.config import CenterConfig
 from client.commands.doctor import diagnose
-from client.data.hecktor.cases import find_cases
+from client.data.layouts import find_cases
 from client.data.images.checks import load_usable
 from client.data.images.volumes import prepare
 from common.config.view import View

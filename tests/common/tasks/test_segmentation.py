@@ -107,3 +107,22 @@ def test_no_cases_make_zero_sums_and_no_value(task):
     sums = task.sums([])
     assert {name: np.shape(value) for name, value in sums.items()} == task.sum_shapes
     assert set(task.metrics(sums).values()) == {None}
+
+
+def test_voxels_that_nobody_drew_are_neither_trained_nor_scored(task):
+    labels = maps([[1, 1, 0, 0, 2, 0, 0, 0]])
+    output = torch.randn(1, 3, 2, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    ignored = labels.clone()
+    ignored.view(-1)[[1, 4]] = 255
+    task.loss(output, batch_of(ignored)).backward()
+    gradient = output.grad.flatten(2)
+    assert (gradient[..., [1, 4]] == 0).all() and (gradient[..., [0, 2, 3]] != 0).any()
+    [observed] = task.observe(logits_of(labels), batch_of(ignored))
+    assert observed["truth"].tolist() == [1, 0] and observed["predicted"].tolist() == [1, 0]
+
+
+def test_a_structure_within_another_counts_as_both():
+    task = build_task(SegmentationTask(structures=["whole", "core"], within={"whole": ["core"]}))
+    truth, predicted = maps([[1, 1, 2, 2, 0, 0, 0, 0]]), maps([[1, 1, 1, 2, 0, 0, 0, 0]])
+    metrics = task.metrics(task.sums(task.observe(logits_of(predicted), batch_of(truth))))
+    assert metrics["dsc_agg_whole"] == 1.0 and metrics["dsc_agg_core"] == pytest.approx(2 / 3)

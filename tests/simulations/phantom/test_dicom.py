@@ -4,8 +4,8 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from client.__main__ import main
-from client.data.hecktor.cases import find_cases
 from client.data.images.nifti import read_volume
+from client.data.layouts import find_cases
 from simulations.phantom.dicom import PET_STEP_SUV, contours_of, export_cohort
 from tests.helpers.small import write_cohort
 

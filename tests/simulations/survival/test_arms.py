@@ -111,7 +111,7 @@ def test_pairs_are_those_of_the_metric():
 
 
 def made(sizes: dict[str, int], *, seed: int = 0, effect: float = 1.0) -> Cohort:
-    from client.data.hecktor.cases import Case
+    from client.data.case import Case
 
     rng = np.random.default_rng(seed)
     cases = {}

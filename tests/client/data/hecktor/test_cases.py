@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.data.hecktor.cases import find_cases
+from client.data.layouts import find_cases
 from common.data.batch import CT, PET
 from common.errors import DataError
 from common.data.findings import FINDINGS

@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.data.hecktor.cases import find_cases
+from client.data.layouts import find_cases
 from client.data.hecktor.reports import clinical_vocabulary, report_text
 
 FLAG = st.sampled_from([0.0, 1.0])

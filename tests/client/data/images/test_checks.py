@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from client.data.images.checks import check_case, load_usable
-from client.data.hecktor.cases import find_cases
+from client.data.layouts import find_cases
 from client.data.images.nifti import read_volume
 from client.data.images.volumes import prepare
 from common.data.batch import CT, PET

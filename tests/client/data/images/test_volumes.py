@@ -14,7 +14,8 @@ from client.data.images import cropping
 from client.data.images import nifti
 from client.data.images import volumes
 from client.data.images.cache import VolumeCache
-from client.data.hecktor.cases import Case, find_cases
+from client.data.case import Case
+from client.data.layouts import find_cases
 from client.data.images.nifti import Volume, read_volume
 from client.data.images.volumes import Grid, prepare, resample
 from common.data.batch import CT, PET
@@ -386,3 +387,36 @@ def test_a_cache_that_cannot_be_written_says_so(cohort, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cache folder"):
         prepare(case, view=WHOLE, modalities=[CT], cache=VolumeCache(tmp_path / "file"))
+
+
+# -------------------------------------------------------------------------------------------------- any reference
+
+
+def test_the_reference_carries_the_grid_and_the_others_are_brought_there(tmp_path, disk):
+    t1 = disk.save(tmp_path / "t1.nii.gz", disk.pet((20, 18, 16)))
+    coarse = nib.affines.from_matvec(np.diag([6.0, 6.0, 6.0]), [0, 0, 0])
+    flair = disk.save(tmp_path / "flair.nii.gz", disk.pet((10, 9, 8)), coarse)
+    case = replace(case_of(t1), images={"T1": t1, "FLAIR": flair}, reference="T1")
+    ready = prepare(case, view=WHOLE, modalities=["FLAIR", "T1"])
+    assert {name: tuple(image.shape) for name, image in ready.images.items()} == {
+        "FLAIR": (1, 16, 18, 20), "T1": (1, 16, 18, 20),
+    }  # fmt: skip
+    assert np.allclose(ready.affine, np.diag([3.0, 3.0, 3.0, 1.0]))
+    with pytest.raises(DataError, match="The case has no T1 file, which carries the grid"):
+        prepare(replace(case, images={"FLAIR": flair}), view=WHOLE, modalities=["FLAIR"])
+
+
+def test_a_crop_around_the_foreground_holds_it_and_head_neck_needs_a_ct(tmp_path, disk):
+    volume = np.zeros((40, 30, 30), np.float32)
+    volume[28:36, 4:12, 10:18] = 100.0
+    t1 = disk.save(tmp_path / "t1.nii.gz", volume)
+    case = replace(case_of(t1), images={"T1": t1}, reference="T1")
+    view = replace(WHOLE, size=[10, 10, 10], window=[10, 10, 10], crop="foreground")
+    image = prepare(case, view=view, modalities=["T1"]).images["T1"]
+    assert int((image != 0).sum()) == 0  # a flat foreground has no spread: all of it is its own mean
+    affine = prepare(case, view=view, modalities=["T1"]).affine
+    low, high = nib.affines.apply_affine(affine, [[-0.5] * 3, [9.5] * 3])
+    inside_low, inside_high = np.array([28, 4, 10]) * 3.0 - 1.5, np.array([36, 12, 18]) * 3.0 - 1.5
+    assert (low <= inside_low).all() and (high >= inside_high).all()
+    with pytest.raises(DataError, match="view.crop is head_neck, which looks for a body in a CT, but the grid is the T1's"):
+        prepare(case, view=replace(view, crop="head_neck"), modalities=["T1"])
