@@ -111,7 +111,7 @@ def _check(overrides: Sequence[str]) -> Run:
 
     run = compose_run(overrides)
     if run.study is None:  # a study composes runs of its own
-        check_run(run)
+        check_run(run, may_be_open=True)
     return run
 
 

@@ -14,6 +14,7 @@ from common.store.ledger import Ledger
 from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
 from simulations.virtual.federate import federate
+from simulations.virtual.own_data import settled
 
 
 def simulate(
@@ -27,6 +28,7 @@ def simulate(
     Args:
         runtime: what carries the messages; default: `federate`, over LocalGrid.
     """
+    overrides = settled(overrides)
     run = compose_run(overrides)
     check_run(run)
     check_device(run.runtime.device)

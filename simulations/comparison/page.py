@@ -15,6 +15,7 @@ from simulations.comparison.exact_arm import has_exact_form
 from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
 from simulations.comparison.overlays import overlays_of
 from simulations.comparison.paired import SMALLEST, arm_rows, comparisons_of, harmed_centers, shares_of_centralized
+from simulations.virtual.own_data import settled
 
 EXACT_NOTE = (
     f"{EXACT}, prognosis only: a Cox model stratified by center, linear in the frozen CT features and the record, "
@@ -24,7 +25,7 @@ EXACT_NOTE = (
 
 def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Comparison]]:
     """Run or continue a comparison; its folder with results and report, and the differences."""
-    comparing = prepare(overrides)
+    comparing = prepare(settled(overrides, say=say))
     run_arms(comparing, say=say)
     say("resampling patients")
     found = comparisons_of(comparing) + harmed_centers(comparing)

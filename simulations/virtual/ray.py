@@ -37,6 +37,7 @@ from server.run.folder import RunFolder
 from simulations.simulate import simulate
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.federate import worker_count
+from simulations.virtual.own_data import settled
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "FEDGRAFT_SESSION"
@@ -52,6 +53,7 @@ def simulate_with_flower(
 
     Without a ``name=…`` the run is called ``<curriculum>-flower``, beside LocalGrid's.
     """
+    overrides = list(settled(overrides, say=say))
     if not any(override.startswith("name=") for override in overrides):
         overrides = [*overrides, f"name={compose_run(overrides).name}-flower"]
     return simulate(overrides, folder=folder, runtime=lambda *given: federate_with_flower(*given, say=say))

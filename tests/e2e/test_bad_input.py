@@ -85,14 +85,14 @@ def test_every_broken_rule_is_told_at_once(capsys):
     rules = ["data.split.fold=9", "steps.tumour_ct.federation.quorum=2", "steps.tumour_ctpet.starts_from=nothing"]
     assert server_main(["plan", "data=folder", *rules]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert "broken rule: data.root is not set; set it to a folder in a HECKTOR layout." in lines
+    assert "broken rule: data.root is not set; set it to the folder of the images." in lines
     assert len(lines) == 4 and all(line.startswith("broken rule: ") for line in lines)
 
 
 def test_a_missing_root(desk, capsys):
     assert simulate("nowhere") == 2
     [line] = said(capsys)
-    assert line == "DataError: Data root nowhere does not exist; set data.root to a folder in a HECKTOR layout."
+    assert line == "DataError: Data root nowhere does not exist; set data.root to the folder of the images."
     assert not Path("runs").exists()
 
 

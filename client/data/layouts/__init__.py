@@ -1,4 +1,8 @@
-"""Layouts: how a folder's files become cases. A new layout is one reader: one file and one line of READERS."""
+"""Layouts: how a folder's files become cases. A new layout is one reader: one file and one line of READERS.
+
+A reader gets (folder, center or None for all, `Options`) and gives the cases, sorted by patient. What is wrong it writes to
+``options.problems``, one finished sentence each, so that all is said at once; it raises DataError where nothing can be read.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,15 @@ from client.data.layouts.layout import Options
 from client.data.layouts.nnunet import is_nnunet, read_nnunet
 from common.data.batch import in_order
 from common.errors import DataError, UnknownName
+from common.plugins import Registry
 
 Reader = Callable[[Path, str | None, Options], list[Case]]
-READERS: dict[str, Reader] = {
+READERS: Registry[Reader] = Registry("reader", "build", {
     "brats": read_brats,
     "declared": read_declared,
     "hecktor": read_hecktor,
     "nnunet": read_nnunet,
-}
+})  # fmt: skip
 AUTO, DECLARED, FALLBACK = "auto", "declared", "hecktor"
 EDITIONS = ("2021", "2022", "2025", "2026")  # of HECKTOR, which one reader reads
 DETECTORS: dict[str, Callable[[Path], bool]] = {  # the first that fits
