@@ -32,7 +32,8 @@ def counted(run: Run) -> dict[str, dict[str, int]]:
     """Cases by center and part of the split, whatever a step needs of them. Raises DataError."""
     found: dict[str, dict[str, int]] = {}
     for root in data_roots(run):
-        for part, cases in split_cases(find_cases(root, mapping=run.data.mapping), split=run.data.split).items():
+        everyone = find_cases(root, mapping=run.data.mapping, layout=run.data.layout)
+        for part, cases in split_cases(everyone, split=run.data.split).items():
             for case in cases:
                 found.setdefault(case.center, dict.fromkeys(PARTS, 0))[part] += 1
     return dict(sorted(found.items()))
