@@ -10,7 +10,7 @@ import torch
 
 from common.config.run import Run
 from common.config.step import Step
-from common.data.batch import CT, PET
+from common.data.batch import CT, PET, volumes_of
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.report.report import Overlay
@@ -54,7 +54,8 @@ def draw(picture: Picture, structures: Sequence[str]) -> bytes:
     import matplotlib.pyplot as plt
 
     shown = [(CT, "gray", (-0.25, 0.35)), (PET, "gray_r", (-1.0, 6.0))]
-    rows = [row for row in shown if row[0] in picture.batch.inputs]
+    others = [(name, "gray", (-2.0, 4.0)) for name in volumes_of(picture.batch.inputs) if name not in (CT, PET)]
+    rows = [row for row in [*shown, *others] if row[0] in picture.batch.inputs]
     center = _center_of(picture.truth if bool(picture.truth.any()) else picture.prediction)
     figure, axes = plt.subplots(len(rows), 3, figsize=(7.2, 2.5 * len(rows)), squeeze=False, layout="constrained")
     for row, (modality, colors, limits) in zip(axes, rows, strict=True):
