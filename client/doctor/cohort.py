@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from client.center.config import CenterConfig
-from client.data.case import LABEL, Case
+from client.data.case import Case
 from client.data.folders import files_below
 from client.data.hecktor.reading import TEXT, read_rows
 from client.data.layouts import layout_kind, summary
@@ -65,7 +65,8 @@ def check_layout(config: CenterConfig, cases: Sequence[Case]) -> Iterator[Findin
 
 
 def check_duplicates(examined: Sequence[Examined]) -> Iterator[Finding]:
-    """The same image under two codes: one patient would train and test; or another image or label copied to another patient."""
+    """The same image under two codes: one patient would train and test; or a label or another image copied so."""
+    reference = examined[0].reference if examined else ""
     by_digest: dict[str, list[str]] = {}
     for one in examined:
         if one.digest:
@@ -75,11 +76,11 @@ def check_duplicates(examined: Sequence[Examined]) -> Iterator[Finding]:
             yield Finding(
                 ERROR,
                 "cohort",
-                f"{len(patients)} patients have the same CT, voxel for voxel.",
+                f"{len(patients)} patients have the same {reference}, voxel for voxel.",
                 "Keep one of them: the others could train what the first one tests.",
                 tuple(patients),
             )
-    for role in (PET, LABEL):
+    for role in dict.fromkeys(role for one in examined for role in one.others):
         copies: dict[str, list[str]] = {}
         for one in examined:
             if role in one.others:
@@ -89,7 +90,7 @@ def check_duplicates(examined: Sequence[Examined]) -> Iterator[Finding]:
                 yield Finding(
                     WARNING,
                     "cohort",
-                    f"{len(patients)} patients have the same {role}, voxel for voxel, but different CTs.",
+                    f"{len(patients)} patients have the same {role}, voxel for voxel, but different {reference}s.",
                     "One of the files was copied to the wrong patient: export it again.",
                     tuple(patients),
                 )

@@ -44,7 +44,8 @@ UNIT_RATIO = 12.0  # medians of two centers further apart than this are not one 
 UNIT_CASES = 3  # a median of fewer times says nothing
 TIME_LIMIT, UNIT_ALL = 150.0, 10  # ten or more times and none above 150: hardly days
 LONGEST_FOLLOW_UP = 60 * 365.25  # days: nobody was followed for longer
-NOT_CLINICAL = ("prepared.csv", "chest_labels.csv", "chest_reports.csv")  # tables that others read, or nobody
+# Tables that others read, or nobody.
+NOT_CLINICAL = ("prepared.csv", "chest_labels.csv", "chest_reports.csv", "centers.csv", "partitioning_1.csv")
 
 KNOWN = frozenset(  # columns of HECKTOR's and the shipped cohorts' tables that are left unread on purpose
     "centerid center death os lrr lrr_days dm dm_days qc_flag".split()

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from client.data.case import LABEL, Case
+from client.data.folders import files_below
+from client.data.hecktor.reading import TEXT
 from client.data.hecktor.tables import Rows, patient_id, read_tables
 from client.data.layouts.centers import Found, centers_of, counted
 from client.data.layouts.layout import Layout, Options
@@ -45,7 +47,7 @@ def cases_of(folder: Path, layout: Layout, center: str | None, options: Options)
 
 def _scan(folder: Path, layout: Layout, problems: list[str]) -> list[Found]:
     """Every case that a pattern names, with its files."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = files_below(folder)
     names = {path: path.relative_to(folder).as_posix() for path in paths}
     wanted = {**layout.images, **_given(LABEL, layout.label), **_given(REPORT, layout.report)}
     found: dict[tuple[str, str | None], Found] = {}
@@ -124,7 +126,7 @@ def _nobody(folder: Path, layout: Layout, center: str | None, others: list[str])
 
 def _rows(folder: Path, options: Options) -> Rows:
     """Records and outcomes of the tables that a mapping fits; none without a table."""
-    if options.mapping is None and not any(folder.rglob("*.csv")):
+    if options.mapping is None and not any(path.suffix.lower() in TEXT for path in files_below(folder)):
         return Rows()
     rows = read_tables(folder, mapping=options.mapping)
     options.problems += rows.problems

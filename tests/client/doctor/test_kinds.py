@@ -18,9 +18,9 @@ import pytest
 
 from client.center.config import CenterConfig
 from client.commands.doctor import diagnose
-from client.data.layouts import find_cases
 from client.data.images.checks import load_usable
 from client.data.images.volumes import prepare
+from client.data.layouts import find_cases
 from common.config.view import View
 from common.data.batch import CT, PET
 from common.errors import DataError
