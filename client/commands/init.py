@@ -212,6 +212,8 @@ root: {root}
 layout: {layout}
 # This hospital's own table mapping, as in configs/mapping; "" reads the tables of every HECKTOR edition.
 mapping: ""
+# Own code beside this checkout's (a task, a reader), by file; the coordinator's must be the same, byte for byte.
+plugins: []
 # What steps may see of this center: images by name (CT, PET, MR, T1, FLAIR), and EHR for clinical records.
 modalities: [{modalities}]
 

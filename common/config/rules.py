@@ -118,8 +118,6 @@ def _task(step: Step, run: Run) -> Iterator[str]:
 
 def _segmentation(step: Step) -> Iterator[str]:
     names = step.task.structures
-    if not names or len(set(names)) < len(names):
-        yield f"task.structures is {names}; name one structure or more, each once."
     strangers = sorted({*step.task.within, *(n for inside in step.task.within.values() for n in inside)} - {*names})
     if strangers:
         yield f"task.within names {', '.join(strangers)}, not among task.structures {names}."
