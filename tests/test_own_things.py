@@ -67,7 +67,7 @@ def scores(leader: Coordinator, metric: str) -> dict[str, float]:
     return {row["center"]: row["value"] for row in done["scores"] if row["metric"] == metric}
 
 
-@pytest.mark.parametrize("name", ["own-backbone.md", "own-rule.md", "own-task.md"])
+@pytest.mark.parametrize("name", ["own-backbone.md", "own-modality.md", "own-rule.md", "own-task.md"])
 def test_a_page_has_less_than_forty_lines_of_code(name):
     [(_, code)] = CODE.findall((PAGES / name).read_text())
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("#", '"""'))]
@@ -188,3 +188,38 @@ def test_convolutions_that_peft_adapts_wrongly_are_refused_by_name(page, change,
     part = LoraPart(sites=["image_convolutions"], dora=True)
     with pytest.raises(AdapterError, match=sentence):
         target_modules(backbone, part)
+
+
+def test_mr_beside_ct_is_read_by_an_own_reader_and_learned(page, small_root, tmp_path):
+    import shutil
+
+    import yaml
+    from omegaconf import OmegaConf
+
+    from common import plugins
+    from common.config.adapter import PARTS, Adapter
+    from tests.helpers.small import SIZES, small_run, write_centers
+
+    text = (PAGES / "own-modality.md").read_text()
+    [(title, code)] = CODE.findall(text)
+    (tmp_path / title).write_text(code)
+    shutil.copytree(small_root, tmp_path / "cohort")
+    for path in (tmp_path / "cohort" / "imagesTr").glob("*__PT.nii.gz"):
+        (tmp_path / "cohort" / "mr").mkdir(exist_ok=True)
+        path.rename(tmp_path / "cohort" / "mr" / path.name.replace("__PT", ""))
+    plugins.load([title], beside=tmp_path)
+    files = write_centers(tmp_path / "centers", tmp_path / "cohort", SIZES)
+    for path in files.values():
+        own = {"layout": "hecktor_mr", "modalities": ["CT", "MR"], "plugins": [str(tmp_path / title)]}
+        OmegaConf.save(OmegaConf.merge(OmegaConf.load(path), own), path)
+    run = small_run(steps=["tumour_ctpet"], rounds=1)
+    step = run.steps["tumour_ctpet"]
+    said = yaml.safe_load(re.search(r'```yaml title="mr.yaml"\n(.*?)```', text, re.DOTALL)[1])
+    parts = {name: PARTS[part["kind"]](**part) for name, part in said["adapter"]["parts"].items()}
+    step.modalities, step.modes, step.starts_from, step.adapter = said["modalities"], [], None, Adapter(parts)
+    step.view.intensities, step.centers, step.evaluate_at = said["view"]["intensities"], ["*"], ["*"]
+    leader = federate(run, tmp_path / "run", files)
+    [done] = leader.ledger.events("step_finished")
+    state = leader.bank.get(done["key"])
+    assert state["skip_mr/out.weight"].abs().sum() > 0  # zero until a case with an MR trains it
+    assert set(scores(leader, "dsc_agg")) == {"CHUM", "CHUP", "HMR", "MDA", "pooled"}
