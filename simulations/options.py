@@ -44,6 +44,15 @@ def options_table(found: Sequence[Option]) -> Table:
     return table
 
 
+def options_page() -> str:
+    """The page of every option, for docs/reference."""
+    head = (
+        "# Every option\n\n`python -m simulations options [PREFIX]` prints the same. STEP, PART and NAME stand for a name "
+        "of your own.\n\n"
+    )
+    return head + options_markdown(options())
+
+
 def options_markdown(found: Sequence[Option]) -> str:
     """One table a section: a page of docs/reference."""
     lines: list[str] = []

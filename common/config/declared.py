@@ -15,8 +15,11 @@ LOSS = "loss"  # any task's mean loss per case
 LABELS = {"phantom": ("GTVp", "GTVn")}  # kind of data -> what is outlined there; elsewhere the folder decides
 
 
-def metrics_of(task: Any) -> list[str]:
-    """Metrics by which validation can choose a round of a task: those that its sums define, and the loss."""
+def metrics_of(task: Any) -> list[str] | None:
+    """Metrics by which validation can choose a round of a task: those that its sums define, and the loss.
+
+    None for a task of one's own: only its code knows.
+    """
     if task.kind == "segmentation":
         names = ["dsc_agg", "dice"]
         return [*names, *(f"{name}_{structure}" for name in names for structure in task.structures), LOSS]
@@ -24,6 +27,8 @@ def metrics_of(task: Any) -> list[str]:
         several = task.classes if len(task.classes) > 1 else []
         found = ["auroc", "auprc", "balanced_accuracy"]
         return [*found, *(f"{name}_{label}" for name in found[:2] for label in several), LOSS]
+    if task.kind != "prognosis":
+        return None
     return ["c_index", "antolini", "nll"] if task.loss == "cox" else ["c_index", "antolini", LOSS]
 
 
@@ -44,6 +49,8 @@ def metric_problems(step: Step, run: Run) -> Iterator[str]:
     if step.task is None or not metric or metric.endswith("_across_centers"):
         return
     known = metrics_of(step.task)
+    if known is None:
+        return
     if metric not in known and not (step.task.kind == "prognosis" and metric == LOSS):
         yield (
             f"selection.metric is '{metric}', which a {step.task.kind} step does not have; it can be "

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.files import write_bytes
+from simulations.options import options_page
 from simulations.reference.commands import commands_page
 from simulations.reference.events import audit_page, ledger_page
 from simulations.reference.house import house_drawing
@@ -20,6 +21,7 @@ PAGES: dict[str, Callable[[], str]] = {  # page below docs/ -> what writes it
     "reference/codes.md": codes_page,
     "reference/commands.md": commands_page,
     "reference/ledger.md": ledger_page,
+    "reference/options.md": options_page,
     "reference/results.md": results_page,
     "reference/wire.md": wire_page,
 }

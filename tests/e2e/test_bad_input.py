@@ -217,7 +217,7 @@ def test_another_configuration_in_the_same_folder(finished, capsys):
 def test_a_window_that_is_no_whole_number_of_patches_stops_before_any_message(desk, capsys):
     assert simulate(desk, "name=misfit", "steps.tumour_ct.view.window=[16,16,12]") == 2
     [line] = said(capsys)
-    assert "Step 'tumour_ct': view.window [16, 16, 12]" in line and "multiples of [8, 8, 8]" in line
+    assert "Step 'tumour_ct': view.window [16, 16, 12]" in line and "(tiny mini) [8, 8, 8]" in line
     assert not Path("runs/misfit/ledger.jsonl").exists()
 
 
