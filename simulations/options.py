@@ -47,8 +47,8 @@ def options_table(found: Sequence[Option]) -> Table:
 def options_page() -> str:
     """The page of every option, for docs/reference."""
     head = (
-        "# Every option\n\n`python -m simulations options [PREFIX]` prints the same. STEP, PART and NAME stand for a name "
-        "of your own.\n\n"
+        "# Every option\n\n`python -m simulations options [PREFIX]` prints the same. STEP, PART and NAME stand for a "
+        "name of your own.\n\n"
     )
     return head + options_markdown(options())
 
