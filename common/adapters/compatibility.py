@@ -12,7 +12,8 @@ from common.data.batch import CT, EHR, RECORD, is_volume, volumes_of
 
 HEAD = "head"
 IMAGE, TEXT = "image", "text"
-# What torch.nn.ModuleDict, which holds a model's parts, calls its own (beside names that begin with _).
+# What torch.nn.ModuleDict, which holds a model's parts, calls its own (beside names that begin with _);
+# transformers adds smart_apply to every module.
 RESERVED = frozenset({
     HEAD, "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "clear",
     "compile", "cpu", "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer",
@@ -22,7 +23,7 @@ RESERVED = frozenset({
     "register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook",
     "register_load_state_dict_pre_hook", "register_module", "register_parameter", "register_state_dict_post_hook",
     "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory",
-    "state_dict", "to", "to_empty", "train", "training", "type", "update", "values", "xpu", "zero_grad",
+    "smart_apply", "state_dict", "to", "to_empty", "train", "training", "type", "update", "values", "xpu", "zero_grad",
 })  # fmt: skip
 SOURCES = (IMAGE, TEXT)  # what embeddings are made of
 ONE_OF_A_KIND = ("decoder", "full", "fusion", "join", "resolution")

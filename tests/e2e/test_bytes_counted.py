@@ -69,14 +69,14 @@ def test_the_bytes_in_results_are_those_of_all_messages(tmp_path, small_centers,
 
 
 def test_a_run_killed_among_its_scores_counts_every_message_once(tmp_path, small_centers, monkeypatch):
-    grid, write = tampering(), scoring.write_bytes
+    grid, write = tampering(), scoring.write_sums
 
-    def die(path, data):
-        write(path, data)
+    def die(path, sums):
+        write(path, sums)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "write_bytes", die)
+        patch.setattr(scoring, "write_sums", die)
         with pytest.raises(Killed):
             federate(a_run(), tmp_path, small_centers, grid=grid)
     leader = federate(a_run(), tmp_path, small_centers, grid=grid)

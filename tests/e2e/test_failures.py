@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 
 from client.center.center import Center
+from client.center.models import backbone_of
 from common.backbones.base import tensors_digest
 from common.errors import DataError, RoundFailed
 from common.protocol.wire import pack_state, unpack_state
@@ -124,8 +126,10 @@ def test_a_center_without_usable_scores_has_a_row_without_a_value(tmp_path, smal
     assert {r["center"]: (r["value"] is None, r["n"]) for r in rows} == {
         "CHUM": (False, 2),
         "CHUP": (True, None),
-        "pooled": (False, 2),
+        "pooled": (True, 0),
     }
+    [pooled] = [r for r in rows if r["center"] == "pooled"]
+    assert pooled["missing"] == ["CHUP"], "a score over fewer centers must not look like one over all"
 
 
 # -------------------------------------------------------------------------------------------------- exceptions stay
@@ -209,14 +213,10 @@ def test_a_center_with_too_few_cases_declines_to_train(tmp_path, small_centers, 
 
 
 def test_a_center_with_another_base_declines(tmp_path, small_centers, one_round, monkeypatch):
-    whole = Center._backbone
+    def other(config, order):
+        return backbone_of(config, replace(order, base="f" * 64) if config.code == "CHUP" else order)
 
-    def other(self, order):
-        from dataclasses import replace
-
-        return whole(self, replace(order, base="f" * 64) if self.code == "CHUP" else order)
-
-    monkeypatch.setattr(Center, "_backbone", other)
+    monkeypatch.setattr("client.center.center.backbone_of", other)
     assert enrolled(one_round, tmp_path, small_centers)["refused"] == {"CHUP": "declined.base_mismatch"}
 
 

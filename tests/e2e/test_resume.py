@@ -66,7 +66,7 @@ DEATHS = {
     "after round 2's replies": (AdapterStrategy, "aggregate", 2, True),
     "between checkpoint and ledger": (rounds, "write_tensors", 2, False),
     "after round 1 stands in the ledger": (Narrator, "round_finished", 1, True),
-    "in the middle of an evaluation": (scoring, "write_bytes", 2, False),
+    "in the middle of an evaluation": (scoring, "write_sums", 2, False),
     "before the first commit": (curriculum, "commit", 1, True),
     "after the first commit": (curriculum, "commit", 1, False),
     "in the second step": (rounds, "write_tensors", 3, False),
