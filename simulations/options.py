@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from common.errors import ConfigError
-from simulations.reference.catalog import Option, matching, options_of_run
+from simulations.catalog import Option, matching, options_of_run
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -165,7 +165,7 @@ def test_the_wire_carries_declared_arrays_sums_and_status_codes_only(fed, record
         assert set(content) == {"arrays", "sums", "status"}
         status_record = content["status"]
         assert isinstance(status_record, ConfigRecord)
-        assert set(status_record) <= {"center", "code", "seconds", "round", *STATUS_COUNTS}
+        assert set(status_record) <= {"center", "code", "order", "seconds", "round", *STATUS_COUNTS}
         reply = unpack_reply(content)
         like = next(state for state in states if set(reply.state) <= set(state))
         check_declared(reply, state_like=like, sum_shapes=sums)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from common.config.federation import FEDERATIONS
-from simulations.reference.catalog import matching, meaning_of, options_of_run
+from simulations.catalog import matching, meaning_of, options_of_run
 
 EVERY = options_of_run()
 
