@@ -20,6 +20,7 @@ from common.config.load import compose_run
 from common.config.rules import broken_rules
 from common.errors import FedgraftError
 from simulations.reference.commands import parsers
+from simulations.sweep import points_of, varied
 from tests.helpers.pages import PAGES, ROOT, anchors, blocks, commands, inline_commands, links, name_of
 
 SECONDS = 600  # a minute or two on a free machine; CI may be busy
@@ -129,8 +130,11 @@ def _overrides(words: list[str]) -> list[str]:
 
 
 def _unsound(overrides: tuple[str, ...]) -> str:
+    if "curriculum=own" in overrides:
+        return ""  # what is not typed comes from a folder that is not here
     try:
-        return "; ".join(broken_rules(compose_run(overrides)))
+        lines = [p.overrides for p in points_of(overrides, name="printed")] if varied(overrides) else [list(overrides)]
+        return "; ".join(problem for line in lines for problem in broken_rules(compose_run(line)))
     except FedgraftError as error:
         return str(error)
 

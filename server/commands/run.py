@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-EXAMPLE = "python -m server run federation curriculum=unicon name=first backbone=ct_clip"
+EXAMPLE = "python -m server run federation curriculum=quickstart name=first"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
