@@ -19,7 +19,7 @@ from common.protocol.wire import declared_sums
 from common.store.ledger import Ledger
 from common.store.sums import read_sums, write_sums
 from common.tasks import Task, merge_sums
-from server.centers.federation import Federation
+from server.centers.federation import UNREACHED, Federation
 from server.centers.quarantine import record_rejected
 from server.centers.roster import Roster
 from server.centers.screening import expected_of_task, screen
@@ -41,16 +41,21 @@ class Scorer:
         """What each center said, a suppressed result included; who is silent is asked once more, then has no entry."""
         digest = tensors_digest(order.state)
         keys = {center: _key(order, digest, center) for center in self.roster.askable(centers)}
+        found = {center: sums for center, key in keys.items() if (sums := read_sums(self.folder.evaluation(key)))}
+        silent = set(keys) - set(found)
         for _ in range(2):
-            missing = {c: key for c, key in keys.items() if read_sums(self.folder.evaluation(key)) is None}
-            reachable = {c: key for c, key in missing.items() if c in self.federation.nodes}
+            reachable = {center: keys[center] for center in sorted(silent) if center in self.federation.nodes}
             if reachable:
-                self._fetch(order, task, reachable)
-        found = {center: read_sums(self.folder.evaluation(key)) for center, key in keys.items()}
-        return {center: sums for center, sums in found.items() if sums is not None}
+                silent = self._fetch(order, task, reachable)
+        fresh = {center: read_sums(self.folder.evaluation(keys[center])) for center in set(keys) - set(found)}
+        found |= {center: sums for center, sums in fresh.items() if sums}
+        return {center: found[center] for center in keys if center in found}
 
-    def _fetch(self, order: Order, task: Task, keys: dict[str, str]) -> None:
-        """Ask, and say in the ledger what it took before any answer is kept: a killed run loses no byte of those."""
+    def _fetch(self, order: Order, task: Task, keys: dict[str, str]) -> set[str]:
+        """Ask, and say in the ledger what it took before any answer is kept: a killed run loses no byte of those.
+
+        Returns the centers that said nothing; one whose answer was stopped has answered, and is not struck twice.
+        """
         shapes = declared_sums(task, curves=order.wants_curves)
         exchange = self.federation.ask(keys, order, "evaluate")
         mode = mode_label(order.step, order.mode)
@@ -64,6 +69,7 @@ class Scorer:
                 record_rejected(self.ledger, center, rejection, step=order.step.name, action="evaluate")
             else:
                 write_sums(self.folder.evaluation(keys[center]), reply.sums or {"suppressed": np.ones(1)})
+        return {center for center, reply in exchange.replies.items() if reply.code == UNREACHED}
 
     def score(
         self,
