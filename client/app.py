@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -23,35 +23,58 @@ from common.tasks import build_task
 
 log = logging.getLogger("fedgraft.center")
 
-app = ClientApp()
+Verb = Callable[..., Reply]  # (center, order) to what the center answers
 
 
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    """Train one round."""
-    return _answer(message, context, lambda center, order: center.train(order))
+@dataclass(frozen=True)
+class Verbs:
+    """What a center does with each kind of order. The bench of a round's overhead has centers that only answer."""
+
+    describe: Verb = lambda center, order: center.describe(order)
+    train: Verb = lambda center, order: center.train(order)
+    sums: Verb = lambda center, order: center.sums(order)
+    evaluate: Verb = lambda center, order: center.evaluate(order)
+    declared: Callable[..., tuple[State, State]] = lambda center, order: center.declared(order)
 
 
-@app.evaluate()
-def evaluate(message: Message, context: Context) -> Message:
-    """Score a state on one split."""
-    return _answer(message, context, lambda center, order: center.evaluate(order))
+def client_app(verbs: Verbs) -> ClientApp:
+    """The app of centers that do this."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        """Train one round."""
+        return _answer(message, context, verbs.train, verbs.declared)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        """Score a state on one split."""
+        return _answer(message, context, verbs.evaluate, verbs.declared)
+
+    @app.query("describe")
+    def describe(message: Message, context: Context) -> Message:
+        """Counts of usable cases for a step."""
+        return _answer(message, context, verbs.describe, verbs.declared, labels=True)
+
+    @app.query("sums")
+    def sums(message: Message, context: Context) -> Message:
+        """Answer with sums over the training cases: for a survival grid, or for one question of Newton's method."""
+        return _answer(message, context, verbs.sums, verbs.declared, of_round=True)
+
+    return app
 
 
-@app.query("describe")
-def describe(message: Message, context: Context) -> Message:
-    """Counts of usable cases for a step."""
-    return _answer(message, context, lambda center, order: center.describe(order), labels=True)
-
-
-@app.query("sums")
-def sums(message: Message, context: Context) -> Message:
-    """Answer with sums over the training cases: for a survival grid, or for one question of Newton's method."""
-    return _answer(message, context, lambda center, order: center.sums(order), of_round=True)
+app = client_app(Verbs())
 
 
 def _answer(
-    message: Message, context: Context, work: Callable[..., Reply], *, labels: bool = False, of_round: bool = False
+    message: Message,
+    context: Context,
+    work: Verb,
+    declared: Callable[..., tuple[State, State]],
+    *,
+    labels: bool = False,
+    of_round: bool = False,
 ) -> Message:
     code, number, asked = "unknown", 0, ""
     order: Order | None = None
@@ -69,7 +92,7 @@ def _answer(
         center = Center.open(path)
         code, vault = center.code, center.vault
         reply = replace(work(center, order), round=order.round, order=order.id)
-        like = center.declared(order) if reply.state or reply.extra else ({}, {})
+        like = declared(center, order) if reply.state or reply.extra else ({}, {})
         content = _declared(reply, order, *like, labels=labels, of_round=of_round)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)

@@ -12,19 +12,18 @@ import gc
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf
 from rich.table import Table
 
+from client.app import Verbs
 from client.center.center import Center
 from client.training.job import prepare
 from client.training.loop import fit
@@ -192,8 +191,13 @@ def round_overhead(prepared: Bench, shapes: Shapes, *, say: Callable[[str], None
     order.step = replace(order.step, rounds=rounds + 1)  # the first one warms up
     marks: list[tuple[float, float]] = []
     folder = prepared.folder()
-    with idle_centers():
-        _federation_of(prepared, order, folder, lambda: marks.append((time.perf_counter(), time.process_time())))()
+    _federation_of(
+        prepared,
+        order,
+        folder,
+        after_round=lambda: marks.append((time.perf_counter(), time.process_time())),
+        verbs=IDLE,
+    )()
     wall, busy = ([1e3 * (b - a) for a, b in pairwise(times)] for times in zip(*marks, strict=True))
     phases = [event["seconds"] for event in Ledger(folder.ledger).events("round_finished")[1:]]
     parameters = sum(tensor.numel() for tensor in state.values())
@@ -214,31 +218,21 @@ def _summary(values: Sequence[float]) -> dict[str, float]:
     return {"least": min(values), "median": statistics.median(values), "most": max(values)}
 
 
-@contextmanager
-def idle_centers() -> Iterator[None]:
-    """Centers that answer at once: the state that they were sent, and zeros for every declared sum."""
+def _answered(center: Center, order: Order, *, state: State) -> Reply:
+    shapes = declared_sums(build_task(order.step.task), curves=False)
+    sums = {name: np.zeros(shape) for name, shape in shapes.items()} | {"fit.cases": np.ones(())}
+    return Reply(center.code, state=state, sums=sums, counts={"cases": 1, "batches": 1})
 
-    def answer(center: Center, order: Order, *, state: State) -> Reply:
-        sums = {
-            name: np.zeros(shape) for name, shape in declared_sums(build_task(order.step.task), curves=False).items()
-        }
-        sums["fit.cases"] = np.ones(())
-        return Reply(center.code, state=state, sums=sums, counts={"cases": 1, "batches": 1})
 
-    def train(self: Center, order: Order) -> Reply:
-        return answer(self, order, state=leaving(order))
+def _leaving(order: Order) -> State:
+    return {name: order.state[name] for name in sent_back(order.state, order.step, round=order.round)}
 
-    def evaluate(self: Center, order: Order) -> Reply:
-        return answer(self, order, state={})
 
-    def declared(self: Center, order: Order) -> tuple[State, State]:
-        return leaving(order), {}
-
-    def leaving(order: Order) -> State:
-        return {name: order.state[name] for name in sent_back(order.state, order.step, round=order.round)}
-
-    with mock.patch.multiple(Center, train=train, evaluate=evaluate, declared=declared):
-        yield
+IDLE = Verbs(  # centers that answer at once: the state that they were sent, and zeros for every declared sum
+    train=lambda center, order: _answered(center, order, state=_leaving(order)),
+    evaluate=lambda center, order: _answered(center, order, state={}),
+    declared=lambda center, order: (_leaving(order), {}),
+)
 
 
 # ------------------------------------------------------------------------------------------- federated / centralized
@@ -329,11 +323,18 @@ def cached_to_uncached(prepared: Bench, name: str, *, say: Callable[[str], None]
 
 
 def _federation_of(
-    prepared: Bench, order: Order, folder: RunFolder, after_round: Callable[[], None] = lambda: None
+    prepared: Bench,
+    order: Order,
+    folder: RunFolder,
+    *,
+    after_round: Callable[[], None] = lambda: None,
+    verbs: Verbs | None = None,
 ) -> Callable[[], State]:
     """A step's rounds over an in-process LocalGrid, enrolled and ready to run; called, the state that they keep."""
     wanted = order.step.centers
-    grid = LocalGrid({c: file for c, file in prepared.files.items() if c in wanted or "*" in wanted}, workers=0)
+    grid = LocalGrid(
+        {c: file for c, file in prepared.files.items() if c in wanted or "*" in wanted}, workers=0, verbs=verbs
+    )
     federation = Federation(grid)
     enrolment = enrol(federation, replace(order, state=prepared.starts[order.step.name]))
     task = build_task(order.step.task)

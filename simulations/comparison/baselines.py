@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from client.center.center import Center
+from client.training.batches import Cases
 from client.training.job import prepare
 from client.training.loop import fit
 from client.training.observation import observe
@@ -19,8 +21,8 @@ from common.config.run import Run
 from common.config.step import Step
 from common.data.modality_sets import validation_mode
 from common.model.adapted import AdaptedModel
-from common.protocol.messages import Order, State
-from common.tasks import Observation, build_task, pooled_metrics
+from common.protocol.messages import Order, State, Sums
+from common.tasks import Observation, Task, build_task, pooled_metrics
 from server.learning.selection import Score, best, is_validated, score_of
 
 
@@ -29,6 +31,21 @@ def pooled(centers: Sequence[Center]) -> Center:
     first = centers[0].config
     code = first.code if len(centers) == 1 else "ALL"
     return Center(replace(first, code=code), everyone=[case for center in centers for case in center.everyone])
+
+
+class Place(Protocol):
+    """What a job is prepared from: a `Center`, or a simulation's center whose cases are encoded already."""
+
+    code: str
+
+    def model(self, order: Order) -> tuple[AdaptedModel, Task]:
+        """The step's model with the order's state, and its task."""
+
+    def case_set(self, order: Order, name: str, model: AdaptedModel) -> Cases:
+        """The prepared cases of one part of the order's split."""
+
+    def label_sums(self, order: Order) -> Sums:
+        """The task's counts over the training cases' labels."""
 
 
 @dataclass
@@ -42,7 +59,7 @@ class Trained:
     value: float | None = None  # of the best state
 
 
-def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False) -> Trained:
+def train_pooled(center: Place, order: Order, *, reset_per_round: bool = False) -> Trained:
     """Train a step at one (pooled) center, starting from the order's state.
 
     Args:
@@ -73,7 +90,7 @@ def train_pooled(center: Center, order: Order, *, reset_per_round: bool = False)
     return Trained(states[number], number, values[1:], batches, values[number])
 
 
-def _validate(center: Center, order: Order, model: AdaptedModel) -> Score | None:
+def _validate(center: Place, order: Order, model: AdaptedModel) -> Score | None:
     task = build_task(order.step.task)
     cases = center.case_set(order, "validation", model)
     if len(cases) == 0:

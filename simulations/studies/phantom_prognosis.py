@@ -194,23 +194,22 @@ def train_cell(overrides: tuple[str, ...], folder: Path, cell: Cell) -> None:
     run = replace(run, seed=cell.seed, data=replace(run.data, split=_split(run, cell.fold)))
     step = study_step(run, cell.input, cell.loss)
     torch.set_num_threads(run.runtime.threads)
-    start = AdaptedModel(Encoded(table), step, seed=run.seed).state()
+    start, minimum = AdaptedModel(Encoded(table), step, seed=run.seed).state(), run.data.minimum_cell
     order = replace(baseline_order(run, step, base=base, state=start), backbone=_spec(run, cell.random))
 
     def served() -> list[FeatureCenter]:
-        return [FeatureCenter(center.config, _with_outcome(center), table) for center in centers]
+        return [FeatureCenter(center.code, _with_outcome(center), table, minimum=minimum) for center in centers]
 
     order.known = _label_sums(served(), order)
     found = {FEDERATED: _tested(served(), replace(order, state=federated(served(), order).state))}
     if not cell.random:
-        everyone = FeatureCenter(
-            replace(centers[0].config, code="ALL"), [c for center in centers for c in _with_outcome(center)], table
-        )
+        all_cases = [case for center in centers for case in _with_outcome(center)]
+        everyone = FeatureCenter("ALL", all_cases, table, minimum=minimum)
         found[CENTRALIZED] = _tested(served(), replace(order, state=train_pooled(everyone, order).state))
         found[LOCAL] = {}
         for center in served():
-            if center.subset(order, "test"):
-                state = train_pooled(center, order).state if center.subset(order, "train") else start
+            if center.part(order, "test"):
+                state = train_pooled(center, order).state if center.part(order, "train") else start
                 found[LOCAL] |= _tested([center], replace(order, state=state))
     write_json(cell.records(folder), found)
 

@@ -1,14 +1,14 @@
 """Frozen features computed once, and centers that train on them: a table of hundreds of models in minutes.
 
-A `FeatureCenter` is a `Center` whose cases are already encoded. The local loop, splits, seeds, aggregation and
-validation rule are the run's own; only messages and decoding are left out, and a test shows that nothing changes.
+A `FeatureCenter` gives what a job is prepared from: a model on a table's features, and a split's encoded cases. The
+local loop, splits, seeds, aggregation and validation rule are the run's own; only messages and decoding are left out,
+and a test shows that nothing changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from client.center.center import Center
-from client.center.config import CenterConfig
+from client.center.patients import label_sums, part_of
 from client.data.case import Case
 from client.data.dataset import CaseSet, targets_of, usable
 from client.data.images.cache import VolumeCache
@@ -30,7 +30,7 @@ from common.config.step import Step
 from common.data.batch import CT, EHR, Batch
 from common.files import write_tensors
 from common.model.adapted import AdaptedModel
-from common.protocol.messages import Order, State
+from common.protocol.messages import Order, State, Sums
 from common.tasks import Observation, Task, build_task
 from server.aggregation import weight_of
 from server.aggregation.types import Setting, Update
@@ -157,37 +157,39 @@ class Encoded(Backbone):
         self.device_of = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
 
 
-class FeatureCenter(Center):
-    """A center, or several as one, whose cases are encoded already."""
+class FeatureCenter:
+    """A center, or several as one, whose cases are encoded already: a place to learn at, see `baselines.Place`.
 
-    def __init__(self, config: CenterConfig, cases: Sequence[Case], table: FeatureTable):
-        super().__init__(config)
-        self._chosen, self._table = list(cases), table
+    It serves one step and split only.
+    """
+
+    def __init__(self, code: str, cases: Sequence[Case], table: FeatureTable, *, minimum: int = 1):
+        """Args:
+        minimum: label sums of fewer training cases than this stay with it, as at a center of that policy.
+        """
+        self.code, self.table = code, table
+        self._everyone, self._minimum = list(cases), minimum
         self._sets: dict[str, FeatureSet] = {}
-        self._split: dict[str, list[Case]] = {}
-
-    @cached_property
-    def everyone(self) -> list[Case]:
-        """The cases that it was given."""
-        return self._chosen
 
     def model(self, order: Order) -> tuple[AdaptedModel, Task]:
         """The step's model on the table's features, with the order's state."""
-        model = AdaptedModel(Encoded(self._table), order.step, seed=order.seed)
+        model = AdaptedModel(Encoded(self.table), order.step, seed=order.seed)
         model.load(order.state)
         return model, build_task(order.step.task, order.known)
 
-    def subset(self, order: Order, name: str) -> list[Case]:
-        """The cases of one split."""
-        if name not in self._split:
-            self._split[name] = self.part(order, name)
-        return self._split[name]
+    def part(self, order: Order, name: str) -> list[Case]:
+        """The cases of one part (train, validation, test) of the order's split."""
+        return part_of(self._everyone, order, name)
 
-    def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:
-        """One split's cases; the center serves one step and split only."""
+    def case_set(self, order: Order, name: str, model: AdaptedModel) -> FeatureSet:
+        """The same, encoded."""
         if name not in self._sets:
-            self._sets[name] = FeatureSet(self.subset(order, name), order.step, self._table)
-        return self._sets[name]  # type: ignore[return-value]
+            self._sets[name] = FeatureSet(self.part(order, name), order.step, self.table)
+        return self._sets[name]
+
+    def label_sums(self, order: Order) -> Sums:
+        """The task's counts over the training cases' labels."""
+        return label_sums(self.part(order, "train"), order.step, minimum=self._minimum)
 
 
 def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
@@ -198,7 +200,7 @@ def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
         order: the first round's; centers without training cases take no part.
     """
     step = order.step
-    training = [center for center in centers if len(center.subset(order, "train"))]
+    training = [center for center in centers if center.part(order, "train")]
     model, task = training[0].model(order)
 
     def train(number: int, state: State) -> list[Update]:
@@ -207,7 +209,7 @@ def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
             model.load(state)
             cases = center.case_set(order, "train", model)
             fit(prepare(replace(order, round=number), model, task, cases, code=center.code))
-            weight = weight_of(step.federation, len(center.subset(order, "train")))
+            weight = weight_of(step.federation, len(cases))
             updates.append(Update(center.code, model.state(), weight))
         return updates
 

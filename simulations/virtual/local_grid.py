@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.common.serde import error_to_proto, message_from_proto, metadata_to_proto, recorddict_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from client.app import Verbs, app, client_app
 
 RUN_ID = 1
 SERVER_NODE = 1
@@ -46,12 +49,23 @@ class LocalGrid(Grid):
     is_complete = True
     makes_faults = False
 
-    def __init__(self, centers: Mapping[str, Path], *, workers: int, sizes: Mapping[str, int] | None = None):
+    def __init__(
+        self,
+        centers: Mapping[str, Path],
+        *,
+        workers: int,
+        sizes: Mapping[str, int] | None = None,
+        verbs: Verbs | None = None,
+    ):
         """Args:
         centers: code -> ``center.yaml``.
         workers: processes; 0 answers in this process (tests, debugging).
         sizes: cases by center, to spread the work; results do not depend on it.
+        verbs: what centers do with an order in the place of their own verbs, in this process only.
         """
+        if verbs is not None and workers:
+            raise ValueError("Other verbs are answered in this process: give it workers=0.")
+        self._app = app if verbs is None else client_app(verbs)
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, SERVER_NODE
         self.centers = {FIRST_NODE + i: centers[code] for i, code in enumerate(sorted(centers))}
         self._codes = {FIRST_NODE + i: code for i, code in enumerate(sorted(centers))}
@@ -140,7 +154,8 @@ class LocalGrid(Grid):
 
     def _job(self, message: Message, timeout: float | None) -> tuple[Callable[..., bytes], tuple[Any, ...]]:
         """What a worker does for a message, and with what."""
-        return _answer, self._task(message)
+        task = self._task(message)
+        return (_answer, task) if self._app is app else (answered, (self._app, *task))
 
     def _worker(self, message: Message) -> int:
         return self._worker_of[message.metadata.dst_node_id]
@@ -225,8 +240,11 @@ def _start_worker(parent: int) -> None:
 
 def _answer(serialised: bytes, center: str, node: int) -> bytes:
     """Run the client app on one message, in whichever process this is."""
-    from client.app import app
+    return answered(app, serialised, center, node)
 
+
+def answered(by: ClientApp, serialised: bytes, center: str, node: int) -> bytes:
+    """An app's reply to one message, both as bytes."""
     identity = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 2, RUN_ID, node
     try:
@@ -234,7 +252,7 @@ def _answer(serialised: bytes, center: str, node: int) -> bytes:
         context = Context(
             run_id=RUN_ID, node_id=node, node_config={"center": center}, state=RecordDict(), run_config={}
         )
-        return _serialised(app(message, context))
+        return _serialised(by(message, context))
     finally:
         TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = identity
 

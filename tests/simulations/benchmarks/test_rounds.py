@@ -17,12 +17,12 @@ from common.errors import RoundFailed
 from common.store.ledger import Ledger
 from simulations.benchmarks import rounds as bench_module
 from simulations.benchmarks.rounds import (
+    IDLE,
     Setting,
     Spread,
     bench,
     bench_tables,
     decoder_shapes,
-    idle_centers,
     lora_shapes,
 )
 from simulations.comparison.baselines import Trained, baseline_order
@@ -41,26 +41,23 @@ def test_adapters_have_the_sizes_of_the_literature():
     assert sum(map(prod, decoder_shapes().values())) == 4_443_123
 
 
-def test_idle_centers_hand_back_what_they_got_and_work_again_afterwards(tmp_path):
+def test_idle_centers_hand_back_what_they_got_and_nothing_of_a_patient(tmp_path):
     run = small_run()
-    step, before = run.steps["tumour_ct"], (Center.train, Center.evaluate)
-    order = baseline_order(run, step, base="none", state={"decoder/x": torch.ones(2)})
-    with idle_centers():
-        center = Center.open(write_centers(tmp_path, tmp_path, ["CHUM"])["CHUM"])
-        trained, scored = center.train(order), center.evaluate(order)
+    order = baseline_order(run, run.steps["tumour_ct"], base="none", state={"decoder/x": torch.ones(2)})
+    center = Center.open(write_centers(tmp_path, tmp_path, ["CHUM"])["CHUM"])
+    trained, scored = IDLE.train(center, order), IDLE.evaluate(center, order)
     assert trained.state["decoder/x"] is order.state["decoder/x"] and scored.state == {}
+    assert IDLE.declared(center, order) == (order.state, {})
     assert trained.center == "CHUM" and trained.is_usable
     assert all(np.count_nonzero(value) == 0 for name, value in trained.sums.items() if name != "fit.cases")
-    assert (Center.train, Center.evaluate) == before
 
 
 def test_idle_centers_hand_back_the_factors_that_a_round_trains_and_no_others(tmp_path):
     run = small_run(steps=["relapse"])
     state = {name: torch.ones(shape) for name, shape in lora_shapes().items()}
     order = baseline_order(run, run.steps["relapse"], base="none", state=state)
-    with idle_centers():
-        center = Center.open(write_centers(tmp_path, tmp_path, ["CHUM"])["CHUM"])
-        sent = [set(center.train(replace(order, round=number)).state) for number in (1, 2)]
+    center = Center.open(write_centers(tmp_path, tmp_path, ["CHUM"])["CHUM"])
+    sent = [set(IDLE.train(center, replace(order, round=number)).state) for number in (1, 2)]
     assert sent[0] | sent[1] == set(state) and not sent[0] & sent[1] and len(sent[0]) == len(sent[1]) == 12
 
 

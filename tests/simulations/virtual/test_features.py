@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -33,7 +31,7 @@ def encoded(request, tmp_path_factory, small_centers):
     again = feature_table(path, run, step, centers, base=base, state=start)
     assert all(torch.equal(again.pooled[s], table.pooled[s]) for s in ("image", "text"))
     order = baseline_order(run, step, base=base, state=start)
-    served = [FeatureCenter(center.config, center.cases, table) for center in centers]
+    served = [FeatureCenter(center.code, center.cases, table) for center in centers]
     return run, centers, served, order
 
 
@@ -55,7 +53,7 @@ def test_pooled_training_on_features_is_pooled_training_on_volumes(encoded):
     _, centers, served, order = encoded
     volumes = train_pooled(pooled(centers), order)
     cases = [case for center in centers for case in center.cases]
-    together = FeatureCenter(replace(centers[0].config, code="ALL"), cases, served[0]._table)
+    together = FeatureCenter("ALL", cases, served[0].table)
     features = train_pooled(together, order)
     assert features.validation == pytest.approx(volumes.validation, abs=1e-6)
     assert all(torch.allclose(features.state[n], volumes.state[n], atol=1e-6) for n in volumes.state)
