@@ -59,7 +59,9 @@ class Data:
     region: str | None = None  # the cohort's, in the place of head_neck; null: as the steps say
     structures: list[str] | None = None  # to segment
     view: View | None = None  # of the steps on head_neck
-    minimum_cell: int = 1  # results of fewer test cases than this are suppressed; hospitals default to 5
+    # What the policies of simulated centers are written with; a hospital's own says 5 of each, unless it changes them.
+    minimum_cases: int = 1  # a center with fewer training cases than this does not train
+    minimum_cell: int = 1  # results of fewer cases than this do not leave
 
 
 @dataclass

@@ -13,7 +13,7 @@ from server.evaluation.matrix import columns
 from server.report import figures, story, tables
 from server.report.record import Event, RunRecord, join_runs, read_run
 from server.report.tables import Arm, Comparison, comparison_of
-from server.report.words import duration, size, task_name
+from server.report.words import duration, minimums, size, task_name
 
 __all__ = ["Comparison", "Overlay", "comparison_of", "write_report"]
 
@@ -149,6 +149,7 @@ def _environment(run: RunRecord) -> list[tuple[str, str]]:
         "Base before": begun["base"],
         "Base after": (run.verified or {}).get("base_after", "not verified"),
         "Data": f"{data.get('kind', '')}, {data.get('root', '')}".strip(", "),
+        "Fewest patients": minimums(data),
     }
     return [(k, str(v)) for k, v in (known | dict(begun.get("environment", {}))).items() if v not in (None, "")]
 

@@ -26,7 +26,8 @@ def results(events: Iterable[Event], *, kind: str = "federated") -> Results:
         events: the ledger's events, in order.
         kind: ``federated``, ``centralized`` or ``local``; also the arm's name where ``run_started`` gives none.
 
-    Beyond the schema it carries ``metrics`` (task -> primary metric), ``learned`` (column -> step) and ``data``, and
+    Beyond the schema it carries ``metrics`` (task -> primary metric), ``learned`` (column -> step) and ``data`` (with
+    ``minimum_cases`` and ``minimum_cell``, the fewest patients that the run's centers trained and told results of), and
     every row of ``communication`` has a ``phase`` (`server.report.traffic.PHASES`; the round of what is none is 0): all
     that crossed is their sum. An arm
     without a ``verified`` event has no entry in ``summary`` (the number of changed bits is not known, so it is not

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 DASH = "—"
 METRICS = {
@@ -113,3 +114,13 @@ def plural(n: int, noun: str) -> str:
 
 def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def minimums(data: Mapping[str, Any]) -> str | None:
+    """Which minimum numbers of patients held, of a run's ``data``; None for a run that began before they were said."""
+    if "minimum_cases" not in data:
+        return None
+    return (
+        f"{data['minimum_cases']} to train at a center, {data['minimum_cell']} behind a result; a hospital's own "
+        "policy may ask for more"
+    )

@@ -98,6 +98,8 @@ def _card(coordinator: Coordinator) -> dict[str, Any]:
             "root": run.data.root,
             "synthetic": synthetic,
             "note": "synthetic phantom cohort" if synthetic else "real input",
+            "minimum_cases": run.data.minimum_cases,
+            "minimum_cell": run.data.minimum_cell,
         },
         "steps": {name: _step_card(step) for name, step in run.steps.items()},
         **(released_sizes(run) if run.backbone.kind == "ct_clip" else {}),

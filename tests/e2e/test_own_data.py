@@ -14,7 +14,10 @@ from simulations.simulate import simulate
 from tests.helpers.layouts import in_brats, in_declared, in_hecktor, in_nnunet
 from tests.helpers.small import forget
 
-SMALL = ("backbone=tiny", "steps.own.rounds=1", "steps.own.view.window=[16,16,16]", "runtime.workers=1")
+SMALL = (
+    "backbone=tiny", "steps.own.rounds=1", "steps.own.view.window=[16,16,16]", "runtime.workers=1",
+    "data.minimum_cases=1", "data.minimum_cell=1",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from client.center.center import Center
+from common.config.load import compose_run
 from common.config.run import Runtime
 from common.errors import DataError
 from server.run.folder import RunFolder
@@ -26,12 +27,28 @@ def test_by_default_threads_times_workers_fit_the_cores(monkeypatch):
 
 def test_each_center_gets_a_file_that_opens(tmp_path, small_root, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = small_run("data=folder", f"data.root={small_root}", "data.minimum_cell=4")
+    run = small_run("data=folder", f"data.root={small_root}", "data.minimum_cell=4", "data.minimum_cases=2")
     files, sizes = write_centers(run, RunFolder(tmp_path / "run"), data_roots(run))
     assert sizes == {"CHUM": 6, "CHUP": 5, "HMR": 4, "MDA": 7}
     center = Center.open(files["MDA"])
-    assert center.code == "MDA" and len(center.cases) == 7 and center.config.policy.minimum_cell == 4
+    assert center.code == "MDA" and len(center.cases) == 7
+    assert (center.config.policy.minimum_cases, center.config.policy.minimum_cell) == (2, 4)
     assert OmegaConf.load(files["MDA"]).root == str(small_root.resolve())
+
+
+@pytest.mark.parametrize(
+    ("words", "minimum"),
+    [
+        (["curriculum=quickstart"], 1),
+        (["curriculum=smoke"], 1),
+        (["curriculum=quickstart", "data=folder", "data.root=hecktor"], 5),
+        (["curriculum=quickstart", "data=sts7", "data.root=sts7"], 1),
+        (["curriculum=sts7", "data.root=sts7"], 1),
+    ],
+)
+def test_centers_of_patients_hold_a_hospitals_minimum_and_those_of_public_or_synthetic_ones_none(words, minimum):
+    data = compose_run(words).data
+    assert (data.minimum_cases, data.minimum_cell) == (minimum, minimum)
 
 
 def test_a_step_may_only_name_centers_that_exist():

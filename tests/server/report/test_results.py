@@ -44,6 +44,12 @@ def test_a_run_is_valid_and_says_what_happened(events, validate):
     assert found["adapters"]["hmr"] == "4" * 16 and "chest" not in found["adapters"]
 
 
+def test_the_minimums_that_held_stand_with_the_data(events):
+    events[0]["data"] |= {"minimum_cases": 5, "minimum_cell": 4}
+    data = results(events)["data"]
+    assert (data["minimum_cases"], data["minimum_cell"]) == (5, 4)
+
+
 def test_bytes_are_listed_per_round_and_center_that_replied(events, validate):
     sent = results(events)["communication"]
     assert len(sent) == 5 * 6 + (6 * 6 - 1) + 4 * 5 + 3  # CHUV failed in one round

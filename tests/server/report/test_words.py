@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from server.report.charts import ticks
-from server.report.words import duration, listed, metric_name, number, p_value, share, signed, size, spelled, task_name
+from server.report.words import (
+    duration,
+    listed,
+    metric_name,
+    minimums,
+    number,
+    p_value,
+    share,
+    signed,
+    size,
+    spelled,
+    task_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +56,9 @@ def test_ticks_enclose_the_values_with_round_steps():
     assert ticks(0.37, 0.61) == [0.3, 0.4, 0.5, 0.6, 0.7]
     assert ticks(0, 0.226, about=3) == [0, 0.1, 0.2, 0.3]
     assert ticks(0.5, 0.5)[0] <= 0.5 <= ticks(0.5, 0.5)[-1]
+
+
+def test_the_minimums_that_held_are_said_where_the_run_knows_them():
+    assert minimums({}) is None
+    said = minimums({"minimum_cases": 5, "minimum_cell": 3})
+    assert said is not None and said.startswith("5 to train at a center, 3 behind a result")

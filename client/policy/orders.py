@@ -1,38 +1,20 @@
-"""The hospital's floor: what a center will not do, whatever the server asks. A refusal is a normal reply.
+"""What an order may ask: each rule of a policy against it, before any data is opened.
 
-It is checked on site before any data is opened. The code of a refusal travels; its sentence stays in the center's log.
+The code of a refusal travels; its sentence stays in the center's log.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, time
 
+from client.policy.policy import Policy
 from common.backbones.base import tensors_digest
 from common.errors import ConfigError, PolicyRefusal
-from common.protocol.messages import TOO_FEW_CASES, Order
+from common.protocol.messages import Order
 
 _SPAN = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)")
-
-
-@dataclass
-class Policy:
-    """Local rules from ``center.yaml``. Empty lists allow everything."""
-
-    tasks: list[str] = field(default_factory=list)
-    bases: list[str] = field(default_factory=list)  # allowed digests of the frozen model
-    minimum_cases: int = 1  # fewer training cases than this: do not train
-    minimum_cell: int = 5  # results of fewer cases than this do not leave
-    maximum_rounds: int = 1000
-    parts: list[str] = field(default_factory=list)  # allowed kinds of adapter parts
-    initialisations: list[str] = field(
-        default_factory=list
-    )  # allowed digests of the state that a step's round 1 brings
-    require_privacy: bool = False
-    require_secure_aggregation: bool = False
-    quiet_hours: list[str] = field(default_factory=list)  # local times such as 08:00-18:00 in which nothing is trained
 
 
 def check_order(policy: Policy, order: Order, *, now: datetime | None = None) -> None:
@@ -49,19 +31,6 @@ def check_order(policy: Policy, order: Order, *, now: datetime | None = None) ->
         if refusal is not None:
             raise refusal
     _check_quiet(policy, order, now or datetime.now())
-
-
-def check_cases(policy: Policy, cases: int) -> None:
-    """Raise PolicyRefusal when too few patients would train: their update could reveal them."""
-    if cases < max(policy.minimum_cases, 1):
-        raise PolicyRefusal(
-            TOO_FEW_CASES, f"{cases} usable training cases; local policy asks for {max(policy.minimum_cases, 1)}."
-        )
-
-
-def told(policy: Policy, count: int) -> int:
-    """A number of cases as the server may learn it: none is told, a few are told as the minimum cell."""
-    return 0 if count == 0 else max(count, policy.minimum_cell)
 
 
 def quiet_spans(policy: Policy) -> list[tuple[time, time]]:
