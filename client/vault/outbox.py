@@ -6,12 +6,11 @@ bytes. `python -m client audit` reads it. A reply that cannot be recorded does n
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from client.vault.lock import alone
 from common.errors import FedgraftError
 from common.protocol.messages import Order
 from common.store.ledger import Ledger
@@ -37,19 +36,10 @@ def record_reply(vault: Path, facts: Mapping[str, Any], *, action: str, order: O
         "base": order.base,
     }
     try:
-        with _alone(vault):
+        with alone(vault / FILE):
             Ledger(vault / FILE).append(REPLY, {**asked, **facts})
     except (OSError, FedgraftError) as error:
         raise NotRecorded(
             f"The record of what leaves this site, {vault / FILE}, cannot be continued ({error}); nothing was sent. "
             "Free space, or move the damaged record aside and tell whoever audits it."
         ) from error
-
-
-@contextmanager
-def _alone(vault: Path) -> Iterator[None]:
-    """One writer at a time, across processes: two runs may share a center."""
-    vault.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (vault / f".{FILE}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

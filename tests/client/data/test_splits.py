@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from client.data.case import Case
 from client.data.layouts import find_cases
-from client.data.splits import split_cases
+from client.data.splits import Deal, deal_of, deal_places, split_cases
 from common.config.run import Split
 from common.errors import ConfigError
 
@@ -120,12 +121,44 @@ def test_seed_decides_and_order_of_cases_does_not():
     assert test(cases, 1) == test(cases[::-1], 1) != test(cases, 2)
 
 
-def test_required_drops_cases_without_moving_any():
-    cases = cohort({"CHUP": (10, 34, 28)})
-    full = split_cases(cases, split=Split())
-    kept = split_cases(cases, split=Split(), required=lambda case: case.event is not None)
-    for name, part in full.items():
-        assert kept[name] == [case for case in part if case.event is not None]
+GROWING = st.lists(st.lists(st.sampled_from([0, 1, None]), max_size=12), min_size=1, max_size=5)
+
+
+@given(GROWING, SPLITS)
+def test_growth_moves_nobody_and_stays_balanced(waves, split):
+    cases, known = [], {}
+    for wave in waves:
+        cases += [Case(f"HMR-{len(cases) + i:03d}", "HMR", {}, None, {}, None, e, None, None) for i, e in enumerate(wave)]
+        new = deal_places(cases, deal_of(split), known=known)
+        assert not set(new) & set(known)
+        known |= new
+    assert set(known) == set(names(cases))
+    for event in (0, 1):
+        folds = Counter(known[case.patient].fold for case in cases if case.event == event)
+        sizes = [folds[fold] for fold in range(split.folds)]
+        assert max(sizes) - min(sizes) <= 1
+    for fold in range(split.folds):
+        parts = Counter(place.part(fold) for place in known.values())
+        assert parts["train"] >= 1 or parts.total() - parts["test"] < 1
+        for event in (0, 1, None):
+            rest = [known[c.patient].part(fold) for c in cases if c.event == event and known[c.patient].fold != fold]
+            assert rest.count("validation") <= split.validation * len(rest) + 1
+
+
+@given(COHORTS, SPLITS)
+def test_who_has_a_place_is_not_dealt_again(cases, split):
+    mine = [case for case in cases if case.center == cases[0].center] if cases else []
+    places = deal_places(mine, deal_of(split), known={})
+    assert deal_places(mine, deal_of(split), known=places) == {}
+    by_part = split_cases(mine, split=split)
+    assert {c.patient: places[c.patient].part(split.fold) for c in mine} == {
+        case.patient: part for part, found in by_part.items() for case in found
+    }
+
+
+def test_the_empty_fold_of_a_small_center_is_filled_first():
+    places = deal_places(cohort({"HMR": (1, 1, 3)})[:5], Deal(folds=5, validation=0.0), known={})
+    assert sorted(place.fold for place in places.values()) == [0, 1, 2, 3, 4]
 
 
 def test_small_centers_do_not_all_test_in_the_same_fold():

@@ -1,0 +1,162 @@
+"""The cohort's file: under which key patients are hashed, how they are split, who has which place, who is erased.
+
+It is append-only and hash-chained like every ledger here, stands in the vault, and names nobody: a patient is a keyed
+hash of the ID, and the key never leaves. Nothing in it is ever changed, so nobody in it ever changes sides: new
+patients add lines, and so do an erasure and the release of the split (`python -m client split --release`).
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from client.data.case import Case
+from client.data.splits import Deal, Place
+from client.vault.vault import VaultError
+from common.errors import FedgraftError
+from common.store.ledger import Ledger
+
+FILE = "cohort.jsonl"
+TOMBSTONES = "erased.json"  # where an earlier release kept the erased patients, by name
+BEGUN, FIXED, PLACED, ERASED, CLEARED, RELEASED = (
+    "begun",
+    "split_fixed",
+    "placed",
+    "erased",
+    "cleared",
+    "split_released",
+)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What the file says. A vault without one has a key for the moment, no split, and nobody in a place."""
+
+    key: bytes
+    deal: Deal | None = None
+    fixed_at: str = ""  # UTC
+    fixed_by: str = ""
+    places: Mapping[str, Place] = field(default_factory=dict)  # by hashed ID
+    erased: frozenset[str] = frozenset()  # hashed IDs
+
+    def hashed(self, case: Case) -> str:
+        """The patient's hashed ID: the same for as long as the vault lives, meaningless without its key."""
+        return hashed_id(self.key, case.patient)
+
+    def is_erased(self, patient: str) -> bool:
+        """Whether a patient of this ID must never be seen again."""
+        return hashed_id(self.key, patient) in self.erased
+
+
+def hashed_id(key: bytes, patient: str) -> str:
+    """HMAC-SHA256 of an ID, 128 bits of it in hexadecimal."""
+    return hmac.digest(key, patient.encode(), "sha256").hex()[:32]
+
+
+def read_cohort(vault: Path) -> Cohort:
+    """The cohort's file. Raises VaultError where it is damaged, or lost while the record of what left says that
+    patients were split: it must never be made anew unasked."""
+    path = vault / FILE
+    if not path.exists():
+        _check_not_lost(vault)
+        return _with_tombstones(Cohort(secrets.token_bytes(32)), vault)
+    stat = path.stat()
+    return _with_tombstones(_read(path, stat.st_size, stat.st_mtime_ns), vault)
+
+
+def append(vault: Path, kind: str, event: Mapping[str, Any], *, key: bytes) -> None:
+    """Add a line; hold `client.vault.lock.alone` of the file meanwhile. A new file begins with the key."""
+    path = vault / FILE
+    fresh = not path.exists()
+    ledger = Ledger(path)
+    if not ledger.events(BEGUN):
+        ledger.append(BEGUN, {"key": key.hex()})
+    if fresh:
+        path.chmod(0o600)
+    ledger.append(kind, dict(event))
+
+
+def fix(vault: Path, deal: Deal, *, by: str, key: bytes) -> None:
+    """Fix the split for good."""
+    append(vault, FIXED, {**asdict(deal), "by": by}, key=key)
+
+
+def place(vault: Path, places: Mapping[str, Place], *, key: bytes) -> None:
+    """Give patients, by hashed ID, their places."""
+    lines = {hashed: [place.fold, list(place.validates)] for hashed, place in sorted(places.items())}
+    append(vault, PLACED, {"patients": lines}, key=key)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, size: int, changed: int) -> Cohort:
+    """Size and time of the last change decide whether it is read again."""
+    try:
+        return _replayed(Ledger(path).events())
+    except (FedgraftError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise VaultError(
+            f"{path}, which says who trains, who tests and who is erased, cannot be read ({error}). Restore it from a "
+            "backup of the vault: made anew, patients who have trained could test, and erased ones would train."
+        ) from error
+
+
+def _replayed(events: Iterable[Mapping[str, Any]]) -> Cohort:
+    key, erased = b"", set[str]()
+    fixed: dict[str, Any] = {}
+    places: dict[str, Place] = {}
+    for event in events:
+        if event["kind"] == BEGUN:
+            key = bytes.fromhex(event["key"])
+        elif event["kind"] == FIXED:
+            fixed, places = dict(event), {}
+        elif event["kind"] == PLACED:
+            places |= {hashed: Place(int(f), tuple(v)) for hashed, (f, v) in event["patients"].items()}
+        elif event["kind"] == ERASED:
+            erased.add(str(event["patient"]))
+        elif event["kind"] == RELEASED:
+            fixed, places = {}, {}
+    if len(key) < 16:
+        raise ValueError("it holds no key")
+    deal = Deal(int(fixed["seed"]), int(fixed["folds"]), float(fixed["validation"])) if fixed else None
+    return Cohort(key, deal, fixed.get("time", ""), fixed.get("by", ""), places, frozenset(erased))
+
+
+def _with_tombstones(cohort: Cohort, vault: Path) -> Cohort:
+    """The cohort with whom an earlier release erased, too."""
+    path = vault / TOMBSTONES
+    if not path.exists():
+        return cohort
+    try:
+        names = [str(entry["patient"]) for entry in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise VaultError(
+            f"The vault's list of erased patients, {path}, cannot be read ({type(error).__name__}); restore it from a "
+            "backup: without it erased patients would train again."
+        ) from error
+    erased = cohort.erased | {hashed_id(cohort.key, name) for name in names}
+    return Cohort(cohort.key, cohort.deal, cohort.fixed_at, cohort.fixed_by, cohort.places, erased)
+
+
+def _check_not_lost(vault: Path) -> None:
+    """What has left tells that patients had been split: then the file is lost, not absent."""
+    from client.vault.outbox import FILE as SENT
+    from client.vault.outbox import REPLY
+
+    path = vault / SENT
+    if not path.exists():
+        return
+    try:
+        answered = any(event.get("code") == "ok" for event in Ledger(path).events(REPLY))
+    except (FedgraftError, OSError):
+        return  # whoever records the next reply says so
+    if answered:
+        raise VaultError(
+            f"{vault / FILE}, which says who trains, who tests and who is erased, is not there, but {SENT} beside it "
+            "says that this center has answered. Restore it from a backup of the vault. If the vault is of a release "
+            "that had no such file, begin one with `python -m client split --release`."
+        )
