@@ -76,7 +76,8 @@ def uno_sums(time: np.ndarray, event: np.ndarray, risk: np.ndarray, *, weight: n
     """Harrell's pairs weighted by the earlier case (Uno et al. 2011).
 
     Args:
-        weight: (n,), 1 / G(t_i)^2 of the censoring distribution, 0 beyond the horizon.
+        weight: (n,), 1 / G(t_i)^2 of the censoring distribution, 0 beyond the horizon. G at t_i itself is
+            scikit-survival's convention (`common.metrics.survival` says what it costs where times tie).
     """
     heavy = np.asarray(weight, np.float64)[:, None]
     return _counted(*(pairs * heavy for pairs in ranked_pairs(time, event, risk)))

@@ -3,6 +3,11 @@
 Everything here is a sum over patients once the censoring distribution G is known, and G itself comes from summed
 counts. Times go up to the next grid time, and every metric is exact for those times. Beyond the last grid time nothing
 is known, as in training.
+
+Many events and censorings share a grid time, and events come first there: an event at t is seen with probability
+G(t-), of not being censored before t. Brier score, time-dependent AUC and calibration weigh by that left limit. Uno's
+concordance alone keeps G(t), as scikit-survival does, so that it can be compared with published values; where times tie
+it gives later events more weight than they should have.
 """
 
 from __future__ import annotations
@@ -83,12 +88,20 @@ def censoring_survival(at_risk: np.ndarray, censored: np.ndarray) -> np.ndarray:
     return kaplan_meier(at_risk, censored)
 
 
-def weights_at(time: np.ndarray, event: np.ndarray, grid: np.ndarray, censoring: np.ndarray) -> np.ndarray:
-    """1 / G(t_i) (n,) of cases with an event on the grid; 0 of the others and where G is 0."""
-    index = grid_index(time, grid)
-    padded = np.append(np.asarray(censoring, np.float64), 0.0)
-    inverse = np.divide(1.0, padded, out=np.zeros_like(padded), where=padded > 0)
-    return inverse[index] * (np.asarray(event) > 0)
+def weights_at(
+    time: np.ndarray, event: np.ndarray, grid: np.ndarray, censoring: np.ndarray, *, through: bool = False
+) -> np.ndarray:
+    """1 / G(t_i-) (n,) of cases with an event on the grid: how many patients each stands for. 0 of the others and
+    where G is 0.
+
+    Args:
+        censoring: (K,) G at the grid times.
+        through: 1 / G(t_i) instead, scikit-survival's convention, which Uno's concordance keeps.
+    """
+    at = np.asarray(censoring, np.float64)
+    seen = np.append(at, 0.0) if through else np.concatenate([[1.0], at[:-1], [0.0]])
+    inverse = np.divide(1.0, seen, out=np.zeros_like(seen), where=seen > 0)
+    return inverse[grid_index(time, grid)] * (np.asarray(event) > 0)
 
 
 # ---------------------------------------------------------------------------------------------------------- Brier
@@ -123,7 +136,7 @@ def dynamic_auc_sums(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(wins, pairs), each (K,): cumulative cases against those still free at each grid time (Uno et al. 2007).
 
-    A case with a relapse up to the grid time weighs 1 / G(t_i); wins / pairs is the AUC. Ties count half.
+    A case with a relapse up to the grid time weighs 1 / G(t_i-); wins / pairs is the AUC. Ties count half.
     """
     index, risk = grid_index(time, grid), np.asarray(risk, np.float64)
     weight = weights_at(time, event, grid, censoring)
@@ -155,7 +168,7 @@ def reliability_sums(predicted: np.ndarray, observed: np.ndarray, *, bins: int =
 
     Args:
         predicted: (n,) in [0, 1].
-        observed: (n,) 0 or 1, or under censoring 1 / G(t_i) for an event up to the time in question.
+        observed: (n,) 0 or 1, or under censoring 1 / G(t_i-) for an event up to the time in question.
     """
     place = np.minimum((np.asarray(predicted, np.float64) * bins).astype(np.int64), bins - 1)
     parts = (np.bincount(place, weights=x, minlength=bins) for x in (np.ones(len(place)), predicted, observed))

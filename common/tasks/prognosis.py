@@ -191,7 +191,7 @@ class Prognosis:
         censoring = self._censoring()
         where = {"grid": grid, "censoring": censoring}
         weight = weights_at(time, event, grid, censoring)
-        uno = uno_sums(time, event, risk, weight=weight**2)
+        uno = uno_sums(time, event, risk, weight=weights_at(time, event, grid, censoring, through=True) ** 2)
         wins, pairs = dynamic_auc_sums(time, event, risk, **where)
         middle = self.bins // 2
         early = weight * (grid_index(time, grid) <= middle)

@@ -38,7 +38,7 @@ def golden():
 
 def uno(time, event, risk, *, grid):
     censoring = censoring_survival(*censoring_counts(time, event, grid))
-    weight = weights_at(time, event, grid, censoring) ** 2
+    weight = weights_at(time, event, grid, censoring, through=True) ** 2
     return concordance_index(*uno_sums(time, event, risk, weight=weight))
 
 
@@ -54,6 +54,81 @@ def d(golden):
     d = golden["inputs"]["D"]
     grid, time, event = (np.array(d[name], float) for name in ("grid", "durations", "events"))
     return grid, time, event, np.array(golden["B_deephit_surv"])
+
+
+def censored_on_the_grid(hazard, *, censored, bins):
+    """Every kind of patient of a discrete population, (time, event), and its expected share: at each grid time events
+    come first, then a share of the others is censored."""
+    kinds, left = [], 1.0
+    for k in range(1, bins):
+        kinds += [(k, 1, left * hazard), (k, 0, left * (1 - hazard) * censored)]
+        left *= (1 - hazard) * (1 - censored)
+    time, event, share = np.array([*kinds, (bins, 0, left)], float).T  # the last: beyond the grid
+    return time, event, share
+
+
+HEAVY = {"hazard": 0.03, "censored": 0.15, "bins": 12}  # DEFECTS A8's simulation, as an expectation
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    """The grid, the true survival and censoring on it, and the population."""
+    grid, bins = np.arange(12.0), np.arange(12)
+    return grid, (1 - HEAVY["hazard"]) ** bins, (1 - HEAVY["censored"]) ** bins, censored_on_the_grid(**HEAVY)
+
+
+def test_censoring_on_a_grid_with_ties_is_the_true_one(oracle):
+    grid, _, truth, (time, event, share) = oracle
+    counts = [censoring_counts(t[None], e[None], grid) for t, e in zip(time, event, strict=True)]
+    at_risk, censored = (sum(s * c[i] for s, c in zip(share, counts, strict=True)) for i in (0, 1))
+    assert censoring_survival(at_risk, censored) == pytest.approx(truth, abs=1e-12)
+
+
+def test_the_brier_score_of_a_perfect_model_is_the_oracles_under_heavy_censoring(oracle):
+    """Whoever predicts S for everyone is wrong by S (1 - S) on average, censored or not."""
+    grid, survival, censoring, (time, event, share) = oracle
+    where = {"grid": grid, "censoring": censoring}
+    each = [brier_sums(t[None], e[None], survival[None], **where) for t, e in zip(time, event, strict=True)]
+    scores = sum(s * one for s, one in zip(share, each, strict=True))
+    assert scores == pytest.approx(survival * (1 - survival), abs=1e-12)
+    assert integrated(scores, grid) == pytest.approx(integrated(survival * (1 - survival), grid), abs=1e-12)
+
+
+def test_the_share_of_events_by_the_middle_is_the_true_one_under_heavy_censoring(oracle):
+    grid, survival, censoring, (time, event, share) = oracle
+    for k in (6, 11):
+        seen = share * weights_at(time, event, grid, censoring) * (time <= k)
+        assert seen.sum() == pytest.approx(1 - survival[k], abs=1e-12)
+
+
+def test_scikit_survivals_weights_are_too_large_where_times_tie(oracle):
+    """What Uno's concordance keeps on purpose: the same events stand for 1 / 0.85 as many patients."""
+    grid, _, censoring, (time, event, _) = oracle
+    left, through = (weights_at(time, event, grid, censoring, through=how) for how in (False, True))
+    assert through[event > 0] == pytest.approx(left[event > 0] / 0.85)
+
+
+def test_an_event_in_a_bin_in_which_everyone_else_is_censored_keeps_its_weight():
+    time, event, grid = np.array([1.0, 2, 2]), np.array([1.0, 1, 0]), np.array([0.0, 1, 2])
+    censoring = censoring_survival(*censoring_counts(time, event, grid))
+    assert censoring.tolist() == [1, 1, 0]
+    assert weights_at(time, event, grid, censoring).tolist() == [1, 1, 0]
+
+
+def test_the_auc_over_time_is_that_of_the_uncensored_population():
+    """Two groups of 256, hazards 1/2 and 1/4, and half of the others censored in every bin; without censoring 192 and
+    112 have relapsed by the second bin and 64 and 144 have not."""
+    grid, rows = np.array([0.0, 1, 2]), []
+    for risk, kinds in ((1.0, ((128, 64), (32, 16))), (0.0, ((64, 96), (24, 36)))):
+        for bin_, (relapsed, censored) in enumerate(kinds, start=1):
+            rows += [(bin_, 1, risk)] * relapsed + [(bin_, 0, risk)] * censored
+        rows += [(3, 0, risk)] * (256 - sum(map(sum, kinds)))
+    time, event, risk = np.array(rows, float).T
+    censoring = censoring_survival(*censoring_counts(time, event, grid))
+    assert censoring.tolist() == [1, 0.5, 0.25]
+    wins, pairs = dynamic_auc_sums(time, event, risk, grid=grid, censoring=censoring)
+    assert pairs[2] == (192 + 112) * (64 + 144) / 4  # a quarter of the controls is still seen
+    assert wins[2] / pairs[2] == pytest.approx((192 * 144 + (192 * 64 + 112 * 144) / 2) / (304 * 208), abs=1e-12)
 
 
 def test_antolini_matches_pycox(golden, d):
