@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from common.metrics import concordance_index, harrell_counts
 from simulations.phantom.centers import CENTERS, CenterSpec, center_sizes
 
 # ---- tumors (real medians and rates; upper ends cut so that a lesion fits the drawn neck)
@@ -243,8 +244,8 @@ def truth_table(patients: list[Patient]) -> pd.DataFrame:
 
 def harrell(patients: list[Patient], component: str = "log_hazard") -> float:
     """Harrell's C of a true hazard component against the generated outcome, among patients with an endpoint."""
-    from lifelines.utils import concordance_index
-
     known = [p for p in patients if p.has_rfs]
-    risk = [-getattr(p, component) for p in known]
-    return float(concordance_index([p.days for p in known], risk, [p.relapse for p in known]))
+    time, event, risk = (np.array(column, np.float64) for column in zip(
+        *((p.days, p.relapse, getattr(p, component)) for p in known), strict=True))  # fmt: skip
+    found = concordance_index(*harrell_counts(time, event, risk))
+    return float("nan") if found is None else found
