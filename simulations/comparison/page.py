@@ -15,6 +15,7 @@ from simulations.comparison.exact_arm import has_exact_form
 from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
 from simulations.comparison.overlays import overlays_of
 from simulations.comparison.paired import SMALLEST, arm_rows, comparisons_of, harmed_centers, shares_of_centralized
+from simulations.comparison.tuning import inequalities
 from simulations.virtual.own_data import settled
 
 EXACT_NOTE = (
@@ -60,6 +61,7 @@ def _results(comparing: Comparing, found: list[Comparison]) -> Results:
         label = "patients" if arm == FEDERATED else arm
         merged["scores"] += [{**row, "arm": label} for row in arm_rows(comparing, arm)]
     merged["comparisons"] = [comparison.row() for comparison in found]
+    merged["tuning"] = {"rates": list(comparing.run.compare.learning_rates), "unequal": inequalities(comparing.run)}
     return merged
 
 
@@ -73,6 +75,7 @@ def notes_of(comparing: Comparing, found: list[Comparison]) -> list[str]:
         "Centralized and local baselines use the same parts, start, samples and passes, their own validation cases, "
         "a persistent optimiser and cosine annealing.",
         _tuning_note(comparing),
+        *([f"Tuning is not equal. {' '.join(unequal)}"] if (unequal := inequalities(comparing.run)) else []),
         *([EXACT_NOTE] if any(map(has_exact_form, comparing.run.steps.values())) else []),
         f"Federated keeps: {'; '.join(shares_of_centralized(comparing)) or 'nothing to compare'}. Centers of fewer "
         f"than {SMALLEST} test patients are not looked at alone. Aims where centers are large enough: 99 %, 97 % at "

@@ -1,7 +1,8 @@
 """Tuning: every arm tries the same learning rates for the same few rounds; its own validation cases choose.
 
-No arm is tuned better than another, and no test case is looked at: trials evaluate nowhere. A fold's choice, made with
-the first seed, serves all seeds.
+A trial is worth its best validation value, the start's included, for every arm. No test case is looked at: trials
+evaluate nowhere. A fold's choice, made with the first seed, serves all seeds. What is still not equal between the arms
+is said by name (`inequalities`).
 """
 
 from __future__ import annotations
@@ -57,11 +58,33 @@ def tune_federated(run: Run, overrides: tuple[str, ...], path: Path) -> None:
         trial = (*overrides, *trial_overrides(run, factor))
         federate(compose_run(trial), folder, trial)
         for name, step in run.steps.items():
-            rounds = Ledger(folder.ledger).events("round_finished", step=name)
-            if step.rounds > 0 and rounds:
-                worth = score_of_round(best_round(rounds))
-                values.setdefault(name, {})[f"{factor:g}"] = worth.value if worth else None
+            if step.rounds > 0 and Ledger(folder.ledger).events("round_finished", step=name):
+                values.setdefault(name, {})[f"{factor:g}"] = worth_of_trial(Ledger(folder.ledger), name)
     write_choice(path, values)
+
+
+def worth_of_trial(ledger: Ledger, step: str) -> float | None:
+    """The best validation value of a federated trial, its start's included, as a baseline's is
+    (`simulations.comparison.baselines.Trained.value`)."""
+    start = ledger.events("start_validated", step=step)[:1]
+    worth = score_of_round(best_round([*start, *ledger.events("round_finished", step=step)]))
+    return worth.value if worth else None
+
+
+def inequalities(run: Run) -> list[str]:
+    """Where the arms of a comparison are not tuned alike, one sentence each; empty where they are."""
+    trained = {name: step for name, step in run.steps.items() if step.rounds > 0 and step.federation.kind != "newton"}
+    steady = [name for name, step in trained.items() if not step.training.anneal]
+    controls = [name for name in trained if name in run.controls]
+    found = []
+    if steady:
+        found.append(
+            f"{', '.join(steady)}: centralized and local anneal their learning rate over their passes, in trials over "
+            "the trial's, and the federation does not (training.anneal=false)."
+        )
+    if controls and run.compare.learning_rates != [1.0]:
+        found.append(f"{', '.join(controls)}: not tuned; a control trains at the rate of the step that it controls.")
+    return found
 
 
 def write_choice(path: Path, values: Values) -> None:

@@ -82,6 +82,15 @@ def test_rows_of_an_arm_have_an_interval_pooled_and_a_value_per_center(comparing
     assert rows["dice", "MDA"]["n"] == 2
 
 
+def test_the_page_says_where_tuning_is_not_equal(comparing):
+    for step in comparing.run.steps.values():
+        step.training.anneal = True
+    assert not [note for note in notes_of(comparing, []) if "not equal" in note]
+    comparing.run.steps["tumour_ct"].training.anneal = False
+    [said] = [note for note in notes_of(comparing, []) if note.startswith("Tuning is not equal. tumour_ct: ")]
+    assert "training.anneal=false" in said
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_whole_comparison_is_valid_and_continues_where_it_stopped(tmp_path, small_root):

@@ -3,7 +3,16 @@
 import pytest
 
 from common.config.load import compose_run
-from simulations.comparison.tuning import read_choice, trial_overrides, tuned_overrides, write_choice
+from common.store.ledger import Ledger
+from server.learning.selection import best, score_of
+from simulations.comparison.tuning import (
+    inequalities,
+    read_choice,
+    trial_overrides,
+    tuned_overrides,
+    worth_of_trial,
+    write_choice,
+)
 
 QUICKSTART = ["curriculum=quickstart", "with_controls=true"]
 
@@ -47,3 +56,34 @@ def test_a_control_trains_at_the_rate_of_the_step_it_controls():
     assert factors["relapse"] == factors["relapse_ct"] == pytest.approx(3)
     assert factors["tumour_ct"] == pytest.approx(0.3)
     assert factors["tumour_ctpet"] == factors["tumour_ct_more"] == factors["hmr_joins"] == 1
+
+
+def ledger_of(tmp_path, start: float, *rounds: float) -> Ledger:
+    """A trial's ledger with these validation values."""
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for kind, number, value in [
+        ("start_validated", 0, start),
+        *(("round_finished", n, v) for n, v in enumerate(rounds, 1)),
+    ]:
+        validation = {"metric": "dice", "pooled": value, "loss": 1.0, "centers": {}}
+        ledger.append(kind, {"step": "tumour_ct", "round": number, "validation": validation})
+    return ledger
+
+
+def test_a_federated_trial_is_worth_no_less_than_its_start_as_a_baselines_is(tmp_path):
+    """A rate at which training only does harm is worth what it began with, in every arm."""
+    assert worth_of_trial(ledger_of(tmp_path, 0.4, 0.1, 0.3), "tumour_ct") == 0.4
+    scores = [score_of("dice", value, 1.0) for value in (0.4, 0.1, 0.3)]
+    assert scores[best(scores)].value == 0.4  # as `simulations.comparison.baselines.train_pooled` chooses
+
+
+def test_where_tuning_is_not_equal_the_steps_are_named():
+    run = compose_run(QUICKSTART)
+    steady = [name for name, step in run.steps.items() if step.rounds > 0 and not step.training.anneal]
+    said = inequalities(run)
+    assert steady and said[0].startswith(f"{', '.join(steady)}: centralized and local anneal")
+    assert "tumour_ct," not in said[0] and said[1].startswith("relapse_ct, tumour_ct_more: not tuned")
+    for step in run.steps.values():
+        step.training.anneal = True
+    run.compare.learning_rates = [1.0]
+    assert inequalities(run) == []
