@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from common.adapters.lora import frozen_weights
 from common.backbones.base import tensors_digest
 from common.config.step import Step
-from common.model.adapted import AdaptedModel
 from common.model.state import parts_of
 from common.protocol.messages import Order, State
 from common.store.bank import Entry
 from common.tasks import build_task
-from server.centers.enrolment import Enrolment, as_recorded, enrol, known_of
-from server.centers.quarantine import record_rejected
-from server.centers.roster import withdrawn
+from server.centers.enrolment import Enrolment, as_recorded, known_of
 from server.coordinator import Coordinator
-from server.evaluation.after_step import calibrated, evaluate_all
+from server.evaluation.after_step import calibrated, evaluate_all, learned
 from server.learning.cuts import fix_cuts
-from server.learning.exact import NewtonFit
 from server.learning.rounds import run_rounds
 from server.learning.start import commit, seeded_names, start_key, starting_state
 from server.learning.strategy import AdapterStrategy
-from server.learning.withdraw import centers_of, to_refit
+from server.learning.withdraw import centers_of
+from server.refitting import after_withdrawals, enrol_for, fit_exactly
 from server.run.begin import begin
 
 
@@ -38,8 +34,7 @@ def run_curriculum(coordinator: Coordinator) -> None:
             coordinator.narrator.say(f"{name}: finished before, skipped")
             continue
         run_step(coordinator, step)
-    for name in to_refit(coordinator.ledger):
-        refit_step(coordinator, coordinator.run.steps[name])
+    after_withdrawals(coordinator)
 
 
 def run_step(coordinator: Coordinator, step: Step) -> None:
@@ -47,7 +42,7 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     began = time.perf_counter()
     order = coordinator.order(step)
     task = build_task(step.task)
-    enrolment = _enrol(coordinator, order)
+    enrolment = enrol_for(coordinator, order)
     start = starting_state(coordinator, step)
     event = _step_started(coordinator, step, enrolment, start)
     order.state, order.known = start, known_of(event)
@@ -86,45 +81,6 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
     )
 
 
-def fit_exactly(coordinator: Coordinator, order: Order, centers: Sequence[str]) -> tuple[State, int]:
-    """The state and the number of questions of a Newton step over these centers."""
-    layout = AdaptedModel(coordinator.backbone, order.step, seed=order.seed).linear_layout
-    fit = NewtonFit(
-        coordinator.federation,
-        order,
-        layout,
-        folder=coordinator.folder,
-        ledger=coordinator.ledger,
-        narrator=coordinator.narrator,
-    )
-    return fit.run(centers)
-
-
-def refit_step(coordinator: Coordinator, step: Step) -> None:
-    """Fit a Newton step again without the centers that have left; its lineage then points at the result."""
-    order = coordinator.order(step)
-    enrolment = _enrol(coordinator, order)
-    started = coordinator.ledger.events("step_started", step=step.name)[-1]
-    order.state, order.known = starting_state(coordinator, step), known_of(started)
-    wanted = centers_of(coordinator.ledger, step.name)
-    enrolment.training = [center for center in enrolment.training if center in wanted]
-    state, _ = fit_exactly(coordinator, order, enrolment.training)
-    key = commit(coordinator, step, state, enrolment).key
-    left = withdrawn(coordinator.ledger)
-    event = {"step": step.name, "without": left[-1], "key": key, "centers": enrolment.training}
-    coordinator.ledger.append("step_refitted", {**event, "bytes": enrolment.bytes})
-    coordinator.narrator.say(f"{step.name}: fitted again without {', '.join(left)}, adapter {key[:12]}")
-
-
-def _enrol(coordinator: Coordinator, order: Order) -> Enrolment:
-    """The step's centers, without those that may not train or have left the run."""
-    kept_out = coordinator.roster.kept_from_training(limit=order.step.federation.guards.strikes)
-    enrolment = enrol(coordinator.federation, order, kept_out=kept_out)
-    for center, rejection in sorted(enrolment.rejected.items()):
-        record_rejected(coordinator.ledger, center, rejection, step=order.step.name, action="describe")
-    return enrolment
-
-
 def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, start: State) -> dict[str, Any]:
     begun = coordinator.ledger.events("step_started", step=step.name)
     known = begun[0].get("known", {}) if begun else as_recorded(enrolment.known)  # a resumed step goes on as it began
@@ -151,7 +107,8 @@ def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, st
 def _step_finished(
     coordinator: Coordinator, step: Step, entry: Entry, kept: int, enrolment: Enrolment, *, began: float
 ) -> None:
-    known = calibrated(coordinator, step, enrolment, kept)
+    started = coordinator.ledger.events("step_started", step=step.name)[0]
+    known = calibrated(coordinator, step, enrolment.training, kept, known=known_of(started))
     event: dict[str, Any] = {
         "step": step.name,
         "task": step.name,
@@ -163,7 +120,7 @@ def _step_finished(
         "threshold": float(known.pop("threshold")) if "threshold" in known else None,
         "known": as_recorded(known),
     }
-    found = evaluate_all(coordinator, [*coordinator.ledger.events("step_finished"), event], label=step.name)
+    found = evaluate_all(coordinator, [*learned(coordinator.ledger), event], label=step.name)
     event |= {"scores": found["scores"], "curves": found["curves"], "primary": found["primary"]}
     event["seconds"] = round(time.perf_counter() - began, 3)
     coordinator.narrator.step_finished(coordinator.ledger.append("step_finished", event))

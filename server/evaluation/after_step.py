@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from common.config.step import Step
 from common.protocol.messages import Sums
+from common.store.ledger import Ledger
 from common.tasks import build_task, merge_sums
-from server.centers.enrolment import Enrolment, known_of
+from server.centers.enrolment import known_of
 from server.coordinator import Coordinator
+
+
+@dataclass
+class Found:
+    """One task's rows, and its curves where it has any."""
+
+    rows: list[dict[str, Any]]
+    curves: dict[str, Any]
 
 
 def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label: str) -> dict[str, Any]:
@@ -22,29 +33,55 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
     primary: dict[str, str] = {}
     for event in seen:
         name = event["task"]
-        step = coordinator.run.steps[name]
-        task = build_task(step.task)
-        order = coordinator.order(step)
-        order.state = coordinator.bank.get(coordinator.bank.head(event["lineage"]))
-        order.threshold, order.known = event["threshold"], known_of(event)
-        order.since = event["kept_round"]
         centers = sorted({c for e in seen if e["region"] == event["region"] for c in e["evaluated_at"]})
-        rows += coordinator.scorer.score(order, task, centers, label=label, pooled_over=event["evaluated_at"])
-        primary[name] = task.primary
-        if order.wants_curves:
-            curves[name] = coordinator.scorer.curves(order, task, event["evaluated_at"])
+        found = score_all(coordinator, event, centers, label=label)
+        rows += found.rows
+        curves |= found.curves
+        primary[name] = build_task(coordinator.run.steps[name].task).primary
     return {"scores": rows, "curves": curves, "primary": primary}
 
 
-def calibrated(coordinator: Coordinator, step: Step, enrolment: Enrolment, kept: int) -> Sums:
-    """What is known of a learned step: its label sums, and what the validation cases' sums say about the kept state (a
-    threshold between low and high risk, a temperature, a baseline hazard), without touching a test case."""
+def score_all(coordinator: Coordinator, event: dict[str, Any], centers: Sequence[str], *, label: str) -> Found:
+    """Rows and curves of one learned task, with its lineage's head, pooled over the centers it was evaluated at.
+
+    Args:
+        event: the task's ``step_finished``.
+    """
+    step = coordinator.run.steps[event["task"]]
     task = build_task(step.task)
-    known = known_of(coordinator.ledger.events("step_started", step=step.name)[0])
+    order = coordinator.order(step)
+    order.state = coordinator.bank.get(coordinator.bank.head(event["lineage"]))
+    order.threshold, order.known = event["threshold"], known_of(event)
+    order.since = event["kept_round"]
+    rows = coordinator.scorer.score(order, task, centers, label=label, pooled_over=event["evaluated_at"])
+    if not order.wants_curves:
+        return Found(rows, {})
+    return Found(rows, {event["task"]: coordinator.scorer.curves(order, task, event["evaluated_at"])})
+
+
+def learned(ledger: Ledger) -> list[dict[str, Any]]:
+    """Every ``step_finished`` event, with what a later ``step_rescored`` says of how its head is read and where."""
+    newer = {event["step"]: event for event in ledger.events("step_rescored")}
+    read = ("evaluated_at", "known", "threshold", "key")
+    return [
+        event | {name: newer[event["step"]][name] for name in read if event["step"] in newer}
+        for event in ledger.events("step_finished")
+    ]
+
+
+def calibrated(coordinator: Coordinator, step: Step, training: Sequence[str], kept: int, *, known: Sums) -> Sums:
+    """What is known of a learned step: its label sums, and what the validation cases' sums say about the kept state (a
+    threshold between low and high risk, a temperature, a baseline hazard), without touching a test case.
+
+    Args:
+        training: the centers whose validation cases are asked.
+        known: the step's label sums.
+    """
+    task = build_task(step.task)
     order = coordinator.order(step)
     order.state = coordinator.bank.get(coordinator.bank.head(step.writes or step.name))
     order.known, order.subset, order.since = known, "validation", kept
     if step.rounds == 0 or not task.curve_shapes:
         return known
-    pooled = merge_sums(list(coordinator.scorer.sums(order, task, enrolment.training).values()))
+    pooled = merge_sums(list(coordinator.scorer.sums(order, task, training).values()))
     return known | task.calibrate(pooled)

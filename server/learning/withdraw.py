@@ -2,7 +2,8 @@
 
 Ridge: its own Gram sums are subtracted, at once and without asking anyone. Cox, hazard and logistic: the step is marked
 and fitted again without it when the run is started next, for no stored sum can say what the others' search would have
-been. Either way the result equals a run that never had the center. A step trained by averaging cannot be undone.
+been. Either way the result equals a run that never had the center, and so do its scores, which are asked for again then
+(`server.refitting`). A step trained by averaging cannot be undone.
 """
 
 from __future__ import annotations
@@ -97,6 +98,15 @@ def to_refit(ledger: Ledger) -> list[str]:
     return [step for step, waiting in marked.items() if waiting]
 
 
+def to_rescore(ledger: Ledger) -> list[str]:
+    """Steps that were fitted again without a center and not scored since, in their order."""
+    marked: dict[str, bool] = {}
+    for event in ledger.events():
+        if event["kind"] in ("step_refitted", "step_rescored"):
+            marked[event["step"]] = event["kind"] == "step_refitted"
+    return [step for step, waiting in marked.items() if waiting]
+
+
 def _check(ledger: Ledger, center: str, trained: Sequence[dict[str, Any]]) -> None:
     if center in withdrawn(ledger):
         raise ConfigError(f"{center} has left this run before; nothing of it is in the heads of its lineages.")
@@ -127,7 +137,10 @@ def _leave(folder: RunFolder, ledger: Ledger, bank: AdapterBank, name: str, step
             raise ConfigError(f"{center} is the only center of step '{name}'; nothing would be left of it.")
         key = _subtract(folder, bank, name, step, center, remaining)
         ledger.append("step_refitted", {"step": name, "without": center, "key": key, "centers": remaining})
-        text = f"{name}: its sums are subtracted; the lineage's head is now {key[:12]}."
+        text = (
+            f"{name}: its sums are subtracted; the lineage's head is now {key[:12]}. It is scored again at the others "
+            "when this run is started next (same command); until then it has no score."
+        )
     return Withdrawal(name, how, text)
 
 

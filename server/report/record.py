@@ -8,6 +8,7 @@ from typing import Any
 
 from common.errors import LedgerError
 from server.evaluation.matrix import columns
+from server.report.superseded import Replaced, current, replaced
 from server.report.traffic import traffic
 
 Event = Mapping[str, Any]
@@ -51,6 +52,8 @@ class RunRecord:
     released_model_bytes: int | None
     traffic: list[dict[str, Any]] = field(default_factory=list)  # bytes by step, phase, round and center
     folds: int = 1  # runs joined into this record
+    superseded: list[dict[str, Any]] = field(default_factory=list)  # rows of models that a withdrawal replaced
+    withdrawn: dict[str, dict[str, str]] = field(default_factory=dict)  # center that left -> step -> how it was undone
 
     @property
     def arm(self) -> str:
@@ -87,17 +90,20 @@ def read_run(events: Iterable[Event]) -> RunRecord:
     if begun is None:
         raise LedgerError(f"No 'run_started' among {len(events)} events: this is not the ledger of a run.")
     steps = _steps(events, begun.get("steps", {}))
-    rows = _rows(events, steps)
+    newer = replaced(events)
+    rows, superseded = current(_rows(events, steps), newer)
     return RunRecord(
         begun=begun,
         steps=steps,
         rows=rows,
         metrics=_metrics(steps, rows),
         verified=_last(events, "verified"),
-        curves={task: c for step in steps for task, c in ((step.finished or {}).get("curves") or {}).items()},
+        curves=_curves(steps, newer),
         released_bytes=_field(events, "released_bytes") or {},
         released_model_bytes=_field(events, "released_model_bytes"),
         traffic=traffic(events),
+        superseded=superseded,
+        withdrawn={e["center"]: dict(e["steps"]) for e in events if e["kind"] == "center_withdrawn"},
     )
 
 
@@ -165,6 +171,15 @@ def _rows(events: Sequence[Event], steps: Sequence[StepRecord]) -> list[dict[str
     blocks = list(before.values())  # one event per step; a resumed step says it again
     blocks += [(step.finished or {}).get("scores", []) for step in steps]
     return [dict(row) for block in blocks for row in block]
+
+
+def _curves(steps: Sequence[StepRecord], newer: Mapping[str, Replaced]) -> dict[str, dict[str, Any]]:
+    """By task, from the last step that reported them; of a model that was replaced the newer one's, or none."""
+    found = {task: c for step in steps for task, c in ((step.finished or {}).get("curves") or {}).items()}
+    for task, one in newer.items():
+        found.pop(task, None)
+        found |= (one.rescored or {}).get("curves", {})
+    return found
 
 
 def _metrics(steps: Sequence[StepRecord], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -53,6 +53,7 @@ def results(events: Iterable[Event], *, kind: str = "federated") -> Results:
         "metrics": {arm: run.metrics},
         "learned": {arm: run.learned()},
         "data": dict(run.begun.get("data", {})),
+        "superseded": [{"arm": arm} | row for row in run.superseded],
     }
 
 

@@ -55,7 +55,8 @@ def tiles(run: RunRecord, arm: Arm) -> list[dict[str, str]]:
 
 def warnings(run: RunRecord) -> list[str]:
     """Everything a reader must know before trusting a number, one sentence each."""
-    return [*_integrity(run), *_unfinished(run), *_refusals(run), *_failures(run), *_rules(run), *_gaps(run)]
+    found = [_integrity, _unfinished, _withdrawals, _refusals, _failures, _rules, _gaps]
+    return [sentence for told in found for sentence in told(run)]
 
 
 def is_synthetic(run: RunRecord) -> bool | None:
@@ -210,6 +211,27 @@ def _integrity(run: RunRecord) -> list[str]:
 def _unfinished(run: RunRecord) -> list[str]:
     names = [task_word(step.name) for step in run.steps if step.finished is None]
     return [f"Not finished when this was written: {listed(names)}."] if names else []
+
+
+def _withdrawals(run: RunRecord) -> list[str]:
+    """Who left, and what its leaving did to each step."""
+    done = {
+        "subtracted": "its sums were subtracted from {}",
+        "refit": "{} is fitted without it",
+        "trained": "{} was trained with it by averaging, which cannot be undone",
+    }
+    return [
+        f"{center} has left the run: {listed([done[how].format(task_word(step)) for step, how in steps.items()])}."
+        + _replaced_scores(run, center)
+        for center, steps in run.withdrawn.items()
+    ]
+
+
+def _replaced_scores(run: RunRecord, center: str) -> str:
+    tasks = list(dict.fromkeys(task_word(row["task"]) for row in run.superseded if center in row["without"]))
+    if not tasks:
+        return ""
+    return f" Scores of {listed(tasks)} from before are superseded; they stand in the ledger and in results.json only."
 
 
 def _refusals(run: RunRecord) -> list[str]:

@@ -152,7 +152,9 @@ def verdict(item: Comparison) -> str:
 
 
 def why_missing(row: Row) -> str:
-    """Why a score is None: the row's count tells."""
+    """Why a score is None: the row says it, or its count tells."""
+    if row.get("why"):
+        return str(row["why"])
     if row["n"] is None:
         return "suppressed: too few cases"
     if row["n"] == 0:

@@ -21,6 +21,7 @@ _ASKED = {
     "grid_chosen": ENROL,
     "step_started": ENROL,
     "step_refitted": ENROL,
+    "step_rescored": ENROL,
     "start_validated": START,
     "newton_round": SUMS,
     "scored": TEST,

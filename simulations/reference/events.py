@@ -27,6 +27,7 @@ MEANING = {
     "step_failed": "no round of a step counted; nothing was committed",
     "step_finished": "a step is learned: the adapter's content hash, the round kept, every earlier step's scores",
     "step_refitted": "an exact step was fitted again without a center that left",
+    "step_rescored": "the remaining centers scored a step that was fitted again; older scores of it are superseded",
     "step_started": "a step began: its centers, who refused and why, the size of the adapter",
     "verified": "a fresh process recomputed every step's outputs and compared the bits",
 }

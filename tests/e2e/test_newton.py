@@ -18,9 +18,13 @@ from common.config.run import Run
 from common.errors import ConfigError, RoundFailed
 from common.exact.fit import fit_newton, fit_ridge
 from common.exact.step import linear_part, objective_of, state_of
+from common.store.ledger import Ledger
 from server.__main__ import main
 from server.learning.withdraw import withdraw
+from server.report.record import read_run
+from server.report.results import results
 from server.run.finish import verify_folder, write_outputs
+from server.run.folder import RunFolder
 from tests.helpers.small import VIEW, adapters, code_of, federate, forget, tampering
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
@@ -200,9 +204,43 @@ def test_after_a_withdrawal_both_steps_equal_a_run_that_never_had_the_center(sma
     assert all(after.bank.head(name) != key for name, key in kept.items())
     assert [e["step"] for e in after.ledger.events("step_refitted")] == ["hpv_exact", "relapse_exact"]
     assert federate(exact_run(), path, small_centers).bank.heads() == after.bank.heads()  # nothing is left to do
+    assert [e["step"] for e in after.ledger.events("step_rescored")] == ["hpv_exact", "relapse_exact"]
     assert verify_folder(path).total == 0
     assert main(["withdraw", str(path), "--center", "CHUP"]) == 2
     assert "has left this run before" in capsys.readouterr().err
+
+
+def test_after_a_withdrawal_scores_and_curves_are_those_of_a_run_that_never_had_the_center(small_centers, tmp_path):
+    path = tmp_path / "run"
+    federate(exact_run(), path, small_centers)
+    withdraw(path, "CHUP")
+    between = results(Ledger(RunFolder(path).ledger).events())
+    assert {row["value"] for row in between["scores"] if row["step"] != "start"} == {None}
+    after = federate(exact_run(), path, small_centers)
+    never = exact_run()
+    for step in never.steps.values():
+        step.centers = step.evaluate_at = ["CHUM", "MDA"]
+    other = federate(never, tmp_path / "never", small_centers)
+    records = [read_run(leader.ledger.events()) for leader in (after, other)]
+    mine, theirs = (
+        {(r["step"], r["task"], r["metric"], r["center"]): r for r in record.rows if r["step"] != "start"}
+        for record in records
+    )
+    assert mine.keys() == theirs.keys() and {key[3] for key in mine} == {"CHUM", "MDA", "pooled"}
+    for key, row in mine.items():
+        assert row["n"] == theirs[key]["n"] and "missing" not in row
+        assert row["value"] == (None if theirs[key]["value"] is None else pytest.approx(theirs[key]["value"], abs=1e-9))
+    assert records[0].curves.keys() == records[1].curves.keys() == {"relapse_exact", "hpv_exact"}
+    for name in ("at_risk", "events"):
+        assert records[0].curves["relapse_exact"][name] == records[1].curves["relapse_exact"][name]
+    assert {row["center"] for row in records[0].superseded} == {"CHUM", "CHUP", "MDA", "pooled"}
+    for name in after.run.steps:
+        [mine_known], [their_known] = (
+            [event["known"] for event in leader.ledger.events(kind, step=name)]
+            for leader, kind in ((after, "step_rescored"), (other, "step_finished"))
+        )
+        assert mine_known.keys() == their_known.keys()
+        assert all(np.allclose(mine_known[key], their_known[key], atol=1e-9) for key in mine_known)
 
 
 def test_sums_that_the_server_never_held_cannot_be_subtracted(small_centers, tmp_path):
