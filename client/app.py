@@ -6,6 +6,7 @@ the center's own log.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from client.vault.outbox import NotRecorded, record_reply
 from common.errors import FedgraftError, WireError
 from common.protocol.messages import Order, Reply, State
 from common.protocol.wire import check_declared, content_facts, declared_sums, pack_reply, unpack_order
+from common.runtime.cli import FULL, os_sentence
 from common.tasks import build_task
 
 log = logging.getLogger("fedgraft.center")
@@ -97,6 +99,10 @@ def _answer(
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
         content = pack_reply(Reply(code, code=error.code, round=number, order=asked))
+    except OSError as error:
+        said = "disk" if error.errno in (*FULL, errno.EROFS) else "internal"
+        log.exception("center=%s code=%s %s", code, said, os_sentence(error), exc_info=said == "internal")
+        content = pack_reply(Reply(code, code=said, round=number, order=asked))
     except Exception:
         log.exception("center=%s code=internal", code)
         content = pack_reply(Reply(code, code="internal", round=number, order=asked))

@@ -28,6 +28,7 @@ from client.training.job import Job, prepare
 from client.training.loop import FitLog, fit
 from client.training.observation import linear_rows, observe
 from client.vault.downlink import outgoing, received
+from client.vault.standing import Standing
 from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
 from common.errors import PolicyRefusal
@@ -103,6 +104,7 @@ class Center:
     def prepare(self, order: Order) -> Job:
         """The order as a job: its model loaded, its cases prepared, its methods begun. Raises PolicyRefusal."""
         check_order(self.config.policy, order)
+        Standing(self.vault, order).check()
         order = self._received(order)
         order = replace(order, state=within_own_rank(order.state, order.step.adapter.parts, self.code))
         model, task = self._resident_model(order)
@@ -122,13 +124,25 @@ class Center:
             extra |= method.end(job, leaving)
         sums = {"fit.loss": done.loss, "fit.cases": done.cases, "fit.batches": done.batches}
         log.info("step=%s round=%s center=%s loss=%.4f", order.step.name, order.round, self.code, done.loss)
+        leaving = cut_to_own_rank(outgoing(order, leaving, vault), order.step.adapter.parts, self.code)
+        standing = self._trained(order)
         return Reply(
             self.code,
-            state=cut_to_own_rank(outgoing(order, leaving, vault), order.step.adapter.parts, self.code),
+            state=leaving,
             extra=extra,
             sums={name: np.array(value, np.float64) for name, value in sums.items()},
-            counts={"cases": len(job.cases), "batches": done.batches, "skipped": job.cases.skipped},
+            counts={"cases": len(job.cases), "batches": done.batches, "skipped": job.cases.skipped, **standing},
         )
+
+    def _trained(self, order: Order) -> dict[str, int]:
+        """The vault's note that the round was trained, and what the server must know of the vault beside it."""
+        standing = Standing(self.vault, order)
+        told = {"afresh": int(standing.afresh), "ahead": standing.ahead}
+        if standing.ahead:
+            log.warning("step=%s round=%s was trained before, up to round %s: the coordinator's ledger was rolled back",
+                        order.step.name, order.round, standing.ahead)  # fmt: skip
+        standing.trained()
+        return {name: number for name, number in told.items() if number}
 
     def declared(self, order: Order) -> tuple[State, State]:
         """What a training reply to this order may carry: names, shapes and types of its arrays and extras."""
@@ -172,11 +186,13 @@ class Center:
         """Score the order's state on one local split; only sums over at least the minimum number of cases leave."""
         started = time.perf_counter()
         check_order(self.config.policy, order)
+        standing = Standing(self.vault, order)
+        standing.check()
         order = self._received(order)
         model, task = self._resident_model(replace(order, state=self.own_state(order)))
         cases = self.case_set(order, order.subset, model)
         shown = len(cases.having(order.mode))
-        counts = {"cases": shown, "skipped": cases.skipped}
+        counts = {"cases": shown, "skipped": cases.skipped, **({"afresh": 1} if standing.afresh else {})}
         if shown < self._minimum_cell(order):
             counts["cases"] = told(self.config.policy, shown)
             return Reply(self.code, counts={**counts, "suppressed": 1}, seconds=time.perf_counter() - started)

@@ -34,7 +34,7 @@ class Ditto(Method):
         model.load(self.own(order) or order.state)
         pulled = [Proximal(self.strength)]
         fit(prepare(order, model, job.task, job.cases, code=job.code, methods=pulled, autocast=job.autocast))
-        self._vault.save(SHELF, model.state(), order=order, keep_all=True)
+        self._vault.save(SHELF, model.state(), order=order)
         return {}
 
     def own(self, order: Order) -> State:

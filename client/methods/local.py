@@ -22,10 +22,10 @@ class Local(Method):
         job.model.load({**job.order.state, **self.own(job.order)})
 
     def end(self, job: Job, leaving: State) -> State:
-        """The own tensors into the vault, those of every round: any may be the one that is kept."""
+        """The own tensors into the vault."""
         state = job.model.state()
         own = {name: state[name] for name in local_tensors(state, job.order.step)}
-        self._vault.save(SHELF, own, order=job.order, keep_all=True)
+        self._vault.save(SHELF, own, order=job.order)
         return {}
 
     def own(self, order: Order) -> State:

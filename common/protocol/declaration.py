@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from common.adapters.lowrank import seeded_tensors, trained_tensors
+from common.config.compatibility import NEEDS_BOTH_ENDS
+from common.config.options import NONE
 from common.config.step import Step
 from common.protocol.messages import State
 
@@ -29,6 +31,13 @@ def extra_form(sent: Mapping[str, Tensor], step: Step) -> State:
     if step.federation.kind != "scaffold":
         return {}
     return {f"control/{name}": torch.empty(t.shape, device="meta") for name, t in sent.items()}
+
+
+def keeps_state(step: Step) -> bool:
+    """Whether a center's work in this step depends on what its vault holds from earlier rounds."""
+    spec = step.federation
+    personal = spec.personal is not None or bool(spec.local)
+    return spec.compression.kind != NONE or spec.kind in NEEDS_BOTH_ENDS or personal
 
 
 def made_from_seed(state: Mapping[str, Tensor], initial: Mapping[str, Tensor], step: Step) -> list[str]:

@@ -41,6 +41,11 @@ class Order:
     seeded: list[str] = field(default_factory=list)  # tensors that do not travel: the center makes them from the seed
     reference: str = ""  # digest of the state that the arrays are a difference to; empty: the arrays are the state
     digest: str = ""  # of the state that the center must end up with, where it is not simply the arrays
+    best: int = 0  # the last used round of this center up to the best one so far: its shelf is kept, too
+    met: bool = False  # updates of this center were used in this run: its vault must know the run
+    attempt: int = 0  # how often the step has failed before: its rounds are then repeated
+    continues: str = ""  # id of the run that this one continues: the step's shelf there is read at its start
+    earlier: int = 0  # the last round of this center that counts in that run's step; 0: none
     known: Sums = field(default_factory=dict)  # what centers' sums have said so far: class counts, a temperature
     run: str = ""  # the run's own id, from its ledger's first line: a center's vault has a shelf for each run and step
     id: str = ""  # digest of the order's content, made when it is packed: every reply echoes it

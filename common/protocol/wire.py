@@ -25,7 +25,7 @@ from common.config.run import BackboneSpec, Split
 from common.errors import WireError
 from common.protocol.messages import Order, Reply, State
 
-STATUS_COUNTS = ("cases", "batches", "skipped", "train", "validation", "test", "suppressed")
+STATUS_COUNTS = ("cases", "batches", "skipped", "train", "validation", "test", "suppressed", "afresh", "ahead")
 CODE = re.compile(r"[a-z0-9_.:-]{1,60}")
 CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
 ORDER = re.compile(r"[0-9a-f]{64}|")
@@ -78,7 +78,8 @@ def pack_order(order: Order) -> RecordDict:
         "subset": order.subset,
         "mode": order.mode,
     }
-    config |= {"since": order.since, "seeded": list(order.seeded)}
+    config |= {"since": order.since, "best": order.best, "met": order.met, "seeded": list(order.seeded)}
+    config |= {"attempt": order.attempt, "continues": order.continues, "earlier": order.earlier}
     config |= {"reference": order.reference, "digest": order.digest, "run": order.run}
     if order.threshold is not None:
         config["threshold"] = float(order.threshold)
@@ -114,6 +115,11 @@ def unpack_order(content: RecordDict) -> Order:
             mode=str(config["mode"]),
             threshold=float(config["threshold"]) if "threshold" in config else None,  # type: ignore[arg-type]
             since=int(config["since"]),  # type: ignore[arg-type]
+            best=int(config["best"]),  # type: ignore[arg-type]
+            met=bool(config["met"]),
+            attempt=int(config["attempt"]),  # type: ignore[arg-type]
+            continues=str(config["continues"]),
+            earlier=int(config["earlier"]),  # type: ignore[arg-type]
             seeded=[str(name) for name in config["seeded"]],  # type: ignore[union-attr]
             reference=str(config["reference"]),
             digest=str(config["digest"]),

@@ -21,6 +21,7 @@ log = logging.getLogger("fedgraft.server")
 Traffic = dict[str, dict[str, int]]  # center -> bytes {"up", "down"}
 UNREACHED = "no_reply"
 MALFORMED = "malformed"
+WRONG_CENTER = "wrong_center"  # a reply in another center's name than that of the node that was asked
 STALE = "stale"  # a reply to another order than the one it was asked
 ASK_AGAIN_S = 60.0  # a node that does not say who it is within this is asked again
 UNKNOWN = "unknown"  # in counted bytes: a node that did not say, or not truly, who it is
@@ -97,6 +98,17 @@ class Federation:
         nodes = {center: self.nodes[center] for center in sorted(centers)}
         return self._send(nodes, order, action, order.step.federation.deadline_s)
 
+    def ask_each(self, orders: Mapping[str, Order], action: str) -> Exchange:
+        """`ask` with an order for each center; one that several share is packed once."""
+        contents = {id(order): pack_order(order) for order in {id(own): own for own in orders.values()}.values()}
+        messages = [
+            Message(contents[id(order)], dst_node_id=self.nodes[center], message_type=action)
+            for center, order in sorted(orders.items())
+        ]
+        names = {self.nodes[center]: center for center in orders}
+        deadline = max((order.step.federation.deadline_s for order in orders.values()), default=0.0)
+        return self.exchange(messages, names=names, timeout_s=deadline)
+
     def deliver(self, messages: Iterable[Message], *, names: Mapping[int, str], timeout_s: float) -> Delivery:
         """Send prepared messages and wait, at most for the timeout; strangers' and failed replies are left out.
 
@@ -127,7 +139,10 @@ class Federation:
         found.replies = {name: Reply(name, code=UNREACHED) for name in delivery.bytes}
         for message in delivery.messages:
             name = names[message.metadata.src_node_id]
-            found.replies[name] = read_reply(message.content, asked=delivery.asked[name])
+            reply = read_reply(message.content, asked=delivery.asked[name])
+            if name in self.nodes and reply.is_usable and reply.center != name:
+                reply = Reply(name, code=WRONG_CENTER)
+            found.replies[name] = reply
         return found
 
     def _closed(self) -> set[int]:

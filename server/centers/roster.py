@@ -20,6 +20,21 @@ def withdrawn(ledger: Ledger) -> list[str]:
     return [event["center"] for event in ledger.events("center_withdrawn")]
 
 
+def rounds_of(ledger: Ledger, step: str) -> list[dict[str, Any]]:
+    """The step's finished rounds since it last failed: those are repeated."""
+    rounds: list[dict[str, Any]] = []
+    for event in ledger.events(step=step):
+        if event["kind"] == "step_failed":
+            rounds = []
+        elif event["kind"] == "round_finished":
+            rounds.append(event)
+    return rounds
+
+
+def _used(event: dict[str, Any], center: str) -> bool:
+    return not event["void"] and center in event["train"]
+
+
 class Roster:
     """The standing of every center in one run."""
 
@@ -42,6 +57,18 @@ class Roster:
     def askable(self, centers: Iterable[str]) -> list[str]:
         """Those of the centers that may be asked anything, sorted."""
         return sorted(set(centers) - self.gone)
+
+    @property
+    def met(self) -> frozenset[str]:
+        """Centers of which a round of this run has used an update: their vaults know the run."""
+        used = (event for event in self.ledger.events("round_finished") if not event["void"])
+        return frozenset(center for event in used for center in event["train"])
+
+    def last_used(self, center: str, step: str, *, upto: int) -> int:
+        """The last round of a step, up to one, that used an update of a center; 0 where none did."""
+        return max(
+            (e["round"] for e in rounds_of(self.ledger, step) if e["round"] <= upto and _used(e, center)), default=0
+        )
 
     def registered(self, center: str, subset: str) -> float | None:
         """The most cases of a split that a center has ever said it has; None where it never said."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from safetensors.numpy import save
 from common.backbones.base import tensors_digest
 from common.config.load import step_to_json
 from common.data.modality_sets import mode_label, scored_modes
+from common.protocol.declaration import keeps_state
 from common.protocol.messages import Order, Sums
 from common.protocol.wire import declared_sums
 from common.store.ledger import Ledger
@@ -40,24 +41,36 @@ class Scorer:
     def _answers(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Sums]:
         """What each center said, a suppressed result included; who is silent is asked once more, then has no entry."""
         digest = tensors_digest(order.state)
-        keys = {center: _key(order, digest, center) for center in self.roster.askable(centers)}
+        orders = self._own_orders(order, centers)
+        keys = {center: _key(own, digest, center) for center, own in orders.items()}
         found = {center: sums for center, key in keys.items() if (sums := read_sums(self.folder.evaluation(key)))}
         silent = set(keys) - set(found)
         for _ in range(2):
             reachable = {center: keys[center] for center in sorted(silent) if center in self.federation.nodes}
             if reachable:
-                silent = self._fetch(order, task, reachable)
+                silent = self._fetch(order, task, reachable, orders)
         fresh = {center: read_sums(self.folder.evaluation(keys[center])) for center in set(keys) - set(found)}
         found |= {center: sums for center, sums in fresh.items() if sums}
         return {center: found[center] for center in keys if center in found}
 
-    def _fetch(self, order: Order, task: Task, keys: dict[str, str]) -> set[str]:
+    def _own_orders(self, order: Order, centers: Sequence[str]) -> dict[str, Order]:
+        """The order as each center gets it: its own tensors are those of its last used round up to the kept one."""
+        made: dict[tuple[int, bool], Order] = {}
+        found: dict[str, Order] = {}
+        met, stays = self.roster.met, order.since > 0 and keeps_state(order.step)
+        for center in self.roster.askable(centers):
+            since = self.roster.last_used(center, order.step.name, upto=order.since) if stays else order.since
+            key = (since, center in met)
+            found[center] = made.setdefault(key, replace(order, since=since, met=center in met))
+        return found
+
+    def _fetch(self, order: Order, task: Task, keys: dict[str, str], orders: Mapping[str, Order]) -> set[str]:
         """Ask, and say in the ledger what it took before any answer is kept: a killed run loses no byte of those.
 
         Returns the centers that said nothing; one whose answer was stopped has answered, and is not struck twice.
         """
         shapes = declared_sums(task, curves=order.wants_curves)
-        exchange = self.federation.ask(keys, order, "evaluate")
+        exchange = self.federation.ask_each({center: orders[center] for center in keys}, "evaluate")
         mode = mode_label(order.step, order.mode)
         event = {"step": order.step.name, "subset": order.subset, "mode": mode, "bytes": exchange.bytes}
         self.ledger.append("scored", event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -14,21 +15,34 @@ from common.protocol.messages import State
 from server.learning.strategy import AdapterStrategy
 from server.run.folder import RunFolder
 
+REMEDY = "restore it from a backup, or start a new run folder."
 RULE, ERROR = "rule/", "error/"  # in a memory file: what the rule remembers, what the link still owes
 
 
 def load_checkpoint(folder: RunFolder, step: str, event: dict[str, Any]) -> State:
     """A round's state, checked against the hash in the ledger."""
     path = folder.checkpoint(step, event["round"])
-    if not path.exists():
-        raise RoundFailed(f"{path} is missing; restore it from a backup, or start a new run folder.")
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise RoundFailed(f"{path} cannot be read ({error}); restore it from a backup.") from error
+    state = _read(path)
     if tensors_digest(state) != event["state_hash"]:
-        raise RoundFailed(f"{path} does not have the hash in the ledger; restore it from a backup.")
+        raise RoundFailed(f"{path} does not have the hash in the ledger; {REMEDY}")
     return state
+
+
+def _read(path: Path) -> State:
+    if not path.exists():
+        raise RoundFailed(f"{path} is missing; {REMEDY}")
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RoundFailed(f"{path} cannot be read ({error}); {REMEDY}") from error
+
+
+def keep_best_and_last(folder: RunFolder, step: str, *, best: int, last: int) -> None:
+    """Drop a step's checkpoints but those of the best round so far and of the last two."""
+    for path in folder.checkpoints(step):
+        number = int(path.name.removeprefix("round-").partition(".")[0])
+        if number < last - 1 and number != best:
+            path.unlink(missing_ok=True)
 
 
 def recall(strategy: AdapterStrategy, folder: RunFolder, finished: list[dict[str, Any]]) -> None:
@@ -37,15 +51,15 @@ def recall(strategy: AdapterStrategy, folder: RunFolder, finished: list[dict[str
         if event["void"]:
             continue
         for center, row in event["train"].items():
-            strategy.since[center] = event["round"]
+            strategy.used.setdefault(center, []).append(event["round"])
             strategy.seen[row["fingerprint"]] = event["start_fingerprint"]
     step, last = strategy.order.step.name, finished[-1]
     if not last.get("memory_hash"):
         return
     path = folder.memory(step, last["round"])
-    memory = load_file(path) if path.exists() else {}
+    memory = _read(path)
     if tensors_digest(memory) != last["memory_hash"]:
-        raise RoundFailed(f"{path} is missing or does not have the hash in the ledger; restore it from a backup.")
+        raise RoundFailed(f"{path} does not have the hash in the ledger; {REMEDY}")
     strategy.memory = {n.removeprefix(RULE): t for n, t in memory.items() if n.startswith(RULE)}
     strategy.link.error = {n.removeprefix(ERROR): t for n, t in memory.items() if n.startswith(ERROR)}
 

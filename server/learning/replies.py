@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from flwr.app import Message, RecordDict
 
 from common.protocol.messages import Reply
-from server.centers.federation import UNREACHED, read_reply
+from server.centers.federation import UNREACHED, WRONG_CENTER, read_reply
 from server.centers.screening import Rejection
 from server.learning.outcome import Outcome
 
@@ -39,7 +39,7 @@ def screened(
         reply = read_reply(contents[0], asked=asked[center])
         reason = check(reply)
         if reason is None and reply.center != center:
-            reason = Rejection("wrong_center", f"its node belongs to {center}")
+            reason = Rejection(WRONG_CENTER, f"its node belongs to {center}")
         if reason is None:
             outcome.accepted[center] = reply
             outcome.rejected.pop(center, None)

@@ -8,6 +8,7 @@ fails: the ledger says so, nothing is committed, and the same command repeats it
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import Message
@@ -19,8 +20,10 @@ from common.protocol.messages import State
 from common.store.ledger import Ledger
 from common.tasks import Task
 from server.centers.federation import Delivery, Federation, added
+from server.centers.roster import Roster, rounds_of
+from server.centers.stopped import stopped, why_stopped
 from server.learning.attendance import call_roll, resting
-from server.learning.checkpoints import load_checkpoint, recall, write_memory
+from server.learning.checkpoints import keep_best_and_last, load_checkpoint, recall, write_memory
 from server.learning.outcome import Outcome
 from server.learning.selection import best_round, is_validated
 from server.learning.strategy import AdapterStrategy
@@ -42,7 +45,10 @@ def run_rounds(
 
     Raises RoundFailed when no round counted.
     """
+    attempt = len(ledger.events("step_failed", step=strategy.order.step.name))
+    strategy.order = replace(strategy.order, attempt=attempt)
     step, start = strategy.order.step, strategy.order.state
+    strategy.met = Roster(ledger).met
     finished = rounds_of(ledger, step.name)
     state = start
     if finished:
@@ -51,25 +57,17 @@ def run_rounds(
     else:
         _validate_start(federation, strategy, task, ledger)
     for number in range(len(finished) + 1, step.rounds + 1):
+        strategy.best = _best(ledger, step.name)["round"]
         asking = call_roll(federation, strategy, ledger, number)
         state, event = _one_round(federation, strategy, task, number, state)
+        event |= {"joining_bytes": asking} if asking else {}
+        _raise_if_stopped(event, ledger)
         write_tensors(folder.checkpoint(step.name, number), state)
         event["memory_hash"] = write_memory(strategy, folder, number)
-        event |= {"joining_bytes": asking} if asking else {}
         ledger.append("round_finished", event)
+        keep_best_and_last(folder, step.name, best=_best(ledger, step.name)["round"], last=number)
         narrator.round_finished(event, of=step.rounds)
     return _best_state(strategy, start, folder, ledger)
-
-
-def rounds_of(ledger: Ledger, step: str) -> list[dict[str, Any]]:
-    """The step's finished rounds since it last failed: those are repeated."""
-    rounds: list[dict[str, Any]] = []
-    for event in ledger.events(step=step):
-        if event["kind"] == "step_failed":
-            rounds = []
-        elif event["kind"] == "round_finished":
-            rounds.append(event)
-    return rounds
 
 
 # --------------------------------------------------------------------------------------------------- start and end
@@ -108,10 +106,15 @@ def _best_state(strategy: AdapterStrategy, start: State, folder: RunFolder, ledg
             "The reasons are in the ledger and in the centers' own logs; start the same command again to repeat its "
             "rounds."
         )
-    best = best_round([*ledger.events("start_validated", step=step.name)[:1], *rounds])
+    best = _best(ledger, step.name)
     if best["round"] == 0:
         return start, 0
     return load_checkpoint(folder, step.name, best), best["round"]
+
+
+def _best(ledger: Ledger, step: str) -> dict[str, Any]:
+    """The event of the best round so far, the start being round 0."""
+    return best_round([*ledger.events("start_validated", step=step)[:1], *rounds_of(ledger, step)])
 
 
 # --------------------------------------------------------------------------------------------------------- one round
@@ -157,6 +160,12 @@ def _one_round(
     }
 
 
+def _raise_if_stopped(event: dict[str, Any], ledger: Ledger) -> None:
+    if why := why_stopped(event):
+        ledger.append("round_stopped", stopped(event, why))
+        raise RoundFailed(f"Round {event['round']} of step '{event['step']}' is void and not counted: {why}")
+
+
 def _deliver(federation: Federation, strategy: AdapterStrategy, messages: list[Message]) -> Delivery:
     names = {node: center for center, node in strategy.nodes.items()}
     return federation.deliver(messages, names=names, timeout_s=strategy.order.step.federation.deadline_s)
@@ -187,6 +196,8 @@ def _train_row(reply: Any, outcome: Outcome) -> dict[str, Any]:
         "cases": reply.counts["cases"],
         "steps": reply.counts["batches"],
         "skipped": reply.counts.get("skipped", 0),
+        **({"afresh": True} if reply.counts.get("afresh") else {}),
+        **({"ahead": reply.counts["ahead"]} if reply.counts.get("ahead") else {}),
         "seconds": round(reply.seconds, 3),
         "fingerprint": outcome.fingerprints[reply.center],
     }

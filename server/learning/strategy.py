@@ -17,12 +17,11 @@ from torch import Tensor
 
 from common.adapters.lowrank import cut_to_own_rank, padded
 from common.backbones.base import tensors_digest
-from common.config.compatibility import NEEDS_BOTH_ENDS
 from common.config.options import NONE
 from common.data.modality_sets import validation_mode
 from common.errors import TooFewUpdates, WireError
 from common.protocol.compression import applied, decode, form
-from common.protocol.declaration import extra_form, sent_back
+from common.protocol.declaration import extra_form, keeps_state, sent_back
 from common.protocol.messages import Order, Reply, State
 from common.protocol.wire import FIT_SUMS, order_id, pack_order, pack_state, unpack_state
 from common.tasks.base import Task
@@ -83,7 +82,9 @@ class AdapterStrategy(Strategy):
         self.link = Link(order.step.federation.compression, list(seeded))
         self.resting: dict[str, str] = {}  # center -> why it is not asked this round: suspended, left
         self.suspended: set[str] = set()  # of the step's centers, also those that could not enrol for it
-        self.since: dict[str, int] = {}  # center -> the last round in which its update was used
+        self.used: dict[str, list[int]] = {}  # center -> rounds in which its update was used
+        self.best = 0  # the best round so far
+        self.met: frozenset[str] = frozenset()  # centers of which any step of the run has used an update
         self.asked: dict[str, str] = {}  # center -> id of the order that it was sent last
         self.seen: dict[str, str] = {}  # fingerprint of a used update -> that of its start
 
@@ -146,7 +147,9 @@ class AdapterStrategy(Strategy):
             log.warning("round=%s void: %s", server_round, error)
             return None
         self.seen |= dict.fromkeys(self.outcome.fingerprints.values(), own)
-        self.since |= dict.fromkeys(used, server_round)
+        for center in used:
+            self.used.setdefault(center, []).append(server_round)
+        self.met |= used.keys()
         return self.link.advance(start, new)
 
     def _aggregated(self, start: State, server_round: int) -> State:
@@ -235,18 +238,23 @@ class AdapterStrategy(Strategy):
 
     def _messages(self, kind: str, order: Order) -> list[Message]:
         """Messages to those that are not resting, in the order of codes; equal contents are packed once."""
-        packed: dict[tuple[int, int], RecordDict] = {}
+        packed: dict[tuple[int, int, int, bool], RecordDict] = {}
         centers = [center for center in sorted(self.nodes) if center not in self.resting]
         messages = []
         self.asked.clear()
         for center, own in self.link.address(order, centers).items():
-            since = self.since.get(center, 0) if keeps_state(order) else 0
-            key = (id(own), since)
+            since, best = self._kept_at(center, order)
+            key = (id(own), since, best, center in self.met)
             if key not in packed:
-                packed[key] = pack_order(replace(own, since=since))
+                packed[key] = pack_order(replace(own, since=since, best=best, met=center in self.met))
             self.asked[center] = order_id(packed[key])
             messages.append(Message(packed[key], dst_node_id=self.nodes[center], message_type=kind))
         return messages
+
+    def _kept_at(self, center: str, order: Order) -> tuple[int, int]:
+        """The last used round of a center and, up to the best one so far, again the last: what its vault must keep."""
+        used = self.used.get(center, []) if keeps_state(order.step) else []
+        return max(used, default=0), max((number for number in used if number <= self.best), default=0)
 
     def _screened(self, replies: Iterable[Message], check: Check) -> Outcome:
         return screened(replies, check, nodes=self.nodes, resting=self.resting, asked=self.asked)
@@ -260,10 +268,3 @@ class AdapterStrategy(Strategy):
                 self.link.acknowledge(center, digest)
             else:
                 self.link.forget(center)
-
-
-def keeps_state(order: Order) -> bool:
-    """Whether a center's work in this step depends on what its vault holds from earlier rounds."""
-    spec = order.step.federation
-    personal = spec.personal is not None or bool(spec.local)
-    return spec.compression.kind != NONE or spec.kind in NEEDS_BOTH_ENDS or personal

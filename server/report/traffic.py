@@ -13,7 +13,7 @@ PHASES = {
     ENROL: "asking the centers what they hold for a step",
     START: "validating a step's start",
     ROUNDS: "rounds of training and validation",
-    REPEATED: "rounds of an attempt that failed and was repeated",
+    REPEATED: "rounds of an attempt that failed, or that were stopped, and were repeated",
     SUMS: "sums that a step is solved from",
     TEST: "scoring test cases, and the validation cases that calibrate a step",
 }
@@ -62,6 +62,9 @@ def _exchanges(events: Sequence[Event]) -> Iterator[tuple[str, str, int, Mapping
             attempts[step] = attempts.get(step, 0) + 1
         elif kind == "round_finished":
             rounds.setdefault((step, event["round"]), {})[attempts.get(step, 0)] = event
+        elif kind == "round_stopped":
+            yield step, ENROL, 0, event.get("joining_bytes", {})
+            yield step, REPEATED, event["round"], event.get("bytes", {})
         elif kind in _ASKED:
             yield step, _ASKED[kind], event["round"] if kind == "newton_round" else 0, event.get("bytes", {})
     for (step, number), tried in rounds.items():

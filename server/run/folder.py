@@ -70,6 +70,14 @@ class RunFolder:
         """The aggregated state after a round."""
         return self.path / "checkpoints" / step / f"round-{number:04d}.safetensors"
 
+    def checkpoints(self, step: str) -> list[Path]:
+        """The states of a step that are still kept, in the order of rounds."""
+        return sorted(
+            path
+            for path in (self.path / "checkpoints" / step).glob("round-*.safetensors")
+            if not path.name.endswith(".memory.safetensors")
+        )
+
     def memory(self, step: str, number: int) -> Path:
         """What the aggregation rule and the link remember after a round."""
         return self.path / "checkpoints" / step / f"round-{number:04d}.memory.safetensors"

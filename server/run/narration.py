@@ -61,6 +61,7 @@ class Narrator:
         seconds = event["seconds"]["train"] + event["seconds"]["validate"]
         failed = f"  failed: {event['failed']}" if event["failed"] else ""
         failed += f"  void: {event['why_void']}" if event["void"] else ""
+        failed += _of_vaults(event["train"])
         metric = event["validation"]["metric"]
         self.say(
             f"[{self._clock()}]   round {event['round']}/{of}  loss {loss:.4f}  validation {metric} {shown}  "
@@ -111,6 +112,14 @@ class Narrator:
     def _clock(self) -> str:
         minutes, seconds = divmod(int(self._now() - self._started), 60)
         return f"{minutes:02d}:{seconds:02d}"
+
+
+def _of_vaults(rows: dict[str, dict[str, Any]]) -> str:
+    """Centers that go on without what their vaults had, and those whose vaults know a later round than the ledger."""
+    afresh = ", ".join(sorted(center for center, row in rows.items() if row.get("afresh")))
+    ahead = ", ".join(f"{center} (round {row['ahead']})" for center, row in sorted(rows.items()) if row.get("ahead"))
+    told = f"  afresh, their vaults are lost: {afresh}" if afresh else ""
+    return told + (f"  the ledger was rolled back, vaults know later rounds: {ahead}" if ahead else "")
 
 
 def _number(value: float | None) -> str:

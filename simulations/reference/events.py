@@ -19,6 +19,7 @@ MEANING = {
     "newton_round": "one question of an exact fit was answered",
     "reply_rejected": "an answer to describe, sums or test scores that the guards stopped: a strike",
     "round_finished": "a round ended: who trained, the validation scores, bytes and seconds, who failed and why",
+    "round_stopped": "a round was void for want of a disk, a vault or the newest ledger: the same command repeats it",
     "run_resumed": "the same command was started again",
     "run_started": "the first line: run, frozen model, release, machine, steps",
     "scored": "centers were asked for scores of one split; what it took in bytes",

@@ -42,6 +42,8 @@ CODES = {
     "declined.secure_aggregation": "the policy asks for secure aggregation, which this release cannot give",
     "declined.task": "the policy does not allow this kind of task",
     "declined.weights": "the frozen model is no file of this hospital's",
+    "damaged": "a file of the center's is not what was written; its own log names it",
+    "disk": "the center's disk is full or read-only; its own log names the file",
     "error": "another problem that its own log explains",
     "impossible": "a sum is larger, smaller or otherwise other than any patients could make it",
     "incomplete": "an update without whole parts, sums or counts",
@@ -64,6 +66,7 @@ CODES = {
     "unknown": "a name that this release does not know",
     "unrecorded": "the record of what leaves cannot be continued; nothing left",
     "vault": "the vault lacks or cannot read what it must keep between rounds",
+    "vault.ahead": "the vault has seen a later round than the coordinator's ledger: that was rolled back",
     "wire": "a message that carries what it must not, or lacks what it must",
     "wrong_center": "a reply in another center's name",
 }

@@ -91,9 +91,10 @@ def test_a_center_that_was_away_gets_the_whole_state_and_goes_on(tmp_path, small
     assert third["CHUP"]["down"] > 2 * third["CHUM"]["down"]
 
 
-def test_a_lost_vault_costs_one_round(tmp_path, small_root, monkeypatch):
+def test_a_lost_vault_is_a_code_until_the_hospital_accepts_the_loss(tmp_path, small_root, monkeypatch):
     import shutil
 
+    from client.vault.standing import give_up
     from tests.helpers.small import write_centers
 
     files = write_centers(tmp_path / "c", small_root, CENTERS)
@@ -103,10 +104,13 @@ def test_a_lost_vault_costs_one_round(tmp_path, small_root, monkeypatch):
         finished(self, event, of=of)
         if event["round"] == 1:
             shutil.rmtree(tmp_path / "c" / ".vault" / "CHUP")
+        if event["round"] == 2:
+            assert give_up(tmp_path / "c" / ".vault" / "CHUP")
 
     monkeypatch.setattr(Narrator, "round_finished", losing)
     leader = federate(a_run(3, compression=Compression("fp16"), quorum=0.5), tmp_path / "run", files)
-    assert [e["failed"] for e in rounds_of(leader)] == [{}, {"CHUP": "reference"}, {}]
+    assert [e["failed"] for e in rounds_of(leader)] == [{}, {"CHUP": "vault"}, {}]
+    assert [e["train"].get("CHUP", {}).get("afresh") for e in rounds_of(leader)] == [None, None, True]
 
 
 def test_one_round_over_fp16_ends_where_one_without_compression_does(tmp_path, small_centers):
