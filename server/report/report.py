@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import LedgerError
-from server.evaluation.matrix import columns
+from server.evaluation.matrix import Row, columns
 from server.report import figures, story, tables
 from server.report.record import Event, RunRecord, join_runs, read_run
 from server.report.tables import Arm, Comparison, comparison_of
+from server.report.verdict.lines import verdict
+from server.report.verdict.rules import Evidence, bad_news
 from server.report.words import duration, minimums, size, task_name
 
-__all__ = ["Comparison", "Overlay", "comparison_of", "write_report"]
+__all__ = ["Comparison", "Overlay", "bad_news_of", "comparison_of", "write_report"]
 
 TEMPLATE = Path(__file__).with_name("template.html")
 STYLE = Path(__file__).with_name("style.css")
@@ -39,6 +41,7 @@ def write_report(
     *,
     overlays: Sequence[Overlay] = (),
     comparisons: Sequence[Comparison] = (),
+    patients: Sequence[Row] = (),
     notes: Sequence[str] = (),
     command: str | None = None,
 ) -> Path:
@@ -50,6 +53,7 @@ def write_report(
             arm that has events is the run the page tells about; the others stand beside it in the table of arms.
         overlays: pictures, shown in this order.
         comparisons: paired differences, grouped by task and metric.
+        patients: score rows of the run with intervals over patients, where one process saw them.
         notes: plain sentences, shown with the results.
         command: what repeats the run; default: composed from curriculum and seed.
 
@@ -57,12 +61,21 @@ def write_report(
         LedgerError: when no arm has events, or they are not a run's.
     """
     run, arms = _read(source)
-    page = _page(run, arms, comparisons=comparisons, notes=notes, command=command)
+    evidence = Evidence(run, arms[0], comparisons, patients)
+    page = _page(evidence, arms, notes=notes, command=command)
     page["overlays"] = [{"title": o.title, "caption": o.caption, "data": _inline(o.png)} for o in overlays]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_render(page), encoding="utf-8")
     return path
+
+
+def bad_news_of(
+    source: Source, *, comparisons: Sequence[Comparison] = (), patients: Sequence[Row] = ()
+) -> list[dict[str, str]]:
+    """What the page says against the run, as results.json holds it; arguments as for `write_report`."""
+    run, arms = _read(source)
+    return [news.row() for news in bad_news(Evidence(run, arms[0], comparisons, patients))]
 
 
 def _read(source: Source) -> tuple[RunRecord, list[Arm]]:
@@ -98,21 +111,15 @@ def _arm_of_results(name: str, results: Mapping[str, Any]) -> Arm:
     return Arm(name, rows, metrics, results.get("learned", {}).get(arm, {}), bits)
 
 
-def _page(
-    run: RunRecord,
-    arms: Sequence[Arm],
-    *,
-    comparisons: Sequence[Comparison],
-    notes: Sequence[str],
-    command: str | None,
-) -> dict[str, Any]:
-    main = arms[0]
+def _page(evidence: Evidence, arms: Sequence[Arm], *, notes: Sequence[str], command: str | None) -> dict[str, Any]:
+    run, main = evidence.run, evidence.arm
     return {
         "style": STYLE.read_text(encoding="utf-8"),
         "run": run.begun,
         "arm": main.name,
         "date": run.begun["time"][:10],
         "title": story.title(run),
+        "verdict": verdict(evidence, bad_news(evidence)),
         "sentences": story.sentences(run),
         "synthetic": story.is_synthetic(run),
         "tiles": story.tiles(run, main),
@@ -123,7 +130,7 @@ def _page(
         "center_matrices": tables.center_matrices(main),
         "centers": tables.centers(main),
         "arms": tables.arms(arms),
-        "comparisons": tables.comparisons(comparisons),
+        "comparisons": tables.comparisons(evidence.comparisons),
         "learning": figures.learning(run),
         "survival": figures.survival(run),
         "calibration": figures.calibration(run),

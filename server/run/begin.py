@@ -113,5 +113,6 @@ def _step_card(step: Step) -> dict[str, Any]:
         "rounds": step.rounds,
         "parts": list(step.adapter.parts),
         "metric": step.selection.metric or build_task(step.task).primary,
+        **({"classes": len(step.task.classes)} if step.task.kind == "classification" else {}),
         "starts_from": step.starts_from,
     }

@@ -14,7 +14,7 @@ from common.errors import LedgerError
 from common.plugins import load
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
-from server.report.report import Overlay, comparison_of, write_report
+from server.report.report import Overlay, bad_news_of, comparison_of, write_report
 from server.report.results import results, write_results
 from server.run.folder import RunFolder, read_config
 from server.run.probe import Verification, verify_run
@@ -51,12 +51,14 @@ def write_outputs(path: Path, *, overlays: Sequence[Overlay] = (), kind: str = "
         found["scores"] += comparison["scores"]
         found["metrics"] |= metrics
         found["comparisons"] = comparison["comparisons"]
+    compared = [comparison_of(row) for row in comparison.get("comparisons", [])]
+    found["bad_news"] = bad_news_of(events, comparisons=compared)
     write_results(folder.results, found)
     write_report(
         folder.report,
         {kind: events, **{arm: {"scores": comparison["scores"], "metrics": metrics, "summary": {}} for arm in metrics}},
         overlays=list(overlays),
-        comparisons=[comparison_of(row) for row in comparison.get("comparisons", [])],
+        comparisons=compared,
         notes=_notes(folder, {task for arm in metrics.values() for task in arm}),
     )
     return folder.report

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from common.metrics import written
 from common.store.ledger import Ledger
-from server.report.report import Comparison, write_report
+from server.report.report import Comparison, bad_news_of, write_report
 from server.report.results import Results, merge_results, results, write_results
 from server.run.folder import RunFolder
 from simulations.comparison.arms import run_arms
@@ -18,6 +18,7 @@ from simulations.comparison.paired import SMALLEST, arm_rows, comparisons_of, ha
 from simulations.comparison.tuning import inequalities
 from simulations.virtual.own_data import settled
 
+PATIENTS = "patients"  # the federated arm's scores from its patients' records, with intervals
 EXACT_NOTE = (
     f"{EXACT}, prognosis only: a Cox model stratified by center, linear in the frozen CT features and the record, "
     "fitted exactly from sums (federation=newton finds the same fit); validation cases choose its penalty."
@@ -32,14 +33,17 @@ def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Com
     found = comparisons_of(comparing) + harmed_centers(comparing)
     folder = RunFolder(comparing.folder)
     merged = _results(comparing, found)
-    write_results(folder.results, merged)
     events = [Ledger(comparing.arm_folder(FEDERATED, cell).ledger).events() for cell in comparing.cells]
+    patients = [row for row in merged["scores"] if row["arm"] == PATIENTS]
+    merged["bad_news"] = bad_news_of({FEDERATED: events}, comparisons=found, patients=patients)
+    write_results(folder.results, merged)
     arms = {arm: merged | {"scores": [r for r in merged["scores"] if r["arm"] == arm]} for arm in _baselines(comparing)}
     write_report(
         folder.report,
         {FEDERATED: events, **arms},
         overlays=overlays_of(comparing.run, comparing.arm_folder(FEDERATED, comparing.cells[0])),
         comparisons=found,
+        patients=patients,
         notes=notes_of(comparing, found),
         command=f"python -m simulations compare {' '.join(overrides)}",
     )
@@ -58,7 +62,7 @@ def _results(comparing: Comparing, found: list[Comparison]) -> Results:
         parts.append(part)
     merged = merge_results(parts, name=comparing.folder.name)
     for arm in (FEDERATED, *_baselines(comparing)):
-        label = "patients" if arm == FEDERATED else arm
+        label = PATIENTS if arm == FEDERATED else arm
         merged["scores"] += [{**row, "arm": label} for row in arm_rows(comparing, arm)]
     merged["comparisons"] = [comparison.row() for comparison in found]
     merged["tuning"] = {"rates": list(comparing.run.compare.learning_rates), "unequal": inequalities(comparing.run)}

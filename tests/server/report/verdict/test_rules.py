@@ -1,0 +1,218 @@
+"""Bad news by rule: each is said where it is so, and only there."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from common.metrics import Estimate
+from server.report.record import read_run
+from server.report.report import bad_news_of
+from server.report.tables import Arm, Comparison
+from server.report.verdict.rules import RULES, Evidence, bad_news
+from tests.server.report.conftest import _row, run_events
+
+
+def evidence_of(events: list[dict], **more) -> Evidence:
+    run = read_run(events)
+    return Evidence(run, Arm(run.arm, run.rows, run.metrics, run.learned(), run.changed_bits), **more)
+
+
+def said(rule: str, events: list[dict] | None = None, **more) -> list[tuple[str, str]]:
+    """(task, sentence) of one rule about the invented run."""
+    found = bad_news(evidence_of(run_events() if events is None else events, **more))
+    return [(news.task, news.text) for news in found if news.rule == rule]
+
+
+def last_row(events: list[dict], task: str, center: str = "pooled") -> dict:
+    last = next(event for event in reversed(events) if event["kind"] == "step_finished")
+    return next(row for row in last["scores"] if (row["task"], row["center"]) == (task, center))
+
+
+def test_a_run_without_the_fault_is_not_accused_of_it():
+    """The invented run has small centers and nothing else that is wrong."""
+    events = run_events()
+    for event in events:
+        if event["kind"] == "step_finished":
+            event["scores"] = [row for row in event["scores"] if row["center"] in ("pooled", "MDA")]
+            for row in event["scores"]:
+                row["n"] = 40
+    assert bad_news(evidence_of(events)) == []
+
+
+def test_every_rule_has_a_test_of_its_own():
+    tested = set().union(*(getattr(test, "rules", ()) for test in globals().values() if callable(test)))
+    assert tested == set(RULES)
+
+
+def about(*rules: str):
+    def mark(test):
+        test.rules = rules
+        return test
+
+    return mark
+
+
+@about("drift")
+@pytest.mark.parametrize(
+    ("verified", "sentence"),
+    [
+        (None, "Not verified: nobody has checked that earlier steps still give the same outputs."),
+        ({"changed_bits": {"relapse": 12}}, "Something drifted: 12 bits of earlier outputs changed."),
+        ({"base_after": "0000"}, "The frozen model is not the one that the run began with."),
+    ],
+)
+def test_drift(verified, sentence):
+    events = run_events()
+    events = events[:-1] if verified is None else [*events[:-1], events[-1] | verified]
+    assert said("drift", events) == [("", sentence)]
+
+
+@about("no_score")
+def test_a_task_without_a_score_says_why():
+    events = run_events()
+    last_row(events, "relapse").update(value=None, n=None)
+    assert said("no_score", events) == [("relapse", "There is no score over all centers (suppressed: too few cases).")]
+
+
+@about("guessing")
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"low": 0.49, "high": 0.8}, "C-index 0.664 [0.490, 0.800]: the interval includes guessing (0.5)"),
+        ({"low": 0.51, "high": 0.8}, None),
+        ({"value": 0.31, "low": 0.2, "high": 0.45}, "is worse than guessing (0.5): the whole interval lies below."),
+        ({"value": 0.5}, "C-index 0.500 is no better than guessing (0.5)."),
+    ],
+)
+def test_a_score_that_guessing_reaches(row, words):
+    events = run_events()
+    last_row(events, "relapse").update(row)
+    found = said("guessing", events)
+    assert found == [] if words is None else (found[0][0] == "relapse" and words in found[0][1])
+
+
+@about("guessing")
+@pytest.mark.parametrize(("classes", "guessed"), [(2, True), (5, False)])
+def test_guessing_among_five_classes_is_a_fifth(classes, guessed):
+    events = run_events()
+    events[0]["steps"]["chest"] |= {"metric": "balanced_accuracy", "classes": classes}
+    for event in events:
+        event.get("metrics", {}).update({"chest": "balanced_accuracy"} if "chest" in event.get("metrics", {}) else {})
+        for row in event.get("scores", []):
+            row |= {"metric": "balanced_accuracy", "value": 0.3} if row["task"] == "chest" else {}
+    assert bool(said("guessing", events)) is guessed
+
+
+@about("few_cases")
+def test_fewer_than_ten_test_cases():
+    events = run_events()
+    last_row(events, "relapse")["n"] = 9
+    found = dict(said("few_cases", events))
+    assert found["relapse"] == "Tested on 9 cases: fewer than ten say next to nothing."
+    small = "CHUM (3), CHUP (3), CHUS (4), CHUV (3) and MDA (9)"
+    assert (
+        found["tumour_ctpet"] == f"Fewer than ten test cases at {small}: what is said of one center there means little."
+    )
+    assert "chest" not in found  # 24 of CHEST
+
+
+@about("missing_centers")
+def test_a_pooled_score_that_lacks_centers():
+    events = run_events()
+    last_row(events, "relapse").update(missing=["CHUP", "MDA"], value=None)
+    assert said("missing_centers", events) == [
+        ("relapse", "The score is not over all centers: CHUP and MDA did not answer.")
+    ]
+    assert said("no_score", events) == [("relapse", "There is no score over all centers.")]
+
+
+@about("worse_than_start")
+def test_a_step_that_is_worse_than_its_start():
+    events = run_events()
+    for task, value in (("relapse", 0.7), ("tumour_ct", 0.1)):
+        rows = [_row("start", task, "pooled", value, 25)]
+        events.insert(2, {"kind": "start_scores", "step": "start", "task": task, "scores": rows})
+    assert said("worse_than_start", events) == [
+        ("relapse", "Training made the test score worse: C-index 0.664 after the step, 0.700 before it.")
+    ]
+
+
+@about("worse_than_start")
+def test_a_step_that_kept_its_start():
+    events = run_events()
+    next(e for e in events if e["kind"] == "step_finished" and e["step"] == "relapse")["kept_round"] = 0
+    [(task, text)] = said("worse_than_start", events)
+    assert task == "relapse" and "No round was better than the start" in text
+
+
+def with_groups(at_risk: list[list[int]], happened: list[list[int]]) -> list[dict]:
+    events = run_events()
+    for event in events:
+        if event["kind"] == "step_finished" and event["curves"]:
+            event["curves"] = {"relapse": {"grid_days": [100, 200, 300], "at_risk": at_risk, "events": happened}}
+    return events
+
+
+@about("reversed_groups")
+@pytest.mark.parametrize(
+    ("at_risk", "happened", "words"),
+    [
+        ([[20, 14, 8], [20, 18, 16]], [[6, 6, 6], [2, 2, 2]], "The risk groups are reversed: 6 relapses where high"),
+        ([[20, 18, 16], [20, 14, 8]], [[2, 2, 2], [6, 6, 6]], None),
+        ([[20, 18, 16], [20, 17, 14]], [[2, 2, 2], [3, 3, 3]], "not told apart (log-rank p = 0."),
+        ([[20, 20, 20], [20, 20, 20]], [[0, 0, 0], [0, 0, 0]], None),  # nobody relapses
+    ],
+)
+def test_risk_that_runs_the_wrong_way(at_risk, happened, words):
+    found = said("reversed_groups", with_groups(at_risk, happened))
+    assert found == [] if words is None else (found[0][0] == "relapse" and words in found[0][1])
+
+
+def test_expected_relapses_are_those_of_the_log_rank_test():
+    [(_, text)] = said("reversed_groups", with_groups([[20, 14, 8], [20, 18, 16]], [[6, 6, 6], [2, 2, 2]]))
+    assert f"{8 * 20 / 40 + 8 * 18 / 32 + 8 * 16 / 24:.1f} expected by chance" in text
+
+
+@about("simpler_is_better", "harmed")
+def test_simpler_arms_and_harmed_centers():
+    def compared(b, value, low, high, a="federated", metric="c_index", note=""):
+        return Comparison("relapse", metric, a, b, Estimate(value, low, high, 25), note)
+
+    items = [
+        compared("federated Newton", -0.2, -0.3, -0.1),
+        compared("local", -0.02, -0.1, 0.05),
+        compared("untrained", 0.1, 0.0, 0.2),
+        compared("random backbone", 0.3, 0.1, 0.4, metric="nll"),  # less is better
+        compared("centralized", -0.1, -0.2, -0.05),  # not simpler
+        compared("local at CHUP", -0.1, -0.2, -0.05, a="federated at CHUP", note="harmed"),
+        compared("local at MDA", -0.1, -0.2, 0.05, a="federated at MDA"),
+    ]
+    assert [text for _, text in said("simpler_is_better", comparisons=items)] == [
+        "Federated Newton is better than federated: C-index by 0.200 (the interval excludes 0).",
+        "Local is better than federated: C-index by 0.020 (the interval includes 0).",
+        "Random backbone is better than federated: nll by 0.300 (the interval excludes 0).",
+    ]
+    assert said("harmed", comparisons=items) == [
+        ("relapse", "Federated at CHUP is worse off than alone: C-index −0.100 [−0.200, −0.050].")
+    ]
+
+
+@about("forgotten")
+def test_forgetting_is_told():
+    events = run_events()
+    last_row(events, "relapse")["value"] = 0.6
+    assert said("forgotten", events) == [("relapse", "It was better once: 0.064 was lost to later steps.")]
+
+
+def test_intervals_over_patients_go_before_summed_ones():
+    row = _row("relapse", "relapse", "pooled", 0.61, 80) | {"low": 0.45, "high": 0.7}
+    assert "0.610 [0.450, 0.700]" in said("guessing", patients=[row])[0][1]
+    rows = bad_news_of(run_events(), patients=[row])
+    assert {"rule", "task", "text"} == set(rows[0]) and rows[0]["rule"] == "guessing"
+
+
+def test_what_is_suppressed_stops_no_rule():
+    events = copy.deepcopy(with_groups([[20, 14, 8], [20, 18, 16]], [[None, 6, 6], [2, 2, 2]]))
+    assert said("reversed_groups", events) == []
