@@ -98,20 +98,10 @@ class Scaling:
     scale: np.ndarray
 
 
-def moment_sums(layout: Layout, rows: Rows, *, minimum: int = 1) -> Sums:
-    """Count, sum and sum of squares (F,) of each value over the cases that have it.
-
-    Args:
-        minimum: a column that fewer cases have counts as if nobody had it: the sum over one patient is that patient.
-    """
+def moment_sums(layout: Layout, rows: Rows) -> Sums:
+    """Count, sum and sum of squares (F,) of each value over the cases that have it."""
     known = layout.known(rows.flags)
-    count = known.sum(axis=0)
-    enough = count >= max(minimum, 1)
-    return {
-        COUNT: np.where(enough, count, 0.0),
-        SUM: np.where(enough, rows.values.sum(axis=0), 0.0),
-        SQUARE: np.where(enough, (rows.values**2).sum(axis=0), 0.0),
-    }
+    return {COUNT: known.sum(axis=0), SUM: rows.values.sum(axis=0), SQUARE: (rows.values**2).sum(axis=0)}
 
 
 def moment_shapes(values: int) -> dict[str, tuple[int, ...]]:

@@ -20,14 +20,21 @@ from common.config.step import Step
 from common.data.batch import EHR, RECORD, volumes_of
 from common.data.records import MODEL_VARIABLES, record_layout
 from common.errors import AdapterError
-from common.exact.columns import Layout, LinearModel, Rows, Scaling, moment_shapes, moment_sums, standardise
+from common.exact.columns import (
+    COUNT, SQUARE, SUM, Layout, LinearModel, Rows, Scaling, moment_shapes, moment_sums, standardise,
+)
 from common.exact.objectives import Objective, build_objective, newton_shapes
-from common.exact.ridge import ridge_shapes, ridge_sums
+from common.exact.ridge import CASES, GRAM, MOMENT, ridge_shapes, ridge_sums
 from common.protocol.messages import Order, Sums
 from common.tasks import build_task, withheld_fields
+from common.tasks.cells import Table
 from common.tasks.cuts import BINS, EVENTS, GRID
 from common.tasks.prognosis import discretise
 
+CELLS = (
+    Table((COUNT,), axes=0, alike=(SUM, SQUARE)),
+    Table((CASES,), axes=0, alike=(GRAM, MOMENT)),
+)  # what is left of a center's sums where its rows did not see to it
 BETA, MEAN, SCALE = "newton.beta", "newton.mean", "newton.scale"
 
 
@@ -82,21 +89,19 @@ def target_of(step: Step, target: Mapping[str, Tensor]) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------- one round's sums
 
 
-def round_sums(
-    step: Step, layout: Layout, rows: Rows, *, round: int, known: Mapping[str, np.ndarray], minimum: int
-) -> Sums:
+def round_sums(step: Step, layout: Layout, rows: Rows, *, round: int, known: Mapping[str, np.ndarray]) -> Sums:
     """A center's answer.
 
     Args:
+        rows: of which no column tells of a few (`client.privacy.rows`).
         round: 0 asks for moments, later rounds for loss, gradient and Hessian; ridge asks for its Gram sums in 0.
         known: ``newton.mean`` and ``newton.scale`` (F,) and ``newton.beta`` (C, Q) of later rounds.
-        minimum: the smallest number of cases that a moment may be of.
     """
     objective = objective_of(step)
     if objective is None:
         return ridge_sums(layout, rows)
     if round == 0:
-        return moment_sums(layout, rows, minimum=minimum)
+        return moment_sums(layout, rows)
     x = standardise(layout, rows.values, rows.flags, Scaling(known[MEAN], known[SCALE]))
     return objective.sums(x, rows.target, known[BETA])
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from common.protocol.messages import Sums
 from common.tasks.bounds import AtMost
+from common.tasks.cells import Cells
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,6 +36,8 @@ class Task(Protocol):
         label_shapes: the same for `label_sums`; empty where the task learns nothing from counting labels.
         bounds: inequalities that hold for its sums of any patients, see `common.tasks.bounds`.
         signed: names of sums that may be negative.
+        cells: which sums count patients by cell, see `common.tasks.cells`: a center tells none of a few.
+        by_time: names of `sums` that count patients by time: a center makes them of `together`'s records.
         zero_shot: whether the frozen model answers by itself, without a trained head.
     """
 
@@ -58,6 +61,12 @@ class Task(Protocol):
     @property
     def signed(self) -> frozenset[str]: ...
 
+    @property
+    def cells(self) -> Sequence[Cells]: ...
+
+    @property
+    def by_time(self) -> frozenset[str]: ...
+
     def head(self, dim: int) -> nn.Module | None:
         """The last layer on an embedding of ``dim``; None where the output is made elsewhere."""
 
@@ -80,6 +89,15 @@ class Task(Protocol):
     def label_sums(self, target: Mapping[str, Tensor]) -> Sums:
         """Counts of the training cases' targets, before any model is asked: class counts, censoring."""
 
+    def together(
+        self, observations: Sequence[Observation], *, threshold: float, minimum: int
+    ) -> Sequence[Observation] | None:
+        """The same records with what few share made common, for sums that would tell of them one by one: times of
+        events and of censoring. None where that cannot be; the records themselves at a minimum of 1."""
+
+    def together_labels(self, target: Mapping[str, Tensor], *, minimum: int) -> Mapping[str, Tensor] | None:
+        """The same for the training cases' targets."""
+
     def calibrate(self, sums: Sums) -> Sums:
         """What merged sums over the validation cases say about a learned model: a threshold, a temperature."""
 
@@ -99,6 +117,8 @@ class Scored:
     label_shapes: Shapes = {}  # noqa: RUF012
     bounds: Sequence[AtMost] = ()
     signed: frozenset[str] = frozenset({"fit.loss"})
+    cells: Sequence[Cells] = ()
+    by_time: frozenset[str] = frozenset()
 
     def head(self, dim: int) -> nn.Module | None:
         """A linear layer to the outputs."""
@@ -111,6 +131,14 @@ class Scored:
 
     def label_sums(self, target: Mapping[str, Tensor]) -> Sums:
         return {}
+
+    def together(
+        self, observations: Sequence[Observation], *, threshold: float, minimum: int
+    ) -> Sequence[Observation] | None:
+        return observations
+
+    def together_labels(self, target: Mapping[str, Tensor], *, minimum: int) -> Mapping[str, Tensor] | None:
+        return target
 
     def calibrate(self, sums: Sums) -> Sums:
         return {}

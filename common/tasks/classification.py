@@ -33,12 +33,18 @@ from common.metrics import (
 from common.protocol.messages import Sums
 from common.tasks.base import Observation, Shapes, column, to_numpy
 from common.tasks.bounds import CASES, AtMost
+from common.tasks.cells import Cells, Histogram, Table
 
 LABELS = "labels"
 BOUNDS = (
     AtMost(("positives", "negatives"), CASES, over=(1,)),
     AtMost(("reliability_observed",), "reliability_cases"),
     AtMost(("reliability_predicted",), "reliability_cases"),
+)
+CELLS = (
+    Table(("class_counts",), axes=1, partly=True),
+    Histogram(("reliability_cases",), ("reliability_predicted",), within=("reliability_observed",), of=""),
+    Table(("labeled",), axes=0, alike=("calibrated_nll",)),
 )
 
 
@@ -89,6 +95,15 @@ class Classification:
 
     @property
     def signed(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
+    def cells(self) -> tuple[Cells, ...]:
+        scores = Histogram(("positives", "negatives"), whole=self.exclusive)
+        return (scores, Table(("confusion",), axes=2), *CELLS)
+
+    @property
+    def by_time(self) -> frozenset[str]:
         return frozenset()
 
     @property
@@ -157,6 +172,16 @@ class Classification:
         if self.exclusive:
             return {"class_counts": np.bincount(labels[labels >= 0], minlength=len(self.classes)).astype(np.float64)}
         return {"class_counts": np.stack([(labels == 0).sum(axis=0), (labels == 1).sum(axis=0)], axis=1).astype(float)}
+
+    def together(
+        self, observations: Sequence[Observation], *, threshold: float, minimum: int
+    ) -> Sequence[Observation] | None:
+        """The records themselves: no sum of theirs is by time."""
+        return observations
+
+    def together_labels(self, target: Mapping[str, Tensor], *, minimum: int) -> Mapping[str, Tensor] | None:
+        """The targets themselves."""
+        return target
 
     def calibrate(self, sums: Sums) -> Sums:
         """The ``temperature`` that makes the validation labels likeliest (Guo et al. 2017); ranks do not change."""

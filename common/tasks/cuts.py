@@ -1,8 +1,8 @@
 """Survival grids from sums: event times of all centers as one coarse histogram, and cuts at its quantiles.
 
-A center says how many events fell into each of a fixed number of bins up to the configured horizon, never fewer than
-the minimum cell in a bin that is not empty; its own longest follow-up appears nowhere, because times beyond the horizon
-count nowhere and the last cut is the horizon itself.
+A center says how many events fell into each of a fixed number of bins up to the configured horizon; bins of fewer than
+its minimum wait for the next ones (`HISTOGRAM`). Its own longest follow-up appears nowhere, because times beyond the
+horizon count nowhere and the last cut is the horizon itself.
 """
 
 from __future__ import annotations
@@ -10,30 +10,20 @@ from __future__ import annotations
 import numpy as np
 
 from common.errors import ConfigError
+from common.tasks.cells import Histogram
 
 EVENTS = "grid.events"
 BINS = 120
 GRID = "grid"  # the order's subset that asks for the histogram
+HISTOGRAM = Histogram((EVENTS,), last=True)
 
 
-def event_histogram(days: np.ndarray, event: np.ndarray, *, horizon: float, minimum: int) -> np.ndarray:
-    """(BINS,) counts of events by time, bins of equal width from 0 to the horizon.
-
-    Counts below ``minimum`` wait for the next bins until they are enough; what is left at the end joins the last bin
-    that counts, and fewer events than the minimum altogether are not told at all.
-    """
+def event_histogram(days: np.ndarray, event: np.ndarray, *, horizon: float) -> np.ndarray:
+    """(BINS,) counts of events by time, bins of equal width from 0 to the horizon."""
     days = np.asarray(days, np.float64)
     chosen = days[(np.asarray(event) > 0) & (days <= horizon)]
-    raw, _ = np.histogram(chosen, bins=BINS, range=(0.0, horizon))
-    told, waiting = np.zeros(BINS), 0
-    for bin_, count in enumerate(raw):
-        waiting += int(count)
-        if waiting >= max(minimum, 1):
-            told[bin_], waiting = waiting, 0
-    filled = np.flatnonzero(told)
-    if len(filled):
-        told[filled[-1]] += waiting
-    return told
+    counts, _ = np.histogram(chosen, bins=BINS, range=(0.0, horizon))
+    return counts.astype(np.float64)
 
 
 def quantile_cuts(histogram: np.ndarray, *, horizon: float, cuts: int) -> list[float]:

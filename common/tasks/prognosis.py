@@ -42,6 +42,7 @@ from common.metrics.survival import grid_index, survival_at, weights_at
 from common.protocol.messages import Sums
 from common.tasks.base import Observation, Shapes, column, to_numpy
 from common.tasks.bounds import CASES, AtMost
+from common.tasks.cells import Cells, Histogram, RiskSets, Table, few, together_in_time
 from common.tasks.cox import cox_nll
 
 DAYS, EVENT, STRATUM = "days", "event", "stratum"
@@ -70,6 +71,13 @@ BOUNDS = (
     AtMost(("censoring_censored",), "censoring_at_risk"),
     AtMost(("censoring_at_risk",), CASES),
 )
+CELLS = (
+    RiskSets("censoring_at_risk", "censoring_censored"),
+    RiskSets("km_at_risk", "km_events"),
+    Histogram(("reliability_cases",), ("reliability_predicted",), within=("reliability_observed",)),
+    Table(("d_calibration",), axes=1),
+)
+COX_SUMS = ("breslow_events", "breslow_risk", "partial_nll")
 
 
 class Prognosis:
@@ -108,6 +116,16 @@ class Prognosis:
     @property
     def signed(self) -> frozenset[str]:
         return frozenset({"risk_sum"}) if self.spec.loss == COX else frozenset()
+
+    @property
+    def cells(self) -> tuple[Cells, ...]:
+        cox = self.spec.loss == COX
+        events = Table(("events",), axes=0, alike=COX_SUMS if cox else ())
+        return (events, *CELLS, Table(("breslow_events",), axes=1, alike=("breslow_risk",), of="events"))
+
+    @property
+    def by_time(self) -> frozenset[str]:
+        return frozenset({"breslow_events", "breslow_risk"}) if self.spec.loss == COX else frozenset()
 
     @property
     def curve_shapes(self) -> Shapes:
@@ -208,6 +226,44 @@ class Prognosis:
         at_risk, censored = censoring_counts(to_numpy(target[DAYS]), to_numpy(target[EVENT]), self.cuts.numpy())
         return {"censoring_at_risk": at_risk, "censoring_censored": censored}
 
+    def together(
+        self, observations: Sequence[Observation], *, threshold: float, minimum: int
+    ) -> Sequence[Observation] | None:
+        """The records with times moved so that at each grid time none or enough have an event, and none or enough are
+        censored, above the threshold of the risk and below it where that can be. None where all are too few."""
+        if minimum <= 1 or not observations:
+            return observations
+        time, event, risk = self._columns(observations)
+        group = (risk > threshold).astype(np.int64)
+        moved = self._together(time, event, group, minimum)
+        if moved is None:  # groups too small to tell apart: the curves that do not look at them may still be drawn
+            moved = self._together(time, event, np.zeros_like(group), minimum)
+        if moved is None:
+            return None
+        return [{**o, "time": np.array(t), EVENT: np.array(e)} for o, t, e in zip(observations, *moved, strict=True)]
+
+    def together_labels(self, target: Mapping[str, Tensor], *, minimum: int) -> Mapping[str, Tensor] | None:
+        """The same for targets."""
+        if minimum <= 1:
+            return target
+        time, event = to_numpy(target[DAYS]), to_numpy(target[EVENT])
+        moved = self._together(time, event, np.zeros(len(time), np.int64), minimum)
+        return None if moved is None else {**target, DAYS: torch.tensor(moved[0]), EVENT: torch.tensor(moved[1])}
+
+    def _together(
+        self, time: np.ndarray, event: np.ndarray, group: np.ndarray, minimum: int
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Times and events; who is beyond the grid is censored there. A moved time is in the middle of its bin."""
+        grid = self.cuts.numpy()
+        index = grid_index(time, grid)
+        happened = (event > 0) & (index < len(grid))
+        place = together_in_time(index, 2 * group + happened, minimum=minimum)
+        if place is None or few(np.bincount(group), minimum).any():
+            return None
+        edges = np.concatenate([grid[:1], grid, 2 * grid[-1:]])  # (K + 2): a bin is what is between two of them
+        middle = (edges[place] + edges[place + 1]) / 2
+        return np.where(happened & (place == index), time, middle), happened.astype(np.float64)
+
     def calibrate(self, sums: Sums) -> Sums:
         """From validation cases: the mean risk as the ``threshold``, and Cox's ``baseline`` (Breslow's, pooled)."""
         if not sums or sums["cases"].sum() <= 0:
@@ -236,7 +292,8 @@ class Prognosis:
         return {"c_index": concordance_interval(counts, spread)}  # type: ignore[arg-type]
 
     def _curve_metrics(self, sums: Sums) -> dict[str, float | None]:
-        cases, grid = float(sums["cases"]), self.cuts.numpy()
+        # a center whose curves would tell of a few sends zeros: its cases do not count here
+        cases, grid = float(sums["reliability_cases"].sum()), self.cuts.numpy()
         some = sums["auc_pairs"] > 0
         d_test = d_calibration(sums["d_calibration"])
         uno = (float(sums[f"uno_{name}"]) for name in ("concordant", "tied", "comparable"))

@@ -15,6 +15,7 @@ from common.metrics import dsc_agg, mean_defined
 from common.protocol.messages import Sums
 from common.tasks.base import Observation, Scored, Shapes, column, to_numpy
 from common.tasks.bounds import CASES, AtMost
+from common.tasks.cells import Mean
 
 BOUNDS = (
     AtMost(("intersection",), "volumes", factor=2.0),
@@ -22,6 +23,7 @@ BOUNDS = (
     AtMost(("dice_sum",), "dice_cases"),
     AtMost(("dice_cases",), CASES),
 )
+CELLS = (Mean("dice_cases", ("dice_sum",), ("intersection", "volumes", "false_positive_mm3")),)
 MASK, VOXEL_MM3, OUTSIDE_MM3 = "mask", "voxel_mm3", "outside_mm3"
 IGNORED = 255  # of a mask: nobody drew anything there
 SURE = 30.0  # logits this far apart are a certainty
@@ -40,6 +42,7 @@ class Segmentation(Scored):
     primary = "dsc_agg"
     bounds = BOUNDS
     signed = frozenset()
+    cells = CELLS
 
     def __init__(self, spec: SegmentationTask):
         self.structures = list(spec.structures)
