@@ -23,7 +23,9 @@ from client.data.case import Case
 from client.data.dataset import CaseSet, targets_of
 from client.data.splits import PARTS
 from client.methods import methods_of
-from client.policy import check_cases, check_order, told
+from client.policy import check_cases, check_order
+from client.privacy.release import Minimum, released
+from client.privacy.sums import scores_of, shared_of, with_fit
 from client.training.job import Job, prepare
 from client.training.loop import FitLog, fit
 from client.training.observation import linear_rows, observe
@@ -32,13 +34,14 @@ from client.vault.standing import Standing
 from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
 from common.errors import PolicyRefusal
-from common.exact.step import round_sums
+from common.exact.step import CELLS, round_sums
 from common.model.adapted import AdaptedModel
 from common.protocol.compression import form
 from common.protocol.declaration import extra_form, sent_back
 from common.protocol.messages import TOO_FEW_CASES, Order, Reply, State, Sums
 from common.tasks import Task, build_task
-from common.tasks.cuts import EVENTS, GRID, event_histogram
+from common.tasks.cells import Cells
+from common.tasks.cuts import EVENTS, GRID, HISTOGRAM, event_histogram
 
 log = logging.getLogger("fedgraft.center")
 
@@ -71,7 +74,7 @@ class Center:
         """
         check_order(self.config.policy, order)
         backbone_of(self.config, order)
-        counts = self.split_counts(order)
+        counts = {name: len(self.part(order, name)) for name in PARTS}
         if not order.skip_unreadable:  # then a case that cannot be used is a reason not to start
             model, _ = self.model(order)
             for name in PARTS:
@@ -81,16 +84,15 @@ class Center:
                 check_cases(self.config.policy, len(self.part(order, "train")))
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
-            return Reply(self.code, code=refusal.code, counts=counts)
-        return Reply(self.code, counts=counts, sums=self.label_sums(order))
+            return self._released(order, Reply(self.code, code=refusal.code, counts=counts))
+        reply = Reply(self.code, counts=counts, sums=self.label_sums(order))
+        return self._released(order, reply, over=counts["train"])
 
     def label_sums(self, order: Order) -> Sums:
-        """The task's counts over the training cases' labels; none of fewer cases than the minimum cell."""
-        return label_sums(self.part(order, "train"), order.step, minimum=self._minimum_cell(order))
-
-    def split_counts(self, order: Order) -> dict[str, int]:
-        """Usable cases per split as they may be told: a count below the policy's minimum is told as the minimum."""
-        return {name: told(self.config.policy, len(self.part(order, name))) for name in PARTS}
+        """The task's counts over the training cases' labels, as they may leave."""
+        cases = self.part(order, "train")
+        reply = Reply(self.code, sums=label_sums(cases, order.step, minimum=self.minimum(order).cell))
+        return self._released(order, reply, cells=build_task(order.step.task).cells, over=len(cases)).sums
 
     # ------------------------------------------------------------------------------------------------------- train
 
@@ -99,7 +101,7 @@ class Center:
         started = time.perf_counter()
         job = self.prepare(order)
         reply = self.settle(job, fit(job))
-        return replace(reply, seconds=time.perf_counter() - started)
+        return self._released(order, replace(reply, seconds=time.perf_counter() - started))
 
     def prepare(self, order: Order) -> Job:
         """The order as a job: its model loaded, its cases prepared, its methods begun. Raises PolicyRefusal."""
@@ -161,15 +163,23 @@ class Center:
         if order.subset == GRID:
             return self._event_histogram(order)
         model, _ = self._resident_model(order)
-        cases, minimum = self.case_set(order, "train", model), self._minimum_cell(order)
+        cases, minimum = self.case_set(order, "train", model), self.minimum(order).cell
         check_cases(self.config.policy, len(cases))
         if len(cases) < minimum:
             raise PolicyRefusal(TOO_FEW_CASES, f"Sums over {len(cases)} training cases are too close to the patients.")
-        rows = linear_rows(order, model, cases)
-        sums = round_sums(order.step, model.linear_layout, rows, round=order.round, known=order.known, minimum=minimum)
-        log.info("step=%s round=%s center=%s cases=%s sums", order.step.name, order.round, self.code, len(cases))
+        layout = model.linear_layout
+        shared = shared_of(order, layout, linear_rows(order, model, cases), minimum=minimum)
+        sums = round_sums(order.step, layout, shared.rows, round=order.round, known=order.known)
+        log.info(
+            "step=%s round=%s center=%s cases=%s adjusted=%s%s sums",
+            *(order.step.name, order.round, self.code, len(cases), shared.adjusted),
+            " outcome=untold" if shared.silent else "",
+        )
         counts = {"cases": len(cases), "skipped": cases.skipped}
-        return Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
+        if shared.adjusted:
+            counts["adjusted"] = shared.adjusted
+        reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
+        return self._released(order, reply, cells=CELLS)
 
     def _event_histogram(self, order: Order) -> Reply:
         """When events happened among the training cases, in coarse bins up to the task's horizon."""
@@ -177,8 +187,8 @@ class Center:
         if not target:
             raise PolicyRefusal(TOO_FEW_CASES, "There is no training case to tell event times of.")
         days, event = target["days"].numpy(), target["event"].numpy()
-        horizon, minimum = order.step.task.horizon_days, self._minimum_cell(order)
-        return Reply(self.code, sums={EVENTS: event_histogram(days, event, horizon=horizon, minimum=minimum)})
+        sums = {EVENTS: event_histogram(days, event, horizon=order.step.task.horizon_days)}
+        return self._released(order, Reply(self.code, sums=sums), cells=(HISTOGRAM,), over=len(days))
 
     # ---------------------------------------------------------------------------------------------------- evaluate
 
@@ -193,16 +203,15 @@ class Center:
         cases = self.case_set(order, order.subset, model)
         shown = len(cases.having(order.mode))
         counts = {"cases": shown, "skipped": cases.skipped, **({"afresh": 1} if standing.afresh else {})}
-        if shown < self._minimum_cell(order):
-            counts["cases"] = told(self.config.policy, shown)
-            return Reply(self.code, counts={**counts, "suppressed": 1}, seconds=time.perf_counter() - started)
-        observations = observe(order, model, task, cases)
-        sums: Sums = dict(task.sums([o for o, _ in observations]))
-        sums["fit.loss"] = np.array(sum(loss for _, loss in observations), np.float64)
-        sums["fit.cases"] = np.array(shown, np.float64)
-        if order.wants_curves:
-            sums.update(task.curve_sums([o for o, _ in observations], order.threshold or 0.0))
-        return Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
+        minimum, sums = self.minimum(order).cell, Sums()
+        if shown < minimum:
+            counts["suppressed"] = 1
+        else:
+            observed = observe(order, model, task, cases)
+            scores = scores_of(task, [observation for observation, _ in observed], order, minimum=minimum)
+            sums = with_fit(scores, [loss for _, loss in observed])
+        reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
+        return self._released(order, reply, cells=task.cells)
 
     def own_state(self, order: Order) -> State:
         """The order's state with this center's own tensors (FedBN's, Ditto's) of the round named in ``since``."""
@@ -252,5 +261,11 @@ class Center:
     def _vault(self, order: Order) -> Vault:
         return Vault(self.vault, order)
 
-    def _minimum_cell(self, order: Order) -> int:
-        return max(order.minimum_cell, self.config.policy.minimum_cell, 1)
+    def minimum(self, order: Order) -> Minimum:
+        """The fewest patients that anything may be of: the hospital's own numbers, which an order may only raise."""
+        policy = self.config.policy
+        return Minimum(max(policy.minimum_cases, 1), max(order.minimum_cell, policy.minimum_cell, 1))
+
+    def _released(self, order: Order, reply: Reply, *, cells: Sequence[Cells] = (), over: int | None = None) -> Reply:
+        """The reply as it leaves: the one exit of every action."""
+        return released(reply, minimum=self.minimum(order), cells=cells, over=over)

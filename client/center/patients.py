@@ -11,6 +11,7 @@ from client.data.case import Case
 from client.data.dataset import CaseSet, targets_of, trainable, usable
 from client.data.images.cache import VolumeCache
 from client.data.splits import split_cases
+from client.privacy.sums import labels_of
 from client.vault.erased import hold_back, read_tombstones
 from common.backbones.base import Tokenizer
 from common.config.step import Step
@@ -51,8 +52,12 @@ def prepared(cases: Sequence[Case], order: Order, config: CenterConfig, *, token
 
 
 def label_sums(cases: Sequence[Case], step: Step, *, minimum: int = 1) -> Sums:
-    """The task's counts over the cases' labels; none of fewer cases than the minimum or without rounds."""
+    """The task's counts over the cases' labels; none without rounds.
+
+    Args:
+        minimum: what a few of them share is made common before it is counted; the gate does the rest.
+    """
     task = build_task(step.task)
     if step.rounds == 0 or not task.label_shapes or len(cases) < minimum:
         return {}
-    return task.label_sums(targets_of(cases, step))
+    return labels_of(task, targets_of(cases, step), minimum=minimum)

@@ -79,7 +79,9 @@ def suppressed(counts: dict[str, int], *, minimum: int) -> dict[str, int | str]:
 def step_counts(center: Center, overrides: Sequence[str]) -> dict[str, dict[str, int | str]]:
     """By step, the reply's code and its counts of usable cases: exactly what this center answers."""
     from client.center.config import own_files
+    from client.data.splits import PARTS
     from client.policy import check_cases, check_order
+    from client.privacy.release import told
     from common.backbones import backbone_digest, load_backbone
     from common.config.load import compose_run
     from common.errors import PolicyRefusal
@@ -90,10 +92,10 @@ def step_counts(center: Center, overrides: Sequence[str]) -> dict[str, dict[str,
     found: dict[str, dict[str, int | str]] = {}
     for name, step in run.steps.items():
         order = Order(step, run.seed, 0, run.backbone, base, run.data.split)
-        found[name] = {"code": OK}
+        found[name], cell = {"code": OK}, center.minimum(order).cell
         try:
             check_order(center.config.policy, order)
-            found[name] |= center.split_counts(order)
+            found[name] |= {part: told(len(center.part(order, part)), cell) for part in PARTS}
             if step.rounds > 0:
                 check_cases(center.config.policy, len(center.part(order, "train")))
         except PolicyRefusal as refusal:

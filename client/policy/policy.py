@@ -32,8 +32,3 @@ def check_cases(policy: Policy, cases: int) -> None:
         raise PolicyRefusal(
             TOO_FEW_CASES, f"{cases} usable training cases; local policy asks for {max(policy.minimum_cases, 1)}."
         )
-
-
-def told(policy: Policy, count: int) -> int:
-    """A number of cases as the server may learn it: none is told, a few are told as the minimum cell."""
-    return 0 if count == 0 else max(count, policy.minimum_cell)

@@ -41,20 +41,13 @@ def released(reply: Reply, *, minimum: Minimum, cells: Sequence[Cells] = (), ove
         PolicyRefusal: arrays that too few patients made.
     """
     patients = reply.counts.get("cases", 0) if over is None else over
-    if reply.state or reply.extra:
-        check_cases(patients, minimum)
+    if (reply.state or reply.extra) and patients < minimum.cases:
+        raise PolicyRefusal(TOO_FEW_CASES, f"A state of {patients} patients; local policy asks for {minimum.cases}.")
     sums, changed = _sums(reply.sums, cells, patients, minimum.cell)
     counts = {name: _told(name, count, minimum.cell) for name, count in reply.counts.items()}
     if changed:
         counts["suppressed"] = 1
     return replace(reply, sums=sums, counts=counts)
-
-
-def check_cases(cases: int, minimum: Minimum) -> None:
-    """Raise PolicyRefusal where too few patients would train: their update could reveal them."""
-    needed = max(minimum.cases, 1)
-    if cases < needed:
-        raise PolicyRefusal(TOO_FEW_CASES, f"{cases} usable training cases; local policy asks for {needed}.")
 
 
 def told(count: int, minimum: int) -> int:
@@ -68,7 +61,7 @@ def _told(name: str, count: int, minimum: int) -> int:
 
 def _sums(sums: Sums, cells: Sequence[Cells], patients: int, minimum: int) -> tuple[Sums, bool]:
     """What of the sums leaves, and whether anything was kept back."""
-    if set(sums) - _FIT and patients < minimum:
+    if patients < minimum and not set(sums) <= _FIT:
         return {}, True
     found, changed = guarded(sums, cells, cases=patients, minimum=minimum)
     if FIT_CASES in found:

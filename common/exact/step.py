@@ -21,7 +21,16 @@ from common.data.batch import EHR, RECORD, volumes_of
 from common.data.records import MODEL_VARIABLES, record_layout
 from common.errors import AdapterError
 from common.exact.columns import (
-    COUNT, SQUARE, SUM, Layout, LinearModel, Rows, Scaling, moment_shapes, moment_sums, standardise,
+    COUNT,
+    SQUARE,
+    SUM,
+    Layout,
+    LinearModel,
+    Rows,
+    Scaling,
+    moment_shapes,
+    moment_sums,
+    standardise,
 )
 from common.exact.objectives import Objective, build_objective, newton_shapes
 from common.exact.ridge import CASES, GRAM, MOMENT, ridge_shapes, ridge_sums

@@ -25,7 +25,9 @@ from common.config.run import BackboneSpec, Split
 from common.errors import WireError
 from common.protocol.messages import Order, Reply, State
 
-STATUS_COUNTS = ("cases", "batches", "skipped", "train", "validation", "test", "suppressed", "afresh", "ahead")
+STATUS_COUNTS = (
+    "adjusted", "afresh", "ahead", "batches", "cases", "skipped", "suppressed", "test", "train", "validation", "waiting",
+)  # fmt: skip
 CODE = re.compile(r"[a-z0-9_.:-]{1,60}")
 CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
 ORDER = re.compile(r"[0-9a-f]{64}|")

@@ -124,8 +124,9 @@ def inflated(reply: Reply, *, registered: int) -> Rejection | None:
 
 
 def weighed_cases(reply: Reply, *, registered: int) -> int:
-    """Cases that count: those registered less those skipped since, never more than the center says it used."""
-    return max(0, min(registered - reply.counts.get("skipped", 0), reply.counts["cases"]))
+    """Cases that count: those that the center says it used, never more than registered. (How many it skipped is told
+    as the minimum where it is fewer, so that it cannot be subtracted.)"""
+    return max(0, min(registered, reply.counts["cases"]))
 
 
 def outliers(norms: Mapping[str, Mapping[str, float]], guards: Guards) -> dict[str, Rejection]:

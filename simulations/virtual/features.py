@@ -20,6 +20,7 @@ from client.center.patients import label_sums, part_of
 from client.data.case import Case
 from client.data.dataset import CaseSet, targets_of, usable
 from client.data.images.cache import VolumeCache
+from client.privacy.release import Minimum, released
 from client.training.job import prepare
 from client.training.loop import fit
 from client.training.observation import observe
@@ -30,7 +31,7 @@ from common.config.step import Step
 from common.data.batch import CT, EHR, Batch
 from common.files import write_tensors
 from common.model.adapted import AdaptedModel
-from common.protocol.messages import Order, State, Sums
+from common.protocol.messages import Order, Reply, State, Sums
 from common.tasks import Observation, Task, build_task
 from server.aggregation import weight_of
 from server.aggregation.types import Setting, Update
@@ -188,8 +189,10 @@ class FeatureCenter:
         return self._sets[name]
 
     def label_sums(self, order: Order) -> Sums:
-        """The task's counts over the training cases' labels."""
-        return label_sums(self.part(order, "train"), order.step, minimum=self._minimum)
+        """The task's counts over the training cases' labels, as they may leave a center of that policy."""
+        cases, minimum = self.part(order, "train"), Minimum(cell=self._minimum)
+        reply = Reply(self.code, sums=label_sums(cases, order.step, minimum=minimum.cell))
+        return released(reply, minimum=minimum, cells=build_task(order.step.task).cells, over=len(cases)).sums
 
 
 def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:

@@ -182,13 +182,6 @@ def test_a_variable_that_nobody_recorded_keeps_a_weight_of_zero_even_without_a_p
     np.testing.assert_allclose(fitted.weight[0, [0, 2]], 0, atol=1e-9)
 
 
-def test_moments_of_fewer_cases_than_the_minimum_stay_at_home():
-    rows = Rows(np.array([[70.0], [0.0], [0.0]]), np.array([[1.0], [0], [0]]), np.zeros((3, 1)))
-    layout = Layout(("age",), ("age",), (0,))
-    assert moment_sums(layout, rows, minimum=1)["moments.sum"] == [70.0]
-    assert all((value == 0).all() for value in moment_sums(layout, rows, minimum=2).values())
-
-
 def test_a_stratum_without_an_event_adds_nothing():
     rows = plain_rows(np.ones((3, 2)), np.array([[1.0, 0], [2, 0], [3, 0]]))
     sums = Cox().sums(rows.values, rows.target, np.ones((1, 2)))
