@@ -46,7 +46,7 @@ def released(reply: Reply, *, minimum: Minimum, cells: Sequence[Cells] = (), ove
     sums, changed = _sums(reply.sums, cells, patients, minimum.cell)
     counts = {name: _told(name, count, minimum.cell) for name, count in reply.counts.items()}
     if changed:
-        counts["suppressed"] = 1
+        counts["merged"] = 1
     return replace(reply, sums=sums, counts=counts)
 
 
@@ -62,7 +62,7 @@ def _told(name: str, count: int, minimum: int) -> int:
 def _sums(sums: Sums, cells: Sequence[Cells], patients: int, minimum: int) -> tuple[Sums, bool]:
     """What of the sums leaves, and whether anything was kept back."""
     if patients < minimum and not set(sums) <= _FIT:
-        return {}, True
+        return {}, False
     found, changed = guarded(sums, cells, cases=patients, minimum=minimum)
     if FIT_CASES in found:
         found = {**found, FIT_CASES: np.array(float(told(int(found[FIT_CASES]), minimum)))}

@@ -26,7 +26,8 @@ from common.errors import WireError
 from common.protocol.messages import Order, Reply, State
 
 STATUS_COUNTS = (
-    "adjusted", "afresh", "ahead", "batches", "cases", "skipped", "suppressed", "test", "train", "validation", "waiting",
+    "adjusted", "afresh", "ahead", "batches", "cases", "merged", "skipped", "suppressed", "test", "train",
+    "validation", "waiting",
 )  # fmt: skip
 CODE = re.compile(r"[a-z0-9_.:-]{1,60}")
 CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
