@@ -30,9 +30,12 @@ from client.training.job import Job, prepare
 from client.training.loop import FitLog, fit
 from client.training.observation import linear_rows, observe
 from client.vault.downlink import outgoing, received
+from client.vault.folds import sides
 from client.vault.standing import Standing
 from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
+from common.config.load import to_json
+from common.config.run import Split
 from common.errors import PolicyRefusal
 from common.exact.step import CELLS, round_sums
 from common.model.adapted import AdaptedModel
@@ -50,13 +53,15 @@ class Center:
     """One hospital, for the length of one message.
 
     Args:
-        everyone: the patients of a simulated place of several centers; those of the center's own folder where absent.
+        members: the centers of a simulated place of several, whose patients keep their sides; absent at a hospital.
+        keeps_split: False only looks: who has no place in the split yet gets none.
     """
 
-    def __init__(self, config: CenterConfig, *, everyone: Sequence[Case] | None = None):
+    def __init__(self, config: CenterConfig, *, members: Sequence[Center] = (), keeps_split: bool = True):
         self.config = config
         self.code = config.code
-        self._everyone = everyone
+        self._members, self._keeps_split = tuple(members), keeps_split
+        self._sides: dict[str, dict[str, str]] = {}
         set_device(config)
 
     @classmethod
@@ -228,18 +233,36 @@ class Center:
         return Path(self.config.vault) / self.code
 
     @cached_property
-    def everyone(self) -> list[Case]:
-        """The center's own patients, and a tombstone for each erased one."""
-        return everyone_at(self.config, self.vault) if self._everyone is None else list(self._everyone)
-
-    @property
     def cases(self) -> list[Case]:
-        """The center's own patients."""
-        return [case for case in self.everyone if not case.erased]
+        """The center's own patients, without erased ones."""
+        if self._members:
+            return [case for member in self._members for case in member.cases]
+        return everyone_at(self.config, self.vault)
 
     def part(self, order: Order, name: str) -> list[Case]:
-        """The cases of one part (train, validation, test) of the order's split."""
-        return part_of(self.everyone, order, name)
+        """The cases of one part (train, validation, test) of this center's own split that the step can use.
+
+        Raises:
+            PolicyRefusal: the order names another split.
+        """
+        if self._members:
+            return [case for member in self._members for case in member.part(order, name)]
+        return part_of(
+            self.cases, self.sides(order.split, by=f"the order for step '{order.step.name}'"), order.step, name
+        )
+
+    def sides(self, split: Split, *, by: str = "a simulation") -> dict[str, str]:
+        """Patient -> train, validation or test, of everyone here, as the vault keeps it.
+
+        Args:
+            by: who asks, for the vault's record, where this fixes the split.
+        """
+        asked = to_json(split)
+        if asked not in self._sides:
+            self._sides[asked] = sides(
+                self.cases, split, vault=self.vault, declared=self.config.split, by=by, keep=self._keeps_split
+            )
+        return self._sides[asked]
 
     def case_set(self, order: Order, name: str, model: AdaptedModel) -> CaseSet:
         """The same, prepared."""

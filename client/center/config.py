@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from client.data.splits import Deal
 from client.policy import Policy
 from common.config.run import BackboneSpec
 from common.data.batch import CT, EHR, PET, RECORD
@@ -39,6 +40,7 @@ class CenterConfig:
     text_folder: str = ""  # this hospital's own CXR-BERT folder
     mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     policy: Policy = field(default_factory=Policy)
+    split: Deal | None = None  # who trains, validates and tests here; null: the first order fixes it
     plugins: list[str] = field(default_factory=list)  # own code beside this checkout's; the coordinator's are the same
     layout: str = "auto"  # hecktor (or one edition), nnunet, brats, or a YAML that declares it; auto: what is there
     modalities: list[str] = field(default_factory=lambda: [CT, PET, EHR])  # what steps may see; EHR: clinical records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from client.center.config import CenterConfig
@@ -10,9 +10,9 @@ from client.center.resident import CASE_SETS, cases_at, data_key
 from client.data.case import Case
 from client.data.dataset import CaseSet, targets_of, trainable, usable
 from client.data.images.cache import VolumeCache
-from client.data.splits import split_cases
 from client.privacy.sums import labels_of
-from client.vault.erased import hold_back, read_tombstones
+from client.vault.cohort import read_cohort
+from client.vault.erased import hold_back
 from common.backbones.base import Tokenizer
 from common.config.step import Step
 from common.protocol.messages import Order, Sums
@@ -20,20 +20,22 @@ from common.tasks import build_task
 
 
 def everyone_at(config: CenterConfig, vault: Path) -> list[Case]:
-    """The center's own patients, and a tombstone for each erased one: what the split is dealt over."""
+    """The center's own patients: what the split is dealt over."""
     return hold_back(
         cases_at(config.root, config.code, config.mapping, config.layout),
-        tombstones=read_tombstones(vault),
+        cohort=read_cohort(vault),
         modalities=config.modalities,
     )
 
 
-def part_of(everyone: Sequence[Case], order: Order, name: str) -> list[Case]:
-    """Cases of one part of the order's split that the step can use, and, but for the test, that can train it."""
-    step = order.step
-    wanted = [case for case in everyone if usable(case, step)]
-    part = [case for case in split_cases(wanted, split=order.split)[name] if not case.erased]
-    return part if name == "test" else [case for case in part if trainable(case, step)]
+def part_of(everyone: Sequence[Case], part: Mapping[str, str], step: Step, name: str) -> list[Case]:
+    """Cases of one part of the center's split that the step can use, and, but for the test, that can train it.
+
+    Args:
+        part: by patient, of everyone; what a step can use moves nobody.
+    """
+    found = [case for case in everyone if part[case.patient] == name and usable(case, step)]
+    return found if name == "test" else [case for case in found if trainable(case, step)]
 
 
 def prepared(cases: Sequence[Case], order: Order, config: CenterConfig, *, tokenizer: Tokenizer) -> CaseSet:

@@ -32,17 +32,27 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the counts."""
     from client.center.center import Center
 
-    center = Center(center_of(arguments))
+    center = Center(center_of(arguments), keeps_split=False)  # to look fixes nothing
     minimum = max(arguments.minimum, center.config.policy.minimum_cell)
     found: dict[str, Any] = {
         "center": center.code,
         "minimum": minimum,
         "counts": suppressed(case_counts(center.cases), minimum=minimum),
+        "split": split_sentence(center),
     }
     if overrides := run_of(arguments):
         found["steps"] = step_counts(center, overrides)
     print(json.dumps(found, indent=1) if arguments.json else _text(found))
     return 0
+
+
+def split_sentence(center: Center) -> str:
+    """Who trains, validates and tests here, and since when that is fixed."""
+    from client.policy import test_folds
+    from client.vault.cohort import read_cohort
+    from client.vault.folds import said
+
+    return said(read_cohort(center.vault), center.config.split, test_folds(center.config.policy))
 
 
 ASKED: dict[str, Callable[[Case], bool]] = {
@@ -106,6 +116,7 @@ def step_counts(center: Center, overrides: Sequence[str]) -> dict[str, dict[str,
 def _text(found: dict[str, Any]) -> str:
     lines = [f"{found['center']}: what may be told about it (counts below {found['minimum']} are not)"]
     lines += [f"  {name:<24}{count}" for name, count in found["counts"].items()]
+    lines.append(found["split"])
     for step, counts in found.get("steps", {}).items():
         told = ", ".join(f"{name} {count}" for name, count in counts.items() if name != "code")
         lines.append(f"  step {step:<19}{counts['code']}{': ' + told if told else ''}")

@@ -94,21 +94,25 @@ def _cases(config: CenterConfig) -> tuple[list[Case], list[Finding]]:
     from client.commands.files import vault_of
     from client.data.layouts import survey
     from client.doctor.finding import ERROR, Finding, from_sentence
-    from client.vault.erased import hold_back, read_tombstones
+    from client.vault.cohort import read_cohort
+    from client.vault.erased import hold_back
+    from client.vault.vault import VaultError
     from common.errors import DataError, UnknownName
 
     try:
         cases, problems = survey(
             Path(config.root), center=config.code, mapping=config.mapping or None, layout=config.layout
         )
-        stones = read_tombstones(vault_of(config))
+        cohort = read_cohort(vault_of(config))
     except DataError as error:
         return [], [from_sentence(problem, "folder") for problem in error.problems]
+    except VaultError as error:
+        return [], [from_sentence(str(error), "folder")]
     except UnknownName as error:
         return [], [Finding(ERROR, "folder", f"layout is '{config.layout}'.", str(error))]
-    shown = hold_back(cases, tombstones=stones, modalities=config.modalities)
+    shown = hold_back(cases, cohort=cohort, modalities=config.modalities)
     area = "records" if cases else "folder"
-    return [case for case in shown if not case.erased], [from_sentence(problem, area) for problem in problems]
+    return shown, [from_sentence(problem, area) for problem in problems]
 
 
 def _examine(case: Case, look: Callable[[Examined], None]) -> Examined:

@@ -3,7 +3,8 @@
 Prepared volumes are all removed, because they carry no names: they are made again when they are next needed. The
 patient's own files are not touched: remove them yourself once this command has said what it did. What the patient
 taught an adapter that has already left cannot be called back; the record of what left (`python -m client audit`) says
-which steps those were. Nothing outside the vault names the patient.
+which steps those were. Nothing here names the patient any more: the vault keeps a keyed hash of the ID, so that a case
+that turns up again is not seen, and its place in the split.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from client.center.center import Center
 
 EXAMPLE = "python -m client erase --patient CHUM-017"
-RECORD = "erased.jsonl"
 
 
 @dataclass(frozen=True)
@@ -58,21 +58,22 @@ def erase(center: Center, patient: str) -> Erased:
     Raises:
         DataError: the center has no such patient.
     """
-    from client.vault.erased import read_tombstones, tombstone_of, write_tombstones
+    from client.vault.cohort import CLEARED, ERASED, FILE, append, hashed_id, read_cohort
+    from client.vault.lock import alone
     from common.errors import DataError
-    from common.store.ledger import Ledger
 
-    stones = read_tombstones(center.vault)
-    cases = [case for case in center.cases if case.patient == patient]
-    already = any(stone.patient == patient for stone in stones)
-    if not cases and not already:
+    already = read_cohort(center.vault).is_erased(patient)
+    if not already and all(case.patient != patient for case in center.cases):
         raise DataError(
             f"Center {center.code} has no patient with the code given (of {len(center.cases)}); codes look like "
             f"{center.code}-001 and stand in the file names."
         )
-    write_tombstones(center.vault, [*stones, *map(tombstone_of, cases)])
-    done = Erased(clear_cache(Path(center.config.cache)), forget_code(center.vault, patient), already)
-    Ledger(center.vault / RECORD).append("erased", {"patient": patient, "cached": done.cached, "mapped": done.mapped})
+    with alone(center.vault / FILE):
+        key = read_cohort(center.vault).key
+        if not already:
+            append(center.vault, ERASED, {"patient": hashed_id(key, patient)}, key=key)
+        done = Erased(clear_cache(Path(center.config.cache)), forget_code(center.vault, patient), already)
+        append(center.vault, CLEARED, {"cached": done.cached, "mapped": done.mapped}, key=key)
     return done
 
 

@@ -26,7 +26,6 @@ class Case:
         days, event: relapse-free survival in days, and 1 for a relapse or 0 for censoring; both or neither.
         findings: 18 of 0, 1 or -1 (unknown), in the order of `common.data.findings.FINDINGS`; chest cohort only.
         report: a report that came with the case as text.
-        erased: a tombstone that keeps an erased patient's place in the split (`client.vault.erased`); nothing else is left.
         reference: the modality whose image carries the grid; a case without it is a case without images.
         structures: name -> the label's values; None where the layout names none (HECKTOR: 1 GTVp, 2 GTVn).
         ignore: the label's value where nobody drew anything; it is neither trained nor scored.
@@ -41,7 +40,6 @@ class Case:
     event: int | None
     findings: tuple[int, ...] | None
     report: str | None
-    erased: bool = False
     reference: str = CT
     structures: Mapping[str, Values] | None = None
     ignore: int | None = None

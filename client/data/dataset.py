@@ -14,7 +14,7 @@ from torch import Tensor
 from client.data.images.cache import VolumeCache
 from client.data.images.checks import load_usable
 from client.data.case import Case, check_within
-from client.data.hecktor.reports import REPORTED, report_text
+from client.data.hecktor.reports import report_text
 from client.data.images.transforms import random_window
 from client.data.images.volumes import Prepared, prepare
 from common.backbones.base import Features, Tokenizer
@@ -33,8 +33,6 @@ from common.tasks import withheld_fields
 def usable(case: Case, step: Step) -> bool:
     """Whether the case has the step's target and, among the step's modalities, an image (beside the reference image,
     which carries the grid), a report or a record (be it empty).
-
-    Of an erased patient's tombstone it asks the same, by what there was: the split is dealt over both.
     """
     has_target: Callable[[Case, Step], bool] = _target_kind(step)[0]
     return has_target(case, step) and bool(shows(case, step))
@@ -53,7 +51,7 @@ def trainable(case: Case, step: Step) -> bool:
 def shows(case: Case, step: Step) -> set[str]:
     """What of the step's modalities the case has; images only where there is the one that carries the grid."""
     images = {*case.images} if case.has_grid else set()
-    report = {EHR} if EHR in step.modalities and _has_report(case, step) else set()
+    report = {EHR} if EHR in step.modalities and _text(case, step) else set()
     return (images | report | {RECORD}) & {*step.modalities}
 
 
@@ -61,13 +59,6 @@ def targets_of(cases: Sequence[Case], step: Step) -> dict[str, Tensor]:
     """Targets of cases of a task that needs no image for them, stacked; empty for no cases."""
     each = [_target_kind(step)[1](case, None, step) for case in cases]
     return {name: torch.stack([target[name] for target in each]) for name in each[0]} if each else {}
-
-
-def _has_report(case: Case, step: Step) -> bool:
-    if case.erased:  # names of fields are left, and no values
-        told = case.report is not None and step.task.kind != "classification"
-        return told or bool(REPORTED & {*case.record} - withheld_fields(step.task))
-    return bool(_text(case, step))
 
 
 def _text(case: Case, step: Step) -> str:
@@ -312,7 +303,7 @@ def _class_number(case: Case, step: Step) -> int:
 def _has_classes(case: Case, step: Step) -> bool:
     if step.task.target == FINDINGS_TARGET:
         return case.findings is not None
-    return step.task.target in case.record if case.erased else _class_number(case, step) >= 0
+    return _class_number(case, step) >= 0
 
 
 Target = Callable[[Case, Prepared | None, Step], dict[str, Tensor]]

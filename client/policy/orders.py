@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime, time
 
-from client.policy.policy import Policy
+from client.policy.policy import Policy, test_folds
 from common.backbones.base import tensors_digest
 from common.errors import ConfigError, PolicyRefusal
 from common.protocol.messages import Order
@@ -92,6 +92,18 @@ def _rounds(policy: Policy, order: Order) -> PolicyRefusal | None:
     )
 
 
+def _test_fold(policy: Policy, order: Order) -> PolicyRefusal | None:
+    """Whose test patients: with another fold those who trained so far would test."""
+    folds = test_folds(policy)
+    if folds is None or order.split.fold in folds:
+        return None
+    return PolicyRefusal(
+        "declined.split",
+        f"The order asks for fold {order.split.fold} as the test; local policy allows {', '.join(map(str, folds))}. "
+        "A cross-validated study needs policy.test_folds: all: then every patient trains some models and tests others.",
+    )
+
+
 def _privacy(policy: Policy, order: Order) -> PolicyRefusal | None:
     if not policy.require_privacy:
         return None
@@ -121,5 +133,5 @@ def _check_quiet(policy: Policy, order: Order, now: datetime) -> None:
 
 
 _CHECKS: tuple[Callable[[Policy, Order], PolicyRefusal | None], ...] = (
-    _task, _parts, _base, _initialisation, _rounds, _privacy, _secure_aggregation,
+    _task, _parts, _base, _initialisation, _rounds, _test_fold, _privacy, _secure_aggregation,
 )  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from common.errors import PolicyRefusal
+from common.errors import ConfigError, PolicyRefusal
 from common.protocol.messages import TOO_FEW_CASES
 
 
@@ -21,9 +22,25 @@ class Policy:
     initialisations: list[str] = field(
         default_factory=list
     )  # allowed digests of the state that a step's round 1 brings
+    test_folds: Any = field(default_factory=lambda: [0])  # folds of this center's split that may test, or all
     require_privacy: bool = False
     require_secure_aggregation: bool = False
     quiet_hours: list[str] = field(default_factory=list)  # local times such as 08:00-18:00 in which nothing is trained
+
+
+def test_folds(policy: Policy) -> list[int] | None:
+    """The folds that may test, in order; None for all. Raises ConfigError."""
+    if policy.test_folds == "all":
+        return None
+    try:
+        folds = sorted({int(fold) for fold in policy.test_folds})
+    except (TypeError, ValueError):
+        folds = []
+    if not folds or folds[0] < 0 or isinstance(policy.test_folds, str):
+        raise ConfigError(
+            f"policy.test_folds is {policy.test_folds}; write the folds that may test, from 0 on, as in [0], or all."
+        )
+    return folds
 
 
 def check_cases(policy: Policy, cases: int) -> None:

@@ -30,7 +30,7 @@ def pooled(centers: Sequence[Center]) -> Center:
     """Several centers' patients in one place: what a federation never has. Splits are the same as at each center."""
     first = centers[0].config
     code = first.code if len(centers) == 1 else "ALL"
-    return Center(replace(first, code=code), everyone=[case for center in centers for case in center.everyone])
+    return Center(replace(first, code=code), members=centers)
 
 
 class Place(Protocol):

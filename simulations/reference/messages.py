@@ -40,6 +40,7 @@ CODES = {
     "declined.quiet_hours": "nothing is trained at this hour",
     "declined.rounds": "the step is longer than the policy allows",
     "declined.secure_aggregation": "the policy asks for secure aggregation, which this release cannot give",
+    "declined.split": "the order's split is not this hospital's own, or the policy does not let this fold test",
     "declined.task": "the policy does not allow this kind of task",
     "declined.weights": "the frozen model is no file of this hospital's",
     "damaged": "a file of the center's is not what was written; its own log names it",

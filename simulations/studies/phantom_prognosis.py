@@ -21,7 +21,6 @@ import torch
 
 from client.center.center import Center
 from client.data.case import Case
-from client.data.splits import split_cases
 from client.training.observation import observe
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
@@ -156,16 +155,21 @@ def cohort_of(run: Run, centers: Sequence[Center]) -> Cohort:
     """Outcomes and test folds of everyone who has an outcome."""
     rows = []
     for center in centers:
-        cases = _with_outcome(center)
         for fold in range(run.study.folds):
-            for case in split_cases(cases, split=_split(run, fold))["test"]:
+            for case in _part(run, center, fold, "test"):
                 rows.append((center.code, case.patient, fold, case.days, case.event))
     codes, patients, folds, days, events = zip(*sorted(rows), strict=True)
     return Cohort(list(patients), np.array(codes), np.array(folds), np.array(days, float), np.array(events, float))
 
 
-def _with_outcome(center: Center) -> list[Case]:
-    return [case for case in center.cases if case.days is not None and CT in case.images]
+def _with_outcome(case: Case) -> bool:
+    return case.days is not None and CT in case.images
+
+
+def _part(run: Run, center: Center, fold: int, name: str) -> list[Case]:
+    """Patients with an outcome on one side of their center's split."""
+    side = center.sides(_split(run, fold))
+    return [case for case in center.cases if side[case.patient] == name and _with_outcome(case)]
 
 
 def _split(run: Run, fold: int) -> Split:
@@ -198,13 +202,12 @@ def train_cell(overrides: tuple[str, ...], folder: Path, cell: Cell) -> None:
     order = replace(baseline_order(run, step, base=base, state=start), backbone=_spec(run, cell.random))
 
     def served() -> list[FeatureCenter]:
-        return [FeatureCenter(center.code, _with_outcome(center), table, minimum=minimum) for center in centers]
+        return [FeatureCenter(c.code, [c], table, of=_with_outcome, minimum=minimum) for c in centers]
 
     order.known = _label_sums(served(), order)
     found = {FEDERATED: _tested(served(), replace(order, state=federated(served(), order).state))}
     if not cell.random:
-        all_cases = [case for center in centers for case in _with_outcome(center)]
-        everyone = FeatureCenter("ALL", all_cases, table, minimum=minimum)
+        everyone = FeatureCenter("ALL", centers, table, of=_with_outcome, minimum=minimum)
         found[CENTRALIZED] = _tested(served(), replace(order, state=train_pooled(everyone, order).state))
         found[LOCAL] = {}
         for center in served():
@@ -284,7 +287,7 @@ def _risks(run: Run, folder: Path, cohort: Cohort) -> Risks:
 def _newton(run: Run, folder: Path, centers: Sequence[Center], cohort: Cohort) -> Risks:
     """Federated Newton on the same frozen features, and on the record itself."""
     table, study = _table(run, folder, False), run.study
-    cases = {case.patient: case for center in centers for case in _with_outcome(center)}
+    cases = {case.patient: case for center in centers for case in center.cases if _with_outcome(case)}
     views = {(name, NEWTON): _plain_view(table, name) for name in study.inputs}
     views["text", RECORDS] = lambda patients: _record_view([cases[p] for p in patients])
     risks: Risks = {(name, "cox", arm): np.full((1, len(cohort.patients)), np.nan) for name, arm in views}
@@ -325,10 +328,7 @@ def _fitted(run: Run, layout: Layout, rows: Rows, cohort: Cohort, centers: Seque
 
 def _by_center(run: Run, cohort: Cohort, centers: Sequence[Center], fold: int, name: str) -> list[np.ndarray]:
     row = {patient: i for i, patient in enumerate(cohort.patients)}
-    return [
-        np.array([row[case.patient] for case in split_cases(_with_outcome(c), split=_split(run, fold))[name]], int)
-        for c in centers
-    ]
+    return [np.array([row[case.patient] for case in _part(run, center, fold, name)], int) for center in centers]
 
 
 def _true_hazard(root: Path, cohort: Cohort) -> dict[str, np.ndarray]:

@@ -61,7 +61,7 @@ def _center_yaml(run: Run, code: str, root: Path, folder: RunFolder) -> str:
         deterministic=run.runtime.deterministic,
         gpu_memory_gb=run.runtime.gpu_memory_gb,
         modalities=_modalities(run),
-        policy=Policy(minimum_cases=run.data.minimum_cases, minimum_cell=run.data.minimum_cell),
+        policy=Policy(minimum_cases=run.data.minimum_cases, minimum_cell=run.data.minimum_cell, test_folds="all"),
     )
     return "# A simulated center, written by simulations/virtual/centers.py\n" + OmegaConf.to_yaml(
         OmegaConf.create(asdict(config))

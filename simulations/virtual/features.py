@@ -7,7 +7,7 @@ and a test shows that nothing changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from client.center.center import Center
-from client.center.patients import label_sums, part_of
+from client.center.patients import label_sums
 from client.data.case import Case
 from client.data.dataset import CaseSet, targets_of, usable
 from client.data.images.cache import VolumeCache
@@ -164,12 +164,22 @@ class FeatureCenter:
     It serves one step and split only.
     """
 
-    def __init__(self, code: str, cases: Sequence[Case], table: FeatureTable, *, minimum: int = 1):
+    def __init__(
+        self,
+        code: str,
+        members: Sequence[Center],
+        table: FeatureTable,
+        *,
+        of: Callable[[Case], bool] = lambda case: True,
+        minimum: int = 1,
+    ):
         """Args:
+        members: the centers whose patients are here, each on the side that their own center put them.
+        of: which patients; the others are left out on every side.
         minimum: label sums of fewer training cases than this stay with it, as at a center of that policy.
         """
         self.code, self.table = code, table
-        self._everyone, self._minimum = list(cases), minimum
+        self._members, self._of, self._minimum = members, of, minimum
         self._sets: dict[str, FeatureSet] = {}
 
     def model(self, order: Order) -> tuple[AdaptedModel, Task]:
@@ -180,7 +190,7 @@ class FeatureCenter:
 
     def part(self, order: Order, name: str) -> list[Case]:
         """The cases of one part (train, validation, test) of the order's split."""
-        return part_of(self._everyone, order, name)
+        return [case for member in self._members for case in member.part(order, name) if self._of(case)]
 
     def case_set(self, order: Order, name: str, model: AdaptedModel) -> FeatureSet:
         """The same, encoded."""

@@ -112,7 +112,7 @@ def write_centers(folder: Path, root: Path, codes, **policy) -> dict[str, Path]:
     files = {}
     folder.mkdir(parents=True, exist_ok=True)
     for code in codes:
-        floor = Policy(**{"minimum_cases": 1, "minimum_cell": 1, **policy})
+        floor = Policy(**{"minimum_cases": 1, "minimum_cell": 1, "test_folds": "all", **policy})
         config = CenterConfig(code, str(root), cache=str(folder / ".cache"), vault=str(folder / ".vault"), policy=floor)
         files[code] = folder / f"{code}.yaml"
         files[code].write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))

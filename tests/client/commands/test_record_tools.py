@@ -67,7 +67,7 @@ def test_an_erased_patient_is_gone_from_cache_codes_and_splits(trained, capsys):
     assert ask("erase", trained, "--patient", "CHUM-002") == 0 and "already erased" in capsys.readouterr().out
     assert ask("erase", trained, "--patient", "CHUM-099") == 2 and "has no patient" in capsys.readouterr().err
     named = [path.name for path in trained.parent.rglob("*") if path.is_file() and b"CHUM-002" in path.read_bytes()]
-    assert sorted(named) == ["erased.json", "erased.jsonl"]  # both in the vault
+    assert named == []  # not even in the vault
 
 
 def test_codes_are_kept_never_reused_and_tell_no_order(tmp_path):

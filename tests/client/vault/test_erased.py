@@ -1,16 +1,18 @@
-"""What is held back: an erased patient is in no part of any split, and nobody else changes sides."""
+"""What is held back: an erased patient is on no side of any split, nobody else changes sides, and no name is left."""
 
-import pytest
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.center.center import Center
+from client.commands.erase import erase
 from client.data.splits import PARTS
-from client.vault.erased import FILE, hold_back, read_tombstones, tombstone_of, write_tombstones
+from client.vault.cohort import read_cohort
+from client.vault.erased import hold_back
 from common.config.adapter import Adapter, LinearPart
 from common.config.run import BackboneSpec, Split
 from common.config.task import ClassificationTask
-from common.errors import DataError
 from common.protocol.messages import Order
 from tests.helpers.small import forget, small_run, write_centers, write_cohort
 
@@ -35,24 +37,25 @@ def parts(center, step="tumour_ct"):
 
 
 @settings(max_examples=16, deadline=None)
-@given(erased=st.sets(st.integers(1, 7), max_size=6), step=st.sampled_from(STEPS))
-def test_erasing_moves_nobody_else(small_root, tmp_path_factory, erased, step):
+@given(erased=st.sets(st.integers(1, 7), max_size=6), step=st.sampled_from(STEPS), first=st.sampled_from(STEPS))
+def test_erasing_moves_nobody_else(small_root, tmp_path_factory, erased, step, first):
     file = write_centers(tmp_path_factory.mktemp("c"), small_root, ["MDA"])["MDA"]
     before = parts(Center.open(file), step)
-    center = Center.open(file)
+    everyone = {case.patient for case in Center.open(file).cases}
+    parts(Center.open(file), first)
     gone = {f"MDA-{number:03d}" for number in erased}
-    write_tombstones(center.vault, [tombstone_of(case) for case in center.cases if case.patient in gone])
+    for patient in sorted(gone):
+        erase(Center.open(file), patient)
     after = parts(Center.open(file), step)
     assert after == {name: [p for p in patients if p not in gone] for name, patients in before.items()}
-    assert {case.patient for case in Center.open(file).cases} == {c.patient for c in center.cases} - gone
+    assert {case.patient for case in Center.open(file).cases} == everyone - gone
 
 
 def test_the_split_holds_when_the_files_are_gone_too(tmp_path):
     root = write_cohort(tmp_path / "cohort", {"CHUM": 6})
     file = write_centers(tmp_path / "centers", root, ["CHUM"])["CHUM"]
-    center = Center.open(file)
-    before = parts(center, "relapse")
-    write_tombstones(center.vault, [tombstone_of(case) for case in center.cases if case.patient == "CHUM-003"])
+    before = parts(Center.open(file), "relapse")
+    erase(Center.open(file), "CHUM-003")
     for path in [*root.rglob("CHUM-003*")]:
         path.unlink()
     for table in root.glob("*.csv"):
@@ -61,14 +64,17 @@ def test_the_split_holds_when_the_files_are_gone_too(tmp_path):
     assert parts(Center.open(file), "relapse") == {n: [p for p in ps if p != "CHUM-003"] for n, ps in before.items()}
 
 
+def test_a_patient_erased_before_anything_was_split_has_no_place(tmp_path, small_root):
+    file = write_centers(tmp_path, small_root, ["CHUM"])["CHUM"]
+    erase(Center.open(file), "CHUM-003")
+    assert "CHUM-003" not in {p for patients in parts(Center.open(file)).values() for p in patients}
+    assert len(read_cohort(Center.open(file).vault).places) == 5
+
+
 def test_modalities_that_the_hospital_does_not_share_are_not_there(small_centers):
-    cases = Center.open(small_centers["CHUM"]).cases
-    shown = hold_back(cases, tombstones=[], modalities=["CT"])
+    center = Center.open(small_centers["CHUM"])
+    shown = hold_back(center.cases, cohort=read_cohort(center.vault), modalities=["CT"])
     assert {tuple(case.images) for case in shown} == {("CT",)} and not any(case.record for case in shown)
-    assert [case.label for case in shown] == [case.label for case in cases] and all(c.event is not None for c in shown)
-
-
-def test_a_damaged_list_of_erased_patients_stops_everything(tmp_path):
-    (tmp_path / FILE).write_text('[{"patient": "CHUM-001"}]')
-    with pytest.raises(DataError, match="erased patients would train again"):
-        read_tombstones(tmp_path)
+    assert [case.label for case in shown] == [case.label for case in center.cases]
+    assert all(case.event is not None for case in shown)
+    assert hold_back(shown, cohort=read_cohort(center.vault), modalities=[])[0] == replace(shown[0], images={})

@@ -31,7 +31,7 @@ def encoded(request, tmp_path_factory, small_centers):
     again = feature_table(path, run, step, centers, base=base, state=start)
     assert all(torch.equal(again.pooled[s], table.pooled[s]) for s in ("image", "text"))
     order = baseline_order(run, step, base=base, state=start)
-    served = [FeatureCenter(center.code, center.cases, table) for center in centers]
+    served = [FeatureCenter(center.code, [center], table) for center in centers]
     return run, centers, served, order
 
 
@@ -52,8 +52,7 @@ def test_a_federation_without_messages_is_the_federation(encoded, tmp_path, smal
 def test_pooled_training_on_features_is_pooled_training_on_volumes(encoded):
     _, centers, served, order = encoded
     volumes = train_pooled(pooled(centers), order)
-    cases = [case for center in centers for case in center.cases]
-    together = FeatureCenter("ALL", cases, served[0].table)
+    together = FeatureCenter("ALL", centers, served[0].table)
     features = train_pooled(together, order)
     assert features.validation == pytest.approx(volumes.validation, abs=1e-6)
     assert all(torch.allclose(features.state[n], volumes.state[n], atol=1e-6) for n in volumes.state)
