@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from client.data.splits import Deal
-from client.policy import Policy
+from client.policy import Policy, test_folds
 from common.config.run import BackboneSpec
 from common.data.batch import CT, EHR, PET, RECORD
 from common.errors import ConfigError, PolicyRefusal
@@ -63,7 +63,23 @@ def read_config(path: Path | str) -> CenterConfig:
     assert isinstance(config, CenterConfig)
     load(config.plugins, beside=Path(path).parent)
     _check_modalities(config.modalities, path)
+    _check_split(config, path)
     return config
+
+
+def _check_split(config: CenterConfig, path: Path | str) -> None:
+    """Raises ConfigError where the split that the file declares is none, or no fold may test."""
+    folds, deal = test_folds(config.policy), config.split
+    if deal is not None and not (deal.folds >= 2 and 0 <= deal.validation < 1):
+        raise ConfigError(
+            f"{path} declares a split of {deal.folds} folds and a validation share of {deal.validation}; it needs two "
+            "folds or more and a share from 0 to below 1."
+        )
+    if deal is not None and folds is not None and folds[-1] >= deal.folds:
+        raise ConfigError(
+            f"{path} lets fold {folds[-1]} test, but its split has the folds 0 to {deal.folds - 1}; correct "
+            "policy.test_folds or split."
+        )
 
 
 def _check_modalities(named: list[str], path: Path | str) -> None:

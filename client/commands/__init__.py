@@ -7,6 +7,7 @@ COMMANDS = {  # command -> what it is for, in the order in which a hospital meet
     "prepare": "turn DICOM CT, PET and RTSTRUCT into the HECKTOR layout, without identifiers",
     "doctor": "find everything that can go wrong before a round, with its remedy",
     "describe": "show what the server may learn of this center: counts only",
+    "split": "show who trains and who tests here, or give that up",
     "start": "start this hospital's node; it only ever connects outwards",
     "health": "ask the running node whether it is alive",
     "audit": "verify and print what left this site",

@@ -46,6 +46,9 @@ QUESTIONS = (
     Question("server_certificate", "File with the coordinator's certificate authority (PEM)", "keys/ca.crt"),
     Question("cache", "Folder for prepared volumes; it can be deleted at any time", ".cache"),
     Question("vault", "Folder for what must survive; back it up", ".vault"),
+    Question(
+        "split", "Split agreed with the coordinator, as seed,folds,validation (0,5,0.2); empty: the first order's"
+    ),
     Question("minimum_cases", "Fewest training cases with which this center trains", "5"),
     Question("minimum_cell", "Fewest cases of which results leave", "5"),
 )
@@ -105,6 +108,11 @@ def _check(answers: dict[str, str]) -> None:
         )
     if answers["layout"] not in (*EDITIONS, *LAYOUTS) and not answers["layout"].endswith((".yaml", ".yml")):
         problems.append(f"layout is '{answers['layout']}'; write {', '.join((*LAYOUTS, *EDITIONS))} or a .yaml file.")
+    if answers["split"] and _split(answers["split"]) is None:
+        problems.append(
+            f"split is '{answers['split']}'; write the seed, the number of folds (2 or more) and the validation share "
+            "(from 0 to below 1), as in 0,5,0.2, or nothing."
+        )
     for name in ("minimum_cases", "minimum_cell"):
         if not answers[name].isdigit() or int(answers[name]) < 1:
             problems.append(f"{name} is '{answers[name]}'; write a whole number from 1.")
@@ -116,6 +124,14 @@ def _modalities(text: str) -> list[str]:
     return [word.strip().upper() for word in text.split(",") if word.strip()]
 
 
+def _split(text: str) -> str | None:
+    """The answer as YAML; None where it is no split."""
+    match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(0|0?\.\d+)\s*", text)
+    if match is None or int(match.group(2)) < 2:
+        return None
+    return f"{{seed: {match.group(1)}, folds: {match.group(2)}, validation: {float(match.group(3))}}}"
+
+
 def write_center(path: Path, answers: dict[str, str]) -> None:
     """Write a center's file from answers by name, and read it back."""
     from client.center.config import read_config
@@ -124,6 +140,7 @@ def write_center(path: Path, answers: dict[str, str]) -> None:
     values = {**answers, "modalities": ", ".join(_modalities(answers["modalities"]))}
     for name in ("root", "cache", "vault", "key", "server_certificate"):
         values[name] = str(Path(values[name]).expanduser().resolve()) if values[name] else ""
+    values["split"] = (_split(answers["split"]) if answers.get("split") else None) or "null"
     if not answers["server"]:
         values["server_certificate"] = ""
     for name in ("root", "cache", "vault", "key", "server_certificate", "layout", "server"):
@@ -216,6 +233,9 @@ mapping: ""
 plugins: []
 # What steps may see of this center: images by name (CT, PET, MR, T1, FLAIR), and EHR for clinical records.
 modalities: [{modalities}]
+# Who trains, validates and tests here: fixed once, kept in the vault, and refused otherwise. Agree on it with the
+# coordinator (data.split), as in {{seed: 0, folds: 5, validation: 0.2}}; null: the first accepted order fixes it.
+split: {split}
 
 # ---- this machine -------------------------------------------------------------------------------------------------
 # This center's own files of frozen models that are not shipped, by kind, as in {{ct_clip: /models/CT-CLIP_v2.pt}}.
@@ -263,6 +283,9 @@ policy:
   minimum_cell: {minimum_cell}
   # Longest step that this center takes part in, in rounds.
   maximum_rounds: 1000
+  # Which folds of the split may be the test, counted from 0; others are declined, because who trained would test.
+  # A cross-validated study needs all.
+  test_folds: [0]
   # This release has neither: true declines every step, with the reason.
   require_privacy: false
   require_secure_aggregation: false

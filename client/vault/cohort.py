@@ -54,6 +54,11 @@ class Cohort:
         return hashed_id(self.key, patient) in self.erased
 
 
+def new_key() -> bytes:
+    """A key for a vault that has none."""
+    return secrets.token_bytes(32)
+
+
 def hashed_id(key: bytes, patient: str) -> str:
     """HMAC-SHA256 of an ID, 128 bits of it in hexadecimal."""
     return hmac.digest(key, patient.encode(), "sha256").hex()[:32]
@@ -65,7 +70,7 @@ def read_cohort(vault: Path) -> Cohort:
     path = vault / FILE
     if not path.exists():
         _check_not_lost(vault)
-        return _with_tombstones(Cohort(secrets.token_bytes(32)), vault)
+        return _with_tombstones(Cohort(new_key()), vault)
     stat = path.stat()
     return _with_tombstones(_read(path, stat.st_size, stat.st_mtime_ns), vault)
 
@@ -100,8 +105,9 @@ def _read(path: Path, size: int, changed: int) -> Cohort:
         return _replayed(Ledger(path).events())
     except (FedgraftError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise VaultError(
-            f"{path}, which says who trains, who tests and who is erased, cannot be read ({error}). Restore it from a "
-            "backup of the vault: made anew, patients who have trained could test, and erased ones would train."
+            f"{path}, which says who trains, who tests and who is erased, cannot be read ({error}); restore it from a "
+            "backup of the vault. Made anew, patients who have trained could test, and erased ones would train: where "
+            "there is no backup, `python -m client split --release` begins a new one and says what to do."
         ) from error
 
 
@@ -157,6 +163,6 @@ def _check_not_lost(vault: Path) -> None:
     if answered:
         raise VaultError(
             f"{vault / FILE}, which says who trains, who tests and who is erased, is not there, but {SENT} beside it "
-            "says that this center has answered. Restore it from a backup of the vault. If the vault is of a release "
+            "says that this center has answered; restore it from a backup of the vault. If the vault is of a release "
             "that had no such file, begin one with `python -m client split --release`."
         )

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from client.policy import Policy, check_cases, check_order
+from client.policy import test_folds as folds_of
 from common.backbones.base import tensors_digest
 from common.config.run import BackboneSpec, Split
 from common.errors import ConfigError, PolicyRefusal
@@ -26,6 +27,7 @@ def order(number=1):
         (Policy(maximum_rounds=4), "declined.rounds"),
         (Policy(maximum_rounds=1), "declined.rounds"),
         (Policy(parts=["lora", "mlp"]), "declined.part"),
+        (Policy(test_folds=[1, 2]), "declined.split"),
         (Policy(require_privacy=True), "declined.privacy"),
         (Policy(require_secure_aggregation=True), "declined.secure_aggregation"),
         (Policy(quiet_hours=["00:00-23:59", "23:59-00:00"]), "declined.quiet_hours"),
@@ -89,3 +91,20 @@ def test_only_the_first_rounds_state_is_held_against_the_allow_list():
         with pytest.raises(PolicyRefusal) as refusal:
             check_order(policy, replace(order(), state=sent))
         assert refusal.value.code == "declined.initialisation"
+
+
+def test_which_folds_may_test_is_the_hospitals_word():
+    assert folds_of(Policy()) == [0] and folds_of(Policy(test_folds=["2", 0, "2"])) == [0, 2]
+    assert folds_of(Policy(test_folds="all")) is None
+    for fold in range(5):
+        check_order(Policy(test_folds="all"), replace(order(), split=Split(fold=fold)))
+    with pytest.raises(
+        PolicyRefusal, match=r"fold 3 as the test; local policy allows 0\. A cross-validated study needs"
+    ):
+        check_order(Policy(), replace(order(), split=Split(fold=3)))
+
+
+@pytest.mark.parametrize("folds", ["none", "0", [], ["a"], [-1], None, 0])
+def test_folds_that_are_none_are_named(folds):
+    with pytest.raises(ConfigError, match=r"policy\.test_folds is .*as in \[0\], or all"):
+        folds_of(Policy(test_folds=folds))

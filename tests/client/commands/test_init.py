@@ -11,7 +11,10 @@ from client.__main__ import main
 from client.center.config import CenterConfig, read_config
 from client.commands import COMMANDS
 from client.commands.init import fingerprint, load_key
+from client.data.splits import Deal
 from client.policy import Policy
+from client.policy import test_folds as folds_of
+from common.errors import ConfigError
 
 
 def init(tmp_path, *words):
@@ -32,6 +35,36 @@ def test_the_file_says_what_was_answered_and_explains_every_key(tmp_path, monkey
         [where] = [i for i, line in enumerate(lines) if line.strip().startswith(f"{name}:")]
         above = [line.strip() for line in lines[max(0, where - 2) : where]]
         assert any(line.startswith("#") for line in above), f"{name} is not explained"
+
+
+@pytest.mark.parametrize("said, split", [("3,5,.25", Deal(3, 5, 0.25)), ("0, 2, 0", Deal(0, 2, 0.0)), ("", None)])
+def test_the_agreed_split_is_declared(tmp_path, monkeypatch, said, split):
+    monkeypatch.chdir(tmp_path)
+    assert init(tmp_path, "--split", said) == 0
+    config = read_config(tmp_path / "center.yaml")
+    assert config.split == split and folds_of(config.policy) == [0]
+
+
+@pytest.mark.parametrize("said", ["5", "0,1,0.2", "0,5,1.0", "a,5,0.2"])
+def test_a_split_that_is_none_is_refused(tmp_path, capsys, said):
+    assert init(tmp_path, "--split", said) == 2 and f"split is '{said}'; write the seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "key, value, sentence",
+    [
+        ("test_folds: [0]", "test_folds: [5]", "lets fold 5 test, but its split has the folds 0 to 4"),
+        ("test_folds: [0]", "test_folds: none", "policy.test_folds is none; write the folds"),
+        ("folds: 5", "folds: 1", "a split of 1 folds"),
+    ],
+)
+def test_a_file_whose_split_cannot_be_is_told(tmp_path, monkeypatch, key, value, sentence):
+    monkeypatch.chdir(tmp_path)
+    init(tmp_path, "--split", "0,5,0.2")
+    file = tmp_path / "center.yaml"
+    file.write_text(file.read_text().replace(key, value))
+    with pytest.raises(ConfigError, match=sentence):
+        read_config(file)
 
 
 def test_flower_takes_the_keys_and_only_the_owner_reads_the_private_one(tmp_path, monkeypatch, capsys):
@@ -77,11 +110,11 @@ def test_a_question_that_no_flag_answers_is_asked(tmp_path, monkeypatch):
 
     def answer(text, *, default, choices):
         asked[text] = default
-        return default or "CHUM"
+        return default
 
     monkeypatch.setattr("rich.prompt.Prompt.ask", answer)
     assert main(["init", "--code", "CHUM", "--server", ""]) == 0
-    assert len(asked) == 9 and read_config(tmp_path / "center.yaml").server_certificate == ""
+    assert len(asked) == 10 and read_config(tmp_path / "center.yaml").server_certificate == ""
 
 
 @pytest.mark.parametrize("command", COMMANDS)

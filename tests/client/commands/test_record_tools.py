@@ -94,8 +94,50 @@ def test_describe_prints_what_the_reply_would_hold(trained, capsys):
         "patients": 6, "with CT": 6, "with PET": 6, "with a label": 6, "with a clinical record": 6,
         "with HPV status": 6, "with an outcome": 6, "with a relapse": "<5", "with chest findings": 0,
     }  # fmt: skip
+    assert found["split"].startswith("The split is seed 0, 3 folds, validation 0.34, fixed on 20")
+    assert found["split"].endswith(
+        "by the order for step 'tumour_ct'; 6 patients have their place; every fold may test."
+    )
     assert ask("describe", trained, "--curriculum", "smoke") == 0
     assert "step tumour_ct" in capsys.readouterr().out
+    assert ask("describe", trained, "--curriculum", "smoke", "data.split.folds=5") == 0
+    assert "declined.split" in capsys.readouterr().out
+
+
+def test_to_describe_fixes_no_split(tmp_path, small_root, capsys):
+    file = write_centers(tmp_path, small_root, ["CHUM"])["CHUM"]
+    assert ask("describe", file, "--curriculum", "smoke") == 0
+    said = capsys.readouterr().out
+    assert "The split is not fixed yet" in said and "step tumour_ct" in said and "declined" not in said
+    assert not Center.open(file).vault.exists()
+
+
+def test_a_split_is_shown_and_given_up(trained, capsys):
+    assert ask("erase", trained, "--patient", "CHUM-002") == 0
+    capsys.readouterr()
+    assert ask("split", trained) == 0 and capsys.readouterr().out.startswith("The split is seed 0, 3 folds")
+    assert ask("split", trained, "--release") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert (
+        said[0] == "The split is given up: adapters that were learned before must not be judged at this center again."
+    )
+    assert said[1].startswith("The split is not fixed yet")
+    assert "CHUM-002" not in [case.patient for case in Center.open(trained).cases]
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_damaged_split_is_told_by_every_command_and_begun_anew_on_demand(trained, capsys, is_lost):
+    path = Center.open(trained).vault / "cohort.jsonl"
+    path.unlink() if is_lost else path.write_text("?\n")
+    for command in (["describe"], ["split"], ["erase", "--patient", "CHUM-001"]):
+        assert ask(command[0], trained, *command[1:]) == 2
+        assert "client split --release" in capsys.readouterr().err
+    assert ask("doctor", trained) == 1 and "client split --release" in " ".join(capsys.readouterr().out.split())
+    assert ask("split", trained, "--release") == 0
+    said = capsys.readouterr().out
+    assert "it knows no erased patient, so erase them again" in said and "The split is not fixed yet" in said
+    assert len(list(path.parent.glob("cohort-damaged-*.jsonl"))) == (0 if is_lost else 1)
+    assert ask("describe", trained) == 0
 
 
 def test_health_asks_flowers_own_service(trained, capsys):

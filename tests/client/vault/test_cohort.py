@@ -83,7 +83,7 @@ def damaged(path, how):
 def test_damage_is_told_with_the_file_and_the_remedy(tmp_path, how):
     filled(tmp_path)
     damaged(tmp_path / FILE, how)
-    with pytest.raises(VaultError, match=rf"{FILE}.*Restore it from a backup of the vault"):
+    with pytest.raises(VaultError, match=rf"{FILE}.*restore it from a backup of the vault"):
         read_cohort(tmp_path)
 
 
