@@ -96,7 +96,7 @@ def _cases(config: CenterConfig) -> tuple[list[Case], list[Finding]]:
     from client.doctor.finding import ERROR, Finding, from_sentence
     from client.vault.cohort import read_cohort
     from client.vault.erased import hold_back
-    from client.vault.vault import VaultError
+    from client.vault.standing import VaultError
     from common.errors import DataError, UnknownName
 
     try:

@@ -39,7 +39,7 @@ def release(vault: Path) -> str:
     """Give up a vault's split; what follows from it, in sentences."""
     from client.vault.cohort import FILE, RELEASED, append, new_key, read_cohort
     from client.vault.lock import alone
-    from client.vault.vault import VaultError
+    from client.vault.standing import VaultError
 
     with alone(vault / FILE):
         try:

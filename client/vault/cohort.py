@@ -18,7 +18,7 @@ from typing import Any
 
 from client.data.case import Case
 from client.data.splits import Deal, Place
-from client.vault.vault import VaultError
+from client.vault.standing import VaultError
 from common.errors import FedgraftError
 from common.store.ledger import Ledger
 

@@ -9,7 +9,7 @@ from client.data.splits import Deal, Place
 from client.vault.cohort import ERASED, FILE, RELEASED, TOMBSTONES, append, fix, hashed_id, place, read_cohort
 from client.vault.outbox import FILE as SENT
 from client.vault.outbox import REPLY
-from client.vault.vault import VaultError
+from client.vault.standing import VaultError
 from common.store.ledger import Ledger
 
 

@@ -14,7 +14,7 @@ from client.data.case import Case
 from client.data.splits import PARTS, Deal, split_cases
 from client.vault.cohort import ERASED, FILE, append, read_cohort
 from client.vault.folds import said, sides
-from client.vault.vault import VaultError
+from client.vault.standing import VaultError
 from common.config.run import Split
 from common.errors import PolicyRefusal
 
