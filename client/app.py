@@ -88,10 +88,9 @@ def _answer(
         from client.center.config import read_config
 
         read_config(path)  # with its plugins, whose kinds the order may name
-        order = unpack_order(message.content)
-        number, asked = order.round, order.id
-
         center = Center.open(path)
+        order = unpack_order(message.content, center.arriving)
+        number, asked = order.round, order.id
         code, vault = center.code, center.vault
         reply = replace(work(center, order), round=order.round, order=order.id)
         like = declared(center, order) if reply.state or reply.extra else ({}, {})

@@ -21,7 +21,7 @@ ALLOWED = {
 FLOWER = {
     "server/app.py", "server/centers/federation.py", "server/learning/replies.py", "server/learning/rounds.py",
     "server/learning/strategy.py",
-    "client/app.py", "common/protocol/wire.py", "simulations/virtual/local_grid.py",
+    "client/app.py", "common/protocol/wire.py", "common/protocol/arrays.py", "simulations/virtual/local_grid.py",
     # A real deployment: Flower's tasks run our own code, its control API is ours alone, arrays travel packed.
     "common/runtime/executor.py", "common/protocol/packing.py", "client/node/executor.py",
     "server/deploy/executor.py", "server/centers/packed_grid.py", "server/deploy/control.py",

@@ -151,6 +151,12 @@ class Center:
         standing.trained()
         return {name: number for name, number in told.items() if number}
 
+    def arriving(self, order: Order) -> tuple[State, State]:
+        """What an order of a step may bring: a state or, as a difference, its compressed form, and extras."""
+        initial = initial_state(self.config, order)
+        whole = form(initial, order.step.federation.compression) if order.reference else initial
+        return whole, extra_form(initial, order.step)
+
     def declared(self, order: Order) -> tuple[State, State]:
         """What a training reply to this order may carry: names, shapes and types of its arrays and extras."""
         initial = initial_state(self.config, order)

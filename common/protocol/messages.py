@@ -17,6 +17,7 @@ State = dict[str, "Tensor"]
 Sums = dict[str, np.ndarray]
 
 OK = "ok"
+EXTRA = "./"  # before the names of what a rule asks for beside the state; part names hold neither
 TOO_FEW_CASES = "declined.cases"  # to train; evaluation may still be possible
 
 
@@ -69,6 +70,7 @@ class Reply:
     round: int = 0  # of the order that this answers
     order: str = ""  # id of the order that this answers: an answer to another question is stale
     extra: State = field(default_factory=dict)  # what the rule asks for beside the state, by declared names
+    told: str = ""  # the server's own words on why it cannot be used; does not travel
 
     @property
     def is_usable(self) -> bool:

@@ -10,20 +10,30 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
-from functools import lru_cache
-from io import BytesIO
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from torch import Tensor
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from common.config.load import from_json, step_from_json, step_to_json, to_json
 from common.config.run import BackboneSpec, Split
 from common.errors import WireError
-from common.protocol.messages import Order, Reply, State
+from common.protocol.arrays import (
+    MAX_ARRAYS,
+    Form,
+    Undeclared,
+    check_amount,
+    check_headers,
+    checked,
+    encoded,
+    form_of,
+    pack_state,
+    unpack_state,
+)
+from common.protocol.messages import EXTRA, Order, Reply, State
+from common.text import is_plain, one_line
 
 STATUS_COUNTS = (
     "adjusted", "afresh", "ahead", "batches", "cases", "merged", "skipped", "suppressed", "test", "train",
@@ -32,10 +42,9 @@ STATUS_COUNTS = (
 CODE = re.compile(r"[a-z0-9_.:-]{1,60}")
 CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
 ORDER = re.compile(r"[0-9a-f]{64}|")
-EXTRA = "./"  # part names hold neither
-NUMPY = "numpy.ndarray"  # how Flower calls the bytes of numpy.save
-MAX_ARRAY_BYTES = 2 << 30
-WIDEST = 8  # bytes of a number
+LARGE = 64 << 20  # bytes of arrays that are compared with the step's declaration before they are decoded
+NAME, TEXT = 120, 512  # characters of a step's name, and of any other text in an order
+LONG_TEXTS = {"step": 1 << 20, "backbone": 1 << 14, "split": 1 << 12}
 FIT_SUMS: dict[str, tuple[int, ...]] = {"fit.loss": (), "fit.cases": (), "fit.batches": ()}
 
 
@@ -55,16 +64,6 @@ class DeclaresSums(Protocol):
 def declared_sums(task: DeclaresSums, *, curves: bool) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every sum that a step's scores may carry; ``curves`` where the order wants them."""
     return {**FIT_SUMS, **task.sum_shapes, **(task.curve_shapes if curves else {})}
-
-
-def pack_state(state: Mapping[str, Tensor]) -> ArrayRecord:
-    """Tensors as a record, in name order."""
-    return ArrayRecord({name: _encoded(_numpy(state[name])) for name in sorted(state)})
-
-
-def unpack_state(record: ArrayRecord) -> State:
-    """A record as tensors."""
-    return {name: _tensor(name, array) for name, array in record.items()}
 
 
 def pack_order(order: Order) -> RecordDict:
@@ -97,41 +96,75 @@ def order_id(content: RecordDict) -> str:
     return str(content.config_records["config"]["id"])
 
 
-def unpack_order(content: RecordDict) -> Order:
-    """Flower content as an order. Raises WireError or ConfigError when it is not one."""
+def unpack_order(content: RecordDict, declared: Callable[[Order], tuple[State, State]] | None = None) -> Order:
+    """Flower content as an order.
+
+    Args:
+        declared: what arrays and extras an order may carry; asked before a large order's are decoded.
+
+    Raises:
+        WireError, ConfigError: it is no order, is longer than any, or carries other arrays.
+    """
     try:
-        config = content.config_records["config"]
-        step = step_from_json(str(config["step"]))
-        state, extra = _apart(unpack_state(content.array_records["arrays"]))
-        return Order(
-            step=step,
-            backbone=from_json(BackboneSpec, str(config["backbone"])),
-            split=from_json(Split, str(config["split"])),
-            seed=int(config["seed"]),  # type: ignore[arg-type]
-            round=int(config["round"]),  # type: ignore[arg-type]
-            base=str(config["base"]),
-            skip_unreadable=bool(config["skip_unreadable"]),
-            minimum_cell=int(config["minimum_cell"]),  # type: ignore[arg-type]
-            state=state,
-            extra=extra,
-            subset=str(config["subset"]),
-            mode=str(config["mode"]),
-            threshold=float(config["threshold"]) if "threshold" in config else None,  # type: ignore[arg-type]
-            since=int(config["since"]),  # type: ignore[arg-type]
-            best=int(config["best"]),  # type: ignore[arg-type]
-            met=bool(config["met"]),
-            attempt=int(config["attempt"]),  # type: ignore[arg-type]
-            continues=str(config["continues"]),
-            earlier=int(config["earlier"]),  # type: ignore[arg-type]
-            seeded=[str(name) for name in config["seeded"]],  # type: ignore[union-attr]
-            reference=str(config["reference"]),
-            digest=str(config["digest"]),
-            run=str(config["run"]),
-            id=str(config["id"]),
-            known={name: _checked(name, array) for name, array in content.array_records["known"].items()},
-        )
+        check_amount(content.array_records.values())
+        _check_texts(content.config_records["config"])
+        order = _without_arrays(content)
+        arrays = content.array_records["arrays"]
+        if declared is not None and sum(len(array.data) for array in arrays.values()) > LARGE:
+            check_headers(arrays, form_of(*declared(order)).arrays)
+        state, extra = _apart(unpack_state(arrays))
+        return replace(order, state=state, extra=extra)
     except KeyError as error:
         raise WireError(f"An order lacks {error}; server and client must run the same release.") from error
+    except RecursionError as error:
+        raise WireError("An order's step is nested more deeply than any step is.") from error
+
+
+def _check_texts(config: ConfigRecord) -> None:
+    """Refuse texts that no order has, before one is parsed, logged or recorded."""
+    for name, value in config.items():
+        if isinstance(value, str) and len(value) > LONG_TEXTS.get(name, TEXT):
+            raise WireError(f"An order's {one_line(name, 40)} is {len(value)} characters long.")
+        if isinstance(value, list) and len(value) > MAX_ARRAYS:
+            raise WireError(f"An order's {one_line(name, 40)} lists {len(value)} names.")
+    for name in ("base", "subset", "mode", "reference", "digest", "run", "id", "continues"):
+        if not is_plain(str(config[name]), TEXT):
+            raise WireError(f"An order's {name} is not one line of text.")
+
+
+def _without_arrays(content: RecordDict) -> Order:
+    config = content.config_records["config"]
+    step = step_from_json(str(config["step"]))
+    if not is_plain(step.name, NAME):
+        raise WireError(f"A step's name is one line of at most {NAME} characters.")
+    known = content.array_records["known"]
+    if sum(len(array.data) for array in known.values()) > LARGE:
+        raise WireError("An order's known sums are larger than any step's.")
+    return Order(
+        step=step,
+        backbone=from_json(BackboneSpec, str(config["backbone"])),
+        split=from_json(Split, str(config["split"])),
+        seed=int(config["seed"]),  # type: ignore[arg-type]
+        round=int(config["round"]),  # type: ignore[arg-type]
+        base=str(config["base"]),
+        skip_unreadable=bool(config["skip_unreadable"]),
+        minimum_cell=int(config["minimum_cell"]),  # type: ignore[arg-type]
+        subset=str(config["subset"]),
+        mode=str(config["mode"]),
+        threshold=float(config["threshold"]) if "threshold" in config else None,  # type: ignore[arg-type]
+        since=int(config["since"]),  # type: ignore[arg-type]
+        best=int(config["best"]),  # type: ignore[arg-type]
+        met=bool(config["met"]),
+        attempt=int(config["attempt"]),  # type: ignore[arg-type]
+        continues=str(config["continues"]),
+        earlier=int(config["earlier"]),  # type: ignore[arg-type]
+        seeded=[str(name) for name in config["seeded"]],  # type: ignore[union-attr]
+        reference=str(config["reference"]),
+        digest=str(config["digest"]),
+        run=str(config["run"]),
+        id=str(config["id"]),
+        known={name: checked(name, array) for name, array in content.array_records["known"].items()},
+    )
 
 
 def pack_reply(reply: Reply) -> RecordDict:
@@ -149,12 +182,23 @@ def pack_reply(reply: Reply) -> RecordDict:
     return RecordDict({"arrays": arrays, "sums": sums, "status": ConfigRecord(status)})
 
 
-def unpack_reply(content: RecordDict) -> Reply:
-    """Flower content as a reply. Raises WireError when it carries anything but arrays, sums and a status."""
+def unpack_reply(content: RecordDict, form: Form | None = None) -> Reply:
+    """Flower content as a reply.
+
+    Args:
+        form: what it may carry: names, types, shapes and lengths are compared before any array is decoded.
+
+    Returns a reply with the code ``undeclared`` and without arrays where it carries others.
+
+    Raises:
+        WireError: it carries anything but arrays, sums and a status.
+    """
     unasked = sorted(set(content) - {"arrays", "sums", "status"})
     missing = sorted({"arrays", "sums", "status"} - set(content))
     if unasked or missing:
-        raise WireError(f"A reply must hold arrays, sums and status; extra: {unasked}, missing: {missing}.")
+        raise WireError(
+            f"A reply must hold arrays, sums and status; extra: {one_line(str(unasked), 100)}, missing: {missing}."
+        )
     if not isinstance(content["status"], ConfigRecord) or not all(
         isinstance(content[name], ArrayRecord) for name in ("arrays", "sums")
     ):
@@ -168,21 +212,26 @@ def unpack_reply(content: RecordDict) -> Reply:
     unknown = sorted(set(status) - set(STATUS_COUNTS))
     if unknown or not all(_is_count(value) for value in status.values()):
         raise WireError(
-            f"A reply's status may hold the counts {', '.join(STATUS_COUNTS)} only; it also holds {unknown}."
+            f"A reply's status may hold the counts {', '.join(STATUS_COUNTS)} only; it also holds "
+            f"{one_line(str(unknown))}."
         )
-    sums = {name: _checked(name, array) for name, array in content.array_records["sums"].items()}
-    state, beside = _apart(unpack_state(content.array_records["arrays"]))
-    return Reply(
+    reply = Reply(
         center,
         code,
-        state,
-        sums,
         counts=status,  # type: ignore[arg-type]
         seconds=seconds,  # type: ignore[arg-type]
         round=number,  # type: ignore[arg-type]
         order=order,
-        extra=beside,
     )
+    arrays, sums = content.array_records["arrays"], content.array_records["sums"]
+    if form is not None:
+        try:
+            check_headers(arrays, form.arrays)
+            check_headers(sums, form.sums)
+        except Undeclared as error:
+            return replace(reply, code=error.code, told=str(error))
+    state, beside = _apart(unpack_state(arrays))
+    return replace(reply, state=state, extra=beside, sums={name: checked(name, array) for name, array in sums.items()})
 
 
 def check_declared(
@@ -200,7 +249,7 @@ def check_declared(
         if name in declared and tensor.dtype != declared[name].dtype
     ]
     if problems:
-        raise WireError(f"A reply carries what the step does not declare: {'; '.join(sorted(problems))}.")
+        raise WireError(one_line(f"A reply carries what the step does not declare: {'; '.join(sorted(problems))}."))
 
 
 def content_bytes(content: RecordDict) -> int:
@@ -249,7 +298,7 @@ def _apart(arrays: State) -> tuple[State, State]:
 
 
 def _pack_sums(sums: Mapping[str, np.ndarray]) -> ArrayRecord:
-    return ArrayRecord({name: _encoded(np.asarray(sums[name], np.float64)) for name in sorted(sums)})
+    return ArrayRecord({name: encoded(np.asarray(sums[name], np.float64)) for name in sorted(sums)})
 
 
 def _undeclared(what: str, got: Mapping[str, tuple], declared: Mapping[str, tuple]) -> list[str]:
@@ -260,57 +309,9 @@ def _undeclared(what: str, got: Mapping[str, tuple], declared: Mapping[str, tupl
     ]
 
 
-def _numpy(tensor: Tensor) -> np.ndarray:
-    if tensor.dtype == torch.bfloat16:
-        raise WireError("bfloat16 tensors cannot travel; keep adapter parameters in float32.")
-    return tensor.detach().cpu().numpy()
-
-
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_duration(value: object) -> bool:
     return isinstance(value, float) and math.isfinite(value) and value >= 0
-
-
-def _tensor(name: str, array: Array) -> Tensor:
-    try:
-        return torch.from_numpy(_checked(name, array))
-    except TypeError as error:
-        raise WireError(f"Array '{name}' has a type that no tensor has.") from error
-
-
-def _checked(name: str, array: Array) -> np.ndarray:
-    if array.stype != NUMPY or len(array.data) > MAX_ARRAY_BYTES:
-        raise WireError(f"Array '{name}' is not a plain numpy array of at most 2 GiB.")
-    try:
-        decoded = _decoded(array)
-    except Exception as error:  # numpy parses the header as Python source: a broken one raises whatever it likes
-        raise WireError(f"Array '{name}' cannot be decoded.") from error
-    if decoded.dtype.kind not in "biuf" or not decoded.dtype.isnative or decoded.dtype.itemsize > WIDEST:
-        raise WireError(f"Array '{name}' holds {decoded.dtype}; only numbers of at most 64 bits travel.")
-    return decoded
-
-
-def _encoded(values: np.ndarray) -> Array:
-    """``Array(values)`` in C order: the same bytes, with headers made once."""
-    data = _header(values.dtype, values.shape) + values.tobytes()
-    return Array(dtype=str(values.dtype), shape=values.shape, stype=NUMPY, data=data)
-
-
-def _decoded(array: Array) -> np.ndarray:
-    """``array.numpy()``; numbers behind the header that numpy writes for them are read without parsing it again."""
-    dtype, shape = np.dtype(array.dtype), tuple(array.shape)
-    if dtype.kind in "biuf":
-        header = _header(dtype, shape)
-        if array.data.startswith(header) and len(array.data) - len(header) == math.prod(shape) * dtype.itemsize:
-            return np.frombuffer(array.data, dtype, offset=len(header)).reshape(shape).copy()
-    return array.numpy()
-
-
-@lru_cache(maxsize=4096)
-def _header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    stream = BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-    return stream.getvalue()

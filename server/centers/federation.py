@@ -12,8 +12,10 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from common.errors import RoundFailed
+from common.protocol.arrays import Form
 from common.protocol.messages import Order, Reply
 from common.protocol.wire import content_bytes, order_id, pack_order, unpack_reply
+from server.centers.forms import answer_form
 from server.centers.roster import Roster
 
 log = logging.getLogger("fedgraft.server")
@@ -107,7 +109,8 @@ class Federation:
         ]
         names = {self.nodes[center]: center for center in orders}
         deadline = max((order.step.federation.deadline_s for order in orders.values()), default=0.0)
-        return self.exchange(messages, names=names, timeout_s=deadline)
+        forms = [answer_form(order, action) for order in list(orders.values())[:1]]
+        return self.exchange(messages, names=names, timeout_s=deadline, form=forms[0] if forms else Form())
 
     def deliver(self, messages: Iterable[Message], *, names: Mapping[int, str], timeout_s: float) -> Delivery:
         """Send prepared messages and wait, at most for the timeout; strangers' and failed replies are left out.
@@ -132,14 +135,17 @@ class Federation:
         found.seconds = time.perf_counter() - started
         return found
 
-    def exchange(self, messages: Iterable[Message], *, names: Mapping[int, str], timeout_s: float) -> Exchange:
-        """Send prepared messages; a center that does not answer in time has the code ``no_reply``."""
+    def exchange(
+        self, messages: Iterable[Message], *, names: Mapping[int, str], timeout_s: float, form: Form
+    ) -> Exchange:
+        """Send prepared messages; a center that does not answer in time has the code ``no_reply``, one that answers in
+        another's name ``wrong_center``."""
         delivery = self.deliver(messages, names=names, timeout_s=timeout_s)
         found = Exchange(bytes=delivery.bytes, seconds=delivery.seconds)
         found.replies = {name: Reply(name, code=UNREACHED) for name in delivery.bytes}
         for message in delivery.messages:
             name = names[message.metadata.src_node_id]
-            reply = read_reply(message.content, asked=delivery.asked[name])
+            reply = read_reply(message.content, asked=delivery.asked[name], form=form)
             if name in self.nodes and reply.is_usable and reply.center != name:
                 reply = Reply(name, code=WRONG_CENTER)
             found.replies[name] = reply
@@ -213,7 +219,8 @@ class Federation:
     def _send(self, nodes: Mapping[str, int], order: Order, action: str, timeout_s: float) -> Exchange:
         content = pack_order(order)
         messages = [Message(content, dst_node_id=node, message_type=action) for node in nodes.values()]
-        return self.exchange(messages, names={node: name for name, node in nodes.items()}, timeout_s=timeout_s)
+        names = {node: name for name, node in nodes.items()}
+        return self.exchange(messages, names=names, timeout_s=timeout_s, form=answer_form(order, action))
 
     def _wait_for_nodes(self, at_least: int, everyone: bool) -> list[int]:
         """Connected nodes; a grid that says `is_complete` (a simulation's) never has more to come."""
@@ -241,7 +248,7 @@ def added(a: Traffic, b: Traffic) -> Traffic:
     return {c: {way: a.get(c, {}).get(way, 0) + b.get(c, {}).get(way, 0) for way in ("up", "down")} for c in {**a, **b}}
 
 
-def read_reply(content: RecordDict, *, asked: str) -> Reply:
+def read_reply(content: RecordDict, *, asked: str, form: Form | None = None) -> Reply:
     """A reply to this very order: the one place where answers to every kind of question are read.
 
     Whatever reading one may raise becomes the code ``malformed``; a reply to another order becomes ``stale``: it may be
@@ -249,9 +256,10 @@ def read_reply(content: RecordDict, *, asked: str) -> Reply:
 
     Args:
         asked: id of the order that the center was sent.
+        form: what may stand in an answer to it; compared before anything is decoded.
     """
     try:
-        reply = unpack_reply(content)
+        reply = unpack_reply(content, form)
     except Exception as error:  # the sender chooses every byte: nothing that it sends may end the run
         log.warning("a reply cannot be read: %s", type(error).__name__)
         return Reply("unknown", code=MALFORMED)

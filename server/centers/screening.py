@@ -96,7 +96,7 @@ def check_form(
 ) -> Rejection | None:
     """Declared names, shapes and types, and finite values. Whose answer it is, `read_reply` has seen to."""
     if not reply.is_usable:
-        return Rejection(reply.code, f"it answers round {reply.round}" if reply.code == "stale" else "")
+        return Rejection(reply.code, f"it answers round {reply.round}" if reply.code == "stale" else reply.told)
     try:
         check_declared(reply, state_like=state_like, sum_shapes=sum_shapes, extra_like=extra_like)
     except WireError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from flwr.app import Message, RecordDict
 
+from common.protocol.arrays import Form
 from common.protocol.messages import Reply
 from server.centers.federation import UNREACHED, WRONG_CENTER, read_reply
 from server.centers.screening import Rejection
@@ -21,6 +22,7 @@ def screened(
     nodes: Mapping[str, int],
     resting: Mapping[str, str],
     asked: Mapping[str, str],
+    form: Callable[[str], Form],
 ) -> Outcome:
     """Replies that pass a check, whatever order they came in, and why the others do not.
 
@@ -28,6 +30,7 @@ def screened(
         nodes: center -> node, of every center of the step.
         resting: center -> why it was not asked.
         asked: center -> id of the order that it was sent; of the others no reply counts.
+        form: what a center's answer may carry.
     """
     outcome = Outcome(rejected={center: resting.get(center, UNREACHED) for center in nodes})
     for center, contents in sorted(_heard(replies, nodes, asked).items()):
@@ -36,7 +39,7 @@ def screened(
         if any(not same_content(contents[0], other) for other in contents[1:]):
             outcome.reject(center, Rejection("conflicting", f"{len(contents)} replies that differ"))
             continue
-        reply = read_reply(contents[0], asked=asked[center])
+        reply = read_reply(contents[0], asked=asked[center], form=form(center))
         reason = check(reply)
         if reason is None and reply.center != center:
             reason = Rejection(WRONG_CENTER, f"its node belongs to {center}")

@@ -7,7 +7,7 @@ result has the same bits for any reply order, worker count or transport.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -20,10 +20,11 @@ from common.backbones.base import tensors_digest
 from common.config.options import NONE
 from common.data.modality_sets import validation_mode
 from common.errors import TooFewUpdates, WireError
+from common.protocol.arrays import Form, form_of, pack_state, unpack_state
 from common.protocol.compression import applied, decode, form
 from common.protocol.declaration import extra_form, keeps_state, sent_back
 from common.protocol.messages import Order, Reply, State
-from common.protocol.wire import FIT_SUMS, order_id, pack_order, pack_state, unpack_state
+from common.protocol.wire import FIT_SUMS, order_id, pack_order
 from common.tasks.base import Task
 from server.aggregation import weight_of
 from server.aggregation.types import Setting, Update
@@ -134,7 +135,9 @@ class AdapterStrategy(Strategy):
         """`aggregate_train` without packing."""
         start = self.order.state
         expected = {n: start[n] for n in self._expected(server_round)}
-        self.outcome = self._screened(replies, lambda reply: self._check_update(reply, expected))
+        self.outcome = self._screened(
+            replies, lambda reply: self._check_update(reply, expected), lambda center: self._form(center, expected)
+        )
         self._acknowledge()
         own = self.outcome.start_fingerprint = fingerprint(expected)
         self._check_replays(own)
@@ -168,11 +171,20 @@ class AdapterStrategy(Strategy):
         self.outcome.report = {**done.report, **({"notes": done.notes} if done.notes else {})}
         return done.state
 
-    def _check_update(self, reply: Reply, expected: State) -> Rejection | None:
-        compression, whole = self.order.step.federation.compression, expected
-        expected = cut_to_own_rank(expected, self.order.step.adapter.parts, reply.center)
+    def _declared(self, center: str, whole: State) -> tuple[State, State, State]:
+        """What a center trains of the whole, what of it travels as an update, and what beside it."""
+        compression = self.order.step.federation.compression
+        expected = cut_to_own_rank(whole, self.order.step.adapter.parts, center)
         declared = expected if compression.kind == NONE else form(expected, compression)
-        beside = extra_form(expected, self.order.step)
+        return expected, declared, extra_form(expected, self.order.step)
+
+    def _form(self, center: str, whole: State) -> Form:
+        _, declared, beside = self._declared(center, whole)
+        return form_of(declared, beside, self.trained.shapes)
+
+    def _check_update(self, reply: Reply, whole: State) -> Rejection | None:
+        compression = self.order.step.federation.compression
+        expected, declared, beside = self._declared(reply.center, whole)
         found = screen(reply, replace(self.trained, state=declared, extra=beside))
         if found:
             return found
@@ -219,7 +231,8 @@ class AdapterStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Screened sums are kept in ``outcome``; division happens once, where the metric is made."""
-        self.outcome = self._screened(replies, self._check_scores)
+        form = form_of({}, {}, self.scores.shapes)
+        self.outcome = self._screened(replies, self._check_scores, lambda center: form)
         self._acknowledge()
         return None
 
@@ -256,8 +269,8 @@ class AdapterStrategy(Strategy):
         used = self.used.get(center, []) if keeps_state(order.step) else []
         return max(used, default=0), max((number for number in used if number <= self.best), default=0)
 
-    def _screened(self, replies: Iterable[Message], check: Check) -> Outcome:
-        return screened(replies, check, nodes=self.nodes, resting=self.resting, asked=self.asked)
+    def _screened(self, replies: Iterable[Message], check: Check, form: Callable[[str], Form]) -> Outcome:
+        return screened(replies, check, nodes=self.nodes, resting=self.resting, asked=self.asked, form=form)
 
     def _acknowledge(self) -> None:
         if self.link.spec.kind == NONE:

@@ -46,9 +46,10 @@ from common.config.load import plain, step_from_json
 from common.config.options import NONE
 from common.config.run import Run
 from common.data.batch import Batch
+from common.protocol.arrays import pack_state, unpack_state
 from common.protocol.compression import applied, decode, difference, encode
 from common.protocol.messages import Order, State
-from common.protocol.wire import pack_state, unpack_order, unpack_state
+from common.protocol.wire import unpack_order
 from common.seeding import seed_for
 from simulations.virtual.local_grid import LocalGrid, WorkerLost, _answer
 

@@ -14,7 +14,7 @@ from client.center.center import Center
 from client.center.models import backbone_of
 from common.backbones.base import tensors_digest
 from common.errors import DataError, RoundFailed
-from common.protocol.wire import pack_state, unpack_state
+from common.protocol.arrays import pack_state, unpack_state
 from simulations.virtual.local_grid import LocalGrid
 from tests.helpers.small import asked, code_of, federate, small_run, tampering, write_centers
 

@@ -10,8 +10,9 @@ from flwr.app import ConfigRecord, Message
 
 from common.config.federation import FEDERATIONS, Guards
 from common.config.run import BackboneSpec, Split
+from common.protocol.arrays import pack_state, unpack_state
 from common.protocol.messages import Order, Reply
-from common.protocol.wire import order_id, pack_reply, pack_state, unpack_order, unpack_state
+from common.protocol.wire import order_id, pack_reply, unpack_order
 from server.centers.roster import SUSPENDED
 from server.learning.strategy import AdapterStrategy
 from simulations.virtual.local_grid import LocalGrid

@@ -1,0 +1,20 @@
+"""What the answer to a question may carry, by its action: known before anybody is asked."""
+
+from __future__ import annotations
+
+from common.exact.step import declared_in_order
+from common.protocol.arrays import Form, form_of
+from common.protocol.messages import Order
+from common.protocol.wire import declared_sums
+from common.tasks import build_task
+
+DESCRIBE, EVALUATE, SUMS = "query.describe", "evaluate", "query.sums"
+
+
+def answer_form(order: Order, action: str) -> Form:
+    """The form of the answers to a question that carry sums; those to training are `AdapterStrategy`'s to know."""
+    if action == SUMS:
+        return form_of({}, {}, declared_in_order(order))
+    task = build_task(order.step.task)
+    shapes = task.label_shapes if action == DESCRIBE else declared_sums(task, curves=order.wants_curves)
+    return form_of({}, {}, shapes)
