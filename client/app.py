@@ -12,16 +12,21 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.policy.asked import check_asked, check_step, echoed
 from client.vault.outbox import NotRecorded, record_reply
 from common.errors import FedgraftError, WireError
 from common.protocol.messages import Order, Reply, State
 from common.protocol.wire import check_declared, content_facts, declared_sums, pack_reply, unpack_order
 from common.runtime.cli import FULL, os_sentence
 from common.tasks import build_task
+
+if TYPE_CHECKING:
+    from client.center.center import Center
 
 log = logging.getLogger("fedgraft.center")
 
@@ -89,8 +94,9 @@ def _answer(
 
         read_config(path)  # with its plugins, whose kinds the order may name
         center = Center.open(path)
-        order = unpack_order(message.content, center.arriving)
-        number, asked = order.round, order.id
+        order = unpack_order(message.content, lambda order: _arriving(center, order))
+        number, asked = echoed(order)
+        check_asked(order)
         code, vault = center.code, center.vault
         reply = replace(work(center, order), round=order.round, order=order.id)
         like = declared(center, order) if reply.state or reply.extra else ({}, {})
@@ -106,6 +112,12 @@ def _answer(
         log.exception("center=%s code=internal", code)
         content = pack_reply(Reply(code, code="internal", round=number, order=asked))
     return Message(_recorded(content, message, order, vault, code), reply_to=message)
+
+
+def _arriving(center: Center, order: Order) -> tuple[State, State]:
+    """What an order may bring, once its step is one from which a model may be built at all."""
+    check_step(order)
+    return center.arriving(order)
 
 
 def _recorded(content: RecordDict, message: Message, order: Order | None, vault: Path | None, code: str) -> RecordDict:

@@ -24,6 +24,8 @@ from client.data.dataset import CaseSet, targets_of
 from client.data.splits import PARTS
 from client.methods import methods_of
 from client.policy import check_cases, check_order
+from client.policy.orders import allows, scores_asked, sums_asked
+from client.policy.start import check_start, keep_own
 from client.privacy.release import Minimum, released
 from client.privacy.sums import scores_of, shared_of, with_fit
 from client.training.job import Job, prepare
@@ -94,7 +96,9 @@ class Center:
         return self._released(order, reply, over=counts["train"])
 
     def label_sums(self, order: Order) -> Sums:
-        """The task's counts over the training cases' labels, as they may leave."""
+        """The task's counts over the training cases' labels, as they may leave; none where the policy tells none."""
+        if not allows(self.config.policy.sums, "labels"):
+            return {}
         cases = self.part(order, "train")
         reply = Reply(self.code, sums=label_sums(cases, order.step, minimum=self.minimum(order).cell))
         return self._released(order, reply, cells=build_task(order.step.task).cells, over=len(cases)).sums
@@ -113,6 +117,7 @@ class Center:
         check_order(self.config.policy, order)
         Standing(self.vault, order).check()
         order = self._received(order)
+        check_start(self.config.policy, order, self._vault(order))
         order = replace(order, state=within_own_rank(order.state, order.step.adapter.parts, self.code))
         model, task = self._resident_model(order)
         model.train_in_round(order.round)
@@ -126,6 +131,7 @@ class Center:
         order, vault = job.order, self._vault(job.order)
         state = {name: t for name, t in job.model.state().items() if name.partition("/")[0] in done.parts}
         leaving = {n: state[n] for n in sorted(sent_back(state, order.step, round=order.round))}
+        keep_own(self.config.policy, order, leaving, vault)
         extra: State = {}
         for method in job.methods:
             extra |= method.end(job, leaving)
@@ -170,7 +176,7 @@ class Center:
         """Answer with sums over the local training cases: event times for a grid, moments, Gram sums, or a Newton
         objective's loss, gradient and Hessian at the order's parameters."""
         started = time.perf_counter()
-        check_order(self.config.policy, order)
+        check_order(self.config.policy, order, asks=sums_asked(order))
         if order.subset == GRID:
             return self._event_histogram(order)
         model, _ = self._resident_model(order)
@@ -206,7 +212,7 @@ class Center:
     def evaluate(self, order: Order) -> Reply:
         """Score the order's state on one local split; only sums over at least the minimum number of cases leave."""
         started = time.perf_counter()
-        check_order(self.config.policy, order)
+        check_order(self.config.policy, order, asks=scores_asked(order))
         standing = Standing(self.vault, order)
         standing.check()
         order = self._received(order)

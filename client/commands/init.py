@@ -269,23 +269,41 @@ health: "127.0.0.1:9097"
 
 # ---- the hospital's floor: what this center will not do, whatever the coordinator asks -----------------------------
 policy:
+  # `python -m client policy --explain` says in sentences what a coordinator can and cannot ask with these.
   # Kinds of tasks that may run: segmentation, prognosis, classification. Empty: all.
   tasks: []
-  # Kinds of adapter parts that may be trained: lora, mlp, fusion, decoder, patch_embed, skip. Empty: all.
+  # Aggregation rules and local methods that may run: mean, fedadam, newton, ditto, proximal and so on. Empty: all but
+  # scaffold, whose first round sends a mean raw gradient.
+  federations: []
+  # Kinds of adapter parts that may be trained: lora, mlp, fusion, decoder, skip, linear and so on. Empty: all but full,
+  # patch_embed and resolution, which put first layers or tensors of the frozen model in the coordinator's hands; a
+  # step that learns PET beside CT needs patch_embed.
   parts: []
+  # Kinds of sums that may be asked: labels, grid (event times), moments, gram, newton, scores, curves. Empty: all.
+  sums: []
   # Digests of frozen models that may be used; doctor prints the digest of yours. Empty: any that is installed here.
   bases: []
-  # Digests of adapter states from which a step's first round may start. Empty: any.
+  # Digests of adapter states from which a step may start here, whatever its round is said to be. Empty: any.
   initialisations: []
+  # Later states lie at most this many times as far from this center's last own state as its own last update was long;
+  # null: anywhere.
+  reach: 30.0
   # With fewer training cases than this the center does not train: its update could show them.
   minimum_cases: {minimum_cases}
   # Results of fewer cases than this do not leave.
   minimum_cell: {minimum_cell}
-  # Longest step that this center takes part in, in rounds.
+  # Steps with fewer cases in a batch are not trained.
+  minimum_batch: 2
+  # Most passes over the training cases in one round, and most rounds of a step.
+  maximum_epochs: 50
   maximum_rounds: 1000
   # Which folds of the split may be the test, counted from 0; others are declined, because who trained would test.
   # A cross-validated study needs all.
   test_folds: [0]
+  # For one message: wall seconds, and resident memory in GB (null: nine tenths of what this machine or its control
+  # group has). Beyond either its process is ended, the coordinator gets a code, the node takes the next message.
+  maximum_seconds: 7200.0
+  maximum_memory_gb: null
   # This release has neither: true declines every step, with the reason.
   require_privacy: false
   require_secure_aggregation: false

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import groupby
 
 import torch
@@ -20,6 +19,7 @@ from client.data.images.volumes import Prepared, prepare
 from common.backbones.base import Features, Tokenizer
 from common.adapters.compatibility import reached
 from common.data.batch import EHR, RECORD, Batch, parse_mode, volumes_of
+from common.config.limits.patterns import matches_any
 from common.config.step import Step
 from common.errors import ConfigError, UnknownName
 from common.plugins import Registry
@@ -45,7 +45,7 @@ def trainable(case: Case, step: Step) -> bool:
     rest = seen - images
     modes = [images & {*parse_mode(mode)} | rest for mode in drawable(step)] or [seen]
     found = set().union(*(reached(step.adapter.parts, mode) for mode in modes if mode))
-    return any(fnmatchcase(part, pattern) for part in found for pattern in step.train_parts)
+    return any(matches_any(part, step.train_parts) for part in found)
 
 
 def shows(case: Case, step: Step) -> set[str]:

@@ -12,6 +12,7 @@ from client.methods.local import Local
 from client.methods.proximal import Proximal
 from client.methods.scaffold import Scaffold
 from client.vault.vault import Vault
+from common.config.federation import local_methods
 from common.config.step import Step
 from common.plugins import Registry
 
@@ -32,12 +33,5 @@ def methods_of(step: Step, vault: Vault) -> list[Method]:
     """What a step's federation asks for, in the order in which it acts (own gradients are recorded before any pull),
     and after it the step's methods."""
     spec = step.federation
-    asked = {
-        "scaffold": spec.kind == "scaffold",
-        "feddyn": spec.kind == "feddyn",
-        "proximal": spec.proximal > 0,
-        "local": bool(spec.local),
-        "ditto": spec.personal is not None,
-    }
-    chosen = [(name, spec) for name, is_asked in asked.items() if is_asked]
+    chosen = [(name, spec) for name in local_methods(spec)]
     return [METHODS[name](own, vault) for name, own in [*chosen, *((own.kind, own) for own in step.methods)]]

@@ -1,26 +1,28 @@
 """What an order may ask: each rule of a policy against it, before any data is opened.
 
-The code of a refusal travels; its sentence stays in the center's log.
+The code of a refusal travels; its sentence stays in the center's log and says which field of center.yaml decides.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from datetime import datetime, time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 
-from client.policy.policy import Policy, test_folds
-from common.backbones.base import tensors_digest
-from common.errors import ConfigError, PolicyRefusal
+from client.policy.hours import check_quiet
+from client.policy.policy import ALL, NEED_A_WORD, Policy, test_folds
+from common.config.adapter import role_of
+from common.config.federation import local_methods
+from common.config.objective import RIDGE
+from common.errors import PolicyRefusal
 from common.protocol.messages import Order
+from common.tasks.cuts import GRID
 
-_SPAN = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)")
 
-
-def check_order(policy: Policy, order: Order, *, now: datetime | None = None) -> None:
+def check_order(policy: Policy, order: Order, *, asks: Sequence[str] = (), now: datetime | None = None) -> None:
     """Raise PolicyRefusal for a step that breaks the local floor, before any data is opened.
 
     Args:
+        asks: kinds of sums that the order asks for, of `client.policy.policy.SUMS`.
         now: local time; the clock's where absent.
 
     Raises:
@@ -30,38 +32,67 @@ def check_order(policy: Policy, order: Order, *, now: datetime | None = None) ->
         refusal = check(policy, order)
         if refusal is not None:
             raise refusal
-    _check_quiet(policy, order, now or datetime.now())
+    for kind in asks:
+        if not allows(policy.sums, kind):
+            raise PolicyRefusal("declined.sums", f"policy.sums allows {policy.sums}; the order asks for {kind}.")
+    check_quiet(policy, now or datetime.now())
 
 
-def quiet_spans(policy: Policy) -> list[tuple[time, time]]:
-    """Start and end of each quiet span; one whose end is not after its start runs over midnight. Raises ConfigError."""
-    spans = []
-    for text in policy.quiet_hours:
-        match = _SPAN.fullmatch(text.strip())
-        try:
-            if match is None:
-                raise ValueError(text)
-            hours = [int(group) for group in match.groups()]
-            spans.append((time(hours[0], hours[1]), time(hours[2], hours[3])))
-        except ValueError as error:
-            raise ConfigError(f"policy.quiet_hours holds '{text}'; write local times as in 08:00-18:00.") from error
-    return spans
+def allows(listed: Sequence[str], kind: str, *, but: Iterable[str] = ()) -> bool:
+    """Whether a list of a policy allows a kind.
+
+    Args:
+        but: kinds that an empty list does not allow.
+    """
+    return kind in listed or ALL in listed or (not listed and kind not in but)
+
+
+def sums_asked(order: Order) -> list[str]:
+    """The kind of sums over training cases that an order for sums asks for."""
+    if order.subset == GRID:
+        return ["grid"]
+    if getattr(order.step.federation, "objective", "") == RIDGE:
+        return ["gram"]
+    return ["moments"] if order.round == 0 else ["newton"]
+
+
+def scores_asked(order: Order) -> list[str]:
+    """The kinds of sums that an order for scores asks for."""
+    return ["scores", "curves"] if order.wants_curves else ["scores"]
 
 
 def _task(policy: Policy, order: Order) -> PolicyRefusal | None:
     kind = order.step.task.kind
-    if not policy.tasks or kind in policy.tasks:
+    if allows(policy.tasks, kind):
         return None
     return PolicyRefusal("declined.task", f"Local policy allows {policy.tasks}; the step asks for '{kind}'.")
 
 
+def _federation(policy: Policy, order: Order) -> PolicyRefusal | None:
+    """The aggregation rule, and what the step asks of local training beside its task."""
+    spec = order.step.federation
+    asked = [spec.kind, *local_methods(spec), *(method.kind for method in order.step.methods)]
+    return _declined("federations", policy.federations, sorted(set(asked)), "declined.federation")
+
+
 def _parts(policy: Policy, order: Order) -> PolicyRefusal | None:
-    foreign = sorted({part.kind for part in order.step.adapter.parts.values()} - set(policy.parts))
-    if not policy.parts or not foreign:
+    """Kinds of parts; one that a plugin brings needs the word of the shipped kind in whose place it stands."""
+    parts = list(order.step.adapter.parts.values())
+    asked = {part.kind for part in parts} | ({role_of(part) for part in parts} if not policy.parts else set())
+    return _declined("parts", policy.parts, sorted(asked), "declined.part")
+
+
+def _declined(name: str, listed: Sequence[str], asked: Sequence[str], code: str) -> PolicyRefusal | None:
+    but = NEED_A_WORD[name]
+    foreign = [kind for kind in asked if not allows(listed, kind, but=but)]
+    if not foreign:
         return None
+    why = "".join(f" {kind}: {but[kind]}." for kind in foreign if kind in but)
+    allowed = f"allows {list(listed)}" if listed else f"allows all but {', '.join(sorted(but))}"
     return PolicyRefusal(
-        "declined.part",
-        f"Local policy allows the adapter parts {policy.parts}; the step also has {', '.join(foreign)}.",
+        code,
+        f"policy.{name} {allowed}; the step has {', '.join(foreign)}.{why} To allow it, name there every kind that may "
+        "run.",
     )
 
 
@@ -71,15 +102,22 @@ def _base(policy: Policy, order: Order) -> PolicyRefusal | None:
     return PolicyRefusal("declined.base", f"Frozen model {order.base[:12]} is not on the local allow-list.")
 
 
-def _initialisation(policy: Policy, order: Order) -> PolicyRefusal | None:
-    """What round 1 starts from; later rounds start from what this center helped to make."""
-    if not policy.initialisations or order.round != 1 or order.subset:
-        return None
-    digest = str(getattr(order, "digest", "")) or tensors_digest(order.state)
-    if digest in policy.initialisations:
+def _batch(policy: Policy, order: Order) -> PolicyRefusal | None:
+    asked = order.step.training.batch
+    if not _trains(order) or asked >= policy.minimum_batch:
         return None
     return PolicyRefusal(
-        "declined.initialisation", f"The step starts from adapter state {digest[:12]}, not on the local allow-list."
+        "declined.batch", f"The step trains on batches of {asked}; policy.minimum_batch is {policy.minimum_batch}."
+    )
+
+
+def _epochs(policy: Policy, order: Order) -> PolicyRefusal | None:
+    asked = order.step.training.epochs
+    if not _trains(order) or asked <= policy.maximum_epochs:
+        return None
+    return PolicyRefusal(
+        "declined.epochs",
+        f"The step asks for {asked} epochs a round; policy.maximum_epochs is {policy.maximum_epochs}.",
     )
 
 
@@ -121,17 +159,11 @@ def _secure_aggregation(policy: Policy, order: Order) -> PolicyRefusal | None:
     )
 
 
-def _check_quiet(policy: Policy, order: Order, now: datetime) -> None:
-    clock = now.time().replace(tzinfo=None)
-    for start, end in quiet_spans(policy):
-        within = start <= clock < end if start < end else clock >= start or clock < end
-        if within:
-            raise PolicyRefusal(
-                "declined.quiet_hours",
-                f"It is {clock:%H:%M}; local policy keeps this machine free from {start:%H:%M} to {end:%H:%M}.",
-            )
+def _trains(order: Order) -> bool:
+    """Whether the step has rounds of batches; an exact fit asks for sums instead."""
+    return order.step.rounds > 0 and order.step.federation.kind != "newton"
 
 
 _CHECKS: tuple[Callable[[Policy, Order], PolicyRefusal | None], ...] = (
-    _task, _parts, _base, _initialisation, _rounds, _test_fold, _privacy, _secure_aggregation,
+    _task, _federation, _parts, _base, _batch, _epochs, _rounds, _test_fold, _privacy, _secure_aggregation,
 )  # fmt: skip

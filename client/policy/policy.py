@@ -8,21 +8,43 @@ from typing import Any
 from common.errors import ConfigError, PolicyRefusal
 from common.protocol.messages import TOO_FEW_CASES
 
+ALL = "all"  # in a list: every kind, also those that need a word of their own
+SUMS = ("curves", "gram", "grid", "labels", "moments", "newton", "scores")
+"""Kinds of sums that may be asked: of scores and of curves over a split's cases; over the training cases, of their
+labels, their event times (grid), and for exact fits moments, Gram sums (ridge) and Newton's gradients and Hessians."""
+NEED_A_WORD: dict[str, dict[str, str]] = {  # field -> kind that an empty list does not allow -> why
+    "federations": {"scaffold": "what its first round sends is a mean raw gradient"},
+    "parts": {
+        "full": "it trains and sends tensors of the frozen model itself, after replacing them by the coordinator's",
+        "patch_embed": "it is the first layer that images meet: a crafted one can copy them into an update",
+        "resolution": "it is the first layer that images meet: a crafted one can copy them into an update",
+    },
+}
+
 
 @dataclass
 class Policy:
-    """Local rules from ``center.yaml``. Empty lists allow everything."""
+    """Local rules from ``center.yaml``. An empty list allows every kind but those of `NEED_A_WORD`; ``[all]`` those,
+    too."""
 
-    tasks: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)  # allowed kinds of tasks
+    federations: list[str] = field(default_factory=list)  # allowed aggregation rules and local methods
+    parts: list[str] = field(default_factory=list)  # allowed kinds of adapter parts
+    sums: list[str] = field(default_factory=list)  # allowed kinds of sums, of SUMS
     bases: list[str] = field(default_factory=list)  # allowed digests of the frozen model
+    # Allowed digests of a step's first state that this vault has not seen, whatever its round.
+    initialisations: list[str] = field(default_factory=list)
+    # Later states lie at most this many times as far from this center's own last state as its own last update was long;
+    # null: anywhere.
+    reach: float | None = 30.0
     minimum_cases: int = 5  # fewer training cases than this: do not train
     minimum_cell: int = 5  # results of fewer cases than this do not leave
-    maximum_rounds: int = 1000
-    parts: list[str] = field(default_factory=list)  # allowed kinds of adapter parts
-    initialisations: list[str] = field(
-        default_factory=list
-    )  # allowed digests of the state that a step's round 1 brings
     test_folds: Any = field(default_factory=lambda: [0])  # folds of this center's split that may test, or all
+    minimum_batch: int = 2  # fewer cases than this in a batch: do not train
+    maximum_epochs: int = 50  # passes over the training cases in one round
+    maximum_rounds: int = 1000  # of a step
+    maximum_seconds: float = 7200.0  # for one message; then its process is ended
+    maximum_memory_gb: float | None = None  # resident, for one message; null: nine tenths of what this machine has
     require_privacy: bool = False
     require_secure_aggregation: bool = False
     quiet_hours: list[str] = field(default_factory=list)  # local times such as 08:00-18:00 in which nothing is trained

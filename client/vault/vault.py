@@ -81,6 +81,17 @@ class Vault:
         for number in set(self._rounds(name)) - {order.round, order.since, order.best}:
             self._file(name, number).unlink(missing_ok=True)
 
+    def latest(self, name: str) -> tuple[int, State] | None:
+        """The only entry of a shelf that is replaced as a whole, with its round; None where there is none."""
+        rounds = self._rounds(name)
+        return (rounds[-1], _read(self._file(name, rounds[-1]))) if rounds else None
+
+    def replace(self, name: str, state: State, *, order: Order) -> None:
+        """Write the entry of the order's round in the place of every other."""
+        write_tensors(self._file(name, order.round), state, {DIGEST: tensors_digest(state)})
+        for number in set(self._rounds(name)) - {order.round}:
+            self._file(name, number).unlink(missing_ok=True)
+
     def keep_reference(self, digest: str, state: State) -> None:
         """Keep a received state, and of earlier ones only the last."""
         folder = self.path / "reference"

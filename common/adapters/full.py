@@ -1,18 +1,18 @@
 """Full: tensors of the backbone itself as one part, copied and trained. No adapter, but what adapters stand against.
 
 The twin's parameters are replaced by copies that belong to the part: the shared backbone stays as it is, and the bank,
-the wire and isolation see one more (large) part.
+the wire and isolation see one more (large) part. Which tensors is said by patterns (`common.config.limits.patterns`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from common.config.adapter import FullPart
+from common.config.limits.patterns import chosen
 from common.errors import AdapterError
 
 START_STD = 0.02  # of weights from scratch: ViT's truncated normal (timm, BERT)
@@ -39,15 +39,11 @@ def own_tensors(twin: nn.Module, spec: FullPart) -> OwnTensors:
     scales 1), drawn from torch's global generator.
 
     Raises:
-        AdapterError: the expression is broken or matches nothing.
+        AdapterError: the patterns match nothing.
     """
-    try:
-        pattern = re.compile(spec.tensors)
-    except re.error as error:
-        raise AdapterError(f"A full part's tensors '{spec.tensors}' is no regular expression ({error}).") from error
     found: dict[str, nn.Parameter] = {}
     for name, module, attribute, parameter in list(_places(twin)):
-        if parameter.numel() and pattern.fullmatch(name):
+        if parameter.numel() and chosen(name, spec.tensors):
             with torch.no_grad():
                 own = nn.Parameter(parameter.detach().clone())
                 if spec.scratch:
@@ -56,7 +52,7 @@ def own_tensors(twin: nn.Module, spec: FullPart) -> OwnTensors:
             found[name] = own
     if not found:
         raise AdapterError(
-            f"A full part's tensors '{spec.tensors}' matches no tensor of {type(twin).__name__}; its names begin like "
+            f"A full part's tensors {spec.tensors} match no tensor of {type(twin).__name__}; its names begin like "
             f"{', '.join(sorted(name for name, _ in twin.named_parameters())[:3])}."
         )
     return OwnTensors(found)

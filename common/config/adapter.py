@@ -61,7 +61,8 @@ class FullPart:
     """Tensors of the backbone itself, copied and trained: the baseline that every adapter is compared with."""
 
     kind: str = "full"
-    tensors: str = ".*"  # regular expression; matches whole tensor names of the backbone
+    # Patterns of whole tensor names of the backbone: * stands for any text, and !pattern leaves out what it matches.
+    tensors: list[str] = field(default_factory=lambda: ["*"])
     scratch: bool = False  # start from seeded random values instead of the pretrained ones
 
 

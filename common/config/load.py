@@ -26,6 +26,7 @@ from common.config.compose.composing import composed
 from common.config.compose.registry import complete, register
 from common.config.compose.short import spelled_out
 from common.config.federation import FEDERATIONS
+from common.config.limits.untrusted import plain_json
 from common.config.run import Data, Run
 from common.config.step import METHODS, Selection, Step
 from common.config.task import TASKS
@@ -147,8 +148,8 @@ def step_from_json(text: str) -> Step:
 @lru_cache(maxsize=64)  # checking every type takes tens of milliseconds, and each message of a round carries the step
 def _parsed_step(text: str) -> Step:
     try:
-        return _step(json.loads(text))
-    except (TypeError, KeyError, AttributeError, json.JSONDecodeError, OmegaConfBaseException) as error:
+        return _step(plain_json(text, "A step"))
+    except (TypeError, ValueError, KeyError, AttributeError, OmegaConfBaseException) as error:
         raise ConfigError(f"A step could not be read from its message: {error}") from error
 
 
@@ -160,8 +161,8 @@ def from_json(cls: type, text: str) -> Any:
 @lru_cache(maxsize=64)
 def _parsed_plain(cls: type, text: str) -> Any:
     try:
-        return plain(cls, json.loads(text))
-    except (TypeError, json.JSONDecodeError, OmegaConfBaseException) as error:
+        return plain(cls, plain_json(text, f"A {cls.__name__}"))
+    except (TypeError, ValueError, OmegaConfBaseException) as error:
         raise ConfigError(f"A {cls.__name__} could not be read from its message: {error}") from error
 
 

@@ -18,9 +18,10 @@ from common.config.declared import (
     twice_problems,
     window_problems,
 )
+from common.config.limits.ceilings import LONGEST_NAME, ceiling_problems
 from common.config.objective import objective_name
 from common.config.options import COMPRESSIONS, CROPS, FORMS, IMBALANCES, PET_SCALES, SCALES, VALIDATIONS, WEIGHTINGS
-from common.config.run import Run
+from common.config.run import BackboneSpec, Data, Run
 from common.config.step import Step
 from common.data.batch import CT, MODALITY, PET, is_volume, parse_mode, volumes_of
 from common.data.findings import FINDINGS_TARGET
@@ -55,6 +56,15 @@ def broken_rules(run: Run, *, may_be_open: bool = False) -> list[str]:
     return problems
 
 
+def broken_by_step(step: Step, backbone: BackboneSpec) -> list[str]:
+    """Every rule that a step by itself breaks: what a hospital checks of each order, as the server did of its run."""
+    run = Run(backbone=backbone, data=Data(kind="folder", root="here"), steps={step.name: step})
+    too_large = list(ceiling_problems(step, run))  # the other rules need not cope with what is
+    rules = () if too_large else (_open,) if left_open(step) else [r for r in STEP_RULES if r not in OF_A_RUN]
+    problems = [*too_large, *(problem for rule in rules for problem in rule(step, run))]
+    return [f"Step '{step.name[:LONGEST_NAME]}': {problem}" for problem in problems]
+
+
 def left_open(step: Step) -> list[str]:
     """What a step leaves to the data folder to say, by option; only a simulation can ask it."""
     options = {
@@ -84,6 +94,8 @@ def _run_rules(run: Run) -> Iterator[str]:
         yield "runtime.threads must be at least 1 and runtime.workers at least 0 (0: one per core)."
     if run.data.kind not in DATA_KINDS:
         yield f"data.kind is '{run.data.kind}'; it can be {', '.join(DATA_KINDS)}."
+    if run.seed < 0:
+        yield f"seed is {run.seed}; it must be 0 or more."
     if not run.data.root:
         yield "data.root is not set; set it to the folder of the images."
     split = run.data.split
@@ -191,8 +203,8 @@ def _view(step: Step, run: Run) -> Iterator[str]:
         yield f"view.size {view.size} is smaller than view.window {view.window}."
     if step.task is not None and step.task.kind != "segmentation" and view.size != view.window:
         yield "only segmentation works by windows; make view.size equal to view.window."
-    if view.ct_hu[0] >= view.ct_hu[1]:
-        yield f"view.ct_hu {view.ct_hu} must rise."
+    if len(view.ct_hu) != 2 or view.ct_hu[0] >= view.ct_hu[1]:
+        yield f"view.ct_hu {view.ct_hu} must be two numbers that rise."
 
 
 def _order(step: Step, run: Run) -> Iterator[str]:
@@ -200,6 +212,9 @@ def _order(step: Step, run: Run) -> Iterator[str]:
     if step.starts_from is not None and step.starts_from not in names[: names.index(step.name)]:
         earlier = names[: names.index(step.name)]
         yield f"it starts from '{step.starts_from}', which is not an earlier step; earlier: {earlier or 'none'}."
+
+
+def _rounds(step: Step, run: Run) -> Iterator[str]:
     if step.rounds < 0:
         yield f"rounds is {step.rounds}; it must be 0 or more."
     if step.selection.every < 1:
@@ -337,6 +352,7 @@ def _newton(step: Step, run: Run) -> Iterator[str]:
 
 
 STEP_RULES: list[Callable[[Step, Run], Iterator[str]]] = [
-    _task, _modalities, _parts, _view, _order, _federation, _guards, _compression, _sum_only, _personal, _training,
-    _grid, _newton, metric_problems, structure_problems, window_problems, twice_problems,
+    ceiling_problems, _task, _modalities, _parts, _view, _order, _rounds, _federation, _guards, _compression, _sum_only,
+    _personal, _training, _grid, _newton, metric_problems, structure_problems, window_problems, twice_problems,
 ]  # fmt: skip
+OF_A_RUN = (_order,)  # what only a whole run can break

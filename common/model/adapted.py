@@ -7,7 +7,6 @@ frozen tensors, so that LoRA can be injected without anyone else noticing and wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from common.adapters.compatibility import misfits, reached
 from common.adapters.lowrank import trained_tensors
 from common.backbones.base import Backbone, Features, tensors_digest
 from common.config.adapter import role_of
+from common.config.limits.patterns import matches, matches_any
 from common.config.step import Step
 from common.data.batch import CT, volumes_of
 from common.errors import AdapterError
@@ -202,12 +202,12 @@ class AdaptedModel(nn.Module):
 
     def _train_only(self, patterns: Iterable[str]) -> None:
         names, patterns = self.part_names, list(patterns)
-        idle = [p for p in patterns if p != "*" and not any(fnmatchcase(name, p) for name in names)]
+        idle = [p for p in patterns if p != "*" and not any(matches(name, p) for name in names)]
         if idle:
             raise AdapterError(
                 f"train_parts names {', '.join(map(repr, idle))}, which match no part; parts: {', '.join(names)}."
             )
-        self._trained = {name for name in names if any(fnmatchcase(name, p) for p in patterns)}
+        self._trained = {name for name in names if matches_any(name, patterns)}
         self.train_in_round(None)
 
     def train_in_round(self, round: int | None) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 
 from common.adapters.lowrank import seeded_tensors, trained_tensors
 from common.config.compatibility import NEEDS_BOTH_ENDS
+from common.config.limits.patterns import matches_any
 from common.config.options import NONE
 from common.config.step import Step
 from common.protocol.messages import State
@@ -23,7 +23,7 @@ def sent_back(names: Iterable[str], step: Step, *, round: int) -> frozenset[str]
 
 def local_tensors(names: Iterable[str], step: Step) -> frozenset[str]:
     """Names that stay at each center (FedBN's normalisation): ``federation.local`` holds their patterns."""
-    return frozenset(n for n in names if any(fnmatchcase(n, pattern) for pattern in step.federation.local))
+    return frozenset(n for n in names if matches_any(n, step.federation.local))
 
 
 def extra_form(sent: Mapping[str, Tensor], step: Step) -> State:
@@ -56,7 +56,7 @@ def made_from_seed(state: Mapping[str, Tensor], initial: Mapping[str, Tensor], s
 
 def _in_training(name: str, step: Step) -> bool:
     part = name.partition("/")[0]
-    return any(fnmatchcase(part, pattern) for pattern in step.train_parts)
+    return matches_any(part, step.train_parts)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from client.center.config import CenterConfig
 from client.data.layouts import find_cases
 from client.policy import Policy
+from client.policy.policy import ALL
 from common.config.run import Run
 from common.data.batch import EHR, RECORD, in_order
 from common.errors import DataError
@@ -61,10 +62,25 @@ def _center_yaml(run: Run, code: str, root: Path, folder: RunFolder) -> str:
         deterministic=run.runtime.deterministic,
         gpu_memory_gb=run.runtime.gpu_memory_gb,
         modalities=_modalities(run),
-        policy=Policy(minimum_cases=run.data.minimum_cases, minimum_cell=run.data.minimum_cell, test_folds="all"),
+        policy=open_policy(run),
     )
     return "# A simulated center, written by simulations/virtual/centers.py\n" + OmegaConf.to_yaml(
         OmegaConf.create(asdict(config))
+    )
+
+
+def open_policy(run: Run) -> Policy:
+    """What a simulated center allows: whatever a step can be at all, for as many patients as the run's data say."""
+    return Policy(
+        federations=[ALL],
+        parts=[ALL],
+        reach=None,
+        test_folds="all",
+        minimum_cases=run.data.minimum_cases,
+        minimum_cell=run.data.minimum_cell,
+        minimum_batch=1,
+        maximum_epochs=10_000,
+        maximum_rounds=100_000,
     )
 
 

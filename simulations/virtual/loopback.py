@@ -69,7 +69,7 @@ class Loopback:
         words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
         folder.mkdir(parents=True, exist_ok=True)
         command("client", "init", "--yes", "--out", str(folder / "center.yaml"), *words)
-        own: dict[str, object] = {"health": f"127.0.0.1:{free_ports(1)[0]}", **settings}
+        own: dict[str, object] = {"health": f"127.0.0.1:{free_ports(1)[0]}", "policy": {"parts": ["all"]}, **settings}
         changed = OmegaConf.merge(OmegaConf.load(folder / "center.yaml"), OmegaConf.create(own))
         write_bytes(folder / "center.yaml", OmegaConf.to_yaml(changed).encode())
         self.centers[code] = folder / "center.yaml"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -107,12 +107,16 @@ def _composed(overrides: tuple[str, ...]) -> Run:
     return compose_run(["curriculum=quickstart", "backbone=tiny", "name=small", *overrides])
 
 
+OPEN: dict[str, Any] = {"minimum_cases": 1, "minimum_cell": 1, "minimum_batch": 1, "reach": None}
+OPEN |= {"federations": ["all"], "parts": ["all"], "test_folds": "all"}
+
+
 def write_centers(folder: Path, root: Path, codes, **policy) -> dict[str, Path]:
     """A ``center.yaml`` for each code, with a cache beside it."""
     files = {}
     folder.mkdir(parents=True, exist_ok=True)
     for code in codes:
-        floor = Policy(**{"minimum_cases": 1, "minimum_cell": 1, "test_folds": "all", **policy})
+        floor = Policy(**{**OPEN, **policy})
         config = CenterConfig(code, str(root), cache=str(folder / ".cache"), vault=str(folder / ".vault"), policy=floor)
         files[code] = folder / f"{code}.yaml"
         files[code].write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))

@@ -24,7 +24,8 @@ from common.config.federation import FEDERATIONS
 from common.config.run import Data, Runtime
 from common.config.task import PrognosisTask, SegmentationTask
 
-IMAGE_SIDE = "(?!text_transformer|to_text_latent|to_visual_latent|temperature).*"  # tensors that a decoder makes use of
+# Tensors that a decoder makes use of.
+IMAGE_SIDE = ["*", "!text_transformer*", "!to_text_latent*", "!to_visual_latent*", "!temperature*"]
 PET = {"stem_pet": PatchEmbedPart(), "skip_pet": SkipPart()}
 
 PIECES: dict[str, dict[str, Any]] = {  # piece of an adapter -> its parts, or what it changes of a part before it

@@ -1,17 +1,21 @@
 """A hospital's floor holds whatever the server asks, and a refusal travels as a code."""
 
+import copy
 from dataclasses import replace
 from datetime import datetime
 
 import pytest
-import torch
 
 from client.policy import Policy, check_cases, check_order
 from client.policy import test_folds as folds_of
-from common.backbones.base import tensors_digest
+from client.policy.orders import scores_asked, sums_asked
+from client.policy.policy import SUMS
+from common.config.adapter import DecoderPart, FullPart, LoraPart, PatchEmbedPart, ResolutionPart
+from common.config.federation import FedDynFederation, NewtonFederation, ScaffoldFederation
 from common.config.run import BackboneSpec, Split
 from common.errors import ConfigError, PolicyRefusal
 from common.protocol.messages import Order
+from common.tasks.cuts import GRID
 from tests.helpers.small import small_run
 
 
@@ -25,9 +29,9 @@ def order(number=1):
         (Policy(tasks=["prognosis", "classification"]), "declined.task"),
         (Policy(bases=["other"]), "declined.base"),
         (Policy(maximum_rounds=4), "declined.rounds"),
+        (Policy(test_folds=[1, 2]), "declined.split"),
         (Policy(maximum_rounds=1), "declined.rounds"),
         (Policy(parts=["lora", "mlp"]), "declined.part"),
-        (Policy(test_folds=[1, 2]), "declined.split"),
         (Policy(require_privacy=True), "declined.privacy"),
         (Policy(require_secure_aggregation=True), "declined.secure_aggregation"),
         (Policy(quiet_hours=["00:00-23:59", "23:59-00:00"]), "declined.quiet_hours"),
@@ -81,16 +85,70 @@ def test_quiet_hours_that_are_no_times_are_named(text):
         check_order(Policy(quiet_hours=[text]), order())
 
 
-def test_only_the_first_rounds_state_is_held_against_the_allow_list():
-    state = {"decoder/weight": torch.ones(2)}
-    known, other = Policy(initialisations=[tensors_digest(state)]), Policy(initialisations=["0" * 64])
-    check_order(known, replace(order(), state=state))
-    check_order(other, replace(order(2), state=state))
-    check_order(other, replace(order(), state=state, subset="test"))
-    for policy, sent in ((other, state), (known, {"decoder/weight": torch.zeros(2)})):
-        with pytest.raises(PolicyRefusal) as refusal:
-            check_order(policy, replace(order(), state=sent))
-        assert refusal.value.code == "declined.initialisation"
+def changed(number=1, **options):
+    """The order with options of its step changed, by path: ``training__batch=1``."""
+    asked = copy.deepcopy(order(number))
+    for path, value in options.items():
+        *owners, name = path.split("__")
+        owner = asked.step
+        for one in owners:
+            owner = getattr(owner, one)
+        setattr(owner, name, value)
+    return asked
+
+
+def with_part(part):
+    return changed(adapter__parts={"decoder": DecoderPart(), "more": part})
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked", "code"),
+    [
+        (Policy(), with_part(FullPart()), "declined.part"),
+        (Policy(), with_part(PatchEmbedPart()), "declined.part"),
+        (Policy(), with_part(ResolutionPart()), "declined.part"),
+        (Policy(parts=["decoder", "patch_embed"]), with_part(PatchEmbedPart()), None),
+        (Policy(parts=["all"]), with_part(FullPart()), None),
+        (Policy(), with_part(LoraPart()), None),
+        (Policy(), changed(federation=ScaffoldFederation()), "declined.federation"),
+        (Policy(federations=["scaffold"]), changed(federation=ScaffoldFederation()), None),
+        (Policy(federations=["mean"]), changed(federation=FedDynFederation()), "declined.federation"),
+        (Policy(federations=["mean"]), changed(federation__proximal=0.1), "declined.federation"),
+        (Policy(federations=["mean", "proximal"]), changed(federation__proximal=0.1), None),
+        (Policy(federations=["mean"]), changed(federation__local=["*norm*"]), "declined.federation"),
+        (Policy(federations=["mean"]), changed(federation__personal=0.1), "declined.federation"),
+        (Policy(), changed(training__batch=1), "declined.batch"),
+        (Policy(minimum_batch=1), changed(training__batch=1), None),
+        (Policy(), changed(training__batch=1, rounds=0), None),  # nothing is trained
+        (Policy(), changed(training__epochs=51), "declined.epochs"),
+        (Policy(), changed(training__epochs=50), None),
+        (Policy(), changed(rounds=1001), "declined.rounds"),
+    ],
+)
+def test_a_default_hospital_refuses_what_needs_a_word_of_its_own(policy, asked, code):
+    if code is None:
+        check_order(policy, asked)
+        return
+    with pytest.raises(PolicyRefusal, match="policy") as refusal:
+        check_order(policy, asked)
+    assert refusal.value.code == code
+
+
+@pytest.mark.parametrize("kind", SUMS)
+def test_each_kind_of_sums_can_be_kept(kind):
+    check_order(Policy(), order(), asks=[kind])
+    check_order(Policy(sums=[kind]), order(), asks=[kind])
+    with pytest.raises(PolicyRefusal, match=f"asks for {kind}") as refusal:
+        check_order(Policy(sums=[other for other in SUMS if other != kind]), order(), asks=[kind])
+    assert refusal.value.code == "declined.sums"
+
+
+def test_an_order_says_which_sums_it_asks_for():
+    exact = changed(federation=NewtonFederation())
+    assert sums_asked(exact) == ["newton"] and sums_asked(replace(exact, round=0)) == ["moments"]
+    assert sums_asked(changed(federation=NewtonFederation(objective="ridge"))) == ["gram"]
+    assert sums_asked(replace(exact, subset=GRID)) == ["grid"]
+    assert scores_asked(order()) == ["scores"] and scores_asked(replace(order(), threshold=0.5)) == ["scores", "curves"]
 
 
 def test_which_folds_may_test_is_the_hospitals_word():

@@ -1,0 +1,1 @@
+"""What bounds a step, whoever sends it: its text, its patterns, its sizes."""
