@@ -15,6 +15,7 @@ from client.data.images.checks import load_usable
 from client.data.case import Case, check_within
 from client.data.hecktor.reports import report_text
 from client.data.images.transforms import random_window
+from client.data.images.own_grid import OwnGrid
 from client.data.images.volumes import Prepared, prepare
 from common.backbones.base import Features, Tokenizer
 from common.adapters.compatibility import reached
@@ -155,6 +156,10 @@ class CaseSet:
         wanted = set(parse_mode(mode)) if mode else set()
         return [i for i, sample in enumerate(self._samples) if wanted <= sample.modalities]
 
+    def own_grid(self, position: int) -> OwnGrid | None:
+        """Where the case was drawn, to score it there; None of a case without a mask."""
+        return self._samples[position].own_grid
+
     def in_order(self, batch: int, *, only: Sequence[int] | None = None) -> Iterator[list[int]]:
         """Positions of every case (or of ``only`` these) once, in order. Cases of different sizes share no batch."""
         positions = range(len(self)) if only is None else only
@@ -213,6 +218,7 @@ class _Sample:
     tokens: Tensor | None  # (L,); None where the report is empty
     target: dict[str, Tensor]
     record: Tensor | None = None  # (F + V,); None where the step reads no records
+    own_grid: OwnGrid | None = None
 
     @property
     def modalities(self) -> set[str]:
@@ -249,7 +255,9 @@ def _prepared(case: Case, step: Step, cache: VolumeCache | None) -> Prepared | N
 
 def _sample(case: Case, prepared: Prepared | None, step: Step, tokens: Tensor | None) -> _Sample:
     target = _target_kind(step)[1](case, prepared, step)
-    return _Sample({} if prepared is None else prepared.images, tokens, target)
+    if prepared is None:
+        return _Sample({}, tokens, target)
+    return _Sample(prepared.images, tokens, target, own_grid=prepared.own_grid)
 
 
 def _windowed(sample: _Sample, window: Sequence[int], generator: torch.Generator) -> _Sample:

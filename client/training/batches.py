@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from client.data.case import Case
+from client.data.images.own_grid import OwnGrid
 from client.data.images.transforms import augment, drawn
 from client.training.prediction import features_of
 from common.backbones.base import Features
@@ -34,6 +35,9 @@ class Cases(Protocol):
     skipped: int
 
     def __len__(self) -> int: ...
+
+    def own_grid(self, position: int) -> OwnGrid | None:
+        """Where the case was drawn, to score it there; None where there is no such place."""
 
     def having(self, mode: str) -> list[int]:
         """Positions of the cases that have every modality of a mode; of all cases for the empty mode."""

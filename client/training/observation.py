@@ -7,27 +7,74 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from client.data.images.own_grid import OwnGrid, answer_on, moved, side_by_side
 from client.training.batches import Cases, item
 from client.training.prediction import predict
+from common.config.options import CT_GRID
 from common.data.batch import Batch
 from common.exact.columns import Rows
 from common.exact.step import target_of
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order
 from common.tasks import Observation, Task
+from common.tasks.segmentation import Segmentation
 
 
 def observe(order: Order, model: AdaptedModel, task: Task, cases: Cases) -> list[tuple[Observation, float]]:
-    """A record and a loss of each case that the order's mode can show (`Cases.having`), in order."""
+    """A record and a loss of each case that the order's mode can show (`Cases.having`), in order.
+
+    Test cases of a segmentation are compared where they were drawn (`view.score_on`); their loss, and cases that choose
+    a round, stay on the view's grid.
+    """
     found = []
     for positions in cases.in_order(order.step.training.batch, only=cases.having(order.mode)):
         batch, features = item(order, cases, positions, model)
         with torch.no_grad():
             output = predict(model, batch, features=features, window=order.step.view.window)
-            for row, observation in enumerate(task.observe(output, batch)):
-                found.append((observation, float(task.loss(output[row : row + 1], _row(batch, row)))))
+            records = task.observe(output, batch)
+            for row, position in enumerate(positions):
+                loss = float(task.loss(output[row : row + 1], _row(batch, row)))
+                place = cases.own_grid(position) if is_scored_where_drawn(order) else None
+                if place is not None and isinstance(task, Segmentation):
+                    records[row] = compared(task, output[row].softmax(dim=0), place, mask=batch.target["mask"][row])
+                found.append((records[row], loss))
     return found
+
+
+def is_scored_where_drawn(order: Order) -> bool:
+    """Whether the order asks for test cases of a segmentation on their own grid."""
+    step = order.step
+    return order.subset == "test" and step.task.kind == "segmentation" and step.view.score_on == CT_GRID
+
+
+def compared(task: Segmentation, probabilities: Tensor, place: OwnGrid, *, mask: Tensor) -> Observation:
+    """A case's record on the grid where it was drawn, over the whole image: what the model did not see is background.
+
+    As HECKTOR does, the answer becomes a mask on the CT's grid and goes to the label's by nearest neighbor if that is
+    another.
+
+    Args:
+        probabilities: (1 + S, D, H, W) on the view's grid.
+        mask: (1, D, H, W) or (D, H, W), the label on the view's grid: the answer that is perfect there, whose score is
+            the ceiling of every answer that is a mask there.
+    """
+    perfect = _certain(mask.cpu().numpy().reshape(mask.shape[-3:]), len(probabilities))
+    answer, ceiling = (
+        side_by_side(moved(answer_on(values, place.view, place.image), place.image, place.label), place.truth)
+        for values in (probabilities.cpu().numpy(), perfect)
+    )
+    return task.compared(*answer, voxel_mm3=place.label.voxel_mm3) | task.ceiling(
+        *ceiling, voxel_mm3=place.label.voxel_mm3
+    )
+
+
+def _certain(mask: np.ndarray, channels: int) -> np.ndarray:
+    """A label map (D, H, W) as probabilities (1 + S, D, H, W) of 0 and 1; what nobody drew is background."""
+    return np.stack([~np.isin(mask, range(1, channels)), *(mask == place for place in range(1, channels))]).astype(
+        np.float32
+    )
 
 
 def linear_rows(order: Order, model: AdaptedModel, cases: Cases) -> Rows:

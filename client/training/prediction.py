@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
-from scipy import ndimage
 from torch import Tensor
 
+from client.data.images.own_grid import Lattice, answer_on
 from common.backbones.base import Features
 from common.data.batch import Batch, volumes_of
 from common.model.adapted import AdaptedModel
@@ -67,7 +67,8 @@ def features_of(model: AdaptedModel, batch: Batch, *, kept: dict[int, Features],
 def mask_on(probabilities: np.ndarray, affine: np.ndarray, ct: Path) -> tuple[np.ndarray, float]:
     """The most probable structure at every voxel of a CT file, as it lies there, and a voxel's milliliters.
 
-    Probabilities are interpolated linearly; beyond the grid that was predicted on there is background.
+    Probabilities are interpolated linearly; beyond the grid that was predicted on there is background. A test case is
+    scored on the same mask (`client.training.observation`).
 
     Args:
         probabilities: (1 + S, D, H, W), background first.
@@ -75,31 +76,7 @@ def mask_on(probabilities: np.ndarray, affine: np.ndarray, ct: Path) -> tuple[np
         ct: the file whose shape and orientation the mask gets.
     """
     image: Any = nib.load(ct)
-    shape = np.array(image.shape[:3])
-    to_grid = np.asarray(np.linalg.inv(affine) @ image.affine).round(6)  # headers carry about seven digits
-    low, high = _reach(np.linalg.inv(to_grid), probabilities.shape[:0:-1], shape)
-    mask = np.zeros(shape, np.uint8)
-    if (low < high).all():
-        layers = [
-            ndimage.affine_transform(
-                values.transpose(2, 1, 0),
-                to_grid[:3, :3],
-                offset=to_grid[:3, :3] @ low + to_grid[:3, 3],
-                output_shape=tuple(high - low),
-                output=np.float32,
-                order=1,
-                mode="grid-constant",
-                cval=float(structure == 0),
-            )
-            for structure, values in enumerate(probabilities)
-        ]
-        mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = np.argmax(layers, axis=0)
+    x, y, z = image.shape[:3]
+    lattice = Lattice((x, y, z), np.asarray(image.affine, np.float64))
+    mask = answer_on(probabilities, affine, lattice).within((0, 0, 0), lattice.shape)
     return mask, float(abs(np.linalg.det(image.affine[:3, :3]))) / 1000
-
-
-def _reach(to_ct: np.ndarray, size: Sequence[int], shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and last-plus-one voxel of a CT of ``shape`` that a grid of ``size`` voxels (x, y, z) can reach."""
-    corners = np.array(np.meshgrid(*[(-1, n) for n in size])).reshape(3, -1).T
-    places = nib.affines.apply_affine(to_ct, corners)
-    low, high = np.floor(places.min(axis=0)).astype(int), np.ceil(places.max(axis=0)).astype(int) + 1
-    return np.clip(low, 0, shape), np.clip(high, 0, shape)

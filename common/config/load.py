@@ -27,6 +27,7 @@ from common.config.compose.registry import complete, register
 from common.config.compose.short import spelled_out
 from common.config.federation import FEDERATIONS
 from common.config.limits.untrusted import plain_json
+from common.config.options import CT_GRID
 from common.config.run import Data, Run
 from common.config.step import METHODS, Selection, Step
 from common.config.task import TASKS
@@ -124,7 +125,8 @@ def run_to_yaml(run: Run) -> str:
     return text
 
 
-LATER = (("view", "intensities"), ("task", "within"))  # fields of a step that the first release did not have
+LATER = (("view", "intensities"), ("view", "score_on"), ("task", "within"))  # that a first release's step did not have
+USUAL = {("view", "score_on"): CT_GRID}  # what says as little as an empty value
 
 
 def step_to_json(step: Step) -> str:
@@ -135,7 +137,8 @@ def step_to_json(step: Step) -> str:
     """
     plain = asdict(step)
     for group, name in LATER:
-        if isinstance(plain.get(group), dict) and not plain[group].get(name, True):
+        value = plain[group].get(name, True) if isinstance(plain.get(group), dict) else True
+        if not value or value == USUAL.get((group, name)):
             del plain[group][name]
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 

@@ -1,6 +1,7 @@
 """What an option can be, where code and configuration both must know it: each list once."""
 
 CROPS = ("center", "foreground", "head_neck", "none")  # view.crop
+SCORE_ON = CT_GRID, TRAINING_GRID = ("ct", "training")  # view.score_on
 PET_SCALES = ("suv", "zscore")  # view.pet
 SCALES = ("percentiles", "zscore")  # view.intensities, of any other volume
 FORMS = ("binary", "multi_class", "multi_label", "ordinal")  # a classification's task.form

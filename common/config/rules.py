@@ -20,7 +20,17 @@ from common.config.declared import (
 )
 from common.config.limits.ceilings import LONGEST_NAME, ceiling_problems
 from common.config.objective import objective_name
-from common.config.options import COMPRESSIONS, CROPS, FORMS, IMBALANCES, PET_SCALES, SCALES, VALIDATIONS, WEIGHTINGS
+from common.config.options import (
+    COMPRESSIONS,
+    CROPS,
+    FORMS,
+    IMBALANCES,
+    PET_SCALES,
+    SCALES,
+    SCORE_ON,
+    VALIDATIONS,
+    WEIGHTINGS,
+)
 from common.config.run import BackboneSpec, Data, Run
 from common.config.step import Step
 from common.data.batch import CT, MODALITY, PET, is_volume, parse_mode, volumes_of
@@ -193,6 +203,8 @@ def _view(step: Step, run: Run) -> Iterator[str]:
         yield f"view.crop is '{view.crop}'; it can be {', '.join(CROPS)}."
     if view.pet not in PET_SCALES:
         yield f"view.pet is '{view.pet}'; it can be {', '.join(PET_SCALES)}."
+    if view.score_on not in SCORE_ON:
+        yield f"view.score_on is '{view.score_on}'; it can be {', '.join(SCORE_ON)}."
     for modality, scale in view.intensities.items():
         if modality in (CT, PET) or not is_volume(modality) or scale not in SCALES:
             yield (

@@ -20,3 +20,6 @@ class View:
     # Of each other volume, as {MR: percentiles}: zscore over the crop's voxels that are not 0 (which stay 0), or
     # percentiles (0.5 and 99.5 of those voxels become -1 and 1, the rest is clipped). One that is not named: zscore.
     intensities: dict[str, str] = field(default_factory=dict)
+    # Where test cases of a segmentation are scored: ct, on the reference image's own grid, against the label as drawn;
+    # training, on this view's grid, against the label brought there. Rounds are chosen on the view's grid either way.
+    score_on: str = "ct"

@@ -29,7 +29,7 @@ from common.metrics.labels import (
     score_bins,
     score_of_bin,
 )
-from common.metrics.overlap import dsc_agg, mean_defined
+from common.metrics.overlap import dsc_agg, mean_defined, mean_interval
 from common.metrics.resampling import (
     Pairs,
     bootstrap_additive,
@@ -93,6 +93,7 @@ __all__ = [
     "kaplan_meier",
     "log_rank",
     "mean_defined",
+    "mean_interval",
     "pair_spread",
     "pairs_of",
     "percentile_interval",

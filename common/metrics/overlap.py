@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import t as student
 
 
 def dsc_agg(intersection: np.ndarray, volumes: np.ndarray) -> list[float | None]:
@@ -25,3 +26,20 @@ def mean_defined(values: Sequence[float | None]) -> float | None:
 def ratio(numerator: float, denominator: float) -> float | None:
     """The quotient; None where the denominator is not positive."""
     return numerator / denominator if denominator > 0 else None
+
+
+FEWEST = 5  # patients; below, no interval is claimed
+
+
+def mean_interval(total: float, squares: float, n: float, *, level: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of a mean of values in [0, 1], clipped to it; None of fewer than five patients.
+
+    Args:
+        total, squares: sums over n patients of a value and of its square.
+    """
+    if n < FEWEST:
+        return None
+    mean = total / n
+    variance = max(0.0, squares - n * mean**2) / (n - 1)
+    half = float(student.ppf((1 + level) / 2, n - 1)) * (variance / n) ** 0.5
+    return max(0.0, mean - half), min(1.0, mean + half)

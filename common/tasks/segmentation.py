@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from common.config.task import SegmentationTask
 from common.data.batch import Batch
-from common.metrics import dsc_agg, mean_defined
+from common.metrics import dsc_agg, mean_defined, mean_interval
 from common.protocol.messages import Sums
 from common.tasks.base import Observation, Scored, Shapes, column, to_numpy
 from common.tasks.bounds import CASES, AtMost
@@ -21,9 +21,22 @@ BOUNDS = (
     AtMost(("intersection",), "volumes", factor=2.0),
     AtMost(("false_positive_mm3",), "volumes"),
     AtMost(("dice_sum",), "dice_cases"),
+    AtMost(("dice_squares",), "dice_sum"),
+    AtMost(("ceiling_intersection",), "ceiling_volumes", factor=2.0),
+    AtMost(("ceiling_dice_sum",), "dice_cases"),
     AtMost(("dice_cases",), CASES),
 )
-CELLS = (Mean("dice_cases", ("dice_sum",), ("intersection", "volumes", "false_positive_mm3")),)
+CEILING = ("ceiling_intersection", "ceiling_volumes", "ceiling_dice_sum")
+PER_STRUCTURE = (
+    "intersection", "volumes", "dice_sum", "dice_squares", "dice_cases", "false_positive_mm3", *CEILING,
+)  # fmt: skip
+CELLS = (
+    Mean(
+        "dice_cases",
+        ("dice_sum", "dice_squares", "ceiling_dice_sum"),
+        ("intersection", "volumes", "false_positive_mm3", "ceiling_intersection", "ceiling_volumes"),
+    ),
+)
 MASK, VOXEL_MM3, OUTSIDE_MM3 = "mask", "voxel_mm3", "outside_mm3"
 IGNORED = 255  # of a mask: nobody drew anything there
 SURE = 30.0  # logits this far apart are a certainty
@@ -52,8 +65,7 @@ class Segmentation(Scored):
 
     @property
     def sum_shapes(self) -> Shapes:
-        per_structure = ("intersection", "volumes", "dice_sum", "dice_cases", "false_positive_mm3")
-        shapes: Shapes = dict.fromkeys(per_structure, (len(self.structures),))
+        shapes: Shapes = dict.fromkeys(PER_STRUCTURE, (len(self.structures),))
         return shapes | {"cases": ()}
 
     def head(self, dim: int) -> nn.Module | None:
@@ -84,31 +96,96 @@ class Segmentation(Scored):
             volumes["truth"][:, : outside.shape[1]] += outside
         return [{name: volume[i] for name, volume in volumes.items()} for i in range(len(labels))]
 
+    def compared(self, predicted: np.ndarray, truth: np.ndarray, *, voxel_mm3: float) -> Observation:
+        """The same record as `observe`'s, of two label maps of any one shape, 255 where nobody drew anything."""
+        predicted = np.where(truth == IGNORED, 0, predicted)
+        is_true, is_predicted = (np.stack([np.isin(x, places) for places in self.members]) for x in (truth, predicted))
+        hits = {"intersection": is_true & is_predicted, "predicted": is_predicted, "truth": is_true}
+        return {name: hit.reshape(len(hit), -1).sum(axis=1) * voxel_mm3 for name, hit in hits.items()}
+
+    def ceiling(self, perfect: np.ndarray, truth: np.ndarray, *, voxel_mm3: float) -> Observation:
+        """What a record gets beside its volumes where the truth is finer than the grid of the answer.
+
+        Args:
+            perfect: the answer that is perfect on the answer's own grid, brought to the truth's.
+        """
+        found = self.compared(perfect, truth, voxel_mm3=voxel_mm3)
+        return {"ceiling_intersection": found["intersection"], "ceiling_predicted": found["predicted"]}
+
     def sums(self, observations: Sequence[Observation]) -> Sums:
-        """Sums over cases. A structure absent from truth and prediction alike has no Dice and is skipped there."""
+        """Sums over cases. A structure absent from truth and prediction alike has no Dice and is skipped there; in the
+        ceiling's sums it counts 1 where only the prediction has it, which a perfect answer would not."""
         width = len(self.structures)
+        nothing = np.zeros(width)
         both, predicted, truth = (
             column(observations, name, width=width) for name in ("intersection", "predicted", "truth")
         )
+        with_ceiling = [o for o in observations if "ceiling_predicted" in o]
         volumes = predicted + truth
         scored = volumes > 0
-        dice = np.divide(2 * both, volumes, out=np.zeros_like(volumes), where=scored)
+        dice = _dice(both, volumes)
         return {
             "cases": np.array(float(len(observations))),
             "intersection": both.sum(axis=0),
             "volumes": volumes.sum(axis=0),
             "dice_sum": dice.sum(axis=0),
+            "dice_squares": (dice**2).sum(axis=0),
             "dice_cases": scored.sum(axis=0).astype(np.float64),
             "false_positive_mm3": np.where(truth == 0, predicted, 0.0).sum(axis=0),
+            **(self._ceiling_sums(with_ceiling) if with_ceiling else dict.fromkeys(CEILING, nothing)),
         }
 
+    def _ceiling_sums(self, observations: Sequence[Observation]) -> Sums:
+        width = len(self.structures)
+        both, perfect, predicted, truth = (
+            column(observations, name, width=width)
+            for name in ("ceiling_intersection", "ceiling_predicted", "predicted", "truth")
+        )
+        volumes = perfect + truth
+        dice = np.where((volumes == 0) & (predicted > 0), 1.0, _dice(both, volumes))
+        return dict(zip(CEILING, (both.sum(axis=0), volumes.sum(axis=0), dice.sum(axis=0)), strict=True))
+
     def metrics(self, sums: Sums) -> dict[str, float | None]:
-        """``dsc_agg`` and ``dice`` (mean over cases), each also per structure and averaged over structures."""
-        aggregated = dsc_agg(sums["intersection"], sums["volumes"])
-        dice = dsc_agg(sums["dice_sum"] / 2, sums["dice_cases"])  # a mean over cases is the same ratio
-        named = {f"dsc_agg_{s}": value for s, value in zip(self.structures, aggregated, strict=True)}
-        named |= {f"dice_{s}": value for s, value in zip(self.structures, dice, strict=True)}
-        return {"dsc_agg": mean_defined(aggregated), "dice": mean_defined(dice), **named}
+        """``dsc_agg`` and ``dice`` (mean over cases), each also per structure and averaged over structures; and the
+        ceiling of each, where cases were scored on a finer grid than the model's: what a mask that is perfect on the
+        model's grid reaches."""
+        found = self._pair("", sums["intersection"], sums["volumes"], sums["dice_sum"], sums["dice_cases"])
+        if (sums["ceiling_volumes"] > 0).any():
+            both, volumes, dice = (sums[name] for name in CEILING)
+            found |= self._pair("_ceiling", both, volumes, dice, sums["dice_cases"])
+        return found
+
+    def _pair(
+        self, suffix: str, both: np.ndarray, volumes: np.ndarray, dice: np.ndarray, cases: np.ndarray
+    ) -> dict[str, float | None]:
+        aggregated, mean = dsc_agg(both, volumes), dsc_agg(dice / 2, cases)  # a mean over cases is the same ratio
+        named = {f"dsc_agg{suffix}_{s}": value for s, value in zip(self.structures, aggregated, strict=True)}
+        named |= {f"dice{suffix}_{s}": value for s, value in zip(self.structures, mean, strict=True)}
+        return {f"dsc_agg{suffix}": mean_defined(aggregated), f"dice{suffix}": mean_defined(mean), **named}
+
+    def intervals(self, sums: Sums) -> dict[str, tuple[float, float] | None]:
+        """95 % intervals of the mean Dice over patients, from its sum, its squares and n (Student's t).
+
+        That of the average over structures takes them as fully dependent, so it is rather too wide.
+        """
+        each = {
+            f"dice_{name}": mean_interval(
+                *(float(sums[part][i]) for part in ("dice_sum", "dice_squares", "dice_cases"))
+            )
+            for i, name in enumerate(self.structures)
+        }
+        has_value = sums["dice_cases"] > 0
+        known = [ends for ends, counts in zip(each.values(), has_value, strict=True) if counts]
+        ends = [pair for pair in known if pair is not None]
+        whole = ends and len(ends) == len(known)
+        averaged = (
+            (sum(low for low, _ in ends) / len(ends), sum(high for _, high in ends) / len(ends)) if whole else None
+        )
+        return {"dice": averaged, **each}
+
+
+def _dice(both: np.ndarray, volumes: np.ndarray) -> np.ndarray:
+    return np.divide(2 * both, volumes, out=np.zeros_like(volumes), where=volumes > 0)
 
 
 def _members(structure: str, spec: SegmentationTask) -> list[int]:

@@ -45,7 +45,8 @@ def observe(
         since: the kept round of a federation, whose own tensors (FedBN's, Ditto's) each center puts in their places.
         run_id: the federation's own id (`run_id_of`): those tensors are on its shelf.
     """
-    order = replace(baseline_order(run, step, base=base, state=state), mode=mode, since=since, run=run_id)
+    asked = baseline_order(run, step, base=base, state=state)
+    order = replace(asked, subset="test", mode=mode, since=since, run=run_id)
     if not centers:
         return []
     found = []

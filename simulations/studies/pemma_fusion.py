@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from client.training.observation import compared, is_scored_where_drawn
 from client.training.prediction import predict
 from common.backbones import backbone_digest, load_backbone
 from common.config.load import compose_run
@@ -21,6 +22,7 @@ from common.data.batch import CT, PET
 from common.model.adapted import AdaptedModel
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
+from common.tasks.segmentation import Segmentation
 from simulations.comparison.arms import write_records
 from simulations.comparison.baselines import baseline_order
 from simulations.comparison.comparing import Cell, Comparing, Job
@@ -136,7 +138,8 @@ def record_late(comparing: Comparing, cell: Cell, arm: str) -> None:
     [event] = Ledger(folder.ledger).events("step_finished", step="ct_only")[:1]
     base, bank = backbone_digest(load_backbone(run.backbone)), AdapterBank(folder.bank)
     steps = [run.steps["ct_only"], run.steps["pet_only"]]
-    orders = [baseline_order(run, step, base=base, state=bank.get(bank.head(step.name))) for step in steps]
+    asked = [baseline_order(run, step, base=base, state=bank.get(bank.head(step.name))) for step in steps]
+    orders = [replace(order, subset="test") for order in asked]
     found: list[Observed] = []
     for center in open_centers(files, event["evaluated_at"]):
         models = [center.model(order) for order in orders]
@@ -153,7 +156,10 @@ def record_late(comparing: Comparing, cell: Cell, arm: str) -> None:
                     predict(model, batch, features=None, window=order.step.view.window).softmax(dim=1)
                     for (model, _), batch, order in zip(models, batches, orders, strict=True)
                 ]
-            [observation] = task.observe(torch.stack(answers).mean(dim=0), batches[0])
+            mean, place = torch.stack(answers).mean(dim=0), held[0].own_grid(by_patient[0][patient])
+            [observation] = task.observe(mean, batches[0])
+            if place is not None and is_scored_where_drawn(orders[0]) and isinstance(task, Segmentation):
+                observation = compared(task, mean[0], place, mask=batches[0].target["mask"][0])
             found.append(Observed(center.code, patient, observation))
     write_records(records, LATE, found, mode="CT+PET")
 

@@ -128,6 +128,9 @@ class FeatureSet:
     def kept_features(self, key: str) -> dict[int, Features]:
         return self._kept
 
+    def own_grid(self, position: int) -> None:
+        """Nowhere: a feature has no voxels."""
+
     def having(self, mode: str) -> list[int]:
         """Every position: what is encoded already has no modes."""
         return list(range(len(self)))

@@ -27,6 +27,7 @@ from client.data.images.cropping import foreground_center, head_neck_center
 from client.data.images.grids import Grid, resample
 from client.data.images.intensities import scale_of, scaled
 from client.data.images.nifti import Volume, read_volume
+from client.data.images.own_grid import Lattice, OwnGrid, Patch, lattice_of, smallest
 from common.config.options import CROPS
 from common.config.view import View
 from common.data.batch import CT, PET, volumes_of
@@ -34,7 +35,7 @@ from common.errors import DataError, UnknownName
 
 __all__ = ["Grid", "Prepared", "VolumeCache", "prepare", "resample"]
 
-CODE = "volumes-1"  # part of every cache key: raise it when a change here changes a prepared tensor
+CODE = "volumes-2"  # part of every cache key: raise it when a change here changes a prepared tensor
 IGNORED = 255  # of a mask: nobody drew anything there
 PLAIN = [(1,), (2,)]  # a label that is a mask as it stands
 
@@ -51,6 +52,7 @@ class Prepared:
             it, so a score that leaves it out would be flattered.
         voxel_mm3: volume of one voxel of the grid.
         affine: (4, 4), from voxel (x, y, z) of the grid to mm in RAS.
+        own_grid: the label as drawn, and where image and label lie; None where there is no mask.
     """
 
     images: dict[str, Tensor]
@@ -58,6 +60,7 @@ class Prepared:
     outside_mm3: tuple[float, ...]
     voxel_mm3: float
     affine: np.ndarray
+    own_grid: OwnGrid | None = None
 
 
 def prepare(
@@ -142,6 +145,7 @@ def _build(
     if LABEL in volumes:
         tensors["mask"] = _tensor(_mask(resample(volumes[LABEL], grid, order=0, outside=0.0), values, case.ignore))
         outside = _outside_mm3(volumes[LABEL], grid, values)
+        tensors |= _as_drawn(volumes[case.reference], volumes[LABEL], values, case.ignore)
     tensors["outside_mm3"] = torch.tensor(outside, dtype=torch.float64)
     tensors["affine"] = torch.from_numpy(grid.affine)
     return tensors
@@ -160,16 +164,47 @@ def _read_all(case: Case, files: Mapping[str, Path]) -> dict[str, Volume]:
     return volumes
 
 
+IMAGE, DRAWN, TRUTH, START = "image_lattice", "label_lattice", "truth", "truth_start"
+BESIDE = ("affine", "mask", "outside_mm3", IMAGE, DRAWN, TRUTH, START)  # of an entry's tensors: everything but images
+
+
 def _unpack(tensors: Mapping[str, Tensor]) -> Prepared:
     affine = tensors["affine"].numpy()
-    rest = ("affine", "mask", "outside_mm3")
     return Prepared(
-        images={m: tensors[m] for m in volumes_of(tensors) if m not in rest},
+        images={m: tensors[m] for m in volumes_of(tensors) if m not in BESIDE},
         mask=tensors.get("mask"),
         outside_mm3=tuple(tensors["outside_mm3"].tolist()),
         voxel_mm3=round(float(abs(np.linalg.det(affine[:3, :3]))), 6),
         affine=affine,
+        own_grid=_own_grid(tensors, affine) if TRUTH in tensors else None,
     )
+
+
+def _as_drawn(image: Volume, label: Volume, values: Sequence[Values], ignore: int | None) -> dict[str, Tensor]:
+    """The label where it was drawn, and where both files' voxels lie, as an entry of the cache keeps them."""
+    truth = smallest(_mask(label.data, values, ignore))
+    return {
+        IMAGE: _packed(lattice_of(image)),
+        DRAWN: _packed(lattice_of(label)),
+        TRUTH: torch.from_numpy(truth.labels),
+        START: torch.tensor(truth.start),
+    }
+
+
+def _packed(lattice: Lattice) -> Tensor:
+    """(5, 4): the affine, and below it the counts."""
+    return torch.from_numpy(np.vstack([lattice.affine, [*lattice.shape, 0]]).astype(np.float64))
+
+
+def _lattice(packed: Tensor) -> Lattice:
+    x, y, z = (int(n) for n in packed[4, :3])
+    return Lattice((x, y, z), packed[:4].numpy())
+
+
+def _own_grid(tensors: Mapping[str, Tensor], view: np.ndarray) -> OwnGrid:
+    x, y, z = (int(n) for n in tensors[START])
+    truth = Patch(tensors[TRUTH].numpy(), (x, y, z))
+    return OwnGrid(view, _lattice(tensors[IMAGE]), _lattice(tensors[DRAWN]), truth)
 
 
 def _tensor(array: np.ndarray) -> Tensor:
