@@ -38,7 +38,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize(
     ("milliliters", "expected", "spread"),
     [
-        (8.2, {3.0: 0.95, 4.5: 0.91, 6.0: 0.88, 9.0: 0.79}, 0.015),
+        (8.2, {3.0: 0.95, 4.5: 0.91, 6.0: 0.88, 9.0: 0.79}, 0.025),
         (2.0, {3.0: 0.91, 4.5: 0.83, 6.0: 0.75, 9.0: 0.62}, 0.04),  # where it lies between the voxels matters
     ],
 )
