@@ -146,8 +146,9 @@ def _run(arguments: argparse.Namespace) -> int | None:
 
     if varied(arguments.overrides):
         return _sweep(arguments)
-    _check(arguments.overrides)
-
+    run = _check(arguments.overrides)
+    if run.study is not None:
+        return _study(run, arguments.overrides)
     from rich.console import Console
 
     from server.report.console import summary_table
@@ -189,23 +190,29 @@ def _compare(arguments: argparse.Namespace) -> int | None:
     if varied(arguments.overrides):
         return _sweep(arguments)
     run = _check(arguments.overrides)
+    if run.study is not None:
+        return _study(run, arguments.overrides)
     from rich.console import Console
 
     from simulations.comparison.page import compare, comparison_table
-    from simulations.studies import run_study, study_folder
-    from simulations.studies.page import console_table
 
-    if run.study is not None:
-        folder_of_study = study_folder(run)
-        page = run_study(run, arguments.overrides, folder=folder_of_study)
-        for table in page.tables:
-            Console(width=max(Console().width, 132)).print(console_table(table))
-        print(f"report: {folder_of_study / 'report.html'}")
-        return None
     folder, found = compare(arguments.overrides)
     Console(width=max(Console().width, 132)).print(comparison_table(found))
     print(f"report: {folder.report}")
     return None
+
+
+def _study(run: Run, overrides: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from simulations.studies import run_study, study_folder
+    from simulations.studies.page import console_table
+
+    folder = study_folder(run)
+    page = run_study(run, overrides, folder=folder)
+    for table in page.tables:
+        Console(width=max(Console().width, 132)).print(console_table(table))
+    print(f"report: {folder / 'report.html'}")
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:

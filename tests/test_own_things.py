@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,18 +13,23 @@ import numpy as np
 import pytest
 import torch
 
+from common import plugins
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import NativeView
+from common.config import load as loading
 from common.config.adapter import LoraPart
 from common.config.load import compose_run
 from common.config.rules import broken_rules
 from common.config.run import BackboneSpec, Run
 from common.config.step import Selection
 from common.config.view import View
+from common.errors import BankError, ConfigError
 from common.model.adapted import AdaptedModel
 from common.tasks import build_task
 from server.aggregation import Setting, Update, aggregate
 from server.curriculum import Coordinator
+from simulations.__main__ import main
+from simulations.studies import OPTIONS, STUDIES
 from tests.helpers.small import SIDE, SPACING, federate
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "developer"
@@ -67,7 +74,7 @@ def scores(leader: Coordinator, metric: str) -> dict[str, float]:
     return {row["center"]: row["value"] for row in done["scores"] if row["metric"] == metric}
 
 
-@pytest.mark.parametrize("name", ["own-backbone.md", "own-modality.md", "own-rule.md", "own-task.md"])
+@pytest.mark.parametrize("name", ["own-backbone.md", "own-modality.md", "own-rule.md", "own-study.md", "own-task.md"])
 def test_a_page_has_less_than_forty_lines_of_code(name):
     [(_, code)] = CODE.findall((PAGES / name).read_text())
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("#", '"""'))]
@@ -223,3 +230,84 @@ def test_mr_beside_ct_is_read_by_an_own_reader_and_learned(page, small_root, tmp
     state = leader.bank.get(done["key"])
     assert state["skip_mr/out.weight"].abs().sum() > 0  # zero until a case with an MR trains it
     assert set(scores(leader, "dsc_agg")) == {"CHUM", "CHUP", "HMR", "MDA", "pooled"}
+
+
+def own_study(tmp_path, monkeypatch) -> str:
+    """The page's file in the working directory, and the page's own command line."""
+    text = (PAGES / "own-study.md").read_text()
+    [(title, code)] = CODE.findall(text)
+    (tmp_path / title).write_text(code)
+    monkeypatch.chdir(tmp_path)
+    [command] = re.findall(r"```\npython -m simulations compare (.*?)```", text, re.DOTALL)
+    return command
+
+
+def test_an_own_study_is_a_choice_whose_names_are_checked(tmp_path, monkeypatch):
+    command = own_study(tmp_path, monkeypatch)
+    run = compose_run(shlex.split(command))
+    assert (run.study.kind, run.study.seeds) == ("seeds", [1, 2]) and type(run.study) is OPTIONS["seeds"]
+    assert broken_rules(run) == [] and list(STUDIES)[-1] == "seeds"
+    with pytest.raises(ConfigError, match=r"no study is called 'seed'.*Did you mean 'seeds'"):
+        compose_run(["plugins=[own_study.py]", "study=seed"])
+    with pytest.raises(ConfigError, match=r"no option 'seed' below study.*Did you mean 'seeds'"):
+        compose_run(["plugins=[own_study.py]", "study=seeds", "study.seed=3"])
+
+
+@pytest.mark.slow
+def test_an_own_study_runs_to_its_page(tmp_path, monkeypatch, small_root):
+    command = own_study(tmp_path, monkeypatch)
+    small = [f"steps.tumour_ct.view.{key}=[{SIDE},{SIDE},{SIDE}]" for key in ("size", "window")]
+    small += ["data=folder", f"data.root={small_root}", "~steps.tumour_ctpet", "steps.tumour_ct.rounds=1"]
+    overrides = [*shlex.split(command), *small, "runtime.workers=1", f"out={tmp_path / 'runs'}"]
+    assert main(["run", *overrides]) == 0  # as `compare` does
+    found = json.loads((tmp_path / "runs" / "seeds" / "study.json").read_text())
+    assert (tmp_path / "runs" / "seeds" / "report.html").exists()
+    rows = found["tables"][0]["rows"]
+    values = {seed: [row[-1] for row in rows if row[0] == seed] for seed in (1, 2)}
+    assert values[1] and len(values[1]) == len(values[2]) and values[1] != values[2]
+
+
+def forget_plugins(monkeypatch) -> None:
+    """As in a new process."""
+    for registry in (plugins.ADDED, plugins.LOADED):
+        registry.clear()
+    monkeypatch.setenv(plugins.INHERITED, "")
+    loading._composed.cache_clear()
+    loading._parsed_step.cache_clear()
+
+
+def test_commands_on_a_run_with_a_plugin_load_it_or_name_what_is_gone(page, small_centers, tmp_path, monkeypatch):
+    from client.commands import predict
+    from server.commands import promote, report
+    from tests.helpers.small import write_cohort
+
+    run = page("own-rule.md", step="tumour_ct")
+    leader = federate(run, tmp_path / "run", small_centers)
+    leader.folder.config.write_text(loading.run_to_yaml(run))
+    [done] = leader.ledger.events("step_finished")
+    folder, key = leader.folder.path, done["key"]
+
+    forget_plugins(monkeypatch)
+    assert report.run(Namespace(folder=folder)) == 0 and leader.folder.report.exists()
+    forget_plugins(monkeypatch)
+    assert promote.run(Namespace(folder=folder, lineage="tumour_ct", key=key[:8], reason="")) == 0
+    assert "halfway" in plugins.ADDED["aggregation rule"]
+
+    cohort = write_cohort(tmp_path / "cohort", {"CHUM": 1})
+    given = ["--bank", str(folder), "--folder", str(cohort), "--out", str(tmp_path / "out")]
+    forget_plugins(monkeypatch)
+    with pytest.raises(BankError, match=r"'halfway'.*name your copy of its file: --plugin FILE\.py"):
+        predict.run(parsed(predict, given))
+    assert predict.run(parsed(predict, [*given, "--plugin", "own_rule.py"])) == 0
+    assert list((tmp_path / "out").glob("CHUM-001__*.nii.gz"))
+
+    (tmp_path / "own_rule.py").unlink()
+    forget_plugins(monkeypatch)
+    with pytest.raises(ConfigError, match=r"There is no plugin '.*own_rule\.py'"):
+        report.run(Namespace(folder=folder))
+
+
+def parsed(command, words: list[str]) -> Namespace:
+    parser = ArgumentParser()
+    command.arguments(parser)
+    return parser.parse_args(words)

@@ -47,6 +47,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--region", default="head_neck", help="what the images show (head_neck)")
     parser.add_argument("--weights", type=Path, help="of the bank's frozen model, where they do not ship with fedgraft")
     parser.add_argument("--text-folder", type=Path, help="CXR-BERT's, where that model is the released CT-CLIP")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE", help="own code that the bank's adapters are made with"
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
 
 
@@ -54,10 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict for every case, write, and print one line each."""
     import torch
 
-    from common.errors import BankError, DataError
+    from common.errors import BankError, DataError, UnknownName
     from common.files import write_json
+    from common.plugins import load
 
     torch.set_num_threads(1)
+    load(arguments.plugin, beside=Path.cwd())
     cases = _cases(arguments)
     bank = open_bank(arguments.bank, signer=arguments.signer)
     found: dict[str, dict[str, Any]] = {}
@@ -68,6 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
         found[case.patient] = {}
         try:
             _answer(case, found[case.patient], bank, models, arguments)
+        except UnknownName as error:
+            raise BankError(
+                f"{error} If it is own code of the coordinator's, name your copy of its file: --plugin FILE.py."
+            ) from error
         except (DataError, BankError) as error:  # one patient's files cost that patient only
             if len(cases) == 1 or (arguments.lineage is not None and isinstance(error, BankError)):
                 raise

@@ -11,12 +11,11 @@ from typing import Any
 
 from common.config.run import BackboneSpec
 from common.errors import LedgerError
-from common.plugins import load
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.report.report import Overlay, bad_news_of, comparison_of, write_report
 from server.report.results import results, write_results
-from server.run.folder import RunFolder, read_config
+from server.run.folder import RunFolder, load_plugins, read_config
 from server.run.probe import Verification, verify_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +25,7 @@ def verify_folder(path: Path) -> Verification:
     """Verify a run folder in this process, with the frozen model and seed of its resolved configuration."""
     folder = RunFolder(path)
     config = read_config(folder)
-    load(list(config.get("plugins") or []), beside=ROOT)
+    load_plugins(folder)
     return verify_run(folder, BackboneSpec(**config["backbone"]), seed=int(config["seed"]))
 
 
@@ -43,6 +42,7 @@ def verify_in_fresh_process(path: Path) -> None:
 def write_outputs(path: Path, *, overlays: Sequence[Overlay] = (), kind: str = "federated") -> Path:
     """Write ``results.json`` and ``report.html`` from the ledger and what it is compared with; the report's path."""
     folder = RunFolder(path)
+    load_plugins(folder)
     events = Ledger(folder.ledger).events()
     comparison: dict[str, Any] = json.loads(folder.comparison.read_text()) if folder.comparison.exists() else {}
     metrics: dict[str, dict[str, str]] = comparison.get("metrics", {})

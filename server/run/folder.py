@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from common.errors import FedgraftError, LedgerError, RoundFailed
+from common.plugins import load
 
 HANDOVER_S = 90.0  # a server that lost its SuperLink needs so long, at most, to notice
 
@@ -109,6 +110,20 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     return found
 
 
+def load_plugins(folder: RunFolder) -> None:
+    """Import the plugins that a run was made with: those of its configuration and, in a deployment, of server.yaml.
+
+    Raises:
+        ConfigError: one is not there any more, or cannot be imported.
+    """
+    named = read_config(folder).get("plugins") or [] if folder.config.exists() else []
+    load(list(named), beside=Path.cwd())
+    for place in folder.path.resolve().parents[1:2]:
+        if (place / "server.yaml").exists():
+            config: Any = OmegaConf.to_container(OmegaConf.load(place / "server.yaml"))
+            load(list((config or {}).get("plugins") or []), beside=place)
+
+
 _MEND = "restore it from a backup, or delete this one file and start the same command again, which writes it anew."
 
 
@@ -117,9 +132,10 @@ def _first_line(error: Exception) -> str:
 
 
 def existing(path: Path) -> RunFolder:
-    """A run folder with a ledger. Raises FedgraftError for anything else."""
+    """A run folder with a ledger, its plugins loaded. Raises FedgraftError for anything else."""
     if not RunFolder(path).ledger.exists():
         raise FedgraftError(f"{path} is no run folder: it has no ledger.jsonl.")
+    load_plugins(RunFolder(path))
     return RunFolder(path)
 
 

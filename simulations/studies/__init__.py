@@ -1,4 +1,7 @@
-"""Studies: fixed tables of runs over the same splits, each one file with one `run`, by the kind of its config."""
+"""Studies: fixed tables of runs over the same splits, each one file with one `run`, by the kind of its config.
+
+A plugin adds to them with `common.plugins.study`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from common.config.compose.registry import Node
 from common.config.run import Run
 from common.errors import UnknownName
+from common.plugins import Registry
 from simulations.studies import (
     aggregation,
     attacks,
@@ -24,27 +28,35 @@ from simulations.studies.stages import Stage, steps_node
 
 Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
 
-STUDIES: dict[str, Study] = {
-    "aggregation": aggregation.run,
-    "attacks": attacks.run,
-    "pemma_fusion": pemma_fusion.run,
-    "phantom_prognosis": phantom_prognosis.run,
-    "sts7_prognosis": sts7_prognosis.run,
-    "survival_table": survival_table.run,
-    "unicon_prognosis": unicon_prognosis.run,
-    "unicon_segmentation": unicon_segmentation.run,
-}
+STUDIES: Registry[Study] = Registry(
+    "study",
+    "build",
+    {
+        "aggregation": aggregation.run,
+        "attacks": attacks.run,
+        "pemma_fusion": pemma_fusion.run,
+        "phantom_prognosis": phantom_prognosis.run,
+        "sts7_prognosis": sts7_prognosis.run,
+        "survival_table": survival_table.run,
+        "unicon_prognosis": unicon_prognosis.run,
+        "unicon_segmentation": unicon_segmentation.run,
+    },
+)
 
-OPTIONS: dict[str, type] = {
-    "aggregation": aggregation.AggregationStudy,
-    "attacks": attacks.AttacksStudy,
-    "pemma_fusion": pemma_fusion.PemmaFusionStudy,
-    "phantom_prognosis": phantom_prognosis.PhantomPrognosisStudy,
-    "sts7_prognosis": sts7_prognosis.Sts7PrognosisStudy,
-    "survival_table": survival_table.SurvivalTableStudy,
-    "unicon_prognosis": unicon_prognosis.UniconPrognosisStudy,
-    "unicon_segmentation": unicon_segmentation.UniconSegmentationStudy,
-}
+OPTIONS: Registry[type] = Registry(
+    "study",
+    "spec",
+    {
+        "aggregation": aggregation.AggregationStudy,
+        "attacks": attacks.AttacksStudy,
+        "pemma_fusion": pemma_fusion.PemmaFusionStudy,
+        "phantom_prognosis": phantom_prognosis.PhantomPrognosisStudy,
+        "sts7_prognosis": sts7_prognosis.Sts7PrognosisStudy,
+        "survival_table": survival_table.SurvivalTableStudy,
+        "unicon_prognosis": unicon_prognosis.UniconPrognosisStudy,
+        "unicon_segmentation": unicon_segmentation.UniconSegmentationStudy,
+    },
+)
 STAGES: dict[str, Callable[[], dict[str, Stage]]] = {  # of studies whose steps are generated
     "pemma_fusion": pemma_fusion.stages,
     "unicon_prognosis": unicon_prognosis.stages,

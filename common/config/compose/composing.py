@@ -200,8 +200,7 @@ def _merged(files: Sequence[ResultDefault], repository: Any) -> DictConfig:
     for file in files:
         content = repository.load_config(config_path=file.config_path).config
         if "defaults" in content:
-            content = content.copy()
-            OmegaConf.set_readonly(content, False)
+            OmegaConf.set_readonly(content, False)  # this composition's own, read anew for the next one
             content.pop("defaults")
         try:
             if file.package:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_store import ConfigNode, ConfigStore
+from omegaconf import DictConfig, OmegaConf
 
 from common import plugins
 from common.config.adapter import PARTS, Adapter
@@ -75,26 +76,48 @@ def register(overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: they choose a study, and nothing here knows one.
     """
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Run)
+    _store(Node("", "schema", Run))
     for name, schema in SCHEMAS.items():
-        store.store(group="schema", name=name, node=schema)
+        _store(Node("schema", name, schema))
     for group, registry in KINDS.items():
         for kind, schema in registry.items():
-            store.store(group=f"schema/{group}", name=kind, node=schema)
+            _store(Node(f"schema/{group}", kind, schema))
     for group, choices in presets().items():
         for name, node in choices.items():
-            store.store(group=group, name=name, node=node)
+            _store(Node(group, name, node))
     for group, name, node in plugins.choices():
-        store.store(group=group, name=name, node=node)
+        _store(Node(group, name, node))
     chosen = [override for override in overrides if override.startswith(STUDY) and override != f"{STUDY}null"]
     if chosen and not EXTENSIONS:
         raise ConfigError(
-            f"{chosen[-1]} is a table of simulations, which this process does not know; use python -m simulations "
-            f"compare {chosen[-1]}."
+            f"{chosen[-1]} is a table of simulations, which no coordinator runs; plan it with python -m simulations "
+            f"plan {chosen[-1]}, and run it with python -m simulations compare {chosen[-1]}."
         )
     for node in (node for extension in EXTENSIONS if chosen for node in extension.nodes()):
-        store.store(group=node.group, name=node.name, node=node.node, package=node.package)
+        _store(node)
+
+
+class _Chosen(ConfigNode):
+    """An entry of Hydra's store whose options are typed once they are chosen: to type all takes half of a plan."""
+
+    @property
+    def node(self) -> DictConfig:  # type: ignore[override]
+        if not isinstance(self._node, DictConfig):
+            self._node = OmegaConf.structured(self._node)
+        return self._node
+
+    @node.setter
+    def node(self, value: Any) -> None:
+        self._node = value
+
+
+def _store(node: Node) -> None:
+    """What `ConfigStore.store` does, without typing the options yet."""
+    place = ConfigStore.instance().repo
+    for word in filter(None, node.group.split("/")):
+        place = place.setdefault(word, {})
+    name = f"{node.name}.yaml"
+    place[name] = _Chosen(name=name, node=node.node, group=node.group, package=node.package, provider=None)
 
 
 def complete(run: Run) -> None:
@@ -108,5 +131,5 @@ def complete(run: Run) -> None:
     if any(isinstance(fault, dict) for fault in run.faults.values()):
         raise ConfigError(
             f"faults has {', '.join(sorted(run.faults))}; faults happen in simulations only: use python -m simulations "
-            "run, or leave them out."
+            "plan and python -m simulations run, or leave them out."
         )
