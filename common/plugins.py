@@ -139,16 +139,16 @@ class Source:
     digest: str
 
 
-def load(names: Sequence[str], *, beside: Path) -> list[Path]:
+def load(names: Sequence[str], *, folder: Path) -> list[Path]:
     """Import plugins, each once in a process; their paths.
 
     Args:
-        names: modules (``my_module``) or paths (``folder/my_module.py``) from ``beside`` or the checkout.
+        names: modules (``my_module``) or paths (``folder/my_module.py``) from ``folder`` or the checkout.
 
     Raises:
         ConfigError: no such file, it cannot be imported, it adds nothing, or a name that exists.
     """
-    sources = [find(name, beside=beside) for name in names]
+    sources = [find(name, folder=folder) for name in names]
     for source in sources:
         _load(source)
     known = [*filter(None, os.environ.get(INHERITED, "").split(os.pathsep)), *(str(s.path) for s in sources)]
@@ -161,27 +161,27 @@ def load_inherited() -> None:
     """Import what the process that started this one had loaded."""
     wanted = [Path(path) for path in os.environ.get(INHERITED, "").split(os.pathsep) if path]
     if not _loading and any(path not in LOADED for path in wanted):
-        load([str(path) for path in wanted], beside=ROOT)
+        load([str(path) for path in wanted], folder=ROOT)
 
 
-def find(name: str, *, beside: Path) -> Source:
+def find(name: str, *, folder: Path) -> Source:
     """The files of a plugin, not yet imported. Raises ConfigError where there is none."""
     relative = Path(name) if name.endswith(".py") or os.sep in name else Path(*name.split("."))
-    for folder in (beside, ROOT):
-        path = (folder / relative).expanduser()
+    for place in (folder, ROOT):
+        path = (place / relative).expanduser()
         for candidate in (path, path.with_suffix(".py"), path / "__init__.py"):
             if candidate.is_file() and candidate.suffix == ".py":
                 return _source(candidate.resolve())
-    places = " or ".join(dict.fromkeys((str(beside.resolve()), str(ROOT))))
+    places = " or ".join(dict.fromkeys((str(folder.resolve()), str(ROOT))))
     raise ConfigError(
         f"There is no plugin '{name}': {places} has neither a Python file nor a folder with an __init__.py of that "
         "name; name its path, as in plugins=[folder/my_module.py]."
     )
 
 
-def files_of(names: Sequence[str], *, beside: Path) -> dict[str, Path]:
+def files_of(names: Sequence[str], *, folder: Path) -> dict[str, Path]:
     """Name in a release -> file, of plugins that need not be imported for it."""
-    return {name: path for plugin in names for name, path in find(plugin, beside=beside).files.items()}
+    return {name: path for plugin in names for name, path in find(plugin, folder=folder).files.items()}
 
 
 def loaded_files() -> dict[str, Path]:
@@ -191,7 +191,7 @@ def loaded_files() -> dict[str, Path]:
 
 def not_loaded(names: Sequence[str]) -> list[str]:
     """Those that this process has not loaded; nothing is imported."""
-    return [name for name in names if find(name, beside=Path.cwd()).path not in LOADED]
+    return [name for name in names if find(name, folder=Path.cwd()).path not in LOADED]
 
 
 def loaded_digests() -> tuple[tuple[str, str], ...]:

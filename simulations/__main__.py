@@ -148,7 +148,8 @@ def _run(arguments: argparse.Namespace) -> int | None:
         return _sweep(arguments)
     run = _check(arguments.overrides)
     if run.study is not None:
-        return _study(run, arguments.overrides)
+        _study(run, arguments.overrides)
+        return None
     from rich.console import Console
 
     from server.report.console import summary_table
@@ -191,7 +192,8 @@ def _compare(arguments: argparse.Namespace) -> int | None:
         return _sweep(arguments)
     run = _check(arguments.overrides)
     if run.study is not None:
-        return _study(run, arguments.overrides)
+        _study(run, arguments.overrides)
+        return None
     from rich.console import Console
 
     from simulations.comparison.page import compare, comparison_table

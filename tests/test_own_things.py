@@ -214,7 +214,7 @@ def test_mr_beside_ct_is_read_by_an_own_reader_and_learned(page, small_root, tmp
     for path in (tmp_path / "cohort" / "imagesTr").glob("*__PT.nii.gz"):
         (tmp_path / "cohort" / "mr").mkdir(exist_ok=True)
         path.rename(tmp_path / "cohort" / "mr" / path.name.replace("__PT", ""))
-    plugins.load([title], beside=tmp_path)
+    plugins.load([title], folder=tmp_path)
     files = write_centers(tmp_path / "centers", tmp_path / "cohort", SIZES)
     for path in files.values():
         own = {"layout": "hecktor_mr", "modalities": ["CT", "MR"], "plugins": [str(tmp_path / title)]}

@@ -61,7 +61,7 @@ def read_config(path: Path | str) -> CenterConfig:
     except Exception as error:
         raise ConfigError(f"{path} is not a center's configuration: {error}") from error
     assert isinstance(config, CenterConfig)
-    load(config.plugins, beside=Path(path).parent)
+    load(config.plugins, folder=Path(path).parent)
     _check_modalities(config.modalities, path)
     _check_split(config, path)
     return config

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     from common.plugins import load
 
     torch.set_num_threads(1)
-    load(arguments.plugin, beside=Path.cwd())
+    load(arguments.plugin, folder=Path.cwd())
     cases = _cases(arguments)
     bank = open_bank(arguments.bank, signer=arguments.signer)
     found: dict[str, dict[str, Any]] = {}

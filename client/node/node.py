@@ -167,7 +167,7 @@ def node_of(center: Path) -> Node:
         home=home_of(center, str(config["code"])),
         health=str(config.get("health") or "127.0.0.1:9097"),
         port=_free_port(),
-        plugins=files_of(list(config.get("plugins") or []), beside=center.parent),
+        plugins=files_of(list(config.get("plugins") or []), folder=center.parent),
     )
 
 

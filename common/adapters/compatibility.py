@@ -141,13 +141,13 @@ def _joining(step: Step) -> Iterator[str]:
     parts = step.adapter.parts
     kinds = {role_of(spec) for spec in parts.values()}
     embedded = {spec.modality for spec in parts.values() if role_of(spec) == "patch_embed"}
-    beside = any(role_of(spec) == "patch_embed" and spec.place == "beside" for spec in parts.values())
+    in_sequence = any(role_of(spec) == "patch_embed" and spec.place == "beside" for spec in parts.values())
     if "join" in kinds and len(embedded) != 1:
         yield (
             "a join part needs a patch_embed part for PET, or for whatever is beside CT, whose tokens it joins with "
             f"CT's; it has {len(embedded)} of them, one fits."
         )
-    if "join" in kinds and beside:
+    if "join" in kinds and in_sequence:
         yield "a join part makes one set of tokens, a patch_embed part with place=beside keeps two; choose one."
     if "stand_in" in kinds and "join" not in kinds:
         yield "a stand_in part works in front of a join part; add one."

@@ -53,7 +53,7 @@ class Level:
     stride: tuple[int, int, int]
 
 
-BESIDE = "beside"
+SEQUENCE = "sequence"
 
 
 class Join(Protocol):
@@ -77,7 +77,7 @@ class Backbone(nn.Module):
         image_dim, text_dim: widths of ``Features.pooled``.
         native: the view of the pretraining data.
         tokenizer: the text side's own tokenizer.
-        takes_beside: whether `forward` accepts ``join=BESIDE``.
+        takes_sequence: whether `forward` accepts ``join=SEQUENCE``.
     """
 
     sites: dict[str, str]
@@ -87,7 +87,7 @@ class Backbone(nn.Module):
     text_dim: int
     native: NativeView
     tokenizer: Tokenizer
-    takes_beside: bool = False
+    takes_sequence: bool = False
 
     @property
     def token_dim(self) -> int:
@@ -121,10 +121,10 @@ class Backbone(nn.Module):
                 positions. A stem for CT takes the place of the backbone's own patch embedding (another resolution or
                 patch: any token grid works); others are for modalities that the backbone has never seen.
             join: how the tokens of several modalities meet. None: added, each in the cases where it is present. A
-                `Join`: whatever it returns goes on into the backbone. ``BESIDE``: the tokens of all modalities that
+                `Join`: whatever it returns goes on into the backbone. ``SEQUENCE``: the tokens of all modalities that
                 a case has stand in one sequence, each set with the backbone's positions; the pyramid is then read
                 at the CT tokens (at those of the first other modality where a case has no CT), ``pooled["image"]`` is
-                the mean over all of them. Only where ``takes_beside``.
+                the mean over all of them. Only where ``takes_sequence``.
             position: a task's own position parameters in place of the backbone's, from `own_position`.
 
         Raises:

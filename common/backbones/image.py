@@ -79,7 +79,7 @@ class ImageBackbone(Backbone):
         pooled = {"image": torch.zeros(len(some), self.image_dim, device=some.device)}
         tokens = embed(self.patch_embed, inputs, present, stems or {})
         if tokens is not None:
-            read = sequences(tokens, join if self.takes_beside else callable_join(join))
+            read = sequences(tokens, join if self.takes_sequence else callable_join(join))
             pyramid, image = self._encode_all(read, position)
             pyramid = [keep(x, tokens.seen) for x in pyramid]
             pooled["image"] = keep(image, tokens.seen)

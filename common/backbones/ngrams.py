@@ -47,7 +47,7 @@ class HashedText(Backbone):
         self.image = image
         self.sites = {f"{n}": rf"image\.(?:{p})" for n, p in image.sites.items() if n.startswith("image_")}
         self.blocks = {name: count for name, count in image.blocks.items() if name in self.sites}
-        self.patch, self.native, self.takes_beside = image.patch, image.native, image.takes_beside
+        self.patch, self.native, self.takes_sequence = image.patch, image.native, image.takes_sequence
         self.image_dim, self.text_dim = image.image_dim, WIDTH
         self.tokenizer = NgramTokenizer()
         drawn = torch.randn(BUCKETS, WIDTH, generator=torch.Generator().manual_seed(SEED))

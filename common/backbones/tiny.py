@@ -85,7 +85,7 @@ class TinyBackbone(Backbone):
         "image_mlp": r"image_blocks\.(\d+)\.mlp",
         "text_attention": r"text_blocks\.(\d+)\.(query|value)",
     }
-    takes_beside = True
+    takes_sequence = True
     blocks = {"image_attention": DEPTH, "image_mlp": DEPTH, "text_attention": 2}  # noqa: RUF012
 
     def __init__(self, seed: int = 0):

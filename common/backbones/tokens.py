@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.backbones.base import BESIDE, Join
+from common.backbones.base import SEQUENCE, Join
 from common.data.batch import CT
 from common.errors import BackboneError
 
@@ -78,11 +78,11 @@ def joined(tokens: Tokens, join: Join | None) -> Tensor:
 
 
 def sequences(tokens: Tokens, join: Join | str | None) -> list[Sequence]:
-    """What the encoder reads: the whole batch once, or, ``BESIDE``, once for each set of modalities that cases have.
+    """What the encoder reads: the whole batch once, or, ``SEQUENCE``, once for each set of modalities that cases have.
 
     Grouping takes the place of an attention mask: a case is computed as if it were in a batch of its like.
     """
-    if join != BESIDE:
+    if join != SEQUENCE:
         return [Sequence(None, [joined(tokens, callable_join(join))])]
     if len(tokens.by_modality) == 1:
         return [Sequence(None, list(tokens.by_modality.values()))]

@@ -103,7 +103,7 @@ class Unetr(ImageBackbone):
     """UNETR's encoder. CT arrives scaled to [-1, 1] from ``native.ct_hu``, sides are multiples of the patch."""
 
     sites = SITES
-    takes_beside = True
+    takes_sequence = True
 
     def __init__(self, config: UnetrConfig = CONFIGS["vit_b"]):
         super().__init__()

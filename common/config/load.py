@@ -47,7 +47,7 @@ def compose_run(overrides: Sequence[str] = (), *, name: str | None = None) -> Ru
     Raises:
         ConfigError: with Hydra's reason, or a plugin's.
     """
-    paths = plugins.load(plugins_named(overrides), beside=Path.cwd())
+    paths = plugins.load(plugins_named(overrides), folder=Path.cwd())
     loaded = plugins.loaded_digests()
     run = copy.deepcopy(_composed(spelled_out(as_typed(overrides), lambda rest: _composed(rest, loaded)), loaded))
     run.plugins = [str(path) for path in paths]

@@ -1,7 +1,7 @@
 """Metrics as pure functions of counts, so that centers' counts can be added and divided once.
 
 Counts are numpy float64. A value that the counts do not define (no comparable pair, an empty structure) is None.
-Concordance is about the order of relapses, survival about curves on the run's grid, labels about classes, overlap about
+Concordance is about the order of relapses, survival about curves at the run's cuts, labels about classes, overlap about
 volumes, resampling about draws of patients, estimate about intervals and how they are written.
 """
 

@@ -1,10 +1,10 @@
-"""Survival on a common grid: Kaplan-Meier, censoring weights, Brier score, time-dependent AUC and calibration.
+"""Survival on common cuts: Kaplan-Meier, censoring weights, Brier score, time-dependent AUC and calibration.
 
 Everything here is a sum over patients once the censoring distribution G is known, and G itself comes from summed
-counts. Times go up to the next grid time, and every metric is exact for those times. Beyond the last grid time nothing
+counts. Times go up to the next cut, and every metric is exact for those times. Beyond the last cut nothing
 is known, as in training.
 
-Many events and censorings share a grid time, and events come first there: an event at t is seen with probability
+Many events and censorings share a cut, and events come first there: an event at t is seen with probability
 G(t-), of not being censored before t. Brier score, time-dependent AUC and calibration weigh by that left limit. Uno's
 concordance alone keeps G(t), as scikit-survival does, so that it can be compared with published values; where times tie
 it gives later events more weight than they should have.
@@ -21,16 +21,16 @@ from scipy.stats import chi2
 CALIBRATION_BINS = 10
 
 
-def grid_index(time: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Number of the next grid time for each time (n,); the grid's length for times beyond it."""
-    return np.searchsorted(np.asarray(grid, np.float64), np.asarray(time, np.float64), side="left")
+def cut_index(time: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """Number of the next cut for each time (n,); the number of cuts for times beyond it."""
+    return np.searchsorted(np.asarray(cuts, np.float64), np.asarray(time, np.float64), side="left")
 
 
 # ----------------------------------------------------------------------------------------------- Kaplan and Meier
 
 
 def kaplan_meier(at_risk: np.ndarray, events: np.ndarray) -> np.ndarray:
-    """Survival (..., K) after each grid time from at-risk and event counts (..., K); flat where nobody is at risk."""
+    """Survival (..., K) after each cut from at-risk and event counts (..., K); flat where nobody is at risk."""
     hazard = np.divide(
         events, at_risk, out=np.zeros_like(np.asarray(events, np.float64)), where=np.asarray(at_risk) > 0
     )
@@ -40,10 +40,10 @@ def kaplan_meier(at_risk: np.ndarray, events: np.ndarray) -> np.ndarray:
 def breslow_counts(
     index: np.ndarray, event: np.ndarray, risk: np.ndarray, *, bins: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(events, summed exp(risk) of who is at risk), each (bins,), per grid time: what Breslow's estimate is made of.
+    """(events, summed exp(risk) of who is at risk), each (bins,), per cut: what Breslow's estimate is made of.
 
     Args:
-        index: (n,) number of each case's grid time.
+        index: (n,) number of each case's cut.
         risk: (n,) log risk.
     """
     happened = np.asarray(event) > 0
@@ -74,75 +74,75 @@ def log_rank(at_risk: np.ndarray, events: np.ndarray) -> tuple[float, float] | N
 # ------------------------------------------------------------------------------------------------------ censoring
 
 
-def censoring_counts(time: np.ndarray, event: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(at risk of being censored, censored), each (K,), per grid time; events at the same time come first."""
-    index, happened = grid_index(time, grid), np.asarray(event) > 0
-    size = len(grid) + 1
+def censoring_counts(time: np.ndarray, event: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(at risk of being censored, censored), each (K,), per cut; events at the same time come first."""
+    index, happened = cut_index(time, cuts), np.asarray(event) > 0
+    size = len(cuts) + 1
     left, events = np.bincount(index, minlength=size), np.bincount(index[happened], minlength=size)
     entering = left[::-1].cumsum()[::-1]
     return (entering - events)[:-1].astype(np.float64), (left - events)[:-1].astype(np.float64)
 
 
 def censoring_survival(at_risk: np.ndarray, censored: np.ndarray) -> np.ndarray:
-    """G (K,): probability of not being censored up to and including each grid time."""
+    """G (K,): probability of not being censored up to and including each cut."""
     return kaplan_meier(at_risk, censored)
 
 
 def weights_at(
-    time: np.ndarray, event: np.ndarray, grid: np.ndarray, censoring: np.ndarray, *, through: bool = False
+    time: np.ndarray, event: np.ndarray, cuts: np.ndarray, censoring: np.ndarray, *, through: bool = False
 ) -> np.ndarray:
-    """1 / G(t_i-) (n,) of cases with an event on the grid: how many patients each stands for. 0 of the others and
-    where G is 0.
+    """1 / G(t_i-) (n,) of cases with an event up to the last cut: how many patients each stands for. 0 of the others
+    and where G is 0.
 
     Args:
-        censoring: (K,) G at the grid times.
+        censoring: (K,) G at the cuts.
         through: 1 / G(t_i) instead, scikit-survival's convention, which Uno's concordance keeps.
     """
     at = np.asarray(censoring, np.float64)
     seen = np.append(at, 0.0) if through else np.concatenate([[1.0], at[:-1], [0.0]])
     inverse = np.divide(1.0, seen, out=np.zeros_like(seen), where=seen > 0)
-    return inverse[grid_index(time, grid)] * (np.asarray(event) > 0)
+    return inverse[cut_index(time, cuts)] * (np.asarray(event) > 0)
 
 
 # ---------------------------------------------------------------------------------------------------------- Brier
 
 
 def brier_sums(
-    time: np.ndarray, event: np.ndarray, survival: np.ndarray, *, grid: np.ndarray, censoring: np.ndarray
+    time: np.ndarray, event: np.ndarray, survival: np.ndarray, *, cuts: np.ndarray, censoring: np.ndarray
 ) -> np.ndarray:
-    """Sum (K,) over cases of the censoring-weighted squared error at each grid time (Graf et al. 1999).
+    """Sum (K,) over cases of the censoring-weighted squared error at each cut (Graf et al. 1999).
 
     Args:
-        survival: (n, K) predicted probability of being free of relapse after each grid time.
-        censoring: (K,) G at the grid times; times where G is 0 add nothing.
+        survival: (n, K) predicted probability of being free of relapse after each cut.
+        censoring: (K,) G at the cuts; times where G is 0 add nothing.
     """
-    index, columns = grid_index(time, grid)[:, None], np.arange(len(grid))[None, :]
-    gone = (index <= columns) * weights_at(time, event, grid, censoring)[:, None]
-    alive = (index > columns) * np.divide(1.0, censoring, out=np.zeros(len(grid)), where=np.asarray(censoring) > 0)
+    index, columns = cut_index(time, cuts)[:, None], np.arange(len(cuts))[None, :]
+    gone = (index <= columns) * weights_at(time, event, cuts, censoring)[:, None]
+    alive = (index > columns) * np.divide(1.0, censoring, out=np.zeros(len(cuts)), where=np.asarray(censoring) > 0)
     return (gone * survival**2 + alive * (1 - survival) ** 2).sum(axis=0)
 
 
-def integrated(values: np.ndarray, grid: np.ndarray) -> float | None:
-    """Mean over time by Simpson's rule, as pycox does; None on fewer than two grid times."""
-    grid = np.asarray(grid, np.float64)
-    return float(simpson(values, x=grid) / (grid[-1] - grid[0])) if len(grid) > 1 and grid[-1] > grid[0] else None
+def integrated(values: np.ndarray, cuts: np.ndarray) -> float | None:
+    """Mean over time by Simpson's rule, as pycox does; None on fewer than two cuts."""
+    cuts = np.asarray(cuts, np.float64)
+    return float(simpson(values, x=cuts) / (cuts[-1] - cuts[0])) if len(cuts) > 1 and cuts[-1] > cuts[0] else None
 
 
 # --------------------------------------------------------------------------------------------- time-dependent AUC
 
 
 def dynamic_auc_sums(
-    time: np.ndarray, event: np.ndarray, risk: np.ndarray, *, grid: np.ndarray, censoring: np.ndarray
+    time: np.ndarray, event: np.ndarray, risk: np.ndarray, *, cuts: np.ndarray, censoring: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(wins, pairs), each (K,): cumulative cases against those still free at each grid time (Uno et al. 2007).
+    """(wins, pairs), each (K,): cumulative cases against those still free at each cut (Uno et al. 2007).
 
-    A case with a relapse up to the grid time weighs 1 / G(t_i-); wins / pairs is the AUC. Ties count half.
+    A case with a relapse up to the cut weighs 1 / G(t_i-); wins / pairs is the AUC. Ties count half.
     """
-    index, risk = grid_index(time, grid), np.asarray(risk, np.float64)
-    weight = weights_at(time, event, grid, censoring)
+    index, risk = cut_index(time, cuts), np.asarray(risk, np.float64)
+    weight = weights_at(time, event, cuts, censoring)
     better = (risk[:, None] > risk[None, :]) + 0.5 * ((risk[:, None] == risk[None, :]) | _missing(risk))
-    wins, pairs = np.zeros(len(grid)), np.zeros(len(grid))
-    for k in range(len(grid)):
+    wins, pairs = np.zeros(len(cuts)), np.zeros(len(cuts))
+    for k in range(len(cuts)):
         case, control = weight * (index <= k), (index > k).astype(np.float64)
         wins[k], pairs[k] = case @ better @ control, case.sum() * control.sum()
     return wins, pairs
@@ -206,8 +206,8 @@ def d_calibration(counts: np.ndarray) -> tuple[float, float] | None:
     return statistic, float(chi2.sf(statistic, df=len(counts) - 1))
 
 
-def survival_at(survival: np.ndarray, time: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """S_j(t_i), (n, m) in row i and column j: curves (m, K) as right-continuous steps, 1 before the first grid time."""
-    index = np.searchsorted(np.asarray(grid, np.float64), np.asarray(time, np.float64), side="right") - 1
+def survival_at(survival: np.ndarray, time: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """S_j(t_i), (n, m) in row i and column j: curves (m, K) as right-continuous steps, 1 before the first cut."""
+    index = np.searchsorted(np.asarray(cuts, np.float64), np.asarray(time, np.float64), side="right") - 1
     padded = np.concatenate([np.ones((len(survival), 1)), survival], axis=1)
-    return padded[:, np.minimum(index, len(grid) - 1) + 1].T
+    return padded[:, np.minimum(index, len(cuts) - 1) + 1].T

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from common.backbones.base import BESIDE, Backbone, Features, Join
+from common.backbones.base import SEQUENCE, Backbone, Features, Join
 from common.config.step import Step
 from common.data.batch import CT, RECORD
 from common.model.building import of_kind
@@ -20,7 +20,7 @@ class Encoding:
     """Holds modules, owns none.
 
     Args:
-        stems: patch embeddings by modality, in the place of the backbone's or beside it.
+        stems: patch embeddings by modality, in the place of the backbone's or in addition to it.
         resolution: a resolution part, which has a stem for CT and positions of its own.
         join: how the tokens of several modalities meet in the backbone.
     """
@@ -52,5 +52,5 @@ def _join(step: Step, parts: Mapping[str, nn.Module]) -> Join | str | None:
         from common.adapters.pet_pathway import Pathway
 
         return Pathway(parts[name], {spec.modality: parts[n] for n, spec in of_kind(step, "stand_in")})
-    beside = any(spec.place == "beside" for _, spec in of_kind(step, "patch_embed"))
-    return BESIDE if beside else None
+    in_sequence = any(spec.place == "beside" for _, spec in of_kind(step, "patch_embed"))
+    return SEQUENCE if in_sequence else None

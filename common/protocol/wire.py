@@ -85,7 +85,7 @@ def pack_order(order: Order) -> RecordDict:
     config |= {"reference": order.reference, "digest": order.digest, "run": order.run}
     if order.threshold is not None:
         config["threshold"] = float(order.threshold)
-    arrays = pack_state(_beside(order.state, order.extra))
+    arrays = pack_state(_with_extra(order.state, order.extra))
     content = RecordDict({"arrays": arrays, "known": _pack_sums(order.known), "config": ConfigRecord(config)})
     content.config_records["config"]["id"] = content_digest(content)
     return content
@@ -180,7 +180,7 @@ def pack_reply(reply: Reply) -> RecordDict:
         "order": reply.order,
         **reply.counts,
     }
-    arrays = pack_state(_beside(reply.state, reply.extra))
+    arrays = pack_state(_with_extra(reply.state, reply.extra))
     return RecordDict({"arrays": arrays, "sums": sums, "status": ConfigRecord(status)})
 
 
@@ -232,15 +232,15 @@ def unpack_reply(content: RecordDict, form: Form | None = None) -> Reply:
             check_headers(sums, form.sums)
         except Undeclared as error:
             return replace(reply, code=error.code, told=str(error))
-    state, beside = _apart(unpack_state(arrays))
-    return replace(reply, state=state, extra=beside, sums={name: checked(name, array) for name, array in sums.items()})
+    state, extra = _apart(unpack_state(arrays))
+    return replace(reply, state=state, extra=extra, sums={name: checked(name, array) for name, array in sums.items()})
 
 
 def check_declared(
     reply: Reply, *, state_like: State, sum_shapes: Mapping[str, tuple[int, ...]], extra_like: State | None = None
 ) -> None:
     """Refuse a reply with arrays or sums that the step did not declare. Parts may be absent (a center without PET)."""
-    got, declared = _beside(reply.state, reply.extra), _beside(state_like, extra_like or {})
+    got, declared = _with_extra(reply.state, reply.extra), _with_extra(state_like, extra_like or {})
     problems = _undeclared(
         "array", {k: tuple(v.shape) for k, v in got.items()}, {k: tuple(v.shape) for k, v in declared.items()}
     )
@@ -289,8 +289,8 @@ def content_digest(content: RecordDict) -> str:
     return digest.hexdigest()
 
 
-def _beside(state: State, extra: State) -> State:
-    """One record's names: what a rule asks for beside the state stands behind a mark that no part's name may have."""
+def _with_extra(state: State, extra: State) -> State:
+    """One record's names: what a rule asks for in addition stands behind a mark that no part's name may have."""
     return {**state, **{EXTRA + name: tensor for name, tensor in extra.items()}} if extra else state
 
 

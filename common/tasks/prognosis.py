@@ -1,7 +1,7 @@
-"""Prognosis: time to relapse on a fixed grid, with DeepHit, MTLR, discrete-time hazard or Cox losses.
+"""Prognosis: time to relapse on fixed cuts, with DeepHit, MTLR, discrete-time hazard or Cox losses.
 
 Formulae follow pycox (and are tested against its numbers): Lee et al. 2018 (DeepHit), Fotso 2018 (N-MTLR), Gensheimer
-and Narasimhan 2019 (discrete-time logistic hazard); Cox is in `common.tasks.cox`. The grid comes from the run's config,
+and Narasimhan 2019 (discrete-time logistic hazard); Cox is in `common.tasks.cox`. The cuts come from the run's config,
 never from patients.
 """
 
@@ -38,7 +38,7 @@ from common.metrics import (
     reliability_sums,
     uno_sums,
 )
-from common.metrics.survival import grid_index, survival_at, weights_at
+from common.metrics.survival import cut_index, survival_at, weights_at
 from common.protocol.messages import Sums
 from common.tasks.base import Observation, Shapes, column, to_numpy
 from common.tasks.bounds import CASES, AtMost
@@ -81,7 +81,7 @@ COX_SUMS = ("breslow_events", "breslow_risk", "partial_nll")
 
 
 class Prognosis:
-    """Logits (B, K), one per grid time, or (B, 1) log hazards (Cox), against ``days`` (B,) and ``event`` (B,).
+    """Logits (B, K), one per cut, or (B, 1) log hazards (Cox), against ``days`` (B,) and ``event`` (B,).
 
     Args:
         known: what the federation has learned from sums so far. ``censoring_at_risk`` and ``censoring_censored`` (K,)
@@ -151,7 +151,7 @@ class Prognosis:
         return LOSSES[self.spec.loss](output.float(), index.to(output.device), event.to(output.device), self.spec)
 
     def survival_curve(self, output: Tensor) -> Tensor:
-        """Probability (B, K) of being free of relapse after each grid time."""
+        """Probability (B, K) of being free of relapse after each cut."""
         output = output.double()
         if self.spec.loss == COX:
             return torch.exp(-self._baseline().to(output.device) * output.clamp(-30, 30).exp())
@@ -161,11 +161,11 @@ class Prognosis:
 
     def risk(self, output: Tensor) -> Tensor:
         """One number per case (B,), higher is worse. Cox: the log hazard. Else the expected share of the horizon lost
-        to relapse in [0, 1], the mean over the grid of 1 - S: the restricted mean survival time, reversed."""
+        to relapse in [0, 1], the mean over the cuts of 1 - S: the restricted mean survival time, reversed."""
         return output.double()[:, 0] if self.spec.loss == COX else 1 - self.survival_curve(output).mean(dim=1)
 
     def median_time(self, output: Tensor) -> Tensor:
-        """Days (B,) at which the curve, linear between grid times, falls to one half; inf where it stays above."""
+        """Days (B,) at which the curve, linear between cuts, falls to one half; inf where it stays above."""
         survival, cuts = self.survival_curve(output), self.cuts.to(output.device)
         below = survival <= 0.5
         k = below.int().argmax(dim=1)
@@ -201,35 +201,35 @@ class Prognosis:
     def curve_sums(self, observations: Sequence[Observation], threshold: float) -> Sums:
         """What curves and calibration need, (2, K) counts for Kaplan-Meier among them; row 1 is above the threshold.
 
-        For Kaplan-Meier, cases sit on the grid as in training: an event at the next grid time, a censoring at the
-        previous one. Calibration looks at the middle of the grid.
+        For Kaplan-Meier, cases sit on the cuts as in training: an event at the next cut, a censoring at the
+        previous one. Calibration looks at the middle cut.
         """
         time, event, risk = self._columns(observations)
-        survival, grid = np.nan_to_num(column(observations, "survival", width=self.bins)), self.cuts.numpy()
+        survival, cuts = np.nan_to_num(column(observations, "survival", width=self.bins)), self.cuts.numpy()
         censoring = self._censoring()
-        where = {"grid": grid, "censoring": censoring}
-        weight = weights_at(time, event, grid, censoring)
-        uno = uno_sums(time, event, risk, weight=weights_at(time, event, grid, censoring, through=True) ** 2)
+        where = {"cuts": cuts, "censoring": censoring}
+        weight = weights_at(time, event, cuts, censoring)
+        uno = uno_sums(time, event, risk, weight=weights_at(time, event, cuts, censoring, through=True) ** 2)
         wins, pairs = dynamic_auc_sums(time, event, risk, **where)
         middle = self.bins // 2
-        early = weight * (grid_index(time, grid) <= middle)
+        early = weight * (cut_index(time, cuts) <= middle)
         reliability = reliability_sums(np.clip(1 - survival[:, middle], 0, 1), early)
-        own = np.diagonal(survival_at(survival, np.minimum(time, grid[-1]), grid))
+        own = np.diagonal(survival_at(survival, np.minimum(time, cuts[-1]), cuts))
         sums: Sums = {"auc_wins": wins, "auc_pairs": pairs, "brier": brier_sums(time, event, survival, **where)}
         sums |= {f"uno_{name}": np.array(value) for name, value in uno._asdict().items()}
         sums |= {f"reliability_{name}": value for name, value in reliability._asdict().items()}
-        sums["d_calibration"] = d_calibration_counts(own, event * (time <= grid[-1]))
+        sums["d_calibration"] = d_calibration_counts(own, event * (time <= cuts[-1]))
         return sums | self._kaplan_meier(time, event, risk > threshold)
 
     def label_sums(self, target: Mapping[str, Tensor]) -> Sums:
-        """Counts of the training cases' censoring on the grid, before any model is asked."""
+        """Counts of the training cases' censoring on the cuts, before any model is asked."""
         at_risk, censored = censoring_counts(to_numpy(target[DAYS]), to_numpy(target[EVENT]), self.cuts.numpy())
         return {"censoring_at_risk": at_risk, "censoring_censored": censored}
 
     def together(
         self, observations: Sequence[Observation], *, threshold: float, minimum: int
     ) -> Sequence[Observation] | None:
-        """The records with times moved so that at each grid time none or enough have an event, and none or enough are
+        """The records with times moved so that at each cut none or enough have an event, and none or enough are
         censored, above the threshold of the risk and below it where that can be. None where all are too few."""
         if minimum <= 1 or not observations:
             return observations
@@ -253,14 +253,14 @@ class Prognosis:
     def _together(
         self, time: np.ndarray, event: np.ndarray, group: np.ndarray, minimum: int
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Times and events; who is beyond the grid is censored there. A moved time is in the middle of its bin."""
-        grid = self.cuts.numpy()
-        index = grid_index(time, grid)
-        happened = (event > 0) & (index < len(grid))
+        """Times and events; who is beyond the last cut is censored there. A moved time is in the middle of its bin."""
+        cuts = self.cuts.numpy()
+        index = cut_index(time, cuts)
+        happened = (event > 0) & (index < len(cuts))
         place = together_in_time(index, 2 * group + happened, minimum=minimum)
         if place is None or few(np.bincount(group), minimum).any():
             return None
-        edges = np.concatenate([grid[:1], grid, 2 * grid[-1:]])  # (K + 2): a bin is what is between two of them
+        edges = np.concatenate([cuts[:1], cuts, 2 * cuts[-1:]])  # (K + 2): a bin is what is between two of them
         middle = (edges[place] + edges[place + 1]) / 2
         return np.where(happened & (place == index), time, middle), happened.astype(np.float64)
 
@@ -275,8 +275,8 @@ class Prognosis:
 
     def metrics(self, sums: Sums) -> dict[str, float | None]:
         """``c_index`` and ``antolini`` over pairs within centers; Cox: ``nll`` per relapse. With the sums for curves
-        also ``uno``, ``ibs`` (integrated Brier score), ``td_auc`` (mean over the grid), ``ece`` at the middle of the
-        grid and ``d_calibration_p``."""
+        also ``uno``, ``ibs`` (integrated Brier score), ``td_auc`` (mean over the cuts), ``ece`` at the middle of the
+        cuts and ``d_calibration_p``."""
         counts = [float(sums[name]) for name in ("concordant", "tied", "comparable")]
         antolini = float(sums["antolini_concordant"]), float(sums["antolini_tied"]), counts[2]
         found = {"c_index": concordance_index(*counts), "antolini": concordance_index(*antolini)}
@@ -293,14 +293,14 @@ class Prognosis:
 
     def _curve_metrics(self, sums: Sums) -> dict[str, float | None]:
         # a center whose curves would tell of a few sends zeros: its cases do not count here
-        cases, grid = float(sums["reliability_cases"].sum()), self.cuts.numpy()
+        cases, cuts = float(sums["reliability_cases"].sum()), self.cuts.numpy()
         some = sums["auc_pairs"] > 0
         d_test = d_calibration(sums["d_calibration"])
         uno = (float(sums[f"uno_{name}"]) for name in ("concordant", "tied", "comparable"))
         reliability = (sums[f"reliability_{name}"] for name in ("cases", "predicted", "observed"))
         return {
             "uno": concordance_index(*uno),
-            "ibs": integrated(sums["brier"] / cases, grid) if cases > 0 else None,
+            "ibs": integrated(sums["brier"] / cases, cuts) if cases > 0 else None,
             "td_auc": mean_defined((sums["auc_wins"][some] / sums["auc_pairs"][some]).tolist()),
             "ece": calibration_error(*reliability),
             "d_calibration_p": d_test[1] if d_test else None,
@@ -354,7 +354,7 @@ def discretise(time: Tensor, event: Tensor, cuts: Tensor) -> tuple[Tensor, Tenso
 def group_counts(
     time: np.ndarray, event: np.ndarray, group: np.ndarray, cuts: Tensor, *, groups: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At-risk and event counts (groups, K) on the grid, as `discretise` puts cases there, for Kaplan-Meier.
+    """At-risk and event counts (groups, K) on the cuts, as `discretise` puts cases there, for Kaplan-Meier.
 
     Args:
         group: (n,) which group each case is in, from 0.

@@ -39,7 +39,7 @@ def serve(deployment: Deployment, *, say: Callable[[str], None] = print) -> None
 
     A SuperLink that ended takes its ServerApp with it: Flower marks that run failed, and `server run` resumes it.
     """
-    release = own_digest(plugins=files_of(deployment.config.plugins, beside=deployment.path))
+    release = own_digest(plugins=files_of(deployment.config.plugins, folder=deployment.path))
     _warn_of_certificate(deployment, say)
     write_nginx(deployment)
     address = f"{deployment.config.name}:{deployment.config.public_port}"
@@ -179,7 +179,7 @@ def _start_missing(
             home=deployment.home,
             **{
                 INHERITED: os.pathsep.join(
-                    str(find(name, beside=deployment.path).path) for name in deployment.config.plugins
+                    str(find(name, folder=deployment.path).path) for name in deployment.config.plugins
                 )
             },
         )

@@ -43,7 +43,7 @@ def run_curriculum_here(
             "Plugins are not named on a coordinator's command line: write them into "
             f"{deployment.path / 'server.yaml'}, and into each hospital's center.yaml, and start both again."
         )
-    load(deployment.config.plugins, beside=deployment.path)
+    load(deployment.config.plugins, folder=deployment.path)
     run = compose_run(list(overrides))
     check_run(run)
     if run.out != Run.out:

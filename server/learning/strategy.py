@@ -114,9 +114,9 @@ class AdapterStrategy(Strategy):
     def training_orders(self, server_round: int, state: State) -> list[Message]:
         """`configure_train` for a state that is at hand: it need not be packed to be unpacked again."""
         self.order = replace(self.order, round=server_round, state=state)
-        return self._messages("train", replace(self.order, subset="", extra=self._sent_beside(server_round)))
+        return self._messages("train", replace(self.order, subset="", extra=self._sent_extra(server_round)))
 
-    def _sent_beside(self, server_round: int) -> State:
+    def _sent_extra(self, server_round: int) -> State:
         """What the rule's other end needs of the memory: SCAFFOLD's common control variate, in float32."""
         wanted = extra_form({n: self.order.state[n] for n in self._expected(server_round)}, self.order.step)
         return {name: self.memory[name].float() for name in wanted if name in self.memory}
@@ -172,23 +172,23 @@ class AdapterStrategy(Strategy):
         return done.state
 
     def _declared(self, center: str, whole: State) -> tuple[State, State, State]:
-        """What a center trains of the whole, what of it travels as an update, and what beside it."""
+        """What a center trains of the whole, what of it travels as an update, and what in addition."""
         compression = self.order.step.federation.compression
         expected = cut_to_own_rank(whole, self.order.step.adapter.parts, center)
         declared = expected if compression.kind == NONE else form(expected, compression)
         return expected, declared, extra_form(expected, self.order.step)
 
     def _form(self, center: str, whole: State) -> Form:
-        _, declared, beside = self._declared(center, whole)
-        return form_of(declared, beside, self.trained.shapes)
+        _, declared, extra = self._declared(center, whole)
+        return form_of(declared, extra, self.trained.shapes)
 
     def _check_update(self, reply: Reply, whole: State) -> Rejection | None:
         compression = self.order.step.federation.compression
-        expected, declared, beside = self._declared(reply.center, whole)
-        found = screen(reply, replace(self.trained, state=declared, extra=beside))
+        expected, declared, extra = self._declared(reply.center, whole)
+        found = screen(reply, replace(self.trained, state=declared, extra=extra))
         if found:
             return found
-        if beside and set(reply.extra) != {f"control/{name}" for name in reply.state}:
+        if extra and set(reply.extra) != {f"control/{name}" for name in reply.state}:
             return Rejection("incomplete", "control variates are not those of its update")
         missing = missing_in_update(reply, state_like=declared)
         if missing:

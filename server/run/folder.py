@@ -117,11 +117,11 @@ def load_plugins(folder: RunFolder) -> None:
         ConfigError: one is not there any more, or cannot be imported.
     """
     named = read_config(folder).get("plugins") or [] if folder.config.exists() else []
-    load(list(named), beside=Path.cwd())
+    load(list(named), folder=Path.cwd())
     for place in folder.path.resolve().parents[1:2]:
         if (place / "server.yaml").exists():
             config: Any = OmegaConf.to_container(OmegaConf.load(place / "server.yaml"))
-            load(list((config or {}).get("plugins") or []), beside=place)
+            load(list((config or {}).get("plugins") or []), folder=place)
 
 
 _MEND = "restore it from a backup, or delete this one file and start the same command again, which writes it anew."

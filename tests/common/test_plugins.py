@@ -59,7 +59,7 @@ def test_a_kind_that_is_not_here_is_unknown(tmp_path, monkeypatch):
 
 
 def test_a_process_that_this_one_starts_loads_the_same(tmp_path):
-    plugins.load(["mine"], beside=write(tmp_path, "mine.py", RULE.format(kind="own_rule")).parent)
+    plugins.load(["mine"], folder=write(tmp_path, "mine.py", RULE.format(kind="own_rule")).parent)
     asked = "from common.config.federation import FEDERATIONS; print('own_rule' in FEDERATIONS, 'torch' in sys.modules)"
     command = [sys.executable, "-c", f"import sys; {asked}"]
     done = subprocess.run(command, cwd=plugins.ROOT, capture_output=True, text=True, check=True, env=os.environ.copy())
@@ -89,28 +89,28 @@ def test_a_plugin_that_cannot_be_used_says_why_and_leaves_nothing_behind(tmp_pat
 
 def test_a_plugin_that_is_not_there_or_changed_says_so(tmp_path):
     with pytest.raises(ConfigError, match=f"There is no plugin 'mine': {re.escape(str(tmp_path))} or"):
-        plugins.load(["mine"], beside=tmp_path)
+        plugins.load(["mine"], folder=tmp_path)
     with pytest.raises(ConfigError, match=r"plugins=3 is no list of plugins"):
         compose_run(["plugins=3"])
     path = write(tmp_path, "mine.py", RULE.format(kind="own_rule"))
     for _ in range(2):
-        plugins.load(["mine.py"], beside=tmp_path)
+        plugins.load(["mine.py"], folder=tmp_path)
     path.write_text(RULE.format(kind="other"))
     with pytest.raises(ConfigError, match="changed since this process loaded it"):
-        plugins.load(["mine"], beside=tmp_path)
+        plugins.load(["mine"], folder=tmp_path)
 
 
 def test_files_of_a_plugin_are_part_of_the_release(tmp_path):
     path = write(tmp_path, "mine/__init__.py", RULE.format(kind="own_rule"))
     helper = write(tmp_path, "mine/more/helper.py", "x = 1\n")
-    files = plugins.files_of(["mine"], beside=tmp_path)
+    files = plugins.files_of(["mine"], folder=tmp_path)
     assert files == {"common/own/mine/__init__.py": path, "common/own/mine/more/helper.py": helper}
     with_it = own_digest(plugins=files)
     assert with_it != own_digest()
     copy = write(tmp_path / "elsewhere", "mine/__init__.py", path.read_text())
     write(tmp_path / "elsewhere", "mine/more/helper.py", "x = 1\n")
-    assert own_digest(plugins=plugins.files_of(["mine"], beside=copy.parents[1])) == with_it
+    assert own_digest(plugins=plugins.files_of(["mine"], folder=copy.parents[1])) == with_it
     write(tmp_path / "elsewhere", "mine/more/helper.py", "x = 2\n")
-    other = own_digest(plugins=plugins.files_of(["mine"], beside=copy.parents[1]))
+    other = own_digest(plugins=plugins.files_of(["mine"], folder=copy.parents[1]))
     assert other not in (with_it, own_digest())
     assert not plugins.LOADED  # a digest imports nothing

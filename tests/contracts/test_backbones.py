@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from common.adapters.lora import target_modules
 from common.backbones import backbone_digest, load_backbone
-from common.backbones.base import BESIDE, Backbone, Features
+from common.backbones.base import SEQUENCE, Backbone, Features
 from common.config.adapter import LoraPart
 from common.config.run import BackboneSpec
 from common.data.batch import CT, EHR, PET
@@ -62,7 +62,7 @@ def stems(backbone: Backbone) -> dict[str, nn.Module]:
 
 
 def joins(backbone: Backbone) -> list[str | None]:
-    return [None, BESIDE] if backbone.takes_beside else [None]
+    return [None, SEQUENCE] if backbone.takes_sequence else [None]
 
 
 # --------------------------------------------------------------------------------------------------------- identity
@@ -233,12 +233,12 @@ def test_a_join_decides_what_goes_on_into_the_encoder(backbone):
 def test_tokens_stand_beside_each_other_or_that_is_refused(backbone):
     inputs, present = batch(backbone)
     volumes = {m: inputs[m] for m in (CT, PET)}
-    if not backbone.takes_beside:
+    if not backbone.takes_sequence:
         with pytest.raises(BackboneError, match=r"cannot join modalities by 'beside': it attends along fixed axes"):
-            backbone(volumes, present, stems(backbone), join=BESIDE)
+            backbone(volumes, present, stems(backbone), join=SEQUENCE)
         return
-    beside, added = (backbone(volumes, present, stems(backbone), join=join) for join in (BESIDE, None))
-    alone = backbone({CT: inputs[CT]}, present, join=BESIDE)
+    beside, added = (backbone(volumes, present, stems(backbone), join=join) for join in (SEQUENCE, None))
+    alone = backbone({CT: inputs[CT]}, present, join=SEQUENCE)
     assert [x.shape for x in beside.pyramid] == [x.shape for x in alone.pyramid]
     for other in (added, alone):
         assert not torch.allclose(beside.pyramid[-1], other.pyramid[-1])

@@ -100,8 +100,10 @@ def register(overrides: Sequence[str]) -> None:
 class _Chosen(ConfigNode):
     """An entry of Hydra's store whose options are typed once they are chosen: to type all takes half of a plan."""
 
+    _node: Any
+
     @property
-    def node(self) -> DictConfig:  # type: ignore[override]
+    def node(self) -> DictConfig:
         if not isinstance(self._node, DictConfig):
             self._node = OmegaConf.structured(self._node)
         return self._node

@@ -7,7 +7,7 @@ import torch
 from monai.networks.nets.swin_unetr import SwinUNETR
 
 from common.backbones import load_backbone
-from common.backbones.base import BESIDE
+from common.backbones.base import SEQUENCE
 from common.backbones.swin_unetr import SwinConfig, SwinUnetr, load_checkpoint
 from common.config.run import BackboneSpec
 from common.data.batch import CT, PET
@@ -120,7 +120,7 @@ def test_what_windows_cannot_do_is_refused_in_a_sentence():
     backbone = SwinUnetr(CONFIG).freeze()
     inputs, present = {CT: torch.zeros(1, 1, 32, 32, 32)}, {CT: torch.tensor([True])}
     with pytest.raises(BackboneError, match="cannot join modalities by 'beside'"):
-        backbone(inputs, present, join=BESIDE)
+        backbone(inputs, present, join=SEQUENCE)
     with pytest.raises(BackboneError, match="no position parameters of its own"):
         backbone.own_position((16, 16, 16))
 

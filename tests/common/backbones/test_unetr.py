@@ -8,7 +8,7 @@ from monai.networks.nets.unetr import UNETR
 from monai.networks.nets.vit import ViT
 
 from common.backbones import load_backbone
-from common.backbones.base import BESIDE
+from common.backbones.base import SEQUENCE
 from common.backbones.unetr import PositionTable, Unetr, UnetrConfig, load_checkpoint, translated
 from common.config.run import BackboneSpec
 from common.data.batch import CT, PET
@@ -98,7 +98,7 @@ def test_pet_beside_ct_is_one_sequence_read_at_the_ct_tokens(tmp_path):
     ct, pet = torch.rand(2, 1, 1, *SIZE)
     with torch.no_grad():
         found = backbone(
-            {CT: ct, PET: pet}, {CT: there(True), PET: there(True)}, {PET: backbone.ct_stem()}, join=BESIDE
+            {CT: ct, PET: pet}, {CT: there(True), PET: there(True)}, {PET: backbone.ct_stem()}, join=SEQUENCE
         )
         both = [theirs.vit.patch_embedding(((x + 1) / 2).permute(0, 1, 4, 3, 2)) for x in (ct, pet)]
         x = torch.cat(both, dim=1)
@@ -117,7 +117,7 @@ def test_cases_of_a_mixed_batch_are_computed_as_if_among_their_like():
     inputs = {CT: torch.randn(4, 1, *SIZE), PET: torch.randn(4, 1, *SIZE)}
     present = {CT: there(True, False, True, False), PET: there(True, True, False, False)}
 
-    mixed = backbone(inputs, present, stems, join=BESIDE)
+    mixed = backbone(inputs, present, stems, join=SEQUENCE)
 
     for case in range(4):
         mine = [m for m in inputs if present[m][case]]
@@ -125,7 +125,7 @@ def test_cases_of_a_mixed_batch_are_computed_as_if_among_their_like():
         if not mine:
             assert not any(x.any() for x in found)
             continue
-        alone = backbone({m: inputs[m][[case]] for m in mine}, {m: there(True) for m in mine}, stems, join=BESIDE)
+        alone = backbone({m: inputs[m][[case]] for m in mine}, {m: there(True) for m in mine}, stems, join=SEQUENCE)
         for a, b in zip(found, [x[0] for x in (*alone.pyramid, alone.pooled["image"])], strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 

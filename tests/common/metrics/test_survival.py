@@ -36,7 +36,7 @@ def golden():
     return json.loads(GOLDEN.read_text())
 
 
-def uno(time, event, risk, *, grid):
+def uno(time, event, risk, *, cuts):
     censoring = censoring_survival(*censoring_counts(time, event, grid))
     weight = weights_at(time, event, grid, censoring, through=True) ** 2
     return concordance_index(*uno_sums(time, event, risk, weight=weight))
@@ -46,7 +46,7 @@ def uno(time, event, risk, *, grid):
 def test_uno_on_a_grid_of_all_times_matches_scikit_survival(golden, tau, key):
     time, event, risk = (np.array(golden["inputs"]["A"][name], float) for name in ("T", "E", "risk"))
     grid = np.array([t for t in sorted({0.0, *time}) if t <= tau])
-    assert uno(time, event, risk, grid=grid) == pytest.approx(golden[key][0], abs=1e-10)
+    assert uno(time, event, risk, cuts=grid) == pytest.approx(golden[key][0], abs=1e-10)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_the_auc_over_time_is_that_of_the_uncensored_population():
     time, event, risk = np.array(rows, float).T
     censoring = censoring_survival(*censoring_counts(time, event, grid))
     assert censoring.tolist() == [1, 0.5, 0.25]
-    wins, pairs = dynamic_auc_sums(time, event, risk, grid=grid, censoring=censoring)
+    wins, pairs = dynamic_auc_sums(time, event, risk, cuts=grid, censoring=censoring)
     assert pairs[2] == (192 + 112) * (64 + 144) / 4  # a quarter of the controls is still seen
     assert wins[2] / pairs[2] == pytest.approx((192 * 144 + (192 * 64 + 112 * 144) / 2) / (304 * 208), abs=1e-12)
 
@@ -144,7 +144,7 @@ def test_brier_scores_match_pycox(golden, d):
     fine = np.unique(np.concatenate([moments, time]))
     censoring = censoring_survival(*censoring_counts(time, event, fine))
     stepped = survival_at(survival, fine, grid).T
-    scores = brier_sums(time, event, stepped, grid=fine, censoring=censoring) / len(time)
+    scores = brier_sums(time, event, stepped, cuts=fine, censoring=censoring) / len(time)
     at = dict(zip(fine, scores, strict=True))
     assert [at[6.0], at[12.0]] == pytest.approx(golden["D_brier_6_12"], abs=1e-7)
     assert integrated(np.array([at[m] for m in moments]), moments) == pytest.approx(golden["D_ibs_0_12"], abs=1e-7)
@@ -161,13 +161,13 @@ def test_censoring_is_lifelines_kaplan_meier_of_the_censored():
 
 def test_auc_over_time_without_censoring_is_the_share_of_ordered_pairs():
     time, event, risk = np.array([1.0, 2, 3, 4]), np.ones(4), np.array([4.0, 1, 3, 1])
-    wins, pairs = dynamic_auc_sums(time, event, risk, grid=np.array([0.0, 2, 9]), censoring=np.ones(3))
+    wins, pairs = dynamic_auc_sums(time, event, risk, cuts=np.array([0.0, 2, 9]), censoring=np.ones(3))
     assert (wins.tolist(), pairs.tolist()) == ([0, 2.5, 0], [0, 4, 0])  # at 2: {1, 2} against {3, 4}
 
 
 def test_a_patient_beyond_the_horizon_is_a_control_everywhere():
     wins, pairs = dynamic_auc_sums(
-        np.array([1.0, 50]), np.array([1.0, 1]), np.array([2.0, 1]), grid=np.array([0.0, 1, 10]), censoring=np.ones(3)
+        np.array([1.0, 50]), np.array([1.0, 1]), np.array([2.0, 1]), cuts=np.array([0.0, 1, 10]), censoring=np.ones(3)
     )
     assert (wins.tolist(), pairs.tolist()) == ([0, 1, 1], [0, 1, 1])
 
@@ -190,7 +190,7 @@ def test_sums_of_two_centers_are_the_sums_over_all_cases(rows):
         own = np.diagonal(survival_at(curves[chosen], time[chosen], grid))
         return np.concatenate([
             *censoring_counts(time[chosen], event[chosen], grid),
-            brier_sums(time[chosen], event[chosen], curves[chosen], grid=grid, censoring=censoring),
+            brier_sums(time[chosen], event[chosen], curves[chosen], cuts=grid, censoring=censoring),
             d_calibration_counts(own, event[chosen]),
             *reliability_sums(1 - curves[chosen][:, 2], event[chosen]),
         ])  # fmt: skip

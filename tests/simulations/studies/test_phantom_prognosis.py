@@ -10,12 +10,9 @@ from common.config.rules import broken_rules
 from common.metrics import concordance_index, harrell_counts
 from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL, RANDOM
 from simulations.studies import run_study
-from simulations.studies.phantom_prognosis import (
-    NEWTON,
-    Cohort,
-    Indices,
-    cells,
-)
+from simulations.studies.phantom_prognosis.cohort import Cohort
+from simulations.studies.phantom_prognosis.options import NEWTON, cells
+from simulations.studies.phantom_prognosis.page import Indices
 
 
 def cohort(n=60):
