@@ -45,6 +45,7 @@ class Indices:
 
 
 def page_of(run: Run, cohort: Cohort, risks: Risks, root: Path) -> Page:
+    """Tables, figure and notes; ``root`` holds the generator's truth."""
     study = run.study
     resampled = Indices(cohort, draws=study.draws)
     found = {key: resampled.index(risk) for key, risk in risks.items()}

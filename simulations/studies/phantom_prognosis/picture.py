@@ -10,6 +10,7 @@ PIXELS = 120
 
 
 def picture_of(found: dict[tuple[str, str, str], Resampled], ceiling: dict[str, Resampled]) -> Picture:
+    """Every input and loss in a row, an interval for each arm, lines for the ceiling."""
     import io
 
     import matplotlib

@@ -34,6 +34,7 @@ from simulations.virtual.pool import side_by_side
 
 
 def train(run: Run, overrides: Sequence[str], folder: Path, say: Callable[[str], None]) -> None:
+    """Train every cell that has no records yet."""
     every = list(cells(run.study))
     waiting = [cell for cell in every if not cell.records(folder).exists()]
     say(f"{len(waiting)} of {len(every)} cells to train")
@@ -97,6 +98,7 @@ def _shared(overrides: tuple[str, ...], folder: Path, random: bool) -> tuple[Run
 
 
 def table_of(run: Run, folder: Path, random: bool) -> FeatureTable:
+    """Frozen features of everyone, computed once for a backbone."""
     files = {path.stem: path for path in RunFolder(folder).centers.glob("*.yaml") if path.stem != "CHEST"}
     backbone, step = _backbone(run, random), study_step(run, "image+text", "deephit")
     base, state = backbone_digest(backbone), AdaptedModel(backbone, step, seed=run.seed).state()

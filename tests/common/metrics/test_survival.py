@@ -37,8 +37,8 @@ def golden():
 
 
 def uno(time, event, risk, *, cuts):
-    censoring = censoring_survival(*censoring_counts(time, event, grid))
-    weight = weights_at(time, event, grid, censoring, through=True) ** 2
+    censoring = censoring_survival(*censoring_counts(time, event, cuts))
+    weight = weights_at(time, event, cuts, censoring, through=True) ** 2
     return concordance_index(*uno_sums(time, event, risk, weight=weight))
 
 
@@ -87,7 +87,7 @@ def test_censoring_on_a_grid_with_ties_is_the_true_one(oracle):
 def test_the_brier_score_of_a_perfect_model_is_the_oracles_under_heavy_censoring(oracle):
     """Whoever predicts S for everyone is wrong by S (1 - S) on average, censored or not."""
     grid, survival, censoring, (time, event, share) = oracle
-    where = {"grid": grid, "censoring": censoring}
+    where = {"cuts": grid, "censoring": censoring}
     each = [brier_sums(t[None], e[None], survival[None], **where) for t, e in zip(time, event, strict=True)]
     scores = sum(s * one for s, one in zip(share, each, strict=True))
     assert scores == pytest.approx(survival * (1 - survival), abs=1e-12)
