@@ -165,13 +165,13 @@ def _read_all(case: Case, files: Mapping[str, Path]) -> dict[str, Volume]:
 
 
 IMAGE, DRAWN, TRUTH, START = "image_lattice", "label_lattice", "truth", "truth_start"
-BESIDE = ("affine", "mask", "outside_mm3", IMAGE, DRAWN, TRUTH, START)  # of an entry's tensors: everything but images
+NOT_IMAGES = ("affine", "mask", "outside_mm3", IMAGE, DRAWN, TRUTH, START)  # of an entry's tensors: everything but images
 
 
 def _unpack(tensors: Mapping[str, Tensor]) -> Prepared:
     affine = tensors["affine"].numpy()
     return Prepared(
-        images={m: tensors[m] for m in volumes_of(tensors) if m not in BESIDE},
+        images={m: tensors[m] for m in volumes_of(tensors) if m not in NOT_IMAGES},
         mask=tensors.get("mask"),
         outside_mm3=tuple(tensors["outside_mm3"].tolist()),
         voxel_mm3=round(float(abs(np.linalg.det(affine[:3, :3]))), 6),
