@@ -33,7 +33,7 @@ def after_withdrawals(coordinator: Coordinator) -> None:
 
 def fit_exactly(coordinator: Coordinator, order: Order, centers: Sequence[str]) -> tuple[State, int]:
     """The state and the number of questions of a Newton step over these centers."""
-    layout = AdaptedModel(coordinator.backbone, order.step, seed=order.seed).linear_layout
+    layout = AdaptedModel(coordinator.backbone, order.step, seed=order.seed).exact_layout
     fit = NewtonFit(
         coordinator.federation,
         order,

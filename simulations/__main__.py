@@ -71,11 +71,14 @@ def make_parser() -> argparse.ArgumentParser:
     dicom.add_argument("--root", type=Path, required=True, help="folder in a HECKTOR layout")
     dicom.add_argument("--center", required=True, help="code of the center, e.g. CHUM")
     dicom.add_argument("--out", type=Path, required=True)
-    pretrain = commands.add_parser("pretrain", help="pre-train the mini CT-CLIP on synthetic chest cases")
-    pretrain.add_argument("--out", type=Path, default=Path("common/backbones/mini"))
-    pretrain.add_argument("--cases", type=int, default=2400)
-    pretrain.add_argument("--epochs", type=int, default=20)
+    pretrain = commands.add_parser("pretrain", help="pre-train the mini CT-CLIP on synthetic chest cases, or a U-Net")
+    pretrain.add_argument("what", nargs="?", choices=["mini", "shapes"], default="mini", help="shapes: the U-Net")
+    pretrain.add_argument("--out", type=Path, default=None, help="default: common/backbones/mini, or runs/shapes")
     pretrain.add_argument("--seed", type=int, default=7)
+    pretrain.add_argument("--cases", type=int, default=2400, help="mini: chest cases")
+    pretrain.add_argument("--epochs", type=int, default=20, help="mini: passes over them")
+    pretrain.add_argument("--steps", type=int, default=5000, help="shapes: optimizer steps; a stopped one goes on")
+    pretrain.add_argument("--side", type=int, default=32, help="shapes: voxels of a crop")
     reference = commands.add_parser("docs", help="write the pages of docs/ that code and schema make")
     reference.add_argument("--out", type=Path, default=Path("docs"))
     return parser
@@ -218,10 +221,16 @@ def _study(run: Run, overrides: Sequence[str]) -> None:
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:
+    if arguments.what == "shapes":
+        from simulations.pretraining.shapes.training import Recipe, pretrain_shapes
+
+        out, recipe = arguments.out or Path("runs/shapes"), Recipe(side=arguments.side)
+        print(pretrain_shapes(out, steps=arguments.steps, seed=arguments.seed, recipe=recipe))
+        return
     from simulations.pretraining.pretrain import pretrain
 
-    card = pretrain(arguments.out, cases=arguments.cases, epochs=arguments.epochs, seed=arguments.seed, progress=print)
-    print(card)
+    out = arguments.out or Path("common/backbones/mini")
+    print(pretrain(out, cases=arguments.cases, epochs=arguments.epochs, seed=arguments.seed, progress=print))
 
 
 def _flower(arguments: argparse.Namespace) -> None:

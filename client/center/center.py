@@ -27,10 +27,11 @@ from client.policy import check_cases, check_order
 from client.policy.orders import allows, scores_asked, sums_asked
 from client.policy.start import check_start, keep_own
 from client.privacy.release import Minimum, released
-from client.privacy.sums import scores_of, shared_of, with_fit
+from client.privacy.sums import scores_of, with_fit
 from client.training.job import Job, prepare
 from client.training.loop import FitLog, fit
-from client.training.observation import linear_rows, observe
+from client.training.exact import exact_rows, score_sums
+from client.training.observation import observe
 from client.vault.downlink import outgoing, received
 from client.vault.folds import sides
 from client.vault.standing import Standing
@@ -40,6 +41,7 @@ from common.config.load import to_json
 from common.config.run import Split
 from common.errors import PolicyRefusal
 from common.exact.step import CELLS, round_sums
+from common.exact.voxels import SCORES
 from common.model.adapted import AdaptedModel
 from common.protocol.compression import form
 from common.protocol.declaration import extra_form, sent_back
@@ -184,15 +186,17 @@ class Center:
         check_cases(self.config.policy, len(cases))
         if len(cases) < minimum:
             raise PolicyRefusal(TOO_FEW_CASES, f"Sums over {len(cases)} training cases are too close to the patients.")
-        layout = model.linear_layout
-        shared = shared_of(order, layout, linear_rows(order, model, cases), minimum=minimum)
-        sums = round_sums(order.step, layout, shared.rows, round=order.round, known=order.known)
+        counts = {"cases": len(cases), "skipped": cases.skipped}
+        if order.subset == SCORES:
+            scored = Reply(self.code, sums=score_sums(order, model, cases, minimum=minimum), counts=counts)
+            return self._released(order, replace(scored, seconds=time.perf_counter() - started))
+        shared = exact_rows(order, model, cases, minimum=minimum)
+        sums = round_sums(order.step, model.exact_layout, shared.rows, round=order.round, known=order.known)
         log.info(
             "step=%s round=%s center=%s cases=%s adjusted=%s%s sums",
             *(order.step.name, order.round, self.code, len(cases), shared.adjusted),
             " outcome=untold" if shared.silent else "",
         )
-        counts = {"cases": len(cases), "skipped": cases.skipped}
         if shared.adjusted:
             counts["adjusted"] = shared.adjusted
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)

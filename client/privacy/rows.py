@@ -56,20 +56,20 @@ def shared_rows(layout: Layout, rows: Rows, *, objective: str, minimum: int) -> 
     flags = np.array(rows.flags)
     for number in np.unique(groups):
         own = groups == number
-        flags[own] = _common(rows.flags[own], len(rows) if strict else minimum)
+        flags[own] = common_flags(rows.flags[own], len(rows) if strict else minimum)
     moved = (target != rows.target).any(axis=1) if objective == "hazard" and not silent else np.zeros(len(rows), bool)
     adjusted = int(((flags != rows.flags).any(axis=1) | moved).sum())
-    return Shared(Rows(_values(layout, rows, flags), flags, target), adjusted, silent)
+    return Shared(Rows(values_by(layout, rows, flags), flags, target), adjusted, silent)
 
 
-def _values(layout: Layout, rows: Rows, flags: np.ndarray) -> np.ndarray:
+def values_by(layout: Layout, rows: Rows, flags: np.ndarray) -> np.ndarray:
     """Values by altered flags: zero where not recorded, the mean of the recorded ones where there is none."""
     before, after = layout.known(rows.flags), layout.known(flags)
     mean = rows.values.sum(axis=0) / np.maximum(before.sum(axis=0), 1)
     return np.where(after > 0, np.where(before > 0, rows.values, mean), 0.0)
 
 
-def _common(flags: np.ndarray, minimum: int) -> np.ndarray:
+def common_flags(flags: np.ndarray, minimum: int) -> np.ndarray:
     """Flags (n, V) of which every pattern is that of enough rows: the rarest becomes its nearest, until none is rare.
 
     Of equally near ones a pattern with fewer recorded variables comes first, then the more common one.

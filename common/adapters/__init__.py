@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from common.backbones.base import Backbone, Level
     from common.exact.columns import Layout
+    from common.exact.voxels import VoxelColumns
 
 Voxels = tuple[int, int, int]
 
@@ -34,6 +35,7 @@ class Surroundings:
         patch: voxels of a token; another than the backbone's where a resolution part says so.
         window: voxels that the network sees at once.
         layout: the columns of a linear part.
+        voxels: the columns of a linear part for voxels.
     """
 
     backbone: Backbone
@@ -42,6 +44,7 @@ class Surroundings:
     patch: Voxels
     window: Voxels
     layout: Layout | None = None
+    voxels: VoxelColumns | None = None
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -129,6 +132,13 @@ def _stand_in(spec: Any, around: Surroundings) -> nn.Module:
     return StandIn(around.backbone.token_dim)
 
 
+def _voxel_linear(spec: Any, around: Surroundings) -> nn.Module:
+    from common.exact.voxels import VoxelLinear
+
+    assert around.voxels is not None  # the model lays out the columns before it builds the part
+    return VoxelLinear(around.voxels, around.outputs - 1)
+
+
 PARTS: Registry[Callable[[Any, Surroundings], nn.Module]] = Registry(
     "adapter part",
     "build",
@@ -142,6 +152,7 @@ PARTS: Registry[Callable[[Any, Surroundings], nn.Module]] = Registry(
         "resolution": _resolution,
         "skip": _skip,
         "stand_in": _stand_in,
+        "voxel_linear": _voxel_linear,
     },
 )
 INJECTED = frozenset({"full", "lora"})

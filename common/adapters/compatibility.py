@@ -112,8 +112,8 @@ def _segmenting(step: Step) -> Iterator[str]:
     parts = step.adapter.parts
     decoders = [spec for spec in parts.values() if role_of(spec) == "decoder"]
     segments = step.task.kind == "segmentation"
-    if segments and not decoders:
-        yield "segmentation needs a decoder part: adapter@steps.NAME.adapter=decoder."
+    if segments and not decoders and not any(role_of(spec) == "voxel_linear" for spec in parts.values()):
+        yield "segmentation needs a decoder part: adapter@steps.NAME.adapter=decoder, or exact_voxels, fitted by sums."
     if decoders and not segments:
         yield "a decoder part needs a segmentation task."
     if segments and not volumes_of(step.modalities):
@@ -157,6 +157,8 @@ def _linear(step: Step) -> Iterator[str]:
     kinds = [role_of(spec) for spec in step.adapter.parts.values()]
     if "linear" in kinds and (len(kinds) > 1 or step.task.kind == "segmentation"):
         yield "a linear part is a step's only part, and not for segmentation."
+    if "voxel_linear" in kinds and (len(kinds) > 1 or step.task.kind != "segmentation"):
+        yield "a voxel_linear part is a step's only part, and for segmentation alone."
     if RECORD in step.modalities and "linear" not in kinds:
         yield "records are read by a linear part."
 

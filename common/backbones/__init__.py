@@ -67,6 +67,19 @@ def _load_swin_unetr(backbone: Backbone, path: str | Path) -> None:
     swin_unetr.load_checkpoint(backbone, path)
 
 
+def _shapes(spec: BackboneSpec) -> Backbone:
+    from common.backbones import shapes
+
+    return shapes.ShapesUnet(_config(shapes.CONFIGS, spec))
+
+
+def _load_shapes(backbone: Backbone, path: str | Path) -> None:
+    from common.backbones import shapes
+
+    assert isinstance(backbone, shapes.ShapesUnet)
+    shapes.load_checkpoint(backbone, path)
+
+
 def _tiny(spec: BackboneSpec) -> Backbone:
     from common.backbones.tiny import TinyBackbone
 
@@ -79,6 +92,9 @@ BACKBONES: Registry[Kind] = Registry(
     {
         "ct_clip": Kind(
             _ct_clip, _load_ct_clip, "CT-CLIP_v2.pt (CT-RATE)", frozenset({"text_folder", "projection", "weights"})
+        ),
+        "shapes": Kind(
+            _shapes, _load_shapes, "shapes.safetensors (python -m simulations pretrain shapes)", frozenset({"weights"})
         ),
         "swin_unetr": Kind(
             _swin_unetr,

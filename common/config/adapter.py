@@ -119,6 +119,18 @@ class LinearPart:
 
 
 @dataclass
+class VoxelLinearPart:
+    """A linear model of every voxel on frozen features, fitted by federation=newton; it ends in logits."""
+
+    kind: str = "voxel_linear"
+    levels: list[int] | None = None  # of the frozen model's pyramid, 0 the finest; null: all, []: none of it
+    raw: bool = True  # the volumes' own values are columns too
+    blurs: list[float] = field(default_factory=list)  # ... and they through Gaussians of so many voxels
+    voxels: int = 4000  # drawn of each training case, by a seed
+    inside: float = 0.5  # share of them from inside the structures, where there are enough
+
+
+@dataclass
 class Adapter:
     """Named parts. Everything that a step trains, and everything that travels."""
 
@@ -140,8 +152,10 @@ PARTS: Registry[type] = Registry(
         "resolution": ResolutionPart,
         "skip": SkipPart,
         "stand_in": StandInPart,
+        "voxel_linear": VoxelLinearPart,
     },
 )
+EXACT = ("linear", "voxel_linear")  # kinds that are fitted from sums
 ROLES: Registry[str] = Registry("adapter part", "role", {kind: kind for kind in PARTS.shipped})
 
 

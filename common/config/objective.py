@@ -17,10 +17,12 @@ def objective_name(step: Step) -> str:
         return task.loss
     if task.kind == "classification" and task.form in ("binary", "multi_label") and asked in ("", "logistic", RIDGE):
         return asked or "logistic"
+    if task.kind == "segmentation" and asked in ("", "logistic"):
+        return "logistic"
     raise ConfigError(
-        f"Newton's method needs an objective that is a sum over cases: a prognosis with loss cox or hazard, or a "
-        f"binary or multi-label classification (objective logistic or ridge); step '{step.name}' has {_told(task)} and "
-        f"objective '{asked or 'of the task'}'."
+        f"Newton's method needs an objective that is a sum over cases: a prognosis with loss cox or hazard, a binary "
+        f"or multi-label classification (objective logistic or ridge), or a segmentation; step '{step.name}' has "
+        f"{_told(task)} and objective '{asked or 'of the task'}'."
     )
 
 

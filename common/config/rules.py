@@ -8,7 +8,7 @@ from math import prod
 
 from common.adapters.compatibility import misfits
 from common.adapters.lowrank import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
-from common.config.adapter import LinearPart, LoraPart
+from common.config.adapter import EXACT, LinearPart, LoraPart, VoxelLinearPart
 from common.config.compatibility import SUM_ONLY, center_problems, clashes, option_problems, part_problems
 from common.config.compose.registry import EXTENSIONS
 from common.config.declared import (
@@ -347,11 +347,23 @@ def _grid(step: Step, run: Run) -> Iterator[str]:
 
 def _newton(step: Step, run: Run) -> Iterator[str]:
     linear = [part for part in step.adapter.parts.values() if isinstance(part, LinearPart)]
+    exact = [part for part in step.adapter.parts.values() if part.kind in EXACT]
     fitted = step.federation.kind == "newton"
-    if linear and not fitted and step.rounds > 0:
-        yield "a linear part is fitted by federation=newton; set federation@steps.NAME.federation=newton."
-    if fitted and (len(linear) != 1 or len(step.adapter.parts) > 1):
-        yield "federation=newton fits one linear part and nothing else; set adapter@steps.NAME.adapter=linear."
+    if exact and not fitted and step.rounds > 0:
+        yield f"a {exact[0].kind} part is fitted by federation=newton; set federation@steps.NAME.federation=newton."
+    if fitted and (len(exact) != 1 or len(step.adapter.parts) > 1):
+        yield (
+            "federation=newton fits one linear or voxel_linear part and nothing else; set "
+            "adapter@steps.NAME.adapter=linear, or =exact_voxels for a segmentation."
+        )
+    for part in (part for part in exact if isinstance(part, VoxelLinearPart)):
+        below = [level for level in part.levels or [] if level < 0] + [sigma for sigma in part.blurs if sigma <= 0]
+        if part.voxels < 1 or not 0 < part.inside < 1 or below:
+            yield (
+                f"the voxel_linear part draws {part.voxels} voxels, {part.inside} of them inside, from levels "
+                f"{part.levels} and blurs {part.blurs}; use one voxel or more, a share between 0 and 1, levels from 0 "
+                "and blurs above 0."
+            )
     if fitted and step.task is not None:
         try:
             objective_name(step)

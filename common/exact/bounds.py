@@ -12,6 +12,7 @@ import numpy as np
 from common.exact.columns import COUNT, SQUARE, SUM, Sums
 from common.exact.objectives import GRADIENT, HESSIAN, LOSS
 from common.exact.ridge import CASES, GRAM, MOMENT
+from common.exact.voxels import ALL, MISSED, TRUE
 from common.tasks.bounds import LARGEST
 
 SLACK = 1e-6
@@ -31,6 +32,8 @@ def impossible_sums(sums: Sums, *, cases: float) -> str:
         return _moments(sums, cases)
     if HESSIAN in sums:
         return _newton(sums)
+    if TRUE in sums:
+        return _scores(sums)
     return _gram(sums, cases) if GRAM in sums else ""
 
 
@@ -60,6 +63,15 @@ def _gram(sums: Sums, cases: float) -> str:
             return f"{GRAM}'s first cell is not the number of cases"
         if (moment**2 > n * np.diag(matrix) * (1 + SLACK) + SLACK).any():
             return f"{MOMENT} is larger than its columns allow"
+    return ""
+
+
+def _scores(sums: Sums) -> str:
+    for name in (TRUE, ALL, MISSED):
+        if (sums[name] < 0).any():
+            return f"{name} is negative"
+    if (sums[TRUE].sum(axis=1) > sums[ALL].sum(axis=1) * (1 + SLACK) + SLACK).any():
+        return f"{TRUE} is more than {ALL}"
     return ""
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.config.adapter import LinearPart
+from common.config.adapter import EXACT, LinearPart, VoxelLinearPart
 from common.config.objective import RIDGE, objective_name
 from common.config.step import Step
 from common.data.batch import EHR, RECORD, volumes_of
@@ -34,6 +34,7 @@ from common.exact.columns import (
 )
 from common.exact.objectives import Objective, build_objective, newton_shapes
 from common.exact.ridge import CASES, GRAM, MOMENT, ridge_shapes, ridge_sums
+from common.exact.voxels import ALL, MISSED, SCORE_BINS, SCORES, TRUE
 from common.protocol.messages import Order, Sums
 from common.tasks import build_task, withheld_fields
 from common.tasks.cells import Table
@@ -53,6 +54,25 @@ def linear_part(step: Step) -> tuple[str, LinearPart]:
         if spec.kind == "linear":
             return name, spec
     raise AdapterError(f"Step '{step.name}' has no linear part; give it adapter=linear.")
+
+
+def exact_part(step: Step) -> tuple[str, LinearPart | VoxelLinearPart]:
+    """Name and spec of the step's one part that is fitted from sums. Raises AdapterError where there is none."""
+    for name, spec in step.adapter.parts.items():
+        if spec.kind in EXACT:
+            return name, spec
+    raise AdapterError(f"Step '{step.name}' has no part that sums can fit; give it adapter=linear or exact_voxels.")
+
+
+def voxels_of(step: Step) -> VoxelLinearPart | None:
+    """The spec of a part whose rows are voxels; None where the rows are patients."""
+    return next((spec for spec in step.adapter.parts.values() if spec.kind == "voxel_linear"), None)
+
+
+def rows_per_case(step: Step) -> int:
+    """Rows of the fit that one patient has at most."""
+    spec = voxels_of(step)
+    return 1 if spec is None else spec.voxels
 
 
 def records_of(step: Step) -> Layout:
@@ -82,7 +102,8 @@ def objective_of(step: Step) -> Objective | None:
     if name == RIDGE:
         return None
     task: Any = step.task
-    return build_objective(name, bins=getattr(task, "bins", 1), classes=len(getattr(task, "classes", [])) or 1)
+    named = getattr(task, "classes", None) or getattr(task, "structures", None) or [""]
+    return build_objective(name, bins=getattr(task, "bins", 1), classes=len(named))
 
 
 def target_of(step: Step, target: Mapping[str, Tensor]) -> np.ndarray:
@@ -116,15 +137,23 @@ def round_sums(step: Step, layout: Layout, rows: Rows, *, round: int, known: Map
 
 
 def declared_in_order(order: Order) -> dict[str, tuple[int, ...]]:
-    """What a reply to an order for sums may say: a histogram of event times, or `round_sums`."""
+    """What a reply to an order for sums may say: a histogram of event times or of scores, or `round_sums`."""
     if order.subset == GRID:
         return {EVENTS: (BINS,)}
+    if order.subset == SCORES:
+        return score_shapes(order.step)
     return declared_in_round(order.step, order.state, order.round)
+
+
+def score_shapes(step: Step) -> dict[str, tuple[int, ...]]:
+    """What the histograms of scores may say, one row for each structure."""
+    structures = len(step.task.structures)
+    return {TRUE: (structures, SCORE_BINS), ALL: (structures, SCORE_BINS), MISSED: (structures,)}
 
 
 def declared_in_round(step: Step, state: Mapping[str, Tensor], round: int) -> dict[str, tuple[int, ...]]:
     """What `round_sums` may say, by the shapes of the step's state."""
-    part, _ = linear_part(step)
+    part, _ = exact_part(step)
     values, columns = len(state[f"{part}/mean"]), state[f"{part}/weight"].shape[1]
     objective = objective_of(step)
     if objective is None:

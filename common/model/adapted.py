@@ -20,9 +20,9 @@ from common.config.step import Step
 from common.data.batch import CT, volumes_of
 from common.errors import AdapterError
 from common.exact.columns import Layout
-from common.model.building import build_parts, inject, linear_layout
-from common.model.encoding import INSIDE, encoding_of
-from common.model.readout import LinearReadout, readout_of
+from common.model.building import build_parts, exact_layout, inject
+from common.model.encoding import INSIDE, Apart, encoding_of
+from common.model.readout import LinearReadout, VoxelLinearReadout, readout_of
 from common.model.state import check_fits, names_by_part, tensors_of
 from common.model.twin import frozen_twin
 from common.protocol.messages import State
@@ -84,15 +84,24 @@ class AdaptedModel(nn.Module):
     def columns(
         self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Values (B, F) and known flags (B, V), float64, of a linear part, in the order of `linear_layout`."""
+        """Values (B, F) and known flags (B, V), float64, of a linear part, in the order of `exact_layout`."""
         if not isinstance(self._readout, LinearReadout):
             raise AdapterError(f"Step '{self.step.name}' has no linear part, so it has no columns.")
         return self._readout.columns(features, *self._seen(inputs, present))
 
+    def maps(
+        self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The columns of a linear part for voxels as maps, and which cases have each modality, bool (B,)."""
+        if not isinstance(self._readout, VoxelLinearReadout):
+            raise AdapterError(f"Step '{self.step.name}' has no linear part for voxels, so it has no maps.")
+        seen, there = self._seen(inputs, present)
+        return self._readout.maps(features, seen, there), [there[m] for m in self._readout.linear.columns.modalities]
+
     @property
-    def linear_layout(self) -> Layout:
-        """The columns of the step's linear part."""
-        return linear_layout(self.backbone, self.step)
+    def exact_layout(self) -> Layout:
+        """The columns of the step's part that is fitted from sums."""
+        return exact_layout(self.backbone, self.step)
 
     @property
     def device(self) -> torch.device:
@@ -101,8 +110,9 @@ class AdaptedModel(nn.Module):
 
     @property
     def encoder_is_frozen(self) -> bool:
-        """Whether training leaves `encode` as it is, so that its features may be computed once and kept."""
-        return not self._inside() & self._trained
+        """Whether training leaves `encode` as it is, so that its features may be computed once and kept; every
+        modality's apart, up to full resolution, are too large to keep."""
+        return not self._inside() & self._trained and not isinstance(self._encoding, Apart)
 
     def encoder_key(self) -> str:
         """What, beside the base and the inputs, decides what `encode` says: the modalities that it looks at and a

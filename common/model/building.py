@@ -20,7 +20,8 @@ from common.config.adapter import role_of
 from common.config.step import Step
 from common.data.batch import RECORD
 from common.exact.columns import Layout
-from common.exact.step import layout_of
+from common.exact.step import layout_of, voxels_of
+from common.exact.voxels import voxel_columns
 from common.seeding import seed_for
 from common.tasks import Task
 
@@ -50,14 +51,17 @@ def build_parts(backbone: Backbone, step: Step, task: Task, *, seed: int) -> nn.
     """The step's modules outside the encoder, and its task's head where no part is one."""
     parts = nn.ModuleDict()
     layout = linear_layout(backbone, step) if of_kind(step, "linear") else None
+    voxels = voxel_columns(step, backbone.levels, spec) if (spec := voxels_of(step)) else None
     depth, height, width = step.view.window
     widths = widths_of(backbone, step)
-    around = Surroundings(backbone, task.outputs, tuple(widths), _patch(backbone, step), (depth, height, width), layout)
+    around = Surroundings(
+        backbone, task.outputs, tuple(widths), _patch(backbone, step), (depth, height, width), layout, voxels
+    )
     for name in sorted(step.adapter.parts):
         if _kind(step, name) not in INJECTED:
             with _seeded(seed, name):
                 parts[name] = build_part(step.adapter.parts[name], around)
-    if of_kind(step, "linear"):
+    if layout is not None or voxels is not None:
         return parts
     fusions = of_kind(step, "fusion")
     with _seeded(seed, HEAD):
@@ -86,6 +90,12 @@ def widths_of(backbone: Backbone, step: Step) -> list[int]:
 def width_of(backbone: Backbone, source: str) -> int:
     """Width of what the backbone says of a source (image, text)."""
     return backbone.image_dim if source == IMAGE else backbone.text_dim
+
+
+def exact_layout(backbone: Backbone, step: Step) -> Layout:
+    """The columns of the step's part that is fitted from sums."""
+    spec = voxels_of(step)
+    return linear_layout(backbone, step) if spec is None else voxel_columns(step, backbone.levels, spec).layout
 
 
 def linear_layout(backbone: Backbone, step: Step) -> Layout:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from common.backbones.base import SEQUENCE, Backbone, Features, Join
 from common.config.step import Step
-from common.data.batch import CT, RECORD
+from common.data.batch import CT, RECORD, volumes_of
 from common.model.building import of_kind
 
 INSIDE = ("full", "join", "lora", "patch_embed", "resolution", "stand_in")  # kinds that work inside the encoder
@@ -40,8 +41,22 @@ class Encoding:
         return backbone(inputs, present, stems, join=self.join, position=position)
 
 
-def encoding_of(step: Step, parts: Mapping[str, nn.Module]) -> Encoding:
+@dataclass(frozen=True)
+class Apart:
+    """Each modality passes through the frozen model alone, as if it were a CT; their levels stand side by side."""
+
+    modalities: tuple[str, ...]
+
+    def encode(self, backbone: Backbone, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Features:
+        """Levels (B, M x C, d, h, w), zero where a case lacks a modality; no embedding of a whole image."""
+        each = [backbone({CT: inputs[m]}, {CT: present[m]}).pyramid for m in self.modalities]
+        return Features([torch.cat(level, dim=1) for level in zip(*each, strict=True)], {})
+
+
+def encoding_of(step: Step, parts: Mapping[str, nn.Module]) -> Encoding | Apart:
     """How the step's parts change the way in."""
+    if of_kind(step, "voxel_linear"):
+        return Apart(volumes_of(step.modalities))
     stems = {spec.modality: parts[name] for name, spec in of_kind(step, "patch_embed")}
     resolutions = [parts[name] for name, _ in of_kind(step, "resolution")]
     return Encoding(stems, resolutions[0] if resolutions else None, _join(step, parts))

@@ -132,6 +132,25 @@ class LinearReadout:
 
 
 @dataclass(frozen=True)
+class VoxelLinearReadout:
+    """A linear part on every voxel's columns."""
+
+    linear: Any
+    reads_features = True
+
+    def read(self, features: Features, inputs: Tensors, present: Tensors) -> Tensor:
+        """Logits (B, 1 + S, D, H, W), the background's 0."""
+        modalities = self.linear.columns.modalities
+        size = inputs[modalities[0]].shape[2:]
+        return self.linear(self.maps(features, inputs, present), [present[m] for m in modalities], size)
+
+    def maps(self, features: Features, inputs: Tensors, present: Tensors) -> list[Tensor]:
+        """The columns as maps, zero in cases that lack a modality."""
+        seen = {m: _where(present[m], inputs[m]) for m in self.linear.columns.modalities}
+        return self.linear.columns.maps(features.pyramid, seen)
+
+
+@dataclass(frozen=True)
 class ZeroShotReadout:
     """The backbone compares image and prompts by itself; nothing is encoded before."""
 
@@ -150,6 +169,8 @@ def readout_of(step: Step, task: Task, backbone: Backbone, parts: Mapping[str, n
         return ZeroShotReadout(backbone, task.classes)  # type: ignore[attr-defined]
     for name, _ in of_kind(step, "decoder"):
         return VoxelReadout(step.name, parts[name], {s.modality: parts[n] for n, s in of_kind(step, "skip")})
+    for name, _ in of_kind(step, "voxel_linear"):
+        return VoxelLinearReadout(parts[name])
     mlps = [(source, parts[mlp] if mlp else None) for source, mlp in sources_of(step)]
     embedded = Embedded([(source, mlp, width_of(backbone, source)) for source, mlp in mlps])
     for name, _ in of_kind(step, "linear"):

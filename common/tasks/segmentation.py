@@ -72,7 +72,7 @@ class Segmentation(Scored):
         return None  # the decoder part ends in logits
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        labels = _label_map(batch).unsqueeze(1)
+        labels = label_map(batch).unsqueeze(1)
         ignored = labels == IGNORED
         if not bool(ignored.any()):
             return self._loss(output.float(), labels)
@@ -82,11 +82,11 @@ class Segmentation(Scored):
 
     def observe(self, output: Tensor, batch: Batch) -> list[Observation]:
         """Volumes in mm3 per case: ``intersection``, ``predicted`` and ``truth``, each (S,)."""
-        labels, predicted = _label_map(batch), output.argmax(dim=1)
+        labels, predicted = label_map(batch), output.argmax(dim=1)
         predicted = predicted.masked_fill(labels == IGNORED, 0)
         voxel = batch.target.get(VOXEL_MM3, torch.ones(len(labels)))
         is_true, is_predicted = (
-            torch.stack([_is_one_of(x, members) for members in self.members], dim=1).flatten(2)
+            torch.stack([is_one_of(x, members) for members in self.members], dim=1).flatten(2)
             for x in (labels, predicted)
         )  # (B, S, N)
         counts = {"intersection": is_true & is_predicted, "predicted": is_predicted, "truth": is_true}
@@ -194,14 +194,15 @@ def _members(structure: str, spec: SegmentationTask) -> list[int]:
     return [names.index(name) + 1 for name in [structure, *spec.within.get(structure, [])]]
 
 
-def _is_one_of(labels: Tensor, places: Sequence[int]) -> Tensor:
+def is_one_of(labels: Tensor, places: Sequence[int]) -> Tensor:
+    """bool, where a label map is at one of these places."""
     found = labels == places[0]
     for place in places[1:]:
         found = found | (labels == place)
     return found
 
 
-def _label_map(batch: Batch) -> Tensor:
+def label_map(batch: Batch) -> Tensor:
     """(B, D, H, W) labels."""
     mask = batch.target[MASK]
     return (mask[:, 0] if mask.dim() == 5 else mask).long()

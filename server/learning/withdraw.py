@@ -23,12 +23,12 @@ from common.config.step import Step
 from common.errors import BankError, ConfigError, LedgerError
 from common.exact.columns import add
 from common.exact.ridge import ridge_from_sums
-from common.exact.step import linear_part, objective_of, state_of
+from common.exact.step import exact_part, objective_of, state_of
 from common.model.adapted import AdaptedModel
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.centers.roster import withdrawn
-from server.learning.exact import question_of
+from server.learning.exact import Question
 from server.run.folder import RunFolder, alone_in
 from server.run.probe import probe_output
 
@@ -122,7 +122,7 @@ def _plan(step: Step) -> str:
 
 
 def _own_sums(folder: RunFolder, step: str, center: str) -> Path:
-    return folder.sums(step, question_of(0, {}), center)
+    return folder.sums(step, Question(0).key, center)
 
 
 def _leave(folder: RunFolder, ledger: Ledger, bank: AdapterBank, name: str, step: Step, center: str) -> Withdrawal:
@@ -157,9 +157,9 @@ def _subtract(
     total = add(load_file(_own_sums(folder, name, c)) for c in sorted([*remaining, center]))
     own = load_file(_own_sums(folder, name, center))
     left = {key: value - own[key] for key, value in total.items()}
-    layout = AdaptedModel(backbone, step, seed=int(config.seed)).linear_layout
+    layout = AdaptedModel(backbone, step, seed=int(config.seed)).exact_layout
     fitted = ridge_from_sums(layout, left, penalty=step.federation.penalty)
-    state = state_of(fitted, linear_part(step)[0])
+    state = state_of(fitted, exact_part(step)[0])
     probe = probe_output(backbone, step, state, seed=int(config.seed))
     entry = bank.commit(step, state, base=bank.entry(head).base, parents=[head], centers=remaining, probe=probe)
     return entry.key

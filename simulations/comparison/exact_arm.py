@@ -22,7 +22,7 @@ from common.data.batch import CT, EHR, RECORD
 from common.exact.columns import Layout, LinearModel, Rows
 from common.exact.fit import fit_newton
 from common.exact.objectives import LOSS, Cox
-from common.exact.step import linear_part, state_of
+from common.exact.step import exact_part, state_of
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order, State
 from simulations.comparison.baselines import baseline_order
@@ -78,7 +78,7 @@ def fit_exact(centers: Sequence[Center], order: Order) -> State:
             cases = center.case_set(order, name, model)
             if len(cases):
                 rows.append(linear_rows(order, model, cases))
-    return state_of(fit_chosen(model.linear_layout, train, validation, PENALTIES), linear_part(order.step)[0])
+    return state_of(fit_chosen(model.exact_layout, train, validation, PENALTIES), exact_part(order.step)[0])
 
 
 def fit_chosen(

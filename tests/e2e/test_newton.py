@@ -17,7 +17,7 @@ from common.config.rules import broken_rules
 from common.config.run import Run
 from common.errors import ConfigError, RoundFailed
 from common.exact.fit import fit_newton, fit_ridge
-from common.exact.step import linear_part, objective_of, state_of
+from common.exact.step import exact_part, objective_of, state_of
 from common.store.ledger import Ledger
 from server.__main__ import main
 from server.learning.withdraw import withdraw
@@ -47,14 +47,14 @@ def expected(leader, files, name: str, centers=CENTERS) -> dict[str, torch.Tenso
     for code in centers:
         center = Center.open(files[code])
         model, _ = center.model(order)
-        layout = model.linear_layout
+        layout = model.exact_layout
         rows.append(linear_rows(order, model, center.case_set(order, "train", model)))
     assert layout is not None
     penalty, objective = step.federation.penalty, objective_of(step)
     fitted = (
         fit_newton(objective, layout, rows, penalty=penalty) if objective else fit_ridge(layout, rows, penalty=penalty)
     )
-    return state_of(fitted, linear_part(step)[0])
+    return state_of(fitted, exact_part(step)[0])
 
 
 def head(leader, name: str) -> dict[str, torch.Tensor]:
@@ -107,7 +107,7 @@ def test_only_ridge_sums_stay_on_the_server(fitted):
 def test_hpv_its_flag_and_the_treatment_are_no_columns_of_the_task_that_predicts_it(fitted):
     leader, files = fitted
     step = leader.run.steps["hpv_exact"]
-    names = Center.open(files["CHUM"]).model(leader.order(step))[0].linear_layout.names
+    names = Center.open(files["CHUM"]).model(leader.order(step))[0].exact_layout.names
     assert "age" in names and "age:known" in names
     assert not [n for n in names if n.split(":")[0] in ("hpv", "chemotherapy", "radiotherapy", "surgery")]
 
@@ -267,7 +267,7 @@ def test_a_withdrawal_that_cannot_be_is_explained(fitted, tmp_path):
     ("change", "sentence"),
     [
         ("federation@steps.relapse_exact.federation=mean", "fitted by federation=newton"),
-        ("adapter@steps.relapse_exact.adapter=none", "fits one linear part and nothing else"),
+        ("adapter@steps.relapse_exact.adapter=none", "fits one linear or voxel_linear part and nothing else"),
         ("steps.relapse_exact.task.loss=deephit", "needs an objective that is a sum over cases"),
         ("steps.relapse_exact.federation.objective=ridge", "needs an objective that is a sum over cases"),
         ("steps.relapse_exact.federation.penalty=0", "penalty is 0"),

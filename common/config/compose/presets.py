@@ -19,6 +19,7 @@ from common.config.adapter import (
     PatchEmbedPart,
     ResolutionPart,
     SkipPart,
+    VoxelLinearPart,
 )
 from common.config.federation import FEDERATIONS
 from common.config.run import Data, Runtime
@@ -44,6 +45,7 @@ PIECES: dict[str, dict[str, Any]] = {  # piece of an adapter -> its parts, or wh
     "resolution": {"stem": ResolutionPart()},  # the task's own CT patch embedding and positions
     "everything": {"full": FullPart(tensors=IMAGE_SIDE)},  # every tensor of the image side trained, not only adapters
     "from_scratch": {"full": FullPart(tensors=IMAGE_SIDE, scratch=True)},  # ... from random values
+    "exact_voxels": {"voxels": VoxelLinearPart()},  # a linear model of every voxel, for federation=newton
     "linear": {"linear": LinearPart()},  # a linear head on frozen features and records, for federation=newton
 }
 

@@ -71,7 +71,7 @@ def test_a_zero_shot_step_asks_the_frozen_model_and_encodes_nothing(backbone):
 def test_columns_are_features_then_the_record_with_a_flag_for_each_source(backbone):
     model = model_of(backbone, "linear")
     inputs, present = batch_of(backbone, ["CT"])
-    values, flags = len(model.linear_layout.values), len(model.linear_layout.flags)
+    values, flags = len(model.exact_layout.values), len(model.exact_layout.flags)
     recorded = values - backbone.image_dim
     inputs["RECORD"] = torch.arange(2.0 * (recorded + flags - 1), dtype=torch.float64).reshape(2, -1)
     present |= {"CT": torch.tensor([True, False]), "RECORD": torch.ones(2, dtype=torch.bool)}

@@ -1,0 +1,198 @@
+"""A linear model of every voxel on frozen features: its columns, its module, and the thresholds that sums choose.
+
+A structure's voxels against all others are one logistic regression on features of each modality, which passes through
+the frozen model alone: raw values, blurs, and pyramid levels brought to the voxels. Rows are voxels drawn evenly from
+inside and outside the structures by a seed, the same for every question; summed gradients and Hessians fit it exactly.
+What drawing evenly moves, the intercept, is set at the end by a threshold for each structure: the one with the best
+aggregated Dice over the training cases' summed histograms of scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from common.backbones.base import Level
+from common.config.adapter import VoxelLinearPart
+from common.config.step import Step
+from common.data.batch import volumes_of
+from common.errors import AdapterError
+from common.exact.columns import Layout
+
+SCORES = "scores"  # the order's subset that asks for the histograms
+TRUE, ALL = "scores.true_mm3", "scores.all_mm3"  # (S, SCORE_BINS): volume inside a structure, and altogether, by score
+MISSED = "scores.missed_mm3"  # (S,): volume of a structure that lies outside what was scored
+SCORE_BINS, FURTHEST = 240, 12.0  # bins of equal width from -FURTHEST to FURTHEST; what lies beyond joins the last ones
+
+
+@dataclass(frozen=True)
+class VoxelColumns:
+    """Which columns a voxel has: of each modality, in this order, raw values, blurs and pyramid levels.
+
+    Args:
+        modalities: volumes that the step looks at.
+        levels: position in the pyramid and channels of the frozen model's levels.
+        blurs: standard deviations in voxels of the Gaussians that the raw volume is seen through.
+        raw: whether the volume's own values are a column.
+    """
+
+    modalities: tuple[str, ...]
+    levels: tuple[tuple[int, int], ...]
+    blurs: tuple[float, ...]
+    raw: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of one modality's columns."""
+        own = ("raw",) * self.raw + tuple(f"blur{sigma:g}" for sigma in self.blurs)
+        return own + tuple(f"level{place}.{channel}" for place, width in self.levels for channel in range(width))
+
+    @property
+    def layout(self) -> Layout:
+        """All F columns; a modality's are known in the cases that have it."""
+        values = tuple(f"{modality}.{name}" for modality in self.modalities for name in self.names)
+        flag_of = tuple(place for place in range(len(self.modalities)) for _ in self.names)
+        return Layout(values, self.modalities, flag_of, with_flags=False)
+
+    def maps(self, pyramid: Sequence[Tensor], inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """The columns as maps (B, c, d, h, w) of any resolutions, one after the other in the layout's order.
+
+        Args:
+            pyramid: levels (B, M x C, d, h, w), the modalities' features side by side in their order.
+            inputs: modality -> (B, 1, D, H, W).
+        """
+        found = []
+        for place, modality in enumerate(self.modalities):
+            volume = inputs[modality].float()
+            found += [volume] * self.raw + [blurred(volume, sigma) for sigma in self.blurs]
+            found += [pyramid[level][:, place * width : (place + 1) * width] for level, width in self.levels]
+        return found
+
+
+def voxel_columns(step: Step, levels: Sequence[Level], spec: VoxelLinearPart) -> VoxelColumns:
+    """The columns of a step's part on a frozen model's levels. Raises AdapterError for a level that there is not."""
+    beyond = [place for place in spec.levels or [] if place >= len(levels)]
+    if beyond:
+        raise AdapterError(
+            f"Step '{step.name}' reads levels {spec.levels} of the frozen model's pyramid, which has {len(levels)}, "
+            f"from 0 (the finest) to {len(levels) - 1}."
+        )
+    chosen = range(len(levels)) if spec.levels is None else spec.levels
+    widths = tuple((place, levels[place].channels) for place in chosen)
+    return VoxelColumns(volumes_of(step.modalities), widths, tuple(spec.blurs), spec.raw)
+
+
+def blurred(volume: Tensor, sigma: float) -> Tensor:
+    """(B, 1, D, H, W) through a Gaussian of that many voxels, cut at three of them; edges repeat."""
+    reach = max(1, round(3 * sigma))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=volume.device) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(volume.dtype)
+    for axis in range(3):
+        shape, pad = [1] * 5, [0] * 6
+        shape[2 + axis], pad[4 - 2 * axis], pad[5 - 2 * axis] = 2 * reach + 1, reach, reach
+        volume = F.conv3d(F.pad(volume, pad, mode="replicate"), kernel.reshape(shape))
+    return volume
+
+
+def to_voxels(level: Tensor, size: Sequence[int]) -> Tensor:
+    """A map (B, c, d, h, w) at the volume's resolution, trilinear."""
+    if list(level.shape[2:]) == list(size):
+        return level
+    return F.interpolate(level, size=list(size), mode="trilinear", align_corners=False)
+
+
+def at_voxels(maps: Sequence[Tensor], chosen: Tensor, size: Sequence[int]) -> Tensor:
+    """(n, F) float32: the columns of one case (maps of B = 1) at flat places (n,) of a volume (D, H, W)."""
+    return torch.cat([to_voxels(level, size)[0].flatten(1)[:, chosen] for level in maps]).T
+
+
+def drawn_voxels(labels: Tensor, *, count: int, share: float, ignored: int, generator: Generator) -> Tensor:
+    """Flat places of at most ``count`` voxels of a label map: at most that share from inside structures, the rest from
+    outside, none of them twice, in rising order. Voxels that nobody labeled are not drawn."""
+    flat = labels.flatten()
+    inside = ((flat > 0) & (flat != ignored)).nonzero()[:, 0]
+    outside = (flat == 0).nonzero()[:, 0]
+    few = min(len(inside), round(count * share))
+    parts = [_some(inside, few, generator), _some(outside, count - few, generator)]
+    return torch.cat(parts).sort().values
+
+
+def _some(places: Tensor, count: int, generator: Generator) -> Tensor:
+    return places[torch.randperm(len(places), generator=generator)[:count]]
+
+
+class VoxelLinear(nn.Module):
+    """Maps of the columns to logits (B, 1 + S, D, H, W), background 0; zero everywhere until it is fitted.
+
+    ``mean`` and ``scale`` (F,) travel with it, so that a state is a whole model. A linear layer and a trilinear resize
+    commute, so each level is weighed at its own resolution and only S channels are brought to the voxels.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, columns: VoxelColumns, structures: int):
+        super().__init__()
+        self.columns = columns
+        count = len(columns.layout.values)
+        self.register_buffer("mean", torch.zeros(count, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(count, dtype=torch.float64))
+        self.weight = nn.Parameter(torch.zeros(structures, count, dtype=torch.float64))
+        self.bias = nn.Parameter(torch.zeros(structures, dtype=torch.float64))
+
+    def forward(self, maps: Sequence[Tensor], present: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Logits.
+
+        Args:
+            maps: of `VoxelColumns.maps`; zero in cases that lack the modality.
+            present: bool (B,) of each modality.
+            size: (D, H, W) of the volume.
+        """
+        weight = self.weight / self.scale
+        known = torch.stack(list(present), dim=1).double()  # (B, M)
+        each = known.repeat_interleave(len(self.columns.names), dim=1)  # (B, F)
+        start = self.bias - (each * self.mean) @ weight.T  # (B, S)
+        score = start[:, :, None, None, None].expand(-1, -1, *size).float()
+        first = 0
+        for level in maps:
+            width = level.shape[1]
+            kernel = weight[:, first : first + width, None, None, None].to(level.dtype)
+            score = score + to_voxels(F.conv3d(level, kernel), size).float()
+            first += width
+        return torch.cat([torch.zeros_like(score[:, :1]), score], dim=1)
+
+
+# ------------------------------------------------------------------------------------------------------- thresholds
+
+
+def score_histograms(scores: np.ndarray, inside: np.ndarray, voxel_mm3: float) -> tuple[np.ndarray, np.ndarray]:
+    """(S, SCORE_BINS) mm3 inside each structure, and altogether, by score.
+
+    Args:
+        scores: (S, N) logits against background.
+        inside: bool (S, N).
+    """
+    place = np.floor((scores + FURTHEST) / (2 * FURTHEST) * SCORE_BINS).clip(0, SCORE_BINS - 1).astype(int)
+    every = [np.bincount(row, minlength=SCORE_BINS) for row in place]
+    true = [np.bincount(row, weights=hit, minlength=SCORE_BINS) for row, hit in zip(place, inside, strict=True)]
+    return np.array(true) * voxel_mm3, np.array(every) * voxel_mm3
+
+
+def best_thresholds(true: np.ndarray, every: np.ndarray, *, missed: np.ndarray) -> np.ndarray:
+    """(S,) scores from which voxels count as inside: lower edges of bins with the best aggregated Dice over all cases.
+
+    Args:
+        true, every: (S, SCORE_BINS), summed over cases.
+        missed: (S,) mm3 of the structures that lie outside what was scored.
+    """
+    both = true[:, ::-1].cumsum(axis=1)[:, ::-1]  # at a bin's lower edge and above
+    predicted = every[:, ::-1].cumsum(axis=1)[:, ::-1]
+    truth = true.sum(axis=1, keepdims=True) + missed[:, None]
+    dice = np.divide(2 * both, predicted + truth, out=np.zeros_like(both), where=predicted + truth > 0)
+    edges = np.linspace(-FURTHEST, FURTHEST, SCORE_BINS + 1)[:-1]
+    return edges[dice.argmax(axis=1)]
