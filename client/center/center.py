@@ -28,9 +28,9 @@ from client.policy.orders import allows, scores_asked, sums_asked
 from client.policy.start import check_start, keep_own
 from client.privacy.release import Minimum, released
 from client.privacy.sums import scores_of, with_fit
+from client.training.exact import exact_rows, score_sums
 from client.training.job import Job, prepare
 from client.training.loop import FitLog, fit
-from client.training.exact import exact_rows, score_sums
 from client.training.observation import observe
 from client.vault.downlink import outgoing, received
 from client.vault.folds import sides

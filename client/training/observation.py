@@ -21,6 +21,7 @@ from common.protocol.messages import Order
 from common.tasks import Observation, Task
 from common.tasks.segmentation import Segmentation
 
+
 def observe(order: Order, model: AdaptedModel, task: Task, cases: Cases) -> list[tuple[Observation, float]]:
     """A record and a loss of each case that the order's mode can show (`Cases.having`), in order.
 

@@ -49,7 +49,9 @@ def voxel_rows(order: Order, model: AdaptedModel, cases: Cases) -> VoxelRows:
 def voxel_scores(order: Order, model: AdaptedModel, cases: Cases) -> Volumes:
     """Where every voxel of every case stands by the order's state, as volumes by score."""
     members = _members(order)
-    true, every, missed = [], [], np.zeros((len(cases), len(members)))
+    true: list[np.ndarray] = []
+    every: list[np.ndarray] = []
+    missed = np.zeros((len(cases), len(members)))
     for row, positions in enumerate(cases.in_order(1)):
         batch, features = item(order, cases, positions, model)
         with torch.no_grad():

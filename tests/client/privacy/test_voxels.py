@@ -1,4 +1,4 @@
-"""What is told of voxels is told of enough patients: modalities, structures and bins of a few are merged or left out."""
+"""What is told of voxels is told of enough patients: what a few have is merged or left out."""
 
 from __future__ import annotations
 
