@@ -67,6 +67,8 @@ class ShapesUnet(ImageBackbone):
     patch = (1, 1, 1)
     sites = SITES
 
+    _is_frozen = False
+
     def __init__(self, config: ShapesConfig = CONFIGS["base"]):
         super().__init__()
         self.config = config
@@ -85,6 +87,17 @@ class ShapesUnet(ImageBackbone):
             ]
         )
         self.blocks = {CONVOLUTIONS: len(self.stages)}
+
+    def freeze(self) -> ShapesUnet:
+        """As every backbone; from here on `train` moves no statistics of batch norm."""
+        self._is_frozen = True
+        super().freeze()
+        return self
+
+    def train(self, mode: bool = True) -> ShapesUnet:
+        """Training mode for the pretraining alone."""
+        super().train(mode and not self._is_frozen)
+        return self
 
     @property
     def token_dim(self) -> int:
