@@ -83,6 +83,9 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
 
 def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, start: State) -> dict[str, Any]:
     begun = coordinator.ledger.events("step_started", step=step.name)
+    if begun and (left := sorted({*begun[-1]["centers"]} - {*enrolment.training})):
+        whys = ", ".join(f"{center} ({enrolment.refused.get(center, 'not asked')})" for center in left)
+        coordinator.narrator.say(f"{step.name} goes on without {whys}, which took part; their own logs say why")
     known = begun[0].get("known", {}) if begun else as_recorded(enrolment.known)  # a resumed step goes on as it began
     event = coordinator.ledger.append(
         "step_started",

@@ -30,6 +30,7 @@ class CenterConfig:
     code: str = "???"
     root: str = "???"  # folder with images and tables
     cache: str = ".cache"  # prepared volumes; can be deleted at any time
+    cache_gb: float = 200.0  # at most this much of prepared volumes; those not read for longest go first
     vault: str = ".vault"  # what must survive between rounds and steps
     device: str = "cpu"
     threads: int = 1

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from client.center.config import CenterConfig
-from client.center.resident import CASE_SETS, cases_at, data_key
+from client.center.resident import CASE_SETS, cases_at, data_key, drop_oldest
 from client.data.case import Case
 from client.data.dataset import CaseSet, targets_of, trainable, usable
 from client.data.images.cache import VolumeCache
@@ -42,15 +42,19 @@ def prepared(cases: Sequence[Case], order: Order, config: CenterConfig, *, token
     """The cases decoded and cropped, kept in this process for steps that see the same data."""
     patients = tuple(case.patient for case in cases)
     key = (config.root, config.cache, order.base, order.skip_unreadable, data_key(order.step), patients)
-    if key not in CASE_SETS:
-        CASE_SETS[key] = CaseSet(
-            cases,
-            order.step,
-            tokenizer=tokenizer,
-            cache=VolumeCache(Path(config.cache)),
-            skip_unreadable=order.skip_unreadable,
-        )
-    return CASE_SETS[key]
+    if key in CASE_SETS:
+        CASE_SETS[key] = CASE_SETS.pop(key)  # the last to be dropped
+        return CASE_SETS[key]
+    found = CaseSet(
+        cases,
+        order.step,
+        tokenizer=tokenizer,
+        cache=VolumeCache(Path(config.cache), most_bytes=config.cache_gb * 1e9),
+        skip_unreadable=order.skip_unreadable,
+    )
+    drop_oldest(CASE_SETS, room_for=found.nbytes)
+    CASE_SETS[key] = found
+    return found
 
 
 def label_sums(cases: Sequence[Case], step: Step, *, minimum: int = 1) -> Sums:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import MutableMapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +22,21 @@ from common.protocol.messages import State
 
 MODELS: dict[tuple, tuple[AdaptedModel, State]] = {}
 CASE_SETS: dict[tuple, CaseSet] = {}
+SHARE = 0.5  # of the machine's memory that prepared cases may take
+
+
+def drop_oldest(held: MutableMapping[tuple, CaseSet], *, room_for: int, most: float | None = None) -> None:
+    """Drop the case sets that were not used for longest until another one fits.
+
+    Args:
+        most: bytes of all together; half of the machine's memory where absent.
+    """
+    limit = SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if most is None else most
+    total = room_for + sum(cases.nbytes for cases in held.values())
+    for key in list(held):
+        if total <= limit:
+            return
+        total -= held.pop(key).nbytes
 
 
 def data_key(step: Step) -> str:

@@ -254,6 +254,8 @@ deterministic: true
 gpu_memory_gb: null
 # Prepared volumes. Holds images of patients; can be deleted at any time.
 cache: {cache}
+# At most so many GB of prepared volumes; those that were not read for longest are dropped first.
+cache_gb: 200
 # What must survive: the record of what left, erased patients, the table of codes. Back it up; show it to nobody.
 vault: {vault}
 

@@ -141,6 +141,13 @@ class CaseSet:
     def __len__(self) -> int:
         return len(self._samples)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is held in memory, kept features included."""
+        tensors = [t for s in self._samples for t in (*s.images.values(), *s.target.values(), s.tokens, s.record)]
+        tensors += [t for kept in self._kept[1].values() for t in (*kept.pyramid, *kept.pooled.values())]
+        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
     def kept_features(self, key: str) -> dict[int, Features]:
         """Frozen features by position, filled by whoever computes them; another key starts anew.
 

@@ -13,7 +13,7 @@ from typing import Any
 from client.vault.lock import alone
 from common.errors import FedgraftError
 from common.protocol.messages import Order
-from common.store.ledger import Ledger
+from common.store.ledger import append_line
 
 FILE = "sent.jsonl"
 REPLY = "reply"
@@ -37,7 +37,7 @@ def record_reply(vault: Path, facts: Mapping[str, Any], *, action: str, order: O
     }
     try:
         with alone(vault / FILE):
-            Ledger(vault / FILE).append(REPLY, {**asked, **facts})
+            append_line(vault / FILE, REPLY, {**asked, **facts})
     except (OSError, FedgraftError) as error:
         raise NotRecorded(
             f"The record of what leaves this site, {vault / FILE}, cannot be continued ({error}); nothing was sent. "

@@ -23,6 +23,7 @@ from common.data.modality_sets import answers_from
 from common.errors import BankError
 from common.files import write_json, write_tensors
 from common.protocol.messages import State
+from common.store.sealed import DamagedFile, read_sealed, write_sealed
 from common.tasks import question_of
 
 FORMAT = 1
@@ -82,7 +83,7 @@ class AdapterBank:
                 write_tensors(place / "probe.safetensors", {"output": probe})
             write_json(place / "entry.json", asdict(entry))
         others = {lineage: key for lineage, key in self.heads().items() if lineage != entry.lineage}
-        self._set_heads({**others, entry.lineage: entry.key})
+        self.set_heads({**others, entry.lineage: entry.key})
         return entry
 
     def entry(self, key: str) -> Entry:
@@ -134,10 +135,14 @@ class AdapterBank:
         path = self.folder / "heads.json"
         if not path.exists():
             return {}
+        remedy = "restore it from a backup; a run that is started again makes it anew from its ledger."
         try:
-            return {str(lineage): str(key) for lineage, key in json.loads(path.read_text()).items()}
-        except (ValueError, AttributeError) as error:
-            raise BankError(f"{path} is damaged ({error}); restore it from a backup.") from error
+            found = read_sealed(path, remedy=remedy, unsealed=True)
+        except DamagedFile as error:
+            raise BankError(str(error)) from error
+        if not isinstance(found, dict):
+            raise BankError(f"{path} is no list of heads; {remedy}")
+        return {str(lineage): str(key) for lineage, key in found.items()}
 
     def route(
         self,
@@ -176,13 +181,18 @@ class AdapterBank:
 
         return max(reversed(candidates), key=fitness)[1]
 
-    def _set_heads(self, heads: Mapping[str, str]) -> None:
-        write_json(self.folder / "heads.json", dict(heads))
+    def holds(self, key: str) -> bool:
+        """Whether an adapter is here."""
+        return (self.folder / key / "entry.json").exists()
+
+    def set_heads(self, heads: Mapping[str, str]) -> None:
+        """Write every lineage's head."""
+        write_sealed(self.folder / "heads.json", dict(heads))
 
     def promote(self, lineage: str, key: str) -> None:
         """Point a lineage at another entry of the bank (also how a rollback is done)."""
         self.entry(key)
-        self._set_heads({**self.heads(), lineage: key})
+        self.set_heads({**self.heads(), lineage: key})
 
     def _known(self) -> str:
         names = sorted(path.parent.name[:12] for path in self.folder.glob("*/entry.json"))

@@ -12,7 +12,7 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from common.errors import LedgerError
 from common.files import naming
@@ -26,7 +26,7 @@ class Ledger:
 
     def __init__(self, path: Path):
         self.path = path
-        self._events, self._last, self._torn_at = _read(path)
+        self._events, self._last, self._torn_at, self._unended = _read(path)
         self._size = path.stat().st_size if path.exists() else 0
 
     def append(self, kind: str, event: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class Ledger:
         with naming(self.path), self.path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self.refresh()
-            self._drop_torn_line()
+            self._mend_last_line(file)
             body = {"format": FORMAT, "kind": kind, "time": _now(), "previous": self._last, **event}
             digest = _hash(body)
             line = _encode({**body, "hash": digest}, sort=False)  # as written, so that steps keep their order
@@ -52,7 +52,7 @@ class Ledger:
         """Take in what another process appended: a person who releases a center while the run goes on."""
         size = self.path.stat().st_size if self.path.exists() else 0
         if size != self._size:
-            self._events, self._last, self._torn_at = _read(self.path)
+            self._events, self._last, self._torn_at, self._unended = _read(self.path)
             self._size = size
 
     def events(self, kind: str | None = None, **fields: Any) -> list[dict[str, Any]]:
@@ -69,25 +69,89 @@ class Ledger:
 
     def verify(self) -> int:
         """Re-read the file and check the whole chain; the number of events. Raises LedgerError."""
-        events, _, _ = _read(self.path)
-        return len(events)
+        return len(_read(self.path)[0])
 
-    def _drop_torn_line(self) -> None:
+    def _mend_last_line(self, file: BinaryIO) -> None:
         """Only a writer mends the file: a reader may be looking while another process appends."""
         if self._torn_at is not None:
-            with self.path.open("r+b") as file:
-                file.truncate(self._torn_at)
-            self._torn_at = None
+            file.truncate(self._torn_at)
+            file.write(self._unended)
+            self._torn_at, self._unended = None, b""
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], str, int | None]:
-    """Events, the last hash, and the byte at which a torn last line begins, if there is one.
+def append_line(path: Path, kind: str, event: dict[str, Any]) -> str:
+    """Add an event to a record of any length, of which the last line alone is read; the new line's hash.
 
-    A line without its end was being written when the process died: its work is repeated.
+    The whole chain is for whoever audits it: `Ledger.verify`. Lines never cross: the file is locked.
+
+    Raises:
+        LedgerError: the last line is not what was written.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(path), path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        previous = _ended(file, path)
+        body = {"format": FORMAT, "kind": kind, "time": _now(), "previous": previous, **event}
+        digest = _hash(body)
+        file.write(_encode({**body, "hash": digest}, sort=False) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return digest
+
+
+def _ended(file: BinaryIO, path: Path) -> str:
+    """The last line's hash, the file made to end with it: a line that was cut while it was written is dropped."""
+    before, line = _last_two(file)
+    if line.endswith(b"\n") or not line:
+        return _own_hash(path, line) if line else GENESIS
+    if _is_whole(line, previous=_own_hash(path, before) if before else GENESIS):
+        file.write(b"\n")
+        return str(json.loads(line)["hash"])
+    file.truncate(file.seek(0, os.SEEK_END) - len(line))
+    return _own_hash(path, before) if before else GENESIS
+
+
+def _last_two(file: BinaryIO, chunk: int = 1 << 14) -> tuple[bytes, bytes]:
+    """The last two lines of a file, with their ends; the last one may have none. Empty where there is none."""
+    start = file.seek(0, os.SEEK_END)
+    tail = b""
+    while start > 0 and tail.count(b"\n") < 3:
+        start -= (read := min(chunk, start))
+        file.seek(start)
+        tail = file.read(read) + tail
+        chunk *= 2
+    lines = tail.splitlines(keepends=True) if b"\n" in tail else [tail]
+    return (lines[-2] if len(lines) > 1 else b""), lines[-1] if lines else b""
+
+
+def _own_hash(path: Path, line: bytes) -> str:
+    event = _event(path, -1, line)
+    body = {key: value for key, value in event.items() if key != "hash"}
+    if event.get("hash") != _hash(body):
+        raise LedgerError(f"{path} ends in a line that was changed after it was written.")
+    return str(event["hash"])
+
+
+def _is_whole(line: bytes, *, previous: str) -> bool:
+    """Whether a last line without its end is an event all the same."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return False
+    if not isinstance(event, dict) or event.get("format") != FORMAT or event.get("previous") != previous:
+        return False
+    return event.get("hash") == _hash({key: value for key, value in event.items() if key != "hash"})
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], str, int | None, bytes]:
+    """Events, the last hash, the byte at which a last line without its end begins, and that line where it is whole.
+
+    One that was cut was being written when the process died: its work is repeated.
     """
     events: list[dict[str, Any]] = []
     last = GENESIS
-    content = path.read_bytes() if path.exists() else b""
+    content = _content(path)
     whole, _, torn = content.rpartition(b"\n")
     for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
         event = _event(path, number, line)
@@ -101,14 +165,25 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], str, int | None]:
             raise LedgerError(f"{path} line {number} has format {event.get('format')}; this release reads {FORMAT}.")
         events.append(event)
         last = event["hash"]
-    return events, last, len(content) - len(torn) if torn else None
+    unended = torn + b"\n" if torn and _is_whole(torn, previous=last) else b""
+    if unended:
+        events.append(json.loads(torn))
+        last = events[-1]["hash"]
+    return events, last, len(content) - len(torn) if torn else None, unended
+
+
+def _content(path: Path) -> bytes:
+    if path.is_dir():
+        raise LedgerError(f"{path} is a folder where a ledger is a file; move it away, or restore the ledger.")
+    return path.read_bytes() if path.exists() else b""
 
 
 def _event(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         event = json.loads(line)
     except ValueError as error:
-        raise LedgerError(f"{path} line {number} is not JSON; restore the file from a backup.") from error
+        where = f"line {number}" if number > 0 else "the last line"
+        raise LedgerError(f"{path} {where} is not JSON; restore the file from a backup.") from error
     if not isinstance(event, dict):
         raise LedgerError(f"{path} line {number} is no event; restore the file from a backup.")
     return event

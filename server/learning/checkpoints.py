@@ -22,6 +22,12 @@ RULE, ERROR = "rule/", "error/"  # in a memory file: what the rule remembers, wh
 def load_checkpoint(folder: RunFolder, step: str, event: dict[str, Any]) -> State:
     """A round's state, checked against the hash in the ledger."""
     path = folder.checkpoint(step, event["round"])
+    later = [kept for kept in folder.checkpoints(step) if kept.name > path.name]
+    if later and not path.exists():
+        raise RoundFailed(
+            f"{path} was dropped when {later[-1].name} was written: the ledger ends at an earlier round, it was rolled "
+            "back. Restore the newest ledger.jsonl, or start a new run folder."
+        )
     state = _read(path)
     if tensors_digest(state) != event["state_hash"]:
         raise RoundFailed(f"{path} does not have the hash in the ledger; {REMEDY}")

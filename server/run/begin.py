@@ -13,12 +13,13 @@ from common.backbones.base import Backbone
 from common.config.load import run_to_yaml
 from common.config.run import Run
 from common.config.step import Step
-from common.errors import ConfigError
+from common.errors import BankError, ConfigError
 from common.files import write_bytes
 from common.runtime.machine import environment
 from common.tasks import build_task
 from server.coordinator import Coordinator
 from server.run.folder import read_config
+from server.run.lineages import heads_of
 from server.sizes.sizes import released_sizes
 
 
@@ -38,6 +39,7 @@ def begin(coordinator: Coordinator) -> None:
             f"{coordinator.folder.path} holds a run with another configuration (see config.yaml there): "
             "give this run another name=…, or delete the folder."
         )
+    _mend_heads(coordinator)
     if coordinator.ledger.events("run_started"):
         started = coordinator.ledger.events("run_started")[0]
         if started["base"] != coordinator.base:
@@ -48,6 +50,28 @@ def begin(coordinator: Coordinator) -> None:
         coordinator.ledger.append("run_resumed", {"base": coordinator.base})
         return
     coordinator.ledger.append("run_started", _card(coordinator))
+
+
+def _mend_heads(coordinator: Coordinator) -> None:
+    """Make the bank's heads again from the ledger where they are missing or damaged.
+
+    Raises:
+        BankError: the bank lacks an adapter that the ledger says was learned.
+    """
+    bank, known = coordinator.bank, heads_of(coordinator.ledger)
+    missing = sorted({key for key in known.values() if not bank.holds(key)})
+    if missing:
+        raise BankError(
+            f"The ledger says that adapter {missing[0][:12]} was learned, and {bank.folder} does not hold it: restore "
+            "the bank from a backup, or start a new run folder."
+        )
+    try:
+        if known.keys() <= bank.heads().keys():
+            return
+    except BankError as error:
+        coordinator.narrator.say(str(error))
+    bank.set_heads(known)
+    coordinator.narrator.say(f"{bank.folder / 'heads.json'} was made again from the ledger")
 
 
 def _check_windows(run: Run, backbone: Backbone) -> None:

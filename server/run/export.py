@@ -26,6 +26,7 @@ from common.files import write_bytes, write_json
 from common.store.bank import AdapterBank, Entry
 from common.store.exported import FORMAT, MANIFEST, PUBLIC_KEY, SIGNATURE, file_digest, fingerprint, signed_files
 from common.store.ledger import Ledger
+from common.store.sealed import write_sealed
 from server.run.folder import RunFolder
 
 READ_ME = """# Adapters of the run {run}
@@ -64,7 +65,7 @@ def export(folder: RunFolder, out: Path, *, key: Path, everything: bool = False)
     for whole in entries:
         bank.get(whole)  # checked against its hash before it is signed
         shutil.copytree(folder.bank / whole, out / "bank" / whole)
-    write_json(out / "bank" / "heads.json", {lineage: head for lineage, head in heads.items() if head in entries})
+    write_sealed(out / "bank" / "heads.json", {lineage: head for lineage, head in heads.items() if head in entries})
     signer = _signing_key(key)
     public = signer.public_key()
     (out / PUBLIC_KEY).write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))

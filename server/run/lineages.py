@@ -48,6 +48,23 @@ def head_history(ledger: Ledger, lineage: str) -> list[str]:
     return heads
 
 
+def heads_of(ledger: Ledger) -> dict[str, str]:
+    """Every lineage's head as the ledger tells it; the lineage that was committed to last is the last one."""
+    heads: dict[str, str] = {}
+    lineages: dict[str, str] = {}
+    for event in ledger.events():
+        if event["kind"] == "step_finished":
+            lineages[event["step"]] = event["lineage"]
+            heads.pop(event["lineage"], None)
+            heads[event["lineage"]] = event["key"]
+        elif event["kind"] == "step_refitted" and event["step"] in lineages:
+            heads.pop(lineages[event["step"]], None)
+            heads[lineages[event["step"]]] = event["key"]
+        elif event["kind"] in ("promoted", "rolled_back"):
+            heads[event["lineage"]] = event["key"]
+    return heads
+
+
 def keys_of(bank: AdapterBank, lineage: str) -> list[str]:
     """Keys of a lineage's adapters, sorted."""
     found = sorted(path.parent.name for path in bank.folder.glob("*/entry.json"))
