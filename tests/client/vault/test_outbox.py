@@ -72,6 +72,10 @@ def test_a_changed_record_is_noticed(tmp_path):
     path.write_text(path.read_text().replace('"bytes":1', '"bytes":0'))
     with pytest.raises(LedgerError, match="line 1 breaks the hash chain"):
         Ledger(path)
+    record_reply(tmp_path, {"bytes": 3}, action="train", order=order)  # the chain is for whoever audits it
+    with pytest.raises(LedgerError, match="line 1 breaks the hash chain"):
+        Ledger(path)
+    path.write_text(path.read_text().replace('"bytes":3', '"bytes":4'))
     with pytest.raises(NotRecorded, match="nothing was sent"):
         record_reply(tmp_path, {"bytes": 3}, action="train", order=order)
 

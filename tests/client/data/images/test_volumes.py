@@ -382,11 +382,14 @@ def test_a_damaged_entry_is_rebuilt(cohort, tmp_path, loads, damage):
     assert not list((tmp_path / "cache").rglob(".partial-*"))
 
 
-def test_a_cache_that_cannot_be_written_says_so(cohort, tmp_path):
+def test_a_cache_that_cannot_be_written_says_so_once_and_costs_time_alone(cohort, tmp_path, caplog):
     case = find_cases(cohort("CHUM-001"))[0]
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cache folder"):
-        prepare(case, view=WHOLE, modalities=[CT], cache=VolumeCache(tmp_path / "file"))
+    plain = prepare(case, view=WHOLE, modalities=[CT])
+    for _ in range(2):
+        found = prepare(case, view=WHOLE, modalities=[CT], cache=VolumeCache(tmp_path / "file"))
+        assert torch.equal(found.images[CT], plain.images[CT])
+    assert [record.levelname for record in caplog.records if "cannot be written" in record.message] == ["WARNING"]
 
 
 # -------------------------------------------------------------------------------------------------- any reference
