@@ -1,7 +1,8 @@
 """Codes of patients: CENTER-001, CENTER-002, … instead of hospital numbers; the table of both stays in the vault.
 
 New patients are numbered in the order of a keyed hash whose secret is in the vault too, so that a code tells neither
-the order of admission nor of names. A patient who has a code keeps it. A code that was given is never given again.
+the order of admission nor of names. A patient who has a code keeps it. A code that was given is never given again, and
+an erased patient, of whom a keyed hash of the number is left, never gets another.
 """
 
 from __future__ import annotations
@@ -23,38 +24,51 @@ FILE = "codes.json"
 def codes_for(vault: Path, center: str, patients: Iterable[str]) -> dict[str, str]:
     """A code for every hospital number, old ones as they were; the table is written before this returns.
 
+    Erased patients get none: they are not in the answer.
+
     Raises:
         DataError: the table is damaged: making it anew would give old patients new codes.
     """
     table = _read(vault)
     known: dict[str, str] = table["codes"]
     key = bytes.fromhex(table["secret"])
-    new = sorted(set(patients) - set(known), key=lambda p: hmac.new(key, p.encode(), hashlib.sha256).digest())
+    asked = {patient for patient in patients if _hashed(key, patient).hex() not in table["erased"]}
+    new = sorted(asked - set(known), key=lambda patient: _hashed(key, patient))
     for number, patient in enumerate(new, start=table["last"] + 1):
         known[patient] = f"{center}-{number:03d}"
     table["last"] += len(new)
     _write(vault, table)
-    return {patient: known[patient] for patient in sorted(set(patients))}
+    return {patient: known[patient] for patient in sorted(asked)}
 
 
 def forget_code(vault: Path, code: str) -> int:
-    """Remove a code's entry; how many were there (0 or 1)."""
+    """Remove a code's entry for good; how many were there (0 or 1)."""
     if not (vault / FILE).exists():
         return 0
     table = _read(vault)
     kept = {patient: known for patient, known in table["codes"].items() if known != code}
-    removed = len(table["codes"]) - len(kept)
-    _write(vault, {**table, "codes": kept})
-    return removed
+    gone = [_hashed(bytes.fromhex(table["secret"]), patient).hex() for patient in set(table["codes"]) - set(kept)]
+    _write(vault, {**table, "codes": kept, "erased": [*table["erased"], *gone]})
+    return len(gone)
+
+
+def _hashed(key: bytes, patient: str) -> bytes:
+    return hmac.new(key, patient.encode(), hashlib.sha256).digest()
 
 
 def _read(vault: Path) -> dict[str, Any]:
     path = vault / FILE
     if not path.exists():
-        return {"secret": secrets.token_hex(16), "last": 0, "codes": {}}
+        return {"secret": secrets.token_hex(16), "last": 0, "codes": {}, "erased": []}
     try:
         table = json.loads(path.read_text())
-        return {"secret": str(table["secret"]), "last": int(table["last"]), "codes": dict(table["codes"])}
+        erased = [str(hashed) for hashed in table.get("erased", [])]
+        return {
+            "secret": str(table["secret"]),
+            "last": int(table["last"]),
+            "codes": dict(table["codes"]),
+            "erased": erased,
+        }
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"The table of patients' codes, {path}, cannot be read ({type(error).__name__}); restore it from a backup "

@@ -84,12 +84,14 @@ def run(arguments: argparse.Namespace) -> int:
     codes = _codes(vault_of(config), config.code, found.patients)
     rows: list[Row] = []
     try:
-        for patient, series in sorted(found.patients.items(), key=lambda item: codes[item[0]]):
-            rows.append(prepare_patient(series, codes[patient], out=out, how=how))
+        for patient, code in sorted(codes.items(), key=lambda item: item[1]):
+            rows.append(prepare_patient(found.patients[patient], code, out=out, how=how))
     finally:  # also when the disk is full: what was done is told
         if rows:
             write_table(out / TABLE, rows)
             _print(rows, found.other_files, found.other_modalities)
+    if erased := len(found.patients) - len(codes):
+        print(f"left out: {erased} patients in this folder were erased here (python -m client erase).")
     if nameless:
         print(f"refused: {nameless} series have no PatientID; export them with a number that tells patients apart.")
     copied = [_copy_or_say(table, codes, out) for table in arguments.table]

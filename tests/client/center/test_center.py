@@ -133,6 +133,24 @@ def test_another_base_is_refused_before_any_data_is_opened(small_centers, order,
         assert refusal.value.code == "declined.base_mismatch"
 
 
+@pytest.mark.parametrize("ask", ["describe", "train", "sums", "evaluate"])
+@pytest.mark.parametrize("changed", [{"folds": 6, "validation": 0.0}, {"seed": 9}, {"validation": 0.2}])
+def test_no_action_answers_with_another_split_than_the_hospitals(small_centers, order, ask, changed):
+    center = Center.open(small_centers["CHUM"])
+    center.part(order, "train")
+    with pytest.raises(PolicyRefusal, match="this hospital's split is seed 0, 3 folds") as refusal:
+        getattr(Center.open(small_centers["CHUM"]), ask)(replace(order, split=replace(order.split, **changed)))
+    assert refusal.value.code == "declined.split"
+
+
+@pytest.mark.parametrize("ask", ["describe", "train", "sums", "evaluate"])
+def test_no_action_tests_on_a_fold_that_the_hospital_does_not_let_test(tmp_path, small_root, order, ask):
+    center = Center.open(write_centers(tmp_path, small_root, ["CHUM"], test_folds=[0])["CHUM"])
+    with pytest.raises(PolicyRefusal, match="fold 1 as the test; local policy allows 0") as refusal:
+        getattr(center, ask)(replace(order, split=replace(order.split, fold=1)))
+    assert refusal.value.code == "declined.split" and not center.vault.exists()
+
+
 def test_pools_of_other_centers_never_share_cases(small_centers, order):
     """Two pools in one process have the same code: their cases must be told apart by who is in them."""
     centers = open_all(small_centers)

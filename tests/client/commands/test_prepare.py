@@ -97,6 +97,23 @@ def test_a_second_export_adds_new_patients_and_keeps_codes(tmp_path, center):
     assert (tmp_path / "root" / "imagesTr" / "CHUM-001__CT.nii.gz").stat().st_mtime_ns == before
 
 
+def test_an_erased_patient_is_left_out_of_a_newer_export(tmp_path, center, capsys):
+    write_visit(tmp_path / "dicom" / "a", Visit())
+    prepare(tmp_path, center)
+    assert main(["erase", "--center", str(center), "--patient", "CHUM-001"]) == 0
+    for path in (tmp_path / "root").rglob("CHUM-001*"):
+        path.unlink()
+    table = tmp_path / "ehr.csv"
+    table.write_text(f"PatientID,Age\n{HOSPITAL_NUMBER},61\n0001,50\n")
+    write_visit(tmp_path / "dicom" / "b", Visit(patient="0001"))
+    assert prepare(tmp_path, center, "--table", str(table)) == 0
+    assert "left out: 1 patients in this folder were erased here" in capsys.readouterr().out
+    assert {case.patient for case in find_cases(tmp_path / "root", center="CHUM")} == {"CHUM-002"}
+    assert (tmp_path / "root" / "ehr.csv").read_text() == "PatientID,Age\nCHUM-002,50\n"
+    kept = [path for path in (tmp_path / "vault").rglob("*") if path.is_file()]
+    assert kept and not [path.name for path in kept if HOSPITAL_NUMBER.encode() in path.read_bytes()]
+
+
 def test_what_cannot_be_done_right_is_refused_with_its_reason_and_the_others_are_done(tmp_path, center, capsys):
     write_visit(tmp_path / "dicom" / "a", Visit(), Units="CNTS")
     write_visit(tmp_path / "dicom" / "b", Visit(patient="0001"))
