@@ -65,9 +65,11 @@ def compared(task: Segmentation, probabilities: Tensor, place: OwnGrid, *, mask:
         side_by_side(moved(answer_on(values, place.view, place.image), place.image, place.label), place.truth)
         for values in (probabilities.cpu().numpy(), perfect)
     )
-    return task.compared(*answer, voxel_mm3=place.label.voxel_mm3) | task.ceiling(
-        *ceiling, voxel_mm3=place.label.voxel_mm3
+    label = place.label
+    found = task.compared(
+        *answer, voxel_mm3=label.voxel_mm3, spacing_mm=label.spacing_mm, farthest_mm=place.image.diagonal_mm
     )
+    return found | task.ceiling(*ceiling, voxel_mm3=label.voxel_mm3)
 
 
 def _certain(mask: np.ndarray, channels: int) -> np.ndarray:

@@ -125,8 +125,10 @@ def run_to_yaml(run: Run) -> str:
     return text
 
 
-LATER = (("view", "intensities"), ("view", "score_on"), ("task", "within"))  # that a first release's step did not have
-USUAL = {("view", "score_on"): CT_GRID}  # what says as little as an empty value
+LATER = (  # fields of a step that the first release did not have
+    ("view", "intensities"), ("view", "score_on"), ("task", "within"), ("task", "tolerance_mm"),
+)  # fmt: skip
+USUAL = {("view", "score_on"): CT_GRID, ("task", "tolerance_mm"): 3.0}  # what says as little as an empty value
 
 
 def step_to_json(step: Step) -> str:

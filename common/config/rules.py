@@ -143,6 +143,8 @@ def _segmentation(step: Step) -> Iterator[str]:
     strangers = sorted({*step.task.within, *(n for inside in step.task.within.values() for n in inside)} - {*names})
     if strangers:
         yield f"task.within names {', '.join(strangers)}, not among task.structures {names}."
+    if not 0 < step.task.tolerance_mm < 1000:
+        yield f"task.tolerance_mm is {step.task.tolerance_mm:g}; a surface Dice takes some mm, such as 3."
 
 
 def _classification(step: Step) -> Iterator[str]:

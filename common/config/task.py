@@ -43,6 +43,7 @@ class SegmentationTask:
     # Structures that lie within others, {whole_tumor: [tumor_core]}: a voxel is learned as the innermost one and scored
     # as all of them.
     within: dict[str, list[str]] = field(default_factory=dict)
+    tolerance_mm: float = 3.0  # of the surface Dice: how far apart two surfaces may lie and still agree
 
 
 TASKS: Registry[type] = Registry(

@@ -28,6 +28,8 @@ class Histogram:
         within: counts that are a part of the first of ``counts``: what is left of it is a cell, too.
         of: the number of cases that the bins are dealt from: what stands in no bin is a cell, too. Empty: nobody knows.
         last: a merged bin stands where the last of its bins was, else in the middle of those that held anybody.
+        edge: -1 or 1: it stands at the first, or the last, of the bins that held anybody. A quantile of the same counts
+            told both ways lies between the two.
         whole: rows are shares of the same cases: one that must be left out takes the others with it.
     """
 
@@ -36,6 +38,7 @@ class Histogram:
     within: tuple[str, ...] = ()
     of: str = CASES
     last: bool = False
+    edge: int = 0
     whole: bool = False
 
 
@@ -172,14 +175,15 @@ def _histogram(rule: Histogram, sums: Sums, total: float | None, minimum: int) -
         groups = [None] * len(groups)
     for row, told in enumerate(groups):
         for name in names:
-            merged[name][row] = _merged(tables[name][row], told, last=rule.last)
+            merged[name][row] = _merged(tables[name][row], told, rule)
     return {n: v.reshape(np.shape(sums[n])) for n, v in merged.items() if not np.array_equal(v, tables[n])}
 
 
-def _merged(values: np.ndarray, told: list[tuple[int, int, int]] | None, *, last: bool) -> np.ndarray:
+def _merged(values: np.ndarray, told: list[tuple[int, int, int]] | None, rule: Histogram) -> np.ndarray:
     found = np.zeros_like(values)
     for first, end, at in told or []:
-        found[at if last else (first + end) // 2] = values[first : end + 1].sum()
+        place = {-1: first, 0: at if rule.last else (first + end) // 2, 1: end}[rule.edge]
+        found[place] = values[first : end + 1].sum()
     return found
 
 

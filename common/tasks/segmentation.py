@@ -16,6 +16,16 @@ from common.protocol.messages import Sums
 from common.tasks.base import Observation, Scored, Shapes, column, to_numpy
 from common.tasks.bounds import CASES, AtMost
 from common.tasks.cells import Mean
+from common.tasks.distances import (
+    DISTANCE_BOUNDS,
+    DISTANCE_CELLS,
+    LESIONS,
+    SURFACE,
+    distance_metrics,
+    distance_shapes,
+    distance_sums,
+    measured,
+)
 
 BOUNDS = (
     AtMost(("intersection",), "volumes", factor=2.0),
@@ -25,6 +35,7 @@ BOUNDS = (
     AtMost(("ceiling_intersection",), "ceiling_volumes", factor=2.0),
     AtMost(("ceiling_dice_sum",), "dice_cases"),
     AtMost(("dice_cases",), CASES),
+    *DISTANCE_BOUNDS,
 )
 CEILING = ("ceiling_intersection", "ceiling_volumes", "ceiling_dice_sum")
 PER_STRUCTURE = (
@@ -33,9 +44,10 @@ PER_STRUCTURE = (
 CELLS = (
     Mean(
         "dice_cases",
-        ("dice_sum", "dice_squares", "ceiling_dice_sum"),
-        ("intersection", "volumes", "false_positive_mm3", "ceiling_intersection", "ceiling_volumes"),
+        ("dice_sum", "dice_squares", "ceiling_dice_sum", SURFACE),
+        ("intersection", "volumes", "false_positive_mm3", "ceiling_intersection", "ceiling_volumes", *LESIONS),
     ),
+    *DISTANCE_CELLS,
 )
 MASK, VOXEL_MM3, OUTSIDE_MM3 = "mask", "voxel_mm3", "outside_mm3"
 IGNORED = 255  # of a mask: nobody drew anything there
@@ -60,13 +72,14 @@ class Segmentation(Scored):
     def __init__(self, spec: SegmentationTask):
         self.structures = list(spec.structures)
         self.outputs = 1 + len(self.structures)
+        self.tolerance_mm = spec.tolerance_mm
         self.members = [_members(name, spec) for name in self.structures]  # places in the map, from 1
         self._loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
 
     @property
     def sum_shapes(self) -> Shapes:
         shapes: Shapes = dict.fromkeys(PER_STRUCTURE, (len(self.structures),))
-        return shapes | {"cases": ()}
+        return shapes | distance_shapes(len(self.structures)) | {"cases": ()}
 
     def head(self, dim: int) -> nn.Module | None:
         return None  # the decoder part ends in logits
@@ -96,12 +109,22 @@ class Segmentation(Scored):
             volumes["truth"][:, : outside.shape[1]] += outside
         return [{name: volume[i] for name, volume in volumes.items()} for i in range(len(labels))]
 
-    def compared(self, predicted: np.ndarray, truth: np.ndarray, *, voxel_mm3: float) -> Observation:
-        """The same record as `observe`'s, of two label maps of any one shape, 255 where nobody drew anything."""
+    def compared(
+        self, predicted: np.ndarray, truth: np.ndarray, *, voxel_mm3: float, spacing_mm: np.ndarray, farthest_mm: float
+    ) -> Observation:
+        """The record of two label maps (x, y, z) on the grid where the truth was drawn, 255 where nobody drew anything.
+
+        Beside `observe`'s volumes it has what `common.tasks.distances.measured` says.
+        """
+        masks = self._masks(predicted, truth)
+        distances = measured(*masks, spacing_mm=spacing_mm, tolerance_mm=self.tolerance_mm, farthest_mm=farthest_mm)
+        return _volumes(*masks, voxel_mm3) | distances
+
+    def _masks(self, predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(S, x, y, z) of each: where a structure and those within it are."""
         predicted = np.where(truth == IGNORED, 0, predicted)
-        is_true, is_predicted = (np.stack([np.isin(x, places) for places in self.members]) for x in (truth, predicted))
-        hits = {"intersection": is_true & is_predicted, "predicted": is_predicted, "truth": is_true}
-        return {name: hit.reshape(len(hit), -1).sum(axis=1) * voxel_mm3 for name, hit in hits.items()}
+        both = (np.stack([np.isin(x, places) for places in self.members]) for x in (predicted, truth))
+        return next(both), next(both)
 
     def ceiling(self, perfect: np.ndarray, truth: np.ndarray, *, voxel_mm3: float) -> Observation:
         """What a record gets beside its volumes where the truth is finer than the grid of the answer.
@@ -109,7 +132,7 @@ class Segmentation(Scored):
         Args:
             perfect: the answer that is perfect on the answer's own grid, brought to the truth's.
         """
-        found = self.compared(perfect, truth, voxel_mm3=voxel_mm3)
+        found = _volumes(*self._masks(perfect, truth), voxel_mm3)
         return {"ceiling_intersection": found["intersection"], "ceiling_predicted": found["predicted"]}
 
     def sums(self, observations: Sequence[Observation]) -> Sums:
@@ -133,6 +156,7 @@ class Segmentation(Scored):
             "dice_cases": scored.sum(axis=0).astype(np.float64),
             "false_positive_mm3": np.where(truth == 0, predicted, 0.0).sum(axis=0),
             **(self._ceiling_sums(with_ceiling) if with_ceiling else dict.fromkeys(CEILING, nothing)),
+            **distance_sums([o for o in observations if "hd95" in o], width=width),
         }
 
     def _ceiling_sums(self, observations: Sequence[Observation]) -> Sums:
@@ -153,7 +177,7 @@ class Segmentation(Scored):
         if (sums["ceiling_volumes"] > 0).any():
             both, volumes, dice = (sums[name] for name in CEILING)
             found |= self._pair("_ceiling", both, volumes, dice, sums["dice_cases"])
-        return found
+        return found | distance_metrics(sums, self.structures)
 
     def _pair(
         self, suffix: str, both: np.ndarray, volumes: np.ndarray, dice: np.ndarray, cases: np.ndarray
@@ -182,6 +206,11 @@ class Segmentation(Scored):
             (sum(low for low, _ in ends) / len(ends), sum(high for _, high in ends) / len(ends)) if whole else None
         )
         return {"dice": averaged, **each}
+
+
+def _volumes(is_predicted: np.ndarray, is_true: np.ndarray, voxel_mm3: float) -> Observation:
+    hits = {"intersection": is_true & is_predicted, "predicted": is_predicted, "truth": is_true}
+    return {name: hit.reshape(len(hit), -1).sum(axis=1) * voxel_mm3 for name, hit in hits.items()}
 
 
 def _dice(both: np.ndarray, volumes: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ from common.config.step import Step
 from common.config.task import SegmentationTask
 from common.config.view import View
 from common.tasks import build_task, merge_sums
+from common.tasks.bounds import impossible
+from common.tasks.cells import guarded
 from simulations.comparison.baselines import baseline_order
 from tests.helpers.small import small_run
 
@@ -114,6 +116,39 @@ def test_sums_of_centers_merge_into_the_pooled_scores_and_ceilings(tmp_path):
     assert metrics["dice_GTVp"] == pytest.approx(np.mean(each))
     assert metrics["dice_ceiling_GTVp"] == metrics["dice_GTVp"] and metrics["dsc_agg_ceiling"] == metrics["dsc_agg"]
     assert 0.5 < metrics["dice_GTVp"] < 0.95
+
+
+def test_a_missed_tumor_is_as_far_away_as_the_image_allows_and_stays_in_the_median(tmp_path):
+    nothing = torch.zeros(3, 8, 8, 8)
+    nothing[0] = 1
+    case = written(tmp_path, two_boxes())
+    record, diagonal = scored(case, probabilities=nothing), 3**0.5 * 47 * 2
+    assert record["hd95"] == pytest.approx([diagonal, diagonal]) and record["surface_dice"].tolist() == [0, 0]
+    assert [record[f"lesions_{name}"].tolist() for name in ("found", "false", "missed")] == [[0, 0], [0, 0], [1, 1]]
+    task = build_task(SegmentationTask())
+    found = task.metrics(task.sums([record, scored(case)]))
+    assert (found["hd95_median_from_GTVp"], found["hd95_median_to_GTVp"]) == (100.0, None)
+    found = task.metrics(task.sums([record, scored(case), scored(case)]))
+    assert found["hd95_median_to_GTVp"] <= 6.0  # the other two are within a voxel of the view
+    assert found["lesion_f1_GTVp"] == pytest.approx(2 * 2 / (2 * 2 + 1)) and found["lesion_f1_GTVn"] == 0.0
+
+
+def test_small_cells_of_distances_are_merged_and_the_median_lies_between_both_ways_of_telling(tmp_path):
+    task = build_task(SegmentationTask(structures=["GTV"]))
+    true = np.array([0.5, 1.5, 2.5, 2.6, 2.7, 4.5, 5.5, 7.0, 9.0, 40.0, 55.0, 60.0])
+    volume = np.array([8.0])
+    whole = dict.fromkeys(("intersection", "predicted", "truth"), volume)
+    pieces = dict.fromkeys(("lesions_found", "lesions_false", "lesions_missed"), np.array([1.0]))
+    records = [whole | pieces | {"hd95": np.array([mm]), "surface_dice": volume / 16} for mm in true]
+    sums = task.sums(records)
+    told, changed = guarded(sums, task.cells, cases=len(true), minimum=5)
+    assert changed and all(count == 0 or count >= 5 for count in told["hd95_to"].ravel())
+    assert not impossible(told, bounds=task.bounds, cases=len(true))
+    before, after = task.metrics(sums), task.metrics(told)
+    assert (before["hd95_median_from_GTV"], before["hd95_median_to_GTV"]) == (5.0, 6.0)
+    assert after["hd95_median_from_GTV"] <= 5.0 and (
+        after["hd95_median_to_GTV"] is None or after["hd95_median_to_GTV"] >= 6
+    )
 
 
 def test_test_cases_are_scored_where_they_were_drawn_and_rounds_are_chosen_on_the_views_grid():
