@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Flower's FedAdam makes BatchNorm's running variance negative, and the joint model answers NaN.
 #
-# The strategies average whatever is in the ArrayRecord, and Flower's examples fill it with `model.state_dict()`, which
-# holds BatchNorm's running mean and variance beside the weights. FedAdam moves every number by about eta, whatever its
-# size (that is what Adam does). A running variance of 0.02 that all sites agree to lower to 0.015 is moved by 0.025
-# (all values default) and becomes -0.005; the square root in the layer is then NaN for every image. FedAvg of the same
-# replies gives 0.015.
+# The strategies average whatever is in the ArrayRecord, and Flower's examples fill it with `model.state_dict()`,
+# which holds BatchNorm's running mean and variance beside the weights. FedAdam moves every number by about eta,
+# whatever its size (that is what Adam does). A running variance of 0.02 that all sites agree to lower to 0.015 is
+# moved by 0.025 (all values default) and becomes -0.005; the square root in the layer is then NaN for every image.
+# FedAvg of the same replies gives 0.015.
 #
-# No misuse: default FedAdam, valid state dicts whose variances are all positive; the paper (arXiv 2003.00295) speaks of
-# parameters, the strategy has no way to name the buffers. Nothing is raised or logged.
+# No misuse: default FedAdam, valid state dicts whose variances are all positive; the paper (arXiv 2003.00295) speaks
+# of parameters, the strategy has no way to name the buffers. Nothing is raised or logged.
 # For a federation: networks with BatchNorm need their statistics kept out of the record, or FedAvg'd beside it.
 set -euo pipefail
 work=$(mktemp -d)

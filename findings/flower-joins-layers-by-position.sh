@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Flower joins models by name in FedAvg, FedMedian and FedTrimmedAvg, and by position in QFedAvg, Bulyan and FedAvgM.
 #
-# An ArrayRecord is a dictionary of named arrays. The check of the replies compares the SET of names and lets any order
-# pass; then three strategies zip the arrays of sites in the order in which each site wrote them. Two tensors of one
-# shape (a block's two norms, q and k projections) are averaged with one another, or, if every site writes another
+# An ArrayRecord is a dictionary of named arrays. The check of the replies compares the SET of names and lets any
+# order pass; then three strategies zip the arrays of sites in the order in which each site wrote them. Two tensors of
+# one shape (a block's two norms, q and k projections) are averaged with one another, or, if every site writes another
 # order than the server, swapped outright. FedAvgM with momentum carries the wrong layer's past and overshoots.
 #
-# No misuse: the names are right, and FedAvg of the same replies is right. Orders differ in practice: a PEFT state dict,
-# a sorted dictionary and a state dict of the whole model list the same tensors differently.
+# No misuse: the names are right, and FedAvg of the same replies is right. Orders differ in practice: a PEFT state
+# dict, a sorted dictionary and a state dict of the whole model list the same tensors differently.
 # For a federation: changing the aggregation rule mixes layers without a word, but only where shapes agree.
 set -euo pipefail
 work=$(mktemp -d)

@@ -3,11 +3,12 @@
 #
 # The docstring of QFedAvg says "When set to 0, q-FedAvg is equivalent to FedAvg". FedAvg weighs by `num-examples`;
 # QFedAvg reads that number for the metrics alone and takes a plain mean of the models. A site with 1 case and a site
-# with 99 have the same say, with q = 0 and with every other q. (In the paper, arXiv 1905.10497, sites are drawn
-# with probability p_k, which is where the counts enter; Flower draws all sites alike.)
+# with 99 have the same say, with q = 0 and with every other q. (In the paper, arXiv 1905.10497, sites are drawn with
+# probability p_k, which is where the counts enter; Flower draws all sites alike.)
 #
 # No misuse: q is at the value the sentence speaks of, both sites report the same loss.
-# For a federation of hospitals of unlike size: changing q from 0 upward is compared with a baseline that is not FedAvg.
+# For a federation of hospitals of unlike size: changing q from 0 upward is compared with a baseline that is not
+# FedAvg.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # A federated XGBoost model of Flower has no fixed meaning: its predictions depend on which site answers first.
 #
-# Since 2.0 XGBoost estimates the intercept (`base_score`) from the data unless it is given, and a tree holds what is left
-# after that intercept. Flower's FedXgbBagging appends the trees of all sites to the first reply of the first round and
-# keeps that reply's `base_score`. The trees of the other sites were grown on other intercepts: their corrections are
-# added to the wrong number. Two sites whose mean target is 0 and 10 give a model that predicts about 0, or about 10,
-# by the order of the replies; with base_score fixed to 5 in advance it is 4.9 in both orders (the pooled mean is 5).
+# Since 2.0 XGBoost estimates the intercept (`base_score`) from the data unless it is given, and a tree holds what is
+# left after that intercept. Flower's FedXgbBagging appends the trees of all sites to the first reply of the first
+# round and keeps that reply's `base_score`. The trees of the other sites were grown on other intercepts: their
+# corrections are added to the wrong number. Two sites whose mean target is 0 and 10 give a model that predicts about
+# 0, or about 10, by the order of the replies; with base_score fixed to 5 in advance it is 4.9 in both orders (the
+# pooled mean is 5).
 #
-# No misuse: parameters as in Flower's own XGBoost examples (an objective, depth, eta), default intercept, valid trees.
+# No misuse: parameters as in Flower's own XGBoost examples (an objective, depth, eta), default intercept, valid
+# trees.
 # For a federation of hospitals with unlike case mix: pass one `base_score` to all sites, or the model is a lottery.
 set -euo pipefail
 work=$(mktemp -d)

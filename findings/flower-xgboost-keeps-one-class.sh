@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Flower's FedXgbBagging throws away the trees of all classes but one, and files what is left under class 0.
 #
-# With three classes (multi:softprob) XGBoost grows three trees a round and says in `tree_info` which class each belongs
-# to. The aggregation takes `num_parallel_tree` trees from each reply, which is 1 whatever the number of classes, and
-# writes 0 for the class of each. Ten replies of three trees leave 3 + 9 = 12 trees instead of 30: those of the very first reply
-# are whole; of every later one the class-0 tree alone is kept. The model loads and predicts; its other
-# classes stay where the first site's first round left them. (NVFlare had the first half of this: NVIDIA/NVFlare 4484.)
+# With three classes (multi:softprob) XGBoost grows three trees a round and says in `tree_info` which class each
+# belongs to. The aggregation takes `num_parallel_tree` trees from each reply, which is 1 whatever the number of
+# classes, and writes 0 for the class of each. Ten replies of three trees leave 3 + 9 = 12 trees instead of 30: those
+# of the very first reply are whole; of every later one the class-0 tree alone is kept. The model loads and predicts;
+# its other classes stay where the first site's first round left them. (NVFlare had the first half of this:
+# NVIDIA/NVFlare 4484.)
 #
 # No misuse: the strategy names no restriction to two classes, and nothing is raised.
-# For a federation: staging or subtype models (three classes and more) do not learn after the first site's first round.
+# For a federation: staging or subtype models (three classes and more) do not learn after the first site's first
+# round.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
