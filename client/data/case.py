@@ -1,4 +1,4 @@
-"""Case: one patient at one center, whatever layout the files came in; and which label values a structure's name means."""
+"""Case: one patient at one center, whatever layout the files came in; and which label values a structure has."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def check_within(case: Case, structures: Sequence[str], within: Mapping[str, Seq
         if sorted(within.get(name, [])) != sorted(inside):
             said, true = (", ".join(names) or "nothing" for names in (within.get(name, []), inside))
             raise DataError(
-                f"The step says that {said} lies within '{name}', the layout's label values say {true}; set task.within to "
-                f"{{{name}: [{', '.join(inside)}]}}, or correct the layout's structures."
+                f"The step says that {said} lies within '{name}', the layout's label values say {true}; set task."
+                f"within to {{{name}: [{', '.join(inside)}]}}, or correct the layout's structures."
             )
 
 

@@ -10,24 +10,24 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from client.data.images.cache import VolumeCache
-from client.data.images.checks import load_usable
 from client.data.case import Case, check_within
 from client.data.hecktor.reports import report_text
-from client.data.images.transforms import random_window
+from client.data.images.cache import VolumeCache
+from client.data.images.checks import load_usable
 from client.data.images.own_grid import OwnGrid
+from client.data.images.transforms import random_window
 from client.data.images.volumes import Prepared, prepare
-from common.backbones.base import Features, Tokenizer
 from common.adapters.compatibility import reached
-from common.data.batch import EHR, RECORD, Batch, parse_mode, volumes_of
+from common.backbones.base import Features, Tokenizer
 from common.config.limits.patterns import matches_any
 from common.config.step import Step
-from common.errors import ConfigError, UnknownName
-from common.plugins import Registry
+from common.data.batch import EHR, RECORD, Batch, parse_mode, volumes_of
 from common.data.findings import FINDINGS, FINDINGS_TARGET
-from common.exact.step import records_of
 from common.data.modality_sets import drawable
 from common.data.records import encode_records
+from common.errors import ConfigError, UnknownName
+from common.exact.step import records_of
+from common.plugins import Registry
 from common.tasks import withheld_fields
 
 
@@ -322,11 +322,15 @@ def _has_classes(case: Case, step: Step) -> bool:
 
 
 Target = Callable[[Case, Prepared | None, Step], dict[str, Tensor]]
-TARGETS: Registry[tuple[Callable[[Case, Step], bool], Target]] = Registry("task", "target", {
-    "classification": (_has_classes, _classification),
-    "prognosis": (lambda case, step: case.days is not None and case.event is not None, _prognosis),
-    "segmentation": (lambda case, step: case.label is not None and case.has_grid, _segmentation),
-})
+TARGETS: Registry[tuple[Callable[[Case, Step], bool], Target]] = Registry(
+    "task",
+    "target",
+    {
+        "classification": (_has_classes, _classification),
+        "prognosis": (lambda case, step: case.days is not None and case.event is not None, _prognosis),
+        "segmentation": (lambda case, step: case.label is not None and case.has_grid, _segmentation),
+    },
+)
 
 
 def _target_kind(step: Step) -> tuple[Callable[[Case, Step], bool], Target]:

@@ -134,11 +134,13 @@ def _emptiest(table: _Table, event: int | None) -> int:
 
 
 def _validating(table: _Table, fold: int) -> set[str]:
-    """Newcomers who validate where ``fold`` tests: an even share of each stratum; at least one patient, and at least one
+    """Newcomers who validate where ``fold`` tests: an even share of each stratum; at least one patient, at least one
     left to train, where there are two, unless that would move one who has a place."""
     share = Fraction(table.deal.validation).limit_denominator(1000)
     rest = {event: [p for p in table.strata[event] if table.folds[p] != fold] for event in (0, None, 1)}
-    before = {p for patients in rest.values() for p in patients if p in table.known and fold in table.known[p].validates}
+    before = {
+        p for patients in rest.values() for p in patients if p in table.known and fold in table.known[p].validates
+    }
     chosen = {p for event, patients in rest.items() for p in _share_of(patients, table, before, share, event)}
     everyone = [p for patients in rest.values() for p in patients]
     new = [p for p in everyone if p not in table.known]

@@ -22,9 +22,9 @@ class Batch:
 
     Args:
         inputs: ``CT``, ``PET`` and every other volume are float (B, 1, D, H, W), axes ordered inferior-superior,
-            posterior-anterior, left-right; ``EHR`` is the tokenised report, int64 (B, L), 0 = padding; ``RECORD`` the recorded values and
-            their known flags, float64 (B, F + V), as `common.data.records` lays them out. A modality that a case lacks is
-            zero there; a modality that no case has may be absent from the dict.
+            posterior-anterior, left-right; ``EHR`` is the tokenised report, int64 (B, L), 0 = padding; ``RECORD`` the
+            recorded values and their known flags, float64 (B, F + V), as `common.data.records` lays them out. A
+            modality that a case lacks is zero there; a modality that no case has may be absent from the dict.
         present: per modality, bool (B,). A modality missing from the dict is present nowhere.
         target: named tensors with leading dimension B; which names, the task says.
     """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from common.data.batch import EHR, mode_of, parse_mode
 from common.config.step import Step
+from common.data.batch import EHR, mode_of, parse_mode
 
 
 def scored_modes(step: Step) -> list[str]:

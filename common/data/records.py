@@ -1,8 +1,8 @@
 """The clinical schema: which variables exist, what they may say, and how a record becomes the same columns everywhere.
 
 A hospital's table is turned into this schema by a small mapping (configs/mapping/*.yaml, read by
-`client.data.hecktor.mapping`); nothing here depends on a center. Every variable has a known flag; a value that is not recorded
-is zero. Outcomes and follow-up are no variables, so they cannot reach a record.
+`client.data.hecktor.mapping`); nothing here depends on a center. Every variable has a known flag; a value that is not
+recorded is zero. Outcomes and follow-up are no variables, so they cannot reach a record.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Layouts read (FACTS A3): 2021 ``hecktor_nii/CHUV001_ct.nii.gz``; 2022 ``imagesTr/CHUM-001__CT.nii.gz`` with
 ``labelsTr/CHUM-001.nii.gz`` (or CHUM_001); 2025 ``Task N/CHUM-001/CHUM-001__CT.nii.gz``; 2026
-``CHUM-001/CHUM-001__CT.nii.gz``. Only file names and tables are read here; `client.data.images.volumes` opens the images.
-Exceptions name cases by count; their IDs go to the logger ``fedgraft.center``, which stays on site.
+``CHUM-001/CHUM-001__CT.nii.gz``. Only file names and tables are read here; `client.data.images.volumes` opens the
+images. Exceptions name cases by count; their IDs go to the logger ``fedgraft.center``, which stays on site.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from client.data.case import LABEL, Case
 from client.data.folders import files_below
-from client.data.layouts.layout import Options
 from client.data.hecktor.tables import CENTER_ALIASES, Rows, patient_id, read_chest, read_tables
+from client.data.layouts.layout import Options
 from common.data.batch import CT, PET
 
 log = logging.getLogger("fedgraft.center")

@@ -1,8 +1,8 @@
-"""A hospital's table as a declared mapping: which column is which variable of `common.data.records`, and how it is coded.
+"""A hospital's table as a declared mapping: which column is which variable of `common.data.records`, and its codes.
 
-A mapping is a small YAML file (the shipped ones are in configs/mapping/): a new hospital writes one and no code. A column
-that no mapping names is never read, so it can reach neither a record nor a report. Column names are compared in lower
-case without their parenthesis: 'HPV status (0=-, 1=+)' is 'hpv status'.
+A mapping is a small YAML file (the shipped ones are in configs/mapping/): a new hospital writes one and no code. A
+column that no mapping names is never read, so it can reach neither a record nor a report. Column names are compared in
+lower case without their parenthesis: 'HPV status (0=-, 1=+)' is 'hpv status'.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import yaml
 
-from common.errors import DataError
 from common.data.records import CHOICE, FLAG, NUMBER, ORDERED, SCHEMA, Value, Variable
+from common.errors import DataError
 from common.text_yaml import load_text
 
 SHIPPED = Path(__file__).resolve().parents[3] / "configs" / "mapping"
@@ -30,8 +30,12 @@ YES_NO = dict.fromkeys(("1", "yes", "y", "true", "positive"), 1.0) | dict.fromke
 )
 DEFAULT = "default"
 UNKNOWN = frozenset(
-    "na n/a n.a. n.a #n/a <na> nan -nan null none unknown unk ? - -- . missing".split()
-    + ["not recorded", "not available", "not known"]
+    {
+        *"na n/a n.a. n.a #n/a <na> nan -nan null none unknown unk ? - -- . missing".split(),  # noqa: SIM905
+        "not recorded",
+        "not available",
+        "not known",
+    }
 )
 """What people and programs write for a value that is not known, unless the mapping gives the word a meaning."""
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -47,7 +51,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Time to an event. ``units`` by center, or under 'default'; ``confirmed``: a person looked at odd-looking times."""
+    """Time to an event. ``units`` by center, or under 'default'; ``confirmed``: a person looked at odd times."""
 
     event: Source
     time: str

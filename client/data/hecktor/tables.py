@@ -1,8 +1,9 @@
 """Clinical tables of every edition and hospital, read through declared mappings into canonical fields and outcomes.
 
-`client.data.hecktor.mapping` says what a column means; this file reads the rows, checks them and says everything that is wrong,
-one sentence each. A cell that cannot be understood is "not recorded" and counted; only an outcome or an ID that cannot be
-stops the center. Sentences count patients; their IDs go to the logger ``fedgraft.center``, which stays on site.
+`client.data.hecktor.mapping` says what a column means; this file reads the rows, checks them and says everything that
+is wrong, one sentence each. A cell that cannot be understood is "not recorded" and counted; only an outcome or an ID
+that cannot be stops the center. Sentences count patients; their IDs go to the logger ``fedgraft.center``, which stays
+on site.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from client.data.hecktor.mapping import (
     shipped_mappings,
 )
 from client.data.hecktor.reading import OTHER, TEXT, read_rows
-from common.errors import DataError
 from common.data.findings import FINDINGS
 from common.data.records import SCHEMA, Value
+from common.errors import DataError
 
 log = logging.getLogger("fedgraft.center")
 
@@ -48,8 +49,15 @@ LONGEST_FOLLOW_UP = 60 * 365.25  # days: nobody was followed for longer
 NOT_CLINICAL = ("prepared.csv", "chest_labels.csv", "chest_reports.csv", "centers.csv", "partitioning_1.csv")
 
 KNOWN = frozenset(  # columns of HECKTOR's and the shipped cohorts' tables that are left unread on purpose
-    "centerid center death os lrr lrr_days dm dm_days qc_flag".split()
-    + ["task 1", "task 2", "tnm group", "tnm edition", "medical center", "center id"]
+    {
+        *"centerid center death os lrr lrr_days dm dm_days qc_flag".split(),  # noqa: SIM905
+        "task 1",
+        "task 2",
+        "tnm group",
+        "tnm edition",
+        "medical center",
+        "center id",
+    }
 )
 
 
@@ -133,7 +141,8 @@ def _table(path: Path, rows: Rows) -> pd.DataFrame | None:
 def _unread(path: Path, frame: pd.DataFrame) -> str:
     there = ", ".join(f"'{column}'" for column in frame.columns[:12])
     return (
-        f"The table '{path.name}' is not read: no mapping fits its columns ({there}); rename them as one HECKTOR edition "
+        f"The table '{path.name}' is not read: no mapping fits its columns ({there}); rename them as one HECKTOR "
+        "edition "
         "does, or name the hospital's own mapping in center.yaml."
     )
 
@@ -142,7 +151,9 @@ def _nowhere(kind: TableMapping, there: set[str] | None, *, is_own: bool) -> lis
     """Columns that a mapping names and that no table has. A shipped one names more than any edition has, so it is asked
     only where there are columns that nothing reads: one of them may be meant."""
     if there is None:
-        return [f"No table has the column '{kind.patient}' and the marks of the mapping '{kind.name}': it reads nothing."]
+        return [
+            f"No table has the column '{kind.patient}' and the marks of the mapping '{kind.name}': it reads nothing."
+        ]
     absent = {column: name for column, name in kind.columns.items() if column not in there}
     known = {column for mapping in shipped_mappings() for column in mapping.columns} | KNOWN
     strange = sorted(there - set(kind.columns) - known)
@@ -238,7 +249,9 @@ def _own_rows(frame: pd.DataFrame, kind: TableMapping, path: Path, center: str |
     own = named if center is None else named[named["center"] == center]
     copies = own.duplicated()
     if copies.any():
-        rows.odd.append(f"{int(copies.sum())} rows of '{path.name}' stand there twice, equal in every cell; once counts.")
+        rows.odd.append(
+            f"{int(copies.sum())} rows of '{path.name}' stand there twice, equal in every cell; once counts."
+        )
         own = own[~copies]
     repeated = own["patient"].duplicated()
     if repeated.any():
@@ -340,7 +353,8 @@ def _merge_column(
     if wrong:
         left = "" if outcome else " and count as not recorded"
         say.append(
-            f"{wrong} values of '{column}' in '{path.name}' cannot be used{left}; write {wanted}, or leave the cell empty "
+            f"{wrong} values of '{column}' in '{path.name}' cannot be used{left}; write {wanted}, or leave the "
+            "cell empty "
             "where it is unknown."
         )
     if contradicting:
@@ -375,9 +389,14 @@ def _check_pairs(rows: Rows, name: str) -> None:
         )
     open_ended = [p for p, e in rows.events.items() if e.get(name) == 0 and name not in rows.days.get(p, {})]
     unsaid = [p for p, d in rows.days.items() if name in d and name not in rows.events.get(p, {})]
-    for count, what in ((len(open_ended), "no event and no time"), (len(unsaid), "a time, but not whether it ended in an event")):
+    for count, what in (
+        (len(open_ended), "no event and no time"),
+        (len(unsaid), "a time, but not whether it ended in an event"),
+    ):
         if count:
-            rows.notes.append(f"{count} patients have {what} ({name}); they are left out where this outcome is studied.")
+            rows.notes.append(
+                f"{count} patients have {what} ({name}); they are left out where this outcome is studied."
+            )
 
 
 def _odd_units(rows: Rows, name: str, outcome: Outcome) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from client.data.case import LABEL, Case, named_values
 from client.data.images.nifti import Volume, read_volume
-from common.data.batch import CT, PET
+from common.data.batch import PET
 from common.errors import DataError
 
 Ready = TypeVar("Ready")

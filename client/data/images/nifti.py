@@ -45,7 +45,8 @@ def read_volume(path: Path, *, role: str) -> Volume:
     A label's values that are whole within rounding (0.9999999) come back whole; others as they are.
 
     Raises:
-        DataError: the file is missing, no plain file, corrupt, truncated, colored, complex, not three-dimensional, or has
+        DataError: the file is missing, no plain file, corrupt, truncated, colored, complex, not three-dimensional, or
+        has
             no usable affine.
     """
     if not path.is_file():  # a named pipe would block, a folder is none

@@ -1,4 +1,4 @@
-"""A case's own grid: where its image and its label lie as their files have them, and label maps brought from grid to grid.
+"""A case's own grid: where its image and its label lie in their files, and label maps brought from grid to grid.
 
 A label map is kept as a `Patch`, the smallest box that holds what was drawn; everything beyond is background, to the
 last voxel of the image. So a score over a whole CT costs no more than the box that holds both masks.
@@ -121,7 +121,7 @@ def answer_on(probabilities: np.ndarray, view: np.ndarray, image: Lattice) -> Pa
     block = probabilities[:, z, y, x].transpose(0, 3, 2, 1)
     labels = np.zeros(np.maximum(high - low, 0), np.uint8)
     for some in _slabs(labels.shape):
-        begin = low + [0, 0, some.start]
+        begin = low + [0, 0, some.start]  # noqa: RUF005 an array and a list
         offset = to_view[:3, :3] @ begin + to_view[:3, 3] - first
         size = (*labels.shape[:2], some.stop - some.start)
         layers = [
@@ -158,10 +158,8 @@ def side_by_side(a: Patch, b: Patch) -> tuple[np.ndarray, np.ndarray]:
     return a.within(low, high), b.within(low, high)
 
 
-def _reach(
-    to_target: np.ndarray, first: Place, last: Place, shape: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """First and last-plus-one voxel of a lattice of ``shape`` that the voxels ``first`` to ``last`` of another reach."""
+def _reach(to_target: np.ndarray, first: Place, last: Place, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """First and last-plus-one voxel of a lattice of ``shape`` that voxels ``first`` to ``last`` of another reach."""
     corners = np.array(np.meshgrid(*zip(first, last, strict=True))).reshape(3, -1).T
     places = nib.affines.apply_affine(to_target, corners)
     low, high = np.floor(places.min(axis=0)).astype(int), np.ceil(places.max(axis=0)).astype(int) + 1

@@ -1,8 +1,9 @@
 """From a case's files to tensors: one grid for its volumes and the label, the crop, the intensities, and the cache.
 
 The grid's axes are the world's (RAS); its voxels are ``view.spacing_mm``; it covers the case's reference image (the CT,
-or a layout's first modality), and a crop takes a box of whole voxels from it. Images are brought there from their own grids by their affines: low-pass filtered where the grid
-is coarser than they are, then linear; labels by nearest neighbor. Tensors are (1, D, H, W) = (channel, z, y, x).
+or a layout's first modality), and a crop takes a box of whole voxels from it. Images are brought there from their own
+grids by their affines: low-pass filtered where the grid is coarser than they are, then linear; labels by nearest
+neighbor. Tensors are (1, D, H, W) = (channel, z, y, x).
 
 The crop never sees the label. ``head_neck`` looks at the PET whenever the case *has* a PET file, also when a step asks
 for CT only: both steps then see the same box, which a paired comparison of CT with CT + PET needs.
@@ -20,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.data.images.cache import VolumeCache
 from client.data.case import LABEL, Case, Values, label_values
+from client.data.images.cache import VolumeCache
 from client.data.images.checks import inspect
 from client.data.images.cropping import foreground_center, head_neck_center
 from client.data.images.grids import Grid, resample
@@ -165,7 +166,15 @@ def _read_all(case: Case, files: Mapping[str, Path]) -> dict[str, Volume]:
 
 
 IMAGE, DRAWN, TRUTH, START = "image_lattice", "label_lattice", "truth", "truth_start"
-NOT_IMAGES = ("affine", "mask", "outside_mm3", IMAGE, DRAWN, TRUTH, START)  # of an entry's tensors: everything but images
+NOT_IMAGES = (
+    "affine",
+    "mask",
+    "outside_mm3",
+    IMAGE,
+    DRAWN,
+    TRUTH,
+    START,
+)  # of an entry's tensors: everything but images
 
 
 def _unpack(tensors: Mapping[str, Tensor]) -> Prepared:

@@ -1,7 +1,8 @@
 """Layouts: how a folder's files become cases. A new layout is one reader: one file and one line of READERS.
 
-A reader gets (folder, center or None for all, `Options`) and gives the cases, sorted by patient. What is wrong it writes to
-``options.problems``, one finished sentence each, so that all is said at once; it raises DataError where nothing can be read.
+A reader gets (folder, center or None for all, `Options`) and gives the cases, sorted by patient. What is wrong it
+writes to ``options.problems``, one finished sentence each, so that all is said at once; it raises DataError where
+nothing can be read.
 """
 
 from __future__ import annotations
@@ -37,9 +38,7 @@ DETECTORS: dict[str, Callable[[Path], bool]] = {  # the first that fits
 }
 
 
-def find_cases(
-    root: Path, *, center: str | None = None, mapping: str | None = None, layout: str = AUTO
-) -> list[Case]:
+def find_cases(root: Path, *, center: str | None = None, mapping: str | None = None, layout: str = AUTO) -> list[Case]:
     """All cases below ``root`` (of one center, if named), sorted by patient.
 
     Args:

@@ -1,8 +1,8 @@
 """BraTS and FeTS folders as they are: a folder for each case, with its sequences and ``seg``.
 
-Names of both eras: ``CASE_t1.nii.gz, _t1ce, _t2, _flair, _seg`` (to 2021, FeTS) and ``CASE-t1n, -t1c, -t2w, -t2f, -seg``
-(from 2023). FeTS tells centers by ``partitioning_1.csv`` (Partition_ID, Subject_ID); ``centers.csv`` (case, center) does
-in any of them.
+Names of both eras: ``CASE_t1.nii.gz, _t1ce, _t2, _flair, _seg`` (to 2021, FeTS) and ``CASE-t1n, -t1c, -t2w, -t2f,
+-seg`` (from 2023). FeTS tells centers by ``partitioning_1.csv`` (Partition_ID, Subject_ID); ``centers.csv`` (case,
+center) does in any of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def read_brats(folder: Path, center: str | None, options: Options) -> list[Case]
     if len(eras) != 1:
         found = "both CASE_t1 and CASE-t1n files" if eras else "neither CASE_t1 nor CASE-t1n files in folders of cases"
         raise DataError(
-            f"'{folder}' holds {found}; keep one release of BraTS or FeTS in the folder, or declare the layout in a YAML."
+            f"'{folder}' holds {found}; keep one release of BraTS or FeTS in the folder, or declare the layout in "
+            "a YAML."
         )
     [joint] = eras
     return cases_of(folder, _layout(folder, joint, eras[joint]), center, options)

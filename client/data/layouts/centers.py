@@ -51,7 +51,8 @@ def centers_of(
     strange = sorted({code for code in codes.values() if not _CODE.fullmatch(code)})
     if strange:
         problems.append(
-            f"{len(strange)} centers have names that cannot be codes ('{strange[0]}'); use letters, digits, - and _, as in "
+            f"{len(strange)} centers have names that cannot be codes ('{strange[0]}'); use letters, digits, - and "
+            "_, as in "
             "CHUM or SITE-2."
         )
     return codes

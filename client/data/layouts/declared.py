@@ -1,9 +1,9 @@
 """A layout that a YAML file declares: ``layout.yaml`` inside the data folder, or any file that is named.
 
-    image: {CT: "imagesTr/{case}_0000.nii.gz", PET: "imagesTr/{case}_0001.nii.gz"}
-    label: "labelsTr/{case}.nii.gz"
-    structures: {tumor: 1, edema: [2, 3]}
-    center: {table: centers.csv, case: ID, center: Site}
+image: {CT: "imagesTr/{case}_0000.nii.gz", PET: "imagesTr/{case}_0001.nii.gz"}
+label: "labelsTr/{case}.nii.gz"
+structures: {tumor: 1, edema: [2, 3]}
+center: {table: centers.csv, case: ID, center: Site}
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def structure_values(declared: Any, problems: list[str]) -> dict[str, Values]:
     for name, given in (declared or {}).items() if isinstance(declared, dict | None) else ():
         values = tuple(given) if isinstance(given, list) else (given,)
         if not values or not all(map(_is_value, values)) or 0 in values:
-            problems.append(f"structure '{name}' is '{given}'; write its label value (a whole number from 1) or a list.")
+            problems.append(
+                f"structure '{name}' is '{given}'; write its label value (a whole number from 1) or a list."
+            )
         elif {*values} in [{*others} for others in structures.values()]:
             problems.append(f"structure '{name}' has the same label values as another one; keep one name for them.")
         else:
@@ -136,8 +138,10 @@ def _center(declared: Any, problems: list[str]) -> CenterRule:
     unknown = sorted(set(map(str, declared)) - set(CENTER_KEYS))
     if unknown or sum(bool(declared.get(key)) for key in ("code", "pattern", "table")) != 1:
         problems.append(
-            "center takes a code (center: CHUM), a pattern on the case's name (center: {pattern: '^([A-Z]+)'}) or a table "
-            "(center: {table: centers.csv, case: COLUMN, center: COLUMN}); a folder or a part of a file's name is written "
+            "center takes a code (center: CHUM), a pattern on the case's name (center: {pattern: '^([A-Z]+)'}) "
+            "or a table "
+            "(center: {table: centers.csv, case: COLUMN, center: COLUMN}); a folder or a part of a file's name "
+            "is written "
             "as {center} in the patterns."
         )
         return CenterRule()

@@ -56,7 +56,8 @@ def _scan(folder: Path, layout: Layout, problems: list[str]) -> list[Found]:
         hits = [(path, match) for path in paths if (match := expression(pattern).fullmatch(names[path]))]
         if not hits:
             problems.append(
-                f"No file below '{folder}' fits the {role} pattern '{pattern}' of {layout.name}; correct the pattern, or "
+                f"No file below '{folder}' fits the {role} pattern '{pattern}' of {layout.name}; correct the "
+                "pattern, or "
                 "take it out where nobody has such files."
             )
         for path, match in hits:

@@ -1,8 +1,8 @@
 """nnU-Net folders as they are: ``dataset.json``, ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz``.
 
 Versions 2 (``channel_names``, labels by name, lists for regions, ``ignore``) and 1 (``modality``, labels by number).
-Such a folder says nothing about centers: ``centers.csv`` in it does (columns case and center), else the letters that the
-cases' names begin with, where there are two or more such beginnings.
+Such a folder says nothing about centers: ``centers.csv`` in it does (columns case and center), else the letters that
+the cases' names begin with, where there are two or more such beginnings.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ def test_hecktor_labels_are_known_by_name_and_others_by_place():
 
 def test_a_layout_names_its_structures_and_no_others():
     assert label_values(case(REGIONS), ["edge", "whole"]) == [(3,), (1, 2, 3)]
-    with pytest.raises(DataError, match="asks for the structures GTVp, which the layout does not name; it names whole,"):
+    with pytest.raises(
+        DataError, match="asks for the structures GTVp, which the layout does not name; it names whole,"
+    ):
         label_values(case(REGIONS), ["whole", "GTVp"])
     assert named_values(case(REGIONS, ignore=9)) == {0, 1, 2, 3, 9}
 

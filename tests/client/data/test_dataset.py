@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from client.data.case import Case
+from client.data.dataset import CaseSet, usable
 from client.data.images import nifti
 from client.data.images.cache import VolumeCache
-from client.data.dataset import CaseSet, usable
-from client.data.case import Case
 from client.data.layouts import find_cases
-from common.data.batch import CT, EHR, PET
 from common.config.step import Step
 from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
 from common.config.view import View
-from common.errors import ConfigError, DataError, UnknownName
+from common.data.batch import CT, EHR, PET
 from common.data.findings import FINDINGS
+from common.errors import ConfigError, DataError, UnknownName
 
 VIEW = View(size=[8, 8, 8], window=[8, 8, 8], crop="center")
 PATIENTS = ("CHUM-001", "CHUM-002", "CHUM-003", "HMR-001", "HMR-002")

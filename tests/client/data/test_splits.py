@@ -128,7 +128,9 @@ GROWING = st.lists(st.lists(st.sampled_from([0, 1, None]), max_size=12), min_siz
 def test_growth_moves_nobody_and_stays_balanced(waves, split):
     cases, known = [], {}
     for wave in waves:
-        cases += [Case(f"HMR-{len(cases) + i:03d}", "HMR", {}, None, {}, None, e, None, None) for i, e in enumerate(wave)]
+        cases += [
+            Case(f"HMR-{len(cases) + i:03d}", "HMR", {}, None, {}, None, e, None, None) for i, e in enumerate(wave)
+        ]
         new = deal_places(cases, deal_of(split), known=known)
         assert not set(new) & set(known)
         known |= new

@@ -13,4 +13,6 @@ def test_everything_but_reports_and_records_is_a_volume():
 
 
 def test_names_are_capitals_without_a_plus():
-    assert [bool(MODALITY.fullmatch(name)) for name in ("MR", "T1C", "mr", "CT+MR", "", "1T")] == [True, True] + [False] * 4
+    assert [bool(MODALITY.fullmatch(name)) for name in ("MR", "T1C", "mr", "CT+MR", "", "1T")] == [True, True] + [
+        False
+    ] * 4

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config.task import ClassificationTask, PrognosisTask
-from common.errors import UnknownName
 from common.data.records import MODEL_VARIABLES, SCHEMA, encode_records, record_layout, withheld_for
+from common.errors import UnknownName
 from common.tasks import withheld_fields
 
 OUTCOMES = {"event", "days", "relapse", "rfs", "death", "os", "center", "centerid", "lungmets"}

@@ -10,8 +10,8 @@ import pytest
 
 from client.data.layouts import find_cases
 from common.data.batch import CT, PET
-from common.errors import DataError
 from common.data.findings import FINDINGS
+from common.errors import DataError
 
 
 def problems(root: Path, center: str | None = None) -> list[str]:
@@ -200,7 +200,12 @@ def test_a_cell_outside_its_coding_counts_as_not_recorded_and_is_told(cohort, ca
     cells[names.index(column)] = value
     table.write_text(f"{head}\n{','.join(cells)}\n")
     [case] = find_cases(root)
-    names = {"Gender": "gender", "Weight": "weight_kg", "Performance status": "performance_status", "Surgery": "surgery"}
+    names = {
+        "Gender": "gender",
+        "Weight": "weight_kg",
+        "Performance status": "performance_status",
+        "Surgery": "surgery",
+    }
     assert names[column] not in case.record and case.record["age"] == 60.0
     assert f"1 values of '{column.lower()}'" in caplog.text and "leave the cell empty" in caplog.text
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from client.center.center import Center
-from client.data.layouts import find_cases
 from client.data.hecktor.mapping import SHIPPED, load_mapping, mapping_for, read_cell, shipped_mappings
 from client.data.hecktor.tables import read_tables
-from common.errors import DataError
+from client.data.layouts import find_cases
 from common.data.records import SCHEMA
+from common.errors import DataError
 
 OWN = """
 name: our registry

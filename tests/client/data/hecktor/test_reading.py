@@ -62,7 +62,9 @@ def test_a_spreadsheet_is_not_read_and_named(tmp_path, name):
 def test_a_row_with_other_cells_than_the_header_is_left_out_and_counted(tmp_path):
     (tmp_path / "t.csv").write_text(text() + "CHUM-003,M,61,0,1\nCHUM-004,M,6,1,0,1,400\n")
     rows = read_tables(tmp_path)
-    assert set(rows.fields) == {"CHUM-001", "CHUM-002"} and any("2 rows of 't.csv' have another number" in s for s in rows.odd)
+    assert set(rows.fields) == {"CHUM-001", "CHUM-002"} and any(
+        "2 rows of 't.csv' have another number" in s for s in rows.odd
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"a\0b,c\n", b"\xff\xfe\x00PatientID", bytes(range(128, 256))])
@@ -75,7 +77,9 @@ def test_a_table_without_rows_or_without_a_mapping_is_told(tmp_path):
     (tmp_path / "empty.csv").write_text(text(rows=[]))
     (tmp_path / "other.csv").write_text("Nurse,Shift\nA,1\n")
     odd = read_tables(tmp_path).odd
-    assert any("'empty.csv' has a header but no row" in s for s in odd) and any("'other.csv' is not read" in s for s in odd)
+    assert any("'empty.csv' has a header but no row" in s for s in odd) and any(
+        "'other.csv' is not read" in s for s in odd
+    )
 
 
 def test_a_bad_cell_is_not_recorded_and_counted_but_an_outcome_stops(tmp_path):
@@ -95,7 +99,9 @@ def test_a_status_in_another_code_is_refused_never_taken_for_events(tmp_path, co
 
 def test_a_status_that_a_mapping_gives_a_meaning_is_read_by_it(tmp_path):
     (tmp_path / "t.csv").write_text("ID,S,T\nCHUM-001,1,40\nCHUM-002,2,30\n")
-    (tmp_path / "m.yaml").write_text("patient: ID\noutcomes: {os: {event: {column: S, values: {1: 0, 2: 1}}, time: T}}\n")
+    (tmp_path / "m.yaml").write_text(
+        "patient: ID\noutcomes: {os: {event: {column: S, values: {1: 0, 2: 1}}, time: T}}\n"
+    )
     rows = read_tables(tmp_path, mapping=tmp_path / "m.yaml")
     assert rows.events == {"CHUM-001": {"os": 0}, "CHUM-002": {"os": 1}}
 
@@ -159,7 +165,10 @@ def test_a_centers_code_is_what_was_typed(tmp_path, code):
 def test_one_number_at_two_centers_is_two_patients(tmp_path):
     rows = own(tmp_path, ["P001,A,60,1,12", "P001,B,61,0,20", "P002,A,62,0,30"])
     assert rows.problems == [] and rows.centers == {"A/P001": "A", "B/P001": "B", "A/P002": "A"}
-    assert own(tmp_path, ["CHUM-001,CHUM,60,1,12", "CHUP-001,CHUP,61,0,20"]).centers == {"CHUM-001": "CHUM", "CHUP-001": "CHUP"}
+    assert own(tmp_path, ["CHUM-001,CHUM,60,1,12", "CHUP-001,CHUP,61,0,20"]).centers == {
+        "CHUM-001": "CHUM",
+        "CHUP-001": "CHUP",
+    }
 
 
 def test_units_are_asked_about_after_conversion(tmp_path):

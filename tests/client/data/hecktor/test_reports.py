@@ -7,8 +7,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.data.layouts import find_cases
 from client.data.hecktor.reports import clinical_vocabulary, report_text
+from client.data.layouts import find_cases
 
 FLAG = st.sampled_from([0.0, 1.0])
 RECORDS = st.fixed_dictionaries(

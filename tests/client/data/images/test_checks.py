@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from client.data.images.checks import check_case, load_usable
-from client.data.layouts import find_cases
 from client.data.images.nifti import read_volume
 from client.data.images.volumes import prepare
-from common.data.batch import CT, PET
+from client.data.layouts import find_cases
 from common.config.view import View
+from common.data.batch import CT, PET
 from common.errors import DataError
 
 VIEW = View(size=[4, 4, 4], window=[4, 4, 4])

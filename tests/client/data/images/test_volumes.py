@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from client.data.images import cropping
-from client.data.images import nifti
-from client.data.images import volumes
-from client.data.images.cache import VolumeCache
 from client.data.case import Case
-from client.data.layouts import find_cases
+from client.data.images import cropping, nifti, volumes
+from client.data.images.cache import VolumeCache
 from client.data.images.nifti import Volume, read_volume
 from client.data.images.volumes import Grid, prepare, resample
-from common.data.batch import CT, PET
+from client.data.layouts import find_cases
 from common.config.view import View
+from common.data.batch import CT, PET
 from common.errors import DataError, UnknownName
 
 WHOLE = View(size=None, window=[1, 1, 1], crop="none", ct_hu=[-1000.0, 1000.0], pet="suv")
@@ -421,5 +419,7 @@ def test_a_crop_around_the_foreground_holds_it_and_head_neck_needs_a_ct(tmp_path
     low, high = nib.affines.apply_affine(affine, [[-0.5] * 3, [9.5] * 3])
     inside_low, inside_high = np.array([28, 4, 10]) * 3.0 - 1.5, np.array([36, 12, 18]) * 3.0 - 1.5
     assert (low <= inside_low).all() and (high >= inside_high).all()
-    with pytest.raises(DataError, match="view.crop is head_neck, which looks for a body in a CT, but the grid is the T1's"):
+    with pytest.raises(
+        DataError, match=r"view\.crop is head_neck, which looks for a body in a CT, but the grid is the T1's"
+    ):
         prepare(case, view=replace(view, crop="head_neck"), modalities=["T1"])

@@ -1,4 +1,4 @@
-"""The same images in every layout are the same cases and the same tensors; what does not add up is said, all at once."""
+"""The same images in every layout are the same cases and tensors; what does not add up is said, all at once."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_finding_is_one_line(hecktor, tmp_path):
 
 def test_readers_share_one_signature_and_unknown_names_list_them(hecktor):
     assert sorted(READERS) == list(READERS)
-    with pytest.raises(UnknownName, match="Unknown layout 'nnUNet'.*Did you mean 'nnunet'"):
+    with pytest.raises(UnknownName, match=r"Unknown layout 'nnUNet'.*Did you mean 'nnunet'"):
         find_cases(hecktor, layout="nnUNet")
 
 
@@ -210,7 +210,9 @@ def test_a_center_is_told_by_folder_code_pattern_or_table(hecktor, tmp_path, cen
 def test_a_label_value_that_no_structure_names_makes_the_case_unusable(hecktor, tmp_path):
     root = in_declared(hecktor, tmp_path / "declared", DECLARED.replace(", GTVn: 2", ""))
     case = next(case for case in find_cases(root) if case.patient == "CHUM-001")  # with a node
-    with pytest.raises(DataError, match=r"The label holds the value 2; only 0 \(background\), 1 \(GTVp\) are allowed\."):
+    with pytest.raises(
+        DataError, match=r"The label holds the value 2; only 0 \(background\), 1 \(GTVp\) are allowed\."
+    ):
         prepare(case, view=VIEW, modalities=["CT"])
 
 
