@@ -23,7 +23,6 @@ from torch import Tensor
 from common.backbones.base import tensors_digest
 from common.errors import DataError
 
-
 log = logging.getLogger("fedgraft.center")
 
 _HELD: dict[Path, int] = {}  # bytes of entries by folder, as this process knows them
