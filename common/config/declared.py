@@ -89,8 +89,18 @@ def window_problems(step: Step, run: Run) -> Iterator[str]:
         whose = "part's own" if own else f"backbone's ({run.backbone.kind} {run.backbone.config})"
         yield (
             f"view.window {list(window)} is not made of whole patches: its sides (depth, height, width) must be "
-            f"multiples of this {whose} {list(multiple)}."
+            f"multiples of this {whose} {list(multiple)}; the nearest is {_fitting(step, multiple)}."
         )
+
+
+def _fitting(step: Step, multiple: Sequence[int]) -> str:
+    """The nearest window of whole patches, as options; with a size that is the window's, or smaller than it, too."""
+    view = step.view
+    window = [max(1, round(side / whole)) * whole for side, whole in zip(view.window, multiple, strict=True)]
+    small = view.size is not None and (view.size == view.window or any(map(int.__lt__, view.size, window)))
+    written = f"[{','.join(map(str, window))}]"
+    names = ("size", "window") if small else ("window",)
+    return " ".join(f"steps.{step.name}.view.{name}={written}" for name in names)
 
 
 def twice_problems(step: Step, run: Run) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -62,4 +64,13 @@ def test_what_does_not_exist_is_told(override, sentence):
 def test_a_window_of_half_patches_is_told_with_what_fits():
     sides = [f"steps.tumour_ct.view.{key}=[32,32,20]" for key in ("window", "size")]
     [problem] = broken_rules(compose_run(["curriculum=smoke", *sides]))
-    assert problem.endswith("must be multiples of this backbone's (tiny mini) [8, 8, 8].")
+    assert "must be multiples of this backbone's (tiny mini) [8, 8, 8]; the nearest is steps." in problem
+
+
+def test_the_nearest_windows_that_plan_names_make_the_quickstart_fit_the_released_ct_clip():
+    released = ["curriculum=quickstart", "backbone=ct_clip", "backbone.weights=w", "backbone.text_folder=t"]
+    problems = broken_rules(compose_run(released))
+    assert len(problems) == 5 and all("[10, 20, 20]" in problem for problem in problems)
+    named = [word for problem in problems for word in re.findall(r"steps\.\S+=\[[\d,]+\]", problem)]
+    assert "steps.tumour_ct.view.window=[30,40,40]" in named
+    assert broken_rules(compose_run([*released, *named])) == []
