@@ -11,7 +11,8 @@ from common.runtime.offline import go_offline
 
 go_offline()
 
-settings.register_profile("fedgraft", suppress_health_check=[HealthCheck.too_slow])  # two busy cores are no finding
+# two busy cores are no finding
+settings.register_profile("fedgraft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fedgraft")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
