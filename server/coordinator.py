@@ -44,6 +44,7 @@ class Coordinator:
             skip_unreadable=run.data.skip_unreadable,
             minimum_cell=run.data.minimum_cell,
             run=self.run_id,
+            continues=self.roster.continues,
         )
 
     @property

@@ -223,7 +223,8 @@ def _view(step: Step, run: Run) -> Iterator[str]:
 
 def _order(step: Step, run: Run) -> Iterator[str]:
     names = list(run.steps)
-    if step.starts_from is not None and step.starts_from not in names[: names.index(step.name)]:
+    in_this_run = step.starts_from is None or step.starts_from in names[: names.index(step.name)]
+    if not in_this_run and not (run.continues and step.starts_from not in names):
         earlier = names[: names.index(step.name)]
         yield f"it starts from '{step.starts_from}', which is not an earlier step; earlier: {earlier or 'none'}."
 

@@ -106,5 +106,6 @@ class Run:
     with_controls: bool = False  # run the controls too, as a comparison does
     compare: Compare = field(default_factory=Compare)
     faults: dict[str, Any] = field(default_factory=dict)  # name -> what goes wrong on purpose, in simulations only
+    continues: str | None = None  # an earlier run beside this one: its adapters and hospitals' shelves are the start
     plugins: list[str] = field(default_factory=list)  # own code of this machine (common/plugins.py); never in an order
     study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes

@@ -64,6 +64,19 @@ class Roster:
         used = (event for event in self.ledger.events("round_finished") if not event["void"])
         return frozenset(center for event in used for center in event["train"])
 
+    @property
+    def continues(self) -> str:
+        """Id of the run that this one continues; empty where it continues none."""
+        return str(self._continued().get("id", ""))
+
+    def earlier(self, step: str) -> dict[str, int]:
+        """Center -> the last round that counts of that step in the run that this one continues."""
+        return dict(self._continued().get("used", {}).get(step, {}))
+
+    def _continued(self) -> dict[str, Any]:
+        started = self.ledger.events("run_started")
+        return dict(started[0].get("continues", {})) if started else {}
+
     def last_used(self, center: str, step: str, *, upto: int) -> int:
         """The last round of a step, up to one, that used an update of a center; 0 where none did."""
         return max(

@@ -84,6 +84,9 @@ def rounds_done(folder: RunFolder) -> int:
     return len(ledger.events("round_finished")) + len(ledger.events("step_finished"))
 
 
+LOST = RunState(0, "finished", "was lost", "the SuperLink's database is gone or another one", "", 0, 0, 0.0)
+
+
 class Follower:
     """Tells what a ledger gained since it was last looked at."""
 
@@ -122,7 +125,7 @@ def _run_once(
     }
     started = _patiently(deployment, lambda link: _joined(link.runs(), mine) or link.start_run(config))
     while True:
-        state = _patiently(deployment, lambda link: next(r for r in link.runs() if r.run == started))
+        state = _patiently(deployment, lambda link: next((r for r in link.runs() if r.run == started), LOST))
         story.look()
         if state.is_over:
             return state

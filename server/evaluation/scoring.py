@@ -55,13 +55,14 @@ class Scorer:
 
     def _own_orders(self, order: Order, centers: Sequence[str]) -> dict[str, Order]:
         """The order as each center gets it: its own tensors are those of its last used round up to the kept one."""
-        made: dict[tuple[int, bool], Order] = {}
+        made: dict[tuple[int, bool, int], Order] = {}
+        before = self.roster.earlier(order.step.name) if keeps_state(order.step) else {}
         found: dict[str, Order] = {}
         met, stays = self.roster.met, order.since > 0 and keeps_state(order.step)
         for center in self.roster.askable(centers):
             since = self.roster.last_used(center, order.step.name, upto=order.since) if stays else order.since
-            key = (since, center in met)
-            found[center] = made.setdefault(key, replace(order, since=since, met=center in met))
+            key = (since, center in met, before.get(center, 0))
+            found[center] = made.setdefault(key, replace(order, since=since, met=key[1], earlier=key[2]))
         return found
 
     def _fetch(self, order: Order, task: Task, keys: dict[str, str], orders: Mapping[str, Order]) -> set[str]:
@@ -159,6 +160,7 @@ def _key(order: Order, digest: str, center: str) -> str:
         hashlib.sha256(save({name: np.asarray(v, np.float64) for name, v in order.known.items()})).hexdigest(),
         str(order.minimum_cell),
         str(order.since),
+        *([order.continues, str(order.earlier)] if order.earlier else []),
         center,
     ]
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()

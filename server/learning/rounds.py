@@ -48,7 +48,7 @@ def run_rounds(
     attempt = len(ledger.events("step_failed", step=strategy.order.step.name))
     strategy.order = replace(strategy.order, attempt=attempt)
     step, start = strategy.order.step, strategy.order.state
-    strategy.met = Roster(ledger).met
+    strategy.met, strategy.earlier = Roster(ledger).met, Roster(ledger).earlier(strategy.order.step.name)
     finished = rounds_of(ledger, step.name)
     state = start
     if finished:

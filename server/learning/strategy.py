@@ -85,6 +85,7 @@ class AdapterStrategy(Strategy):
         self.suspended: set[str] = set()  # of the step's centers, also those that could not enrol for it
         self.used: dict[str, list[int]] = {}  # center -> rounds in which its update was used
         self.best = 0  # the best round so far
+        self.earlier: dict[str, int] = {}  # center -> its last round that counts in the run that this one continues
         self.met: frozenset[str] = frozenset()  # centers of which any step of the run has used an update
         self.asked: dict[str, str] = {}  # center -> id of the order that it was sent last
         self.seen: dict[str, str] = {}  # fingerprint of a used update -> that of its start
@@ -251,15 +252,16 @@ class AdapterStrategy(Strategy):
 
     def _messages(self, kind: str, order: Order) -> list[Message]:
         """Messages to those that are not resting, in the order of codes; equal contents are packed once."""
-        packed: dict[tuple[int, int, int, bool], RecordDict] = {}
+        packed: dict[tuple[int, int, int, bool, int], RecordDict] = {}
         centers = [center for center in sorted(self.nodes) if center not in self.resting]
         messages = []
         self.asked.clear()
         for center, own in self.link.address(order, centers).items():
             since, best = self._kept_at(center, order)
-            key = (id(own), since, best, center in self.met)
+            met, earlier = center in self.met, self.earlier.get(center, 0) if keeps_state(order.step) else 0
+            key = (id(own), since, best, met, earlier)
             if key not in packed:
-                packed[key] = pack_order(replace(own, since=since, best=best, met=center in self.met))
+                packed[key] = pack_order(replace(own, since=since, best=best, met=met, earlier=earlier))
             self.asked[center] = order_id(packed[key])
             messages.append(Message(packed[key], dst_node_id=self.nodes[center], message_type=kind))
         return messages

@@ -18,6 +18,7 @@ from common.files import write_bytes
 from common.runtime.machine import environment
 from common.tasks import build_task
 from server.coordinator import Coordinator
+from server.run.continued import take_over
 from server.run.folder import read_config
 from server.run.lineages import heads_of
 from server.sizes.sizes import released_sizes
@@ -49,7 +50,11 @@ def begin(coordinator: Coordinator) -> None:
             )
         coordinator.ledger.append("run_resumed", {"base": coordinator.base})
         return
-    coordinator.ledger.append("run_started", _card(coordinator))
+    card, name = _card(coordinator), coordinator.run.continues
+    if name:
+        card["continues"] = take_over(coordinator.folder, name, base=coordinator.base)
+        coordinator.narrator.say(f"continues run {name} with {', '.join(card['continues']['heads'])}")
+    coordinator.ledger.append("run_started", card)
 
 
 def _mend_heads(coordinator: Coordinator) -> None:
@@ -95,7 +100,8 @@ def _plain_config(run: Run) -> dict[str, Any]:
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     """A resolved configuration without what no result depends on: the number of workers, and where runs are kept."""
     runtime = {name: value for name, value in config["runtime"].items() if name != "workers"}
-    return {name: value for name, value in config.items() if name != "out"} | {"runtime": runtime}
+    kept = {name: value for name, value in config.items() if name != "out" and (name, value) != ("continues", None)}
+    return kept | {"runtime": runtime}
 
 
 def _card(coordinator: Coordinator) -> dict[str, Any]:

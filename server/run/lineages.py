@@ -53,7 +53,9 @@ def heads_of(ledger: Ledger) -> dict[str, str]:
     heads: dict[str, str] = {}
     lineages: dict[str, str] = {}
     for event in ledger.events():
-        if event["kind"] == "step_finished":
+        if event["kind"] == "run_started":
+            heads |= event.get("continues", {}).get("heads", {})
+        elif event["kind"] == "step_finished":
             lineages[event["step"]] = event["lineage"]
             heads.pop(event["lineage"], None)
             heads[event["lineage"]] = event["key"]

@@ -1,0 +1,59 @@
+"""A run that continues another: it begins with that run's adapters, and hospitals read the shelves that it left.
+
+All that is needed later stands in the run's own first row: the other folder may be gone by then.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from common.errors import ConfigError
+from common.store.bank import AdapterBank
+from common.store.ledger import Ledger
+from server.centers.roster import Roster
+from server.run.folder import RunFolder
+from server.run.lineages import heads_of
+
+
+def take_over(folder: RunFolder, name: str, *, base: str) -> dict[str, Any]:
+    """Copy the heads of the run ``name``, which lies beside this one, into this run's bank.
+
+    Returns its name and id, its heads by lineage, and the last rounds that count: step -> center -> round.
+
+    Raises:
+        ConfigError: there is no such run, it has learned nothing, or it has another frozen model.
+    """
+    other = RunFolder(folder.path.parent / name)
+    ledger = Ledger(other.ledger)
+    started = ledger.events("run_started")
+    heads = heads_of(ledger)
+    if not started or not started[0].get("id") or not heads or other.path == folder.path:
+        raise ConfigError(
+            f"continues={name}: {other.path} holds no other run that has learned something; name a run of the same "
+            "folder of runs, or leave continues out."
+        )
+    if started[0]["base"] != base:
+        raise ConfigError(
+            f"continues={name}: that run has frozen model {started[0]['base'][:12]}, this one {base[:12]}; an adapter "
+            "fits the one that it was trained on."
+        )
+    bank, source = AdapterBank(folder.bank), AdapterBank(other.bank)
+    for key in heads.values():
+        source.get(key)  # checked against its hash
+        if not bank.holds(key):
+            shutil.copytree(other.bank / key, folder.bank / key, dirs_exist_ok=True)
+    bank.set_heads({**heads, **bank.heads()})
+    return {"run": name, "id": started[0]["id"], "heads": heads, "used": _used(ledger)}
+
+
+def _used(ledger: Ledger) -> dict[str, dict[str, int]]:
+    roster = Roster(ledger)
+    return {
+        event["step"]: {
+            center: last
+            for center in sorted(roster.met)
+            if (last := roster.last_used(center, event["step"], upto=event["kept_round"]))
+        }
+        for event in ledger.events("step_finished")
+    }
