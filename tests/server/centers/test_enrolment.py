@@ -141,6 +141,19 @@ def test_a_center_that_has_left_hears_nothing(tmp_path):
     assert {message.metadata.dst_node_id for message in heard} == {100}
 
 
+@pytest.mark.parametrize("action", ["query.describe", "evaluate"])
+def test_an_answer_in_another_centers_name_is_nobodys(action):
+    grid = Reciting([Reply("A", counts=FULL), Reply("A", counts=FULL)])
+    federation = Federation(grid, patience_s=0.0)
+    federation.nodes = {"A": 100, "B": 101}
+    asked = [
+        federation.ask(["A", "B"], order(), action),
+        federation.ask_each(dict.fromkeys("AB", order()), action),
+    ]
+    for exchange in asked:
+        assert exchange.failed == {"B": "wrong_center"} and list(exchange.usable) == ["A"]
+
+
 class Forgetful(Reciting):
     """A grid over a network: its node 101 takes the first question and says nothing."""
 
