@@ -124,7 +124,7 @@ def _page(evidence: Evidence, arms: Sequence[Arm], *, notes: Sequence[str], comm
         "synthetic": story.is_synthetic(run),
         "tiles": story.tiles(run, main),
         "warnings": story.warnings(run),
-        "notes": list(notes),
+        "notes": [*notes, *ceiling_notes(run.rows)],
         "steps": tables.curriculum(run),
         "matrix": tables.matrix(main.rows, main),
         "center_matrices": tables.center_matrices(main),

@@ -17,7 +17,11 @@ METRICS = {
     "dice_agg": "aggregated Dice",
     "dsc": "Dice",
     "dsc_agg": "aggregated Dice",
+    "dsc_agg_ceiling": "aggregated Dice of a perfect mask on the training grid",
+    "dice_ceiling": "Dice of a perfect mask on the training grid",
     "hd95": "HD95 (mm)",
+    "lesion_f1": "lesion-wise F1",
+    "surface_dice": "surface Dice",
     "loss": "Loss",
 }
 CHANCE = {"AUROC": 0.5, "Balanced accuracy": 0.5, "C-index": 0.5}  # the value of guessing, where it is not zero

@@ -1,13 +1,15 @@
-"""Overlays: CT, PET, the true contour and the prediction of some test cases, as PNGs for the report."""
+"""Overlays: CT, PET, the expert's contour and the prediction of the best, a median and the worst test case, as PNGs."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 
+from common.config.options import CT_GRID
 from common.config.run import Run
 from common.config.step import Step
 from common.data.batch import CT, PET, volumes_of
@@ -17,12 +19,14 @@ from server.report.report import Overlay
 from server.run.folder import RunFolder
 from simulations.comparison.patients import Picture, open_centers, pictures
 
-COLORS = ("#E69F00", "#56B4E9")  # Okabe-Ito: GTVp, GTVn
-SHOWN = 4
+# Okabe and Ito's: told apart by most color-blind readers, and by line style without any color.
+EXPERT, PREDICTION = ("#F0E442", "#CC79A7"), ("#D55E00", "#56B4E9")  # GTVp, GTVn
+SHOWN = 4  # centers beyond which a step has enough of them to be shown
+ZOOM = 0.7  # of the view's width, around what was drawn
 
 
 def overlays_of(run: Run, folder: RunFolder) -> list[Overlay]:
-    """One test case of up to four centers for the last segmentation step that several centers evaluated."""
+    """The best, median and worst test case of the segmentation step that most centers evaluated, the fullest one."""
     ledger, bank = Ledger(folder.ledger), AdapterBank(folder.bank)
     finished = [e for e in ledger.events("step_finished") if run.steps[e["step"]].task.kind == "segmentation"]
     if not finished:
@@ -30,24 +34,27 @@ def overlays_of(run: Run, folder: RunFolder) -> list[Overlay]:
     event = max(finished, key=lambda e: (min(len(e["evaluated_at"]), SHOWN), len(run.steps[e["step"]].modalities)))
     step = run.steps[event["step"]]
     files = {path.stem: path for path in folder.centers.glob("*.yaml")}
-    centers = open_centers(files, event["evaluated_at"][:SHOWN])
+    centers = open_centers(files, event["evaluated_at"])
     torch.set_num_threads(run.runtime.threads)
     base = ledger.events("run_started")[0]["base"]
     return [_overlay(step, picture) for picture in pictures(run, step, bank.get(event["key"]), centers, base=base)]
 
 
 def _overlay(step: Step, picture: Picture) -> Overlay:
-    names = ", ".join(step.task.structures)
+    each = ", ".join(f"{name} {value:.2f}" for name, value in picture.dice.items())
+    each = f" ({each})" if len(picture.dice) > 1 else ""
+    grid = "the CT's own grid" if step.view.score_on == CT_GRID else "the training grid"
+    among = f"of {picture.cases} test cases" if picture.cases > 1 else "the only test case"
     return Overlay(
-        title=f"{picture.center}, {step.name}",
-        caption=f"Axial, coronal and sagittal slice through the largest labeled area of one test case. "
-        f"Solid line: prediction; dashed line: expert label ({names}).",
+        title=f"{picture.rank} {among}: Dice {picture.mean_dice:.2f}{each}",
+        caption=f"{picture.center}, {step.name}. Dashed: the expert; solid: the prediction. Dice is on {grid}; the "
+        "picture shows the training grid, cut through the largest labeled area.",
         png=draw(picture, step.task.structures),
     )
 
 
 def draw(picture: Picture, structures: Sequence[str]) -> bytes:
-    """A PNG: a row per modality, a column per plane."""
+    """A PNG that is readable on a phone: a column per modality and a row per plane; of one modality, a row of both."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -55,30 +62,88 @@ def draw(picture: Picture, structures: Sequence[str]) -> bytes:
 
     shown = [(CT, "gray", (-0.25, 0.35)), (PET, "gray_r", (-1.0, 6.0))]
     others = [(name, "gray", (-2.0, 4.0)) for name in volumes_of(picture.batch.inputs) if name not in (CT, PET)]
-    rows = [row for row in [*shown, *others] if row[0] in picture.batch.inputs]
+    images = [image for image in [*shown, *others] if image[0] in picture.batch.inputs]
     center = _center_of(picture.truth if bool(picture.truth.any()) else picture.prediction)
-    figure, axes = plt.subplots(len(rows), 3, figsize=(7.2, 2.5 * len(rows)), squeeze=False, layout="constrained")
-    for row, (modality, colors, limits) in zip(axes, rows, strict=True):
+    panels = [(image, axis) for axis in (0, 1) for image in images]  # axial, coronal
+    columns = max(2, len(images))
+    rows = len(panels) // columns
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.6 * columns, 3.75 * rows + 0.5), squeeze=False, layout="constrained"
+    )
+    figure.set_facecolor("black")
+    for plane, ((modality, colors, limits), axis) in zip(axes.flat, panels, strict=True):
         volume = picture.batch.inputs[modality][0, 0].numpy()
-        for axis, plane in enumerate(row):
-            plane.imshow(
-                np.take(volume, center[axis], axis), cmap=colors, vmin=limits[0], vmax=limits[1], origin="lower"
+        height, width = [mm for n, mm in enumerate(picture.spacing_mm) if n != axis]
+        plane.imshow(
+            np.take(volume, center[axis], axis), cmap=colors, vmin=limits[0], vmax=limits[1], origin="lower",
+            aspect=height / width, interpolation="bicubic",
+        )  # fmt: skip
+        for number, _ in enumerate(structures, start=1):
+            _contour(
+                plane,
+                np.take(picture.prediction.numpy() == number, center[axis], axis),
+                _color(PREDICTION, number),
+                "solid",
             )
-            for number, _ in enumerate(structures, start=1):
-                color = COLORS[(number - 1) % len(COLORS)]
-                _contour(plane, np.take(picture.truth.numpy() == number, center[axis], axis), color, "dashed")
-                _contour(plane, np.take(picture.prediction.numpy() == number, center[axis], axis), color, "solid")
-            plane.set_axis_off()
-        row[0].set_title(modality, loc="left", fontsize=9)
+            _contour(
+                plane, np.take(picture.truth.numpy() == number, center[axis], axis), _color(EXPERT, number), "dashed"
+            )
+        _zoom(
+            plane, [n for k, n in enumerate(volume.shape) if k != axis], [n for k, n in enumerate(center) if k != axis]
+        )
+        plane.set_axis_off()
+        plane.set_title(f"{modality}, {('axial', 'coronal')[axis]}", color="white", fontsize=14)
+    _legend(figure, structures)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     plt.close(figure)
     return buffer.getvalue()
 
 
+def _color(colors: Sequence[str], number: int) -> str:
+    return colors[(number - 1) % len(colors)]
+
+
 def _contour(axes, mask: np.ndarray, color: str, style: str) -> None:
+    from matplotlib.patheffects import withStroke
+
     if mask.any() and not mask.all():
-        axes.contour(mask.astype(float), levels=[0.5], colors=color, linestyles=style, linewidths=1.1)
+        drawn = axes.contour(mask.astype(float), levels=[0.5], colors=color, linestyles=style, linewidths=2.4)
+        drawn.set_path_effects([withStroke(linewidth=4.2, foreground="black")])  # also seen on a white PET
+
+
+def _zoom(axes, shape: Sequence[int], center: Sequence[int]) -> None:
+    """To the middle part of a slice (rows, columns) around the labeled area, inside the slice."""
+    limits = []
+    for count, middle in zip(shape, center, strict=True):
+        kept = ZOOM * count
+        first = min(max(middle - kept / 2, 0), count - kept)
+        limits.append((first - 0.5, first + kept - 0.5))
+    axes.set_ylim(*limits[0])
+    axes.set_xlim(*limits[1])
+
+
+def _legend(figure, structures: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    kinds: tuple[tuple[str, Sequence[str], Literal["dashed", "solid"]], ...] = (
+        ("expert", EXPERT, "dashed"),
+        ("prediction", PREDICTION, "solid"),
+    )
+    lines = [
+        Line2D([], [], color=_color(colors, number), linestyle=style, linewidth=2.8, label=f"{name}, {who}")
+        for number, name in enumerate(structures, start=1)
+        for who, colors, style in kinds
+    ]
+    figure.legend(
+        handles=lines,
+        loc="outside lower center",
+        ncols=2,
+        fontsize=13,
+        labelcolor="white",
+        facecolor="black",
+        edgecolor="none",
+    )
 
 
 def _center_of(labels: torch.Tensor) -> list[int]:

@@ -62,28 +62,67 @@ def observe(
 
 @dataclass
 class Picture:
-    """What an overlay shows: volumes (D, H, W) on the prepared grid; labels are structure numbers."""
+    """What an overlay shows: volumes (D, H, W) on the prepared grid; labels are structure numbers.
+
+    Args:
+        rank: best, median or worst of the test cases.
+        dice: by structure that was drawn or predicted, where test cases are scored.
+        cases: among how many it was chosen.
+        spacing_mm: of the prepared grid, along (D, H, W).
+    """
 
     center: str
     batch: Batch
     truth: torch.Tensor
     prediction: torch.Tensor
+    rank: str
+    dice: dict[str, float]
+    cases: int
+    spacing_mm: Sequence[float]
+
+    @property
+    def mean_dice(self) -> float:
+        """Over the structures."""
+        return sum(self.dice.values()) / len(self.dice)
 
 
 def pictures(run: Run, step: Step, state: State, centers: Sequence[Center], *, base: str) -> Iterator[Picture]:
-    """The first test case of each center, segmented."""
-    order = baseline_order(run, step, base=base, state=state)
-    if not centers:
-        return
-    model, _ = centers[0].model(order)
-    for center in centers:
-        cases = center.case_set(order, "test", model)
-        if len(cases) == 0:
-            continue
-        batch = cases.collate([0])
+    """The test cases with the best, the median and the worst Dice, over all centers; fewer where there are fewer."""
+    found = [(o, dice_of(step, o.observation)) for o in observe(run, step, state, centers, base=base)]
+    scored = [(_mean(dice), o.center, o.patient, dice) for o, dice in found if dice]
+    order = replace(baseline_order(run, step, base=base, state=state), subset="test")
+    by_code = {center.code: center for center in centers}
+    model = centers[0].model(order)[0] if centers else None
+    for rank, (_, code, patient, dice) in ranked(sorted(scored, key=lambda one: one[:3])):
+        assert model is not None
+        cases = by_code[code].case_set(order, "test", model)
+        [position] = [i for i, case in enumerate(cases.cases) if case.patient == patient]
+        batch = cases.collate([position])
         with torch.no_grad():
-            output = predict(model, batch, features=None, window=step.view.window)
-        yield Picture(center.code, batch, batch.target["mask"][0, 0], output[0].argmax(dim=0))
+            output = predict(model, batch.to(model.device), features=None, window=step.view.window).cpu()
+        truth, prediction = batch.target["mask"][0, 0], output[0].argmax(dim=0)
+        yield Picture(code, batch, truth, prediction, rank, dice, len(scored), step.view.spacing_mm)
+
+
+Scored = tuple[float, str, str, dict[str, float]]
+
+
+def ranked(scored: Sequence[Scored]) -> list[tuple[str, Scored]]:
+    """The best, the median and the worst of cases sorted by their Dice, each case once."""
+    places = {"best": len(scored) - 1, "median": len(scored) // 2, "worst": 0} if scored else {}
+    once = {place: name for name, place in reversed(places.items())}
+    return [(name, scored[place]) for name, place in places.items() if once[place] == name]
+
+
+def dice_of(step: Step, observation: Observation) -> dict[str, float]:
+    """Dice by structure of a segmentation's record, without those that nobody drew and nobody predicted."""
+    both, volumes = observation["intersection"], observation["predicted"] + observation["truth"]
+    named = zip(step.task.structures, both, volumes, strict=True)
+    return {name: float(2 * i / v) for name, i, v in named if v > 0}
+
+
+def _mean(dice: dict[str, float]) -> float:
+    return sum(dice.values()) / len(dice)
 
 
 def open_centers(files: dict[str, Path], codes: Sequence[str] | None = None) -> list[Center]:
