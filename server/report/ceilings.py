@@ -1,4 +1,4 @@
-"""What stands beside a segmentation's score: what a mask that is perfect on the training grid would reach, and distances."""
+"""What stands beside a segmentation's score: what a mask perfect on the training grid would reach, and distances."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _note(task: str, mode: str, values: Mapping[str, float | None]) -> str:
         if low is not None
     ]
     said = (
-        f"{name} is scored on the CT's own grid: aggregated Dice {number(values.get('dsc_agg'))}; a mask that is perfect "
-        f"on the training grid would reach {number(values['dsc_agg_ceiling'])} there."
+        f"{name} is scored on the CT's own grid: aggregated Dice {number(values.get('dsc_agg'))}; a mask that is "
+        f"perfect on the training grid would reach {number(values['dsc_agg_ceiling'])} there."
     )
     distances = f" Median HD95 over patients, missed and false ones among them: {', '.join(medians)}."
     return said + (distances if medians else "")

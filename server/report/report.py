@@ -11,6 +11,7 @@ from typing import Any
 from common.errors import LedgerError
 from server.evaluation.matrix import Row, columns
 from server.report import figures, story, tables
+from server.report.ceilings import ceiling_notes
 from server.report.record import Event, RunRecord, join_runs, read_run
 from server.report.tables import Arm, Comparison, comparison_of
 from server.report.verdict.lines import verdict
