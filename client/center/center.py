@@ -41,7 +41,7 @@ from common.config.load import to_json
 from common.config.run import Split
 from common.errors import PolicyRefusal
 from common.exact.step import CELLS, round_sums
-from common.exact.voxels import SCORES
+from common.exact.voxels import THRESHOLDS
 from common.model.adapted import AdaptedModel
 from common.protocol.compression import form
 from common.protocol.declaration import extra_form, sent_back
@@ -187,7 +187,7 @@ class Center:
         if len(cases) < minimum:
             raise PolicyRefusal(TOO_FEW_CASES, f"Sums over {len(cases)} training cases are too close to the patients.")
         counts = {"cases": len(cases), "skipped": cases.skipped}
-        if order.subset == SCORES:
+        if order.subset == THRESHOLDS:
             scored = Reply(self.code, sums=score_sums(order, model, cases, minimum=minimum), counts=counts)
             return self._released(order, replace(scored, seconds=time.perf_counter() - started))
         shared = exact_rows(order, model, cases, minimum=minimum)

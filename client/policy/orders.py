@@ -14,6 +14,7 @@ from common.config.adapter import role_of
 from common.config.federation import local_methods
 from common.config.objective import RIDGE
 from common.errors import PolicyRefusal
+from common.exact.voxels import THRESHOLDS
 from common.protocol.messages import Order
 from common.tasks.cuts import GRID
 
@@ -51,6 +52,8 @@ def sums_asked(order: Order) -> list[str]:
     """The kind of sums over training cases that an order for sums asks for."""
     if order.subset == GRID:
         return ["grid"]
+    if order.subset == THRESHOLDS:
+        return ["thresholds"]
     if getattr(order.step.federation, "objective", "") == RIDGE:
         return ["gram"]
     return ["moments"] if order.round == 0 else ["newton"]

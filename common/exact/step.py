@@ -34,7 +34,7 @@ from common.exact.columns import (
 )
 from common.exact.objectives import Objective, build_objective, newton_shapes
 from common.exact.ridge import CASES, GRAM, MOMENT, ridge_shapes, ridge_sums
-from common.exact.voxels import ALL, MISSED, SCORE_BINS, SCORES, TRUE
+from common.exact.voxels import ALL, MISSED, SCORE_BINS, THRESHOLDS, TRUE
 from common.protocol.messages import Order, Sums
 from common.tasks import build_task, withheld_fields
 from common.tasks.cells import Table
@@ -140,7 +140,7 @@ def declared_in_order(order: Order) -> dict[str, tuple[int, ...]]:
     """What a reply to an order for sums may say: a histogram of event times or of scores, or `round_sums`."""
     if order.subset == GRID:
         return {EVENTS: (BINS,)}
-    if order.subset == SCORES:
+    if order.subset == THRESHOLDS:
         return score_shapes(order.step)
     return declared_in_round(order.step, order.state, order.round)
 

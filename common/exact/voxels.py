@@ -24,7 +24,7 @@ from common.data.batch import volumes_of
 from common.errors import AdapterError
 from common.exact.columns import Layout
 
-SCORES = "scores"  # the order's subset that asks for the histograms
+THRESHOLDS = "thresholds"  # the order's subset that asks for the histograms
 TRUE, ALL = "scores.true_mm3", "scores.all_mm3"  # (S, SCORE_BINS): volume inside a structure, and altogether, by score
 MISSED = "scores.missed_mm3"  # (S,): volume of a structure that lies outside what was scored
 SCORE_BINS, FURTHEST = 240, 12.0  # bins of equal width from -FURTHEST to FURTHEST; what lies beyond joins the last ones

@@ -33,7 +33,7 @@ from common.exact.step import (
     state_of,
     voxels_of,
 )
-from common.exact.voxels import ALL, MISSED, SCORES, TRUE, best_thresholds
+from common.exact.voxels import ALL, MISSED, THRESHOLDS, TRUE, best_thresholds
 from common.protocol.messages import Order, State, Sums
 from common.store.ledger import Ledger
 from common.store.sums import read_sums, write_sums
@@ -129,7 +129,7 @@ class NewtonFit:
         model = self._search(objective, centers, first)
         if voxels_of(step) is None:
             return state_of(model, part), model.rounds
-        scores = add(self._ask(Question(model.rounds, subset=SCORES, state=state_of(model, part)), centers))
+        scores = add(self._ask(Question(model.rounds, subset=THRESHOLDS, state=state_of(model, part)), centers))
         thresholds = best_thresholds(scores[TRUE], scores[ALL], missed=scores[MISSED])
         self.ledger.append("thresholds_chosen", {"step": step.name, "scores": thresholds.tolist()})
         return state_of(replace(model, bias=model.bias - thresholds), part), model.rounds + 1

@@ -22,6 +22,7 @@ from common.config.adapter import (
     MlpPart,
     ResolutionPart,
     SkipPart,
+    VoxelLinearPart,
 )
 from common.config.federation import (
     CenteredClipFederation,
@@ -64,6 +65,7 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
     Step: {"rounds": (0, 100_000)},
     Training: {"epochs": (1, 10_000), "batch": (1, 4096), "learning_rate": (0, 1e3), "weight_decay": (0, 1e3),
                "clip_norm": (0, 1e9), "draw": (0, 1e6)},
+    VoxelLinearPart: {"levels": (0, 64), "blurs": (0.1, 32), "voxels": (1, 100_000), "inside": (0.01, 0.99)},
     View: {"spacing_mm": (0.05, 100), "size": (1, 4096), "window": (1, 4096), "ct_hu": (-1e5, 1e5)},
 }  # fmt: skip
 
@@ -77,6 +79,7 @@ ENTRIES: dict[type, dict[str, int]] = {
     PrognosisTask: {"cuts_days": 512},
     SegmentationTask: {"structures": 64, "within": 64},
     Step: {"modalities": 16, "modes": 64, "methods": 16, "train_parts": 64},
+    VoxelLinearPart: {"levels": 64, "blurs": 32},
     View: {"intensities": 16},
 }
 PROSE = frozenset({"classes", "tensors", "local", "train_parts"})  # may be longer than a name
