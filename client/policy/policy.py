@@ -11,8 +11,8 @@ from common.protocol.messages import TOO_FEW_CASES
 ALL = "all"  # in a list: every kind, also those that need a word of their own
 SUMS = ("curves", "gram", "grid", "labels", "moments", "newton", "scores", "thresholds")
 """Kinds of sums that may be asked: of scores and of curves over a split's cases; over the training cases, of their
-labels, their event times (grid), and for exact fits moments, Gram sums (ridge), Newton's gradients and Hessians and, of a
-segmentation, histograms of voxels' scores (thresholds)."""
+labels, their event times (grid), and for exact fits moments, Gram sums (ridge), Newton's gradients and Hessians and,
+of a segmentation, histograms of voxels' scores (thresholds)."""
 NEED_A_WORD: dict[str, dict[str, str]] = {  # field -> kind that an empty list does not allow -> why
     "federations": {"scaffold": "what its first round sends is a mean raw gradient"},
     "parts": {

@@ -105,8 +105,6 @@ def part_problems(name: str, spec: Any) -> Iterator[str]:
     for center, rank in sorted(spec.ranks.items()):
         if not 1 <= rank <= spec.rank:
             yield f"part '{name}' gives {center} rank {rank}; it can be 1 to the part's own rank, {spec.rank}."
-    if rule == FEDSVD and spec.refresh_every < 1:
-        yield f"part '{name}' has refresh_every {spec.refresh_every}; use 1 or more."
 
 
 def _clash(kind: str, part: str, rule: str, *, dora: bool) -> Iterator[str]:

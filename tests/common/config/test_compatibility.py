@@ -42,7 +42,7 @@ def test_every_rule_has_a_place_among_what_can_work_together():
         ),
         (["rule=rolora", "dora=true"], "part 'within' is DoRA, whose row norms make rule 'rolora' inexact"),
         (["rule=fedex", "side_rank=0"], "part 'within' has side_rank 0; rule 'fedex' needs 1 or more."),
-        (["rule=fedsvd", "refresh_every=0"], "part 'within' has refresh_every 0; use 1 or more."),
+        (["rule=fedsvd", "refresh_every=0"], "adapter.parts.within.refresh_every is 0; it can be 1 to 100000."),
         (
             ["/krum"],
             "krum withstands 2 faulty centers among at least 2 x 2 + 3 = 7, but the step names 6, so every round would "

@@ -9,12 +9,13 @@ from common.config.rules import broken_rules, left_open
 from common.errors import ConfigError, UnknownName
 from common.tasks import build_task
 
+REAL = ("sts7", "sts7_exact")
 CURRICULA = sorted(path.stem for path in (CONFIGS / "curriculum").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("curriculum", CURRICULA)
 def test_every_curriculum_composes_and_breaks_no_rule(curriculum):
-    run = compose_run([f"curriculum={curriculum}", *(["data.root=somewhere"] if curriculum in ("own", "sts7") else [])])
+    run = compose_run([f"curriculum={curriculum}", *(["data.root=somewhere"] if curriculum in ("own", *REAL) else [])])
     left = [problem for step in run.steps.values() for problem in left_open(step)]
     assert (left != []) == (curriculum == "own")  # what a folder answers: tests/simulations/virtual/test_own_data.py
     assert broken_rules(run) == [] or left
@@ -22,7 +23,7 @@ def test_every_curriculum_composes_and_breaks_no_rule(curriculum):
 
 @pytest.mark.parametrize("curriculum", CURRICULA)
 def test_a_step_survives_the_wire_unchanged(curriculum):
-    run = compose_run([f"curriculum={curriculum}", *(["data.root=somewhere"] if curriculum == "sts7" else [])])
+    run = compose_run([f"curriculum={curriculum}", *(["data.root=somewhere"] if curriculum in REAL else [])])
     for step in run.steps.values():
         assert step_from_json(step_to_json(step)) == step
 
