@@ -6,6 +6,7 @@ COMMANDS = {  # command -> what it is for, in the order in which a hospital meet
     "init": "write center.yaml and make this node's key pair",
     "prepare": "turn DICOM CT, PET and RTSTRUCT into the HECKTOR layout, without identifiers",
     "doctor": "find everything that can go wrong before a round, with its remedy",
+    "policy": "say in sentences what a coordinator can and cannot ask of this hospital",
     "describe": "show what the server may learn of this center: counts only",
     "split": "show who trains and who tests here, or give that up",
     "start": "start this hospital's node; it only ever connects outwards",

@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the findings."""
     from client.doctor.finding import ERROR
     from client.doctor.page import write_page
+    from client.policy.explain import in_short
 
     config = center_of(arguments)
     pictures = _Pictures(arguments.thumbnails if arguments.html else 0)
@@ -54,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"center": config.code, "patients": len(cases), "findings": findings}, indent=1))
     else:
         _print(config.code, found)
+        if not any(finding.area == "policy" for finding in found):
+            print(f"policy: {in_short(config.policy)} Every sentence: python -m client policy --explain")
         if arguments.html:
             print(f"page: {arguments.html} (it shows patients; keep it here)")
     return 1 if any(finding.severity == ERROR for finding in found) else 0

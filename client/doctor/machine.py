@@ -12,6 +12,8 @@ from pathlib import Path
 
 from client.center.config import CenterConfig
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding
+from client.policy.explain import explained
+from common.errors import ConfigError
 from common.runtime.machine import usable_cores
 
 FULL_GB, TIGHT_GB = 1.0, 10.0
@@ -24,10 +26,19 @@ def check_machine(config: CenterConfig) -> Iterator[Finding]:
     yield from _folder("cache", Path(config.cache), "Prepared volumes")
     yield from _folder("vault", Path(config.vault), "The record of what left and the table of codes")
     yield from _vault(Path(config.vault), Path(config.root))
+    yield from _policy(config)
     now = time.time()
     if now < RELEASED:
         clock = time.strftime("%Y-%m-%d %H:%M", time.localtime(now))
         yield Finding(ERROR, "machine", f"The clock says {clock}.", "Set it, and keep it with NTP.")
+
+
+def _policy(config: CenterConfig) -> Iterator[Finding]:
+    """A policy that cannot be read stops every message."""
+    try:
+        explained(config.policy)
+    except ConfigError as error:
+        yield Finding(ERROR, "policy", str(error), "Change it in center.yaml; until then nothing runs.")
 
 
 def _device(config: CenterConfig) -> Iterator[Finding]:

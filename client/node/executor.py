@@ -4,14 +4,16 @@ A bundle whose digest is not this checkout's is refused before anything of it is
 a code, the sentence goes to this node's log. A bundle of the same digest is not unpacked either: the same code is here.
 
 Two processes for a message: one speaks to the SuperNode, the other opens patient files. When the second one dies (out
-of memory, killed), the first one tries again, and then answers for it; Flower alone would wait over a minute.
+of memory, killed), the first one tries again, and then answers for it; Flower alone would wait over a minute. When it
+takes more time or memory than the policy allows, the first one ends it and answers with a code, at once.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -24,7 +26,9 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.supercore.constant import TaskType
 from flwr.supercore.task_identity import TaskIdentity
 
-from common.errors import WireError
+from client.node.watch import Overrun, awaited, limits_of
+from client.policy import Policy
+from common.errors import FedgraftError, WireError
 from common.protocol.packing import pack, unpack
 from common.runtime.executor import TaskAccess, end_with, forks, log_to_own_file, run_in_flower, serve
 from common.runtime.release import bundle_digest
@@ -32,6 +36,7 @@ from common.runtime.release import bundle_digest
 PROGRAM = "flwr.supernode.runtime.run_clientapp"
 PRELOAD = ["client.node.executor", PROGRAM, "client.app", "client.center.center"]
 ATTEMPTS = 2
+ID = re.compile(r"[0-9a-f]{64}")
 FOREIGN_CODE, PROCESS_DIED = "declined.code", "process_died"
 
 log = logging.getLogger("fedgraft.node")
@@ -73,14 +78,25 @@ def foreign(bundle: bytes, *, release: str) -> str | None:
 
 
 def refusing(code: str) -> Callable[[Message, Context], Message]:
-    """An app that declines every message."""
+    """An app that declines every message, with the round and id that it was asked with."""
     from common.protocol.messages import Reply  # with torch, which the process that only fetches messages does without
     from common.protocol.wire import pack_reply
 
     def refuse(message: Message, context: Context) -> Message:
-        return Message(pack(pack_reply(Reply(center_of(context), code=code))), reply_to=message)
+        number, asked = _asked(message)
+        return Message(
+            pack(pack_reply(Reply(center_of(context), code=code, round=number, order=asked))), reply_to=message
+        )
 
     return refuse
+
+
+def _asked(message: Message) -> tuple[int, str]:
+    """Round and id of a message's order, as far as they are what they should be."""
+    config: Mapping[str, object] = dict(message.content.config_records.get("config") or {})
+    number, asked = config.get("round"), str(config.get("id", ""))
+    whole = isinstance(number, int) and not isinstance(number, bool) and number >= 0
+    return (number if whole else 0), (asked if ID.fullmatch(asked) else "")  # type: ignore[return-value]
 
 
 class Apart:
@@ -93,14 +109,21 @@ class Apart:
         self._waiting = [self._start() for _ in range(attempts)]
 
     def answer(self, message: Message, context: Context) -> Message:
-        """The message's answer; a process that dies over it costs an attempt, and in the end this message only."""
+        """The message's answer; a process that dies over it costs an attempt, and in the end this message only.
+
+        One that outgrows the policy is ended and not tried again.
+        """
+        limits = limits_of(_policy(context))
         sent = message_to_proto(message).SerializeToString(), context_to_proto(context).SerializeToString()
         identity = (TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id)
         while self._waiting:
             connection, process = self._waiting.pop(0)
             try:
                 connection.send((*sent, identity))
-                return message_from_proto(ProtoMessage.FromString(connection.recv_bytes()))
+                return message_from_proto(ProtoMessage.FromString(awaited(connection, process, limits)))
+            except Overrun as overrun:
+                log.error("center=%s code=%s %s Its process was ended.", center_of(context), overrun.code, overrun)
+                return refusing(overrun.code)(message, context)
             except (EOFError, OSError):
                 process.join()
                 log.error("code=%s exitcode=%s attempts_left=%s", PROCESS_DIED, process.exitcode, len(self._waiting))
@@ -122,6 +145,16 @@ class Apart:
 def center_of(context: Context) -> str:
     """The center's code, as the node was started with it."""
     return str(context.node_config.get("code", "unknown"))
+
+
+def _policy(context: Context) -> Policy:
+    """The hospital's, or the defaults where its file cannot be read: then the answer is a code anyway."""
+    from client.center.config import read_config
+
+    try:
+        return read_config(str(context.node_config["center"])).policy
+    except (FedgraftError, KeyError):
+        return Policy()
 
 
 def _work(connection: Connection, parent: int) -> None:

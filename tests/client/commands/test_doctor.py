@@ -316,7 +316,7 @@ def test_findings_of_one_kind_are_joined_and_the_worst_comes_first():
 def test_the_machine_is_held_against_the_file(root, monkeypatch):
     vault = root / "vault"
     vault.mkdir(mode=0o755)
-    config = CenterConfig("CHUM", str(root), "/proc/nowhere", str(vault), device="gpu", threads=4096)
+    config = CenterConfig("CHUM", str(root), "/proc/nowhere", vault=str(vault), device="gpu", threads=4096)
     found = {(f.severity, f.area, f.what): () for f in machine.check_machine(config)}
     assert has(found, "error", "machine", "cache (/proc/nowhere) cannot be written")
     assert has(found, "error", "machine", "device is 'gpu'") and has(found, "warning", "machine", "threads is 4096")

@@ -1,0 +1,149 @@
+"""A policy in sentences: what a coordinator can and cannot ask of this hospital, each with the field that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from client.policy.hours import quiet_spans
+from client.policy.policy import ALL, NEED_A_WORD, SUMS, Policy, test_folds
+
+CAN, CANNOT, WITHIN = "can", "cannot", "within"
+HEADS = {
+    CAN: "A coordinator can",
+    CANNOT: "A coordinator cannot",
+    WITHIN: "Whatever is asked,",
+}
+SUMS_SAY = {
+    "curves": "counts of survival curves and calibration",
+    "gram": "Gram sums of a ridge fit",
+    "grid": "a histogram of event times",
+    "labels": "counts of labels",
+    "moments": "means and variances of columns",
+    "newton": "gradients and Hessians of an exact fit",
+    "scores": "sums of test and validation scores",
+}
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One thing that a policy decides; ``says`` goes on from ``HEADS[about]``."""
+
+    about: str
+    says: str
+    decided_by: str
+
+    def __str__(self) -> str:
+        return f"{HEADS[self.about]} {self.says}. [{self.decided_by}]"
+
+
+def explained(policy: Policy) -> list[Sentence]:
+    """Every sentence, what can be asked before what cannot. Raises ConfigError for a policy that cannot be read."""
+    found = [*_kinds(policy), *_models(policy), *_limits(policy), *_answers(policy), *_never(policy)]
+    return sorted(found, key=lambda one: list(HEADS).index(one.about))
+
+
+def in_short(policy: Policy) -> str:
+    """One sentence with what a hospital is asked about most often."""
+    folds = test_folds(policy)
+    tested = "any fold" if folds is None else f"fold {_listed([str(fold) for fold in folds])}"
+    refused = [kind for name in NEED_A_WORD for kind in _refused(getattr(policy, name), name)]
+    without = f"; refuses {_listed(refused)}" if refused else ""
+    return (
+        f"Trains with {policy.minimum_cases} cases or more, tells results of {policy.minimum_cell} or more, tests on "
+        f"{tested}, works at most {policy.maximum_seconds:g} s on a message{without}."
+    )
+
+
+def _kinds(policy: Policy) -> Iterator[Sentence]:
+    whats = {
+        "tasks": "steps of the tasks",
+        "federations": "steps with the aggregation rules and local methods",
+        "parts": "the training of adapter parts of the kinds",
+    }
+    for name, what in whats.items():
+        listed = getattr(policy, name)
+        if listed and ALL not in listed:
+            yield Sentence(CAN, f"ask for {what} {_listed(listed)}", name)
+            yield Sentence(CANNOT, f"ask for {what.replace('the ', 'other ', 1)}", name)
+            continue
+        refused = _refused(listed, name)
+        yield Sentence(CAN, f"ask for {what} that this release has{', but for some' if refused else ''}", name)
+        for kind in refused:
+            yield Sentence(CANNOT, f"ask for {kind}: {NEED_A_WORD[name][kind]}", name)
+        if ALL in listed:
+            for kind, why in NEED_A_WORD.get(name, {}).items():
+                yield Sentence(CAN, f"ask for {kind}, although {why}", name)
+
+
+def _models(policy: Policy) -> Iterator[Sentence]:
+    if policy.bases:
+        yield Sentence(CANNOT, f"use a frozen model but the {len(policy.bases)} whose digests are listed", "bases")
+    else:
+        yield Sentence(CAN, "use any frozen model that is installed here", "bases")
+    if policy.initialisations:
+        yield Sentence(
+            CANNOT,
+            f"let a step start here from a state but the {len(policy.initialisations)} whose digests are listed, "
+            "whatever its round",
+            "initialisations",
+        )
+    else:
+        yield Sentence(CAN, "choose the state that a step starts from", "initialisations")
+    if policy.reach is None:
+        yield Sentence(CAN, "put any state in the place of one between two rounds", "reach")
+    else:
+        yield Sentence(
+            CANNOT,
+            f"move a state between two rounds by more than {policy.reach:g} times what this center's own update did",
+            "reach",
+        )
+
+
+def _limits(policy: Policy) -> Iterator[Sentence]:
+    folds = test_folds(policy)
+    if folds is None:
+        yield Sentence(
+            CAN, "let any fold be the test, as a cross-validated study does: who trained then tests", "test_folds"
+        )
+    else:
+        named = _listed([str(fold) for fold in folds])
+        yield Sentence(CANNOT, f"test on folds other than {named}, nor change who is in which", "test_folds")
+    yield Sentence(CANNOT, f"train on batches of fewer than {policy.minimum_batch} cases", "minimum_batch")
+    yield Sentence(CANNOT, f"ask for more than {policy.maximum_epochs} epochs in a round", "maximum_epochs")
+    yield Sentence(CANNOT, f"ask for more than {policy.maximum_rounds} rounds of a step", "maximum_rounds")
+    yield Sentence(
+        WITHIN, f"a message that takes more than {policy.maximum_seconds:g} s of wall time is ended", "maximum_seconds"
+    )
+    most = policy.maximum_memory_gb
+    memory = f"{most:g} GB" if most is not None else "nine tenths of this machine's memory"
+    yield Sentence(WITHIN, f"a message that takes more than {memory} is ended", "maximum_memory_gb")
+    for start, end in quiet_spans(policy):
+        yield Sentence(CANNOT, f"have anything done from {start:%H:%M} to {end:%H:%M}", "quiet_hours")
+
+
+def _answers(policy: Policy) -> Iterator[Sentence]:
+    allowed = list(SUMS) if not policy.sums or ALL in policy.sums else [kind for kind in SUMS if kind in policy.sums]
+    kept = [kind for kind in SUMS if kind not in allowed]
+    yield Sentence(CAN, f"ask for {_listed([SUMS_SAY[kind] for kind in allowed]) or 'no sums at all'}", "sums")
+    if kept:
+        yield Sentence(CANNOT, f"ask for {_listed([SUMS_SAY[kind] for kind in kept])}", "sums")
+    yield Sentence(WITHIN, f"no update of fewer than {policy.minimum_cases} training cases leaves", "minimum_cases")
+    yield Sentence(WITHIN, f"no result and no count of fewer than {policy.minimum_cell} cases leaves", "minimum_cell")
+
+
+def _never(policy: Policy) -> Iterator[Sentence]:
+    for name in ("require_privacy", "require_secure_aggregation"):
+        if getattr(policy, name):
+            yield Sentence(CANNOT, "have any step run: this release cannot give what is required", name)
+    yield Sentence(CANNOT, "read files by their paths, this machine's environment, or run code of its own", "always")
+    yield Sentence(CANNOT, "exceed the ceilings of the release: sizes, ranks, bins, classes, epochs", "always")
+
+
+def _refused(listed: Sequence[str], name: str) -> list[str]:
+    """Kinds that need a word and have none."""
+    return [kind for kind in NEED_A_WORD.get(name, {}) if ALL not in listed and kind not in listed]
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

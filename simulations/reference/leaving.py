@@ -1,0 +1,150 @@
+"""docs/reference/what-leaves.md: every array, sum, count and code that can ever leave a hospital, and what guards it.
+
+It is made from what code declares: what is not declared is refused on site, so that the page is whole by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from client.policy.policy import NEED_A_WORD
+from common.adapters.lowrank import LORA_RULES
+from common.config.adapter import PARTS
+from common.config.federation import FEDERATIONS
+from common.config.options import COMPRESSIONS
+from common.config.task import PrognosisTask
+from common.exact.columns import moment_shapes
+from common.exact.objectives import build_objective, newton_shapes
+from common.exact.ridge import ridge_shapes
+from common.protocol.wire import FIT_SUMS, STATUS_COUNTS
+from common.tasks import build_task
+from common.tasks.cells import Cells, Histogram, Mean, RiskSets, Table
+from common.tasks.cuts import BINS, EVENTS
+from simulations.reference.markdown import generated, table
+from simulations.reference.messages import CODES, EXAMPLES
+
+OBJECTIVES = ("cox", "hazard", "logistic")
+KIND_OF = {"sum_shapes": "scores", "curve_shapes": "curves", "label_shapes": "labels"}
+INTRODUCTION = """\
+A reply holds arrays, sums, counts and a code, each declared by the step before it is asked. A reply that holds
+anything else is refused by the hospital itself (`wire`) and again by the server (`undeclared`); each reply is a line
+in the hospital's own record ([audit](audit.md)). Every reply passes one gate (`client/privacy/release.py`) with the
+minimums of the [policy](../hospital/policy.md): `minimum_cases` for arrays, `minimum_cell` for every sum and count.
+
+"""
+
+
+def leaving_page() -> str:
+    """The page."""
+    text = generated("What leaves a hospital", "what tasks, objectives, parts and rules declare") + INTRODUCTION
+    text += "## By action\n\n" + table(("asked", "arrays", "sums", "counts", "guarded by"), ACTIONS)
+    text += "\n## Arrays\n\n" + table(("what", "leaves", "guarded by"), _arrays())
+    text += "\n## Sums of tasks\n\n" + table(("task", "sum", "asked as", "guarded by"), _task_sums())
+    text += "\n## Sums of exact fits\n\n" + table(("asked as", "sums", "guarded by"), _exact_sums())
+    text += "\n## Counts\n\n" + table(("count", "of", "guarded by"), COUNTS)
+    text += "\n## Codes\n\nOne of these, and never a sentence: " + _listed(CODES) + ".\n"
+    return text + NEVER
+
+
+ACTIONS = (
+    ("describe", "none", "labels, where the task declares some", "train, validation, test",
+     "`minimum_cell`, `sums`"),
+    ("train", "trained tensors of parts that train and are not local", "fit.loss, fit.cases, fit.batches",
+     "cases, batches, skipped", "`minimum_cases`, `federations`, `parts`, `initialisations`, `reach`"),
+    ("evaluate", "none", "scores, and curves once a step is learned", "cases, skipped, suppressed",
+     "`minimum_cell`, `test_folds`, `sums`"),
+    ("sums", "none", "event times, moments, Gram sums, or a gradient and Hessian", "cases, skipped",
+     "`minimum_cases`, `minimum_cell`, `sums`, no rows that a few share (`client/privacy/rows.py`)"),
+)  # fmt: skip
+FEW, FLAG = "told as `minimum_cell` when fewer", "nothing: it counts no patients"
+COUNTS_SAY = {
+    "adjusted": ("patients whose recorded variables or times were changed before a sum", FEW),
+    "afresh": ("1 where the hospital accepted that its vault lost an entry", FLAG),
+    "ahead": ("1 where the vault has seen later rounds than the order's", FLAG),
+    "batches": ("batches trained on", "nothing: it is the step's own arithmetic"),
+    "cases": ("patients that the answer is of", FEW),
+    "merged": ("1 where cells were merged", FLAG),
+    "skipped": ("patients whose files could not be used", FEW),
+    "suppressed": ("1 where something was kept back", FLAG),
+    "waiting": ("patients who wait until enough have come", FEW),
+}
+COUNTS = tuple((f"`{name}`", *COUNTS_SAY.get(name, (f"patients: {name}", FEW))) for name in STATUS_COUNTS)
+NEVER = """
+## Never
+
+Images, labels, records, patients' codes, file paths, texts of errors, what the environment of the machine says,
+tensors that no part of the step trains, and anything of a node whose release is not the one that its hospital
+reviewed. What an adapter may still tell about patients: [threat model](../concepts/threat-model.md).
+"""
+
+
+def _arrays() -> Iterator[tuple[str, str, str]]:
+    for kind in sorted(PARTS.shipped):
+        why = NEED_A_WORD["parts"].get(kind)
+        guard = f"`parts` must name it: {why}" if why else "`parts`; `minimum_cases`"
+        yield f"part of kind `{kind}`", "its tensors as trained, not its start", guard
+    yield "LoRA by rule", f"the factors that the rule trains in the round: {_listed(LORA_RULES)}", "`parts`"
+    yield (
+        "scaffold's `control/NAME`",
+        "one number for each that is sent; in the first round a mean raw gradient",
+        ("`federations` must name scaffold"),
+    )
+    others = sorted(set(FEDERATIONS.shipped) - {"scaffold", "newton"})
+    yield f"rules {_listed(others)}", "nothing beside the parts", "`federations`"
+    yield "`federation.local`, `federation.personal`", "nothing: these tensors stay in the vault", "the declaration"
+    yield f"compression {_listed(COMPRESSIONS)}", "the same numbers, rounded differences of them, or fewer", "the form"
+
+
+def _task_sums() -> Iterator[tuple[str, str, str, str]]:
+    seen: set[tuple[str, str]] = set()
+    specs: dict[str, Any] = {**EXAMPLES, "prognosis, loss cox": PrognosisTask(loss="cox")}
+    for label, spec in specs.items():
+        task = build_task(spec)
+        for attribute, kind in KIND_OF.items():
+            for name, shape in sorted(getattr(task, attribute).items()):
+                if (spec.kind, f"{name}{shape}") in seen:
+                    continue
+                seen.add((spec.kind, f"{name}{shape}"))
+                yield label, f"`{name}` {list(shape) or 'a number'}", f"`{kind}`", _guard(name, task.cells)
+
+
+def _guard(name: str, cells: Sequence[Cells]) -> str:
+    """What a task's cells say of a sum."""
+    found = [says for rule in cells if (says := _of_rule(name, rule))]
+    return "; ".join(dict.fromkeys(found)) or "none of fewer than `minimum_cell` cases"
+
+
+def _of_rule(name: str, rule: Cells) -> str:
+    if isinstance(rule, Histogram) and name in (*rule.counts, *rule.alike, *rule.within):
+        return "neighbouring bins are merged until each is of none or of `minimum_cell`"
+    if isinstance(rule, Table) and name in (*rule.counts, *rule.alike):
+        return "small cells are left out" if rule.partly else "left out whole where a cell is of fewer"
+    if isinstance(rule, RiskSets) and name in (rule.at_risk, rule.gone):
+        return "times wait for later ones until enough leave at each; else left out"
+    if isinstance(rule, Mean) and name in (rule.count, *rule.sums, *rule.left_out):
+        return "left out where a few are counted"
+    return ""
+
+
+def _exact_sums() -> Iterator[tuple[str, str, str]]:
+    few = "no variable, pair of variables or time that fewer than `minimum_cell` share"
+    yield "`grid`", f"`{EVENTS}` [{BINS}]", "neighbouring bins are merged until each is of none or of `minimum_cell`"
+    yield "`moments`", _named(moment_shapes(2)), few
+    yield "`gram` (ridge)", _named(ridge_shapes(2, 1, 1)), few
+    for name in OBJECTIVES:
+        shapes = newton_shapes(build_objective(name, bins=12, classes=1), 3)
+        yield f"`newton` ({name})", _named(shapes), few
+    yield (
+        "every training reply",
+        _listed(FIT_SUMS),
+        "no fewer than `minimum_cases` cases",
+    )
+
+
+def _named(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(shapes))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))

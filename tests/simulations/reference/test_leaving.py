@@ -1,0 +1,39 @@
+"""Pages of what leaves and of the policy name whatever the code declares."""
+
+from dataclasses import fields
+
+import pytest
+
+from client.policy import Policy
+from common.config.adapter import PARTS
+from common.config.federation import FEDERATIONS
+from common.protocol.wire import FIT_SUMS, STATUS_COUNTS
+from common.tasks import build_task
+from simulations.reference.leaving import leaving_page
+from simulations.reference.messages import CODES, EXAMPLES
+from simulations.reference.policy import FIELDS, policy_page
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return leaving_page()
+
+
+def test_every_array_sum_count_and_code_is_named(page):
+    tasks = [build_task(spec) for spec in EXAMPLES.values()]
+    sums = {name for task in tasks for name in (*task.sum_shapes, *task.curve_shapes, *task.label_shapes)}
+    named = {*sums, *FIT_SUMS, *STATUS_COUNTS, *CODES, *PARTS.shipped, *FEDERATIONS.shipped}
+    assert sorted(name for name in named if name not in page) == []
+    assert all(f"`{name}" in page for name in sums | set(CODES))
+
+
+def test_every_row_says_what_guards_it(page):
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line]
+    assert len(rows) > 60 and not [row for row in rows if row.rstrip(" |") != row[:-2] or row.endswith("|  |")]
+
+
+def test_the_policy_page_has_a_row_for_each_field():
+    assert set(FIELDS) == {field.name for field in fields(Policy)}
+    assert {code for code, _ in FIELDS.values() if code} <= set(CODES)
+    text = policy_page()
+    assert all(f"| `{name}` |" in text for name in FIELDS) and "cannot" in text
