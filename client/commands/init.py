@@ -281,7 +281,8 @@ policy:
   # patch_embed and resolution, which put first layers or tensors of the frozen model in the coordinator's hands; a
   # step that learns PET beside CT needs patch_embed.
   parts: []
-  # Kinds of sums that may be asked: labels, grid (event times), moments, gram, newton, scores, curves. Empty: all.
+  # Kinds of sums that may be asked: labels, grid (event times), moments, gram, newton, thresholds, scores, curves.
+  # Empty: all.
   sums: []
   # Digests of frozen models that may be used; doctor prints the digest of yours. Empty: any that is installed here.
   bases: []

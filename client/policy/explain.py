@@ -22,6 +22,7 @@ SUMS_SAY = {
     "moments": "means and variances of columns",
     "newton": "gradients and Hessians of an exact fit",
     "scores": "sums of test and validation scores",
+    "thresholds": "counts of voxels by score, for the threshold of an exact segmentation",
 }
 
 

@@ -17,6 +17,7 @@ from common.config.task import PrognosisTask
 from common.exact.columns import moment_shapes
 from common.exact.objectives import build_objective, newton_shapes
 from common.exact.ridge import ridge_shapes
+from common.exact.voxels import ALL, MISSED, TRUE
 from common.protocol.wire import FIT_SUMS, STATUS_COUNTS
 from common.tasks import build_task
 from common.tasks.cells import Cells, Histogram, Mean, RiskSets, Table
@@ -132,6 +133,8 @@ def _exact_sums() -> Iterator[tuple[str, str, str]]:
     yield "`grid`", f"`{EVENTS}` [{BINS}]", "neighbouring bins are merged until each is of none or of `minimum_cell`"
     yield "`moments`", _named(moment_shapes(2)), few
     yield "`gram` (ridge)", _named(ridge_shapes(2, 1, 1)), few
+    volumes = dict.fromkeys((TRUE, ALL, MISSED), ())
+    yield "`thresholds`", _named(volumes), "volumes of voxels, of no fewer than `minimum_cell` cases"
     for name in OBJECTIVES:
         shapes = newton_shapes(build_objective(name, bins=12, classes=1), 3)
         yield f"`newton` ({name})", _named(shapes), few
