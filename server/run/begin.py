@@ -50,8 +50,8 @@ def begin(coordinator: Coordinator) -> None:
             )
         coordinator.ledger.append("run_resumed", {"base": coordinator.base})
         return
-    card, name = _card(coordinator), coordinator.run.continues
-    if name:
+    card = _card(coordinator)
+    if name := coordinator.run.continues:
         card["continues"] = take_over(coordinator.folder, name, base=coordinator.base)
         coordinator.narrator.say(f"continues run {name} with {', '.join(card['continues']['heads'])}")
     coordinator.ledger.append("run_started", card)

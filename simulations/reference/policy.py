@@ -21,8 +21,8 @@ FIELDS = {  # field -> the code of a refusal, when it is given
         "another kind of adapter part; empty: every kind but `full`, `patch_embed` and `resolution`, which put tensors "
         "of the frozen model or first layers into the coordinator's hands",
     ),
-    "sums": ("declined.sums", "another kind of sums, of labels, grid, moments, gram, newton, thresholds, scores, curves; "
-             "labels that are not allowed are left out of an answer instead"),
+    "sums": ("declined.sums", "another kind of sums, of labels, grid, moments, gram, newton, thresholds, scores, "
+             "curves; labels that are not allowed are left out of an answer instead"),
     "bases": ("declined.base", "a frozen model whose digest is not listed (doctor prints yours)"),
     "initialisations": (
         "declined.initialisation",
