@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from client.data.images.volumes import Prepared
     from common.backbones.base import Backbone
     from common.config.run import BackboneSpec
+    from common.config.step import Step
     from common.model.adapted import AdaptedModel
     from common.store.bank import AdapterBank, Entry
+    from common.store.tested import Card
 
 EXAMPLE = (
     "python -m client predict --bank runs/quickstart --ct CHUM-001__CT.nii.gz --pet CHUM-001__PT.nii.gz --out out\n"
@@ -90,15 +92,36 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _answer(case: Case, found: dict[str, Any], bank: Bank, models: Models, arguments: argparse.Namespace) -> None:
     """What every chosen head says of one case, into ``found``; masks are written."""
+    from common.store.tested import in_words, score_in
+
     for entry in chosen(bank.adapters, case, region=arguments.region, lineage=arguments.lineage):
-        answer = predict_case(models.of(entry), case, known=bank.known.get(entry.key, {}), device=arguments.device)
+        known = bank.known.get(entry.key, {})
+        answer = predict_case(models.of(entry), case, known=known, device=arguments.device)
+        tested = score_in(bank.tested.get(entry.key), mode_of(case, entry.step))
+        notes = [in_words(tested), *uncalibrated(entry.step.task, known)]
         mask = answer.pop("mask", None)
         if mask is not None:
             path = arguments.out / f"{case.patient}__{entry.lineage}.nii.gz"
             _write_mask(path, mask, case)
             answer["mask"] = path.name
-        found[entry.lineage] = {"task": entry.step.task.kind, "adapter": entry.key, **answer}
-        print(f"{case.patient} {entry.lineage}: {_line(answer)}")
+        card = {"task": entry.step.task.kind, "adapter": entry.key, "tested": tested, "notes": notes}
+        found[entry.lineage] = {**card, **answer}
+        print(f"{case.patient} {entry.lineage}: {_line(answer)}; {'; '.join(notes)}")
+
+
+def mode_of(case: Case, step: Step) -> str:
+    """The modalities that a step sees of a case, as score rows name them: ``CT+PET``."""
+    has = set(modalities_of(case))
+    return "+".join(modality for modality in step.modalities if modality in has)
+
+
+def uncalibrated(task: Any, known: Mapping[str, Any]) -> list[str]:
+    """What must be said of an answer's probabilities, where nothing fitted them to patients."""
+    if task.kind == "classification" and "temperature" not in known:
+        return ["uncalibrated: no temperature was fitted, so these are no probabilities to act on"]
+    if task.kind == "prognosis" and task.loss == "cox" and "baseline" not in known:
+        return ["a risk only: no baseline hazard was learned, so there is no curve"]
+    return []
 
 
 @dataclass(frozen=True)
@@ -108,12 +131,14 @@ class Bank:
     Args:
         backbone: the frozen model that an export or a run's configuration names; an export's without its files,
             which lie with the coordinator.
+        tested: by key, what the adapter scored on test cases (`common.store.tested`); absent: never scored.
         known: by key, what the federation learned from sums to read outputs by: a temperature, a baseline hazard.
     """
 
     adapters: AdapterBank
     backbone: BackboneSpec | None
     known: dict[str, dict[str, Any]]
+    tested: dict[str, Card]
 
 
 def open_bank(given: Path, *, signer: str | None = None) -> Bank:
@@ -126,6 +151,7 @@ def open_bank(given: Path, *, signer: str | None = None) -> Bank:
     from common.store.bank import AdapterBank
     from common.store.exported import MANIFEST, check_export
     from common.store.ledger import Ledger
+    from common.store.tested import known_by_key, scores_by_key
 
     folder = next((f for f in (given, given / "bank") if (f / "heads.json").is_file()), None)
     if folder is None:
@@ -134,10 +160,10 @@ def open_bank(given: Path, *, signer: str | None = None) -> Bank:
     if top is None and signer is not None:
         raise BankError(f"{given} is not signed: it is a run's own bank and no export; leave --signer out to trust it.")
     manifest = {} if top is None else check_export(top, signer=signer)
-    known = {key: card.get("known", {}) for key, card in manifest.get("adapters", {}).items()}
-    for event in Ledger(folder.parent / "ledger.jsonl").events("step_finished"):
-        known.setdefault(event["key"], event.get("known", {}))
-    return Bank(AdapterBank(folder), _named_backbone(folder.parent / "config.yaml", manifest), known)
+    cards, events = manifest.get("adapters", {}), Ledger(folder.parent / "ledger.jsonl").events()
+    known = known_by_key(events) | {key: card.get("known", {}) for key, card in cards.items()}
+    tested = scores_by_key(events) | {key: card["tested"] for key, card in cards.items() if card.get("tested")}
+    return Bank(AdapterBank(folder), _named_backbone(folder.parent / "config.yaml", manifest), known, tested)
 
 
 def _named_backbone(config: Path, manifest: Mapping[str, Any]) -> BackboneSpec | None:

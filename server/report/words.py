@@ -5,34 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.metrics.names import metric_name as metric_name
+
 DASH = "—"
-METRICS = {
-    "accuracy": "Accuracy",
-    "auroc": "AUROC",
-    "balanced_accuracy": "Balanced accuracy",
-    "c_index": "C-index",
-    "cindex": "C-index",
-    "concordance": "C-index",
-    "dice": "Dice",
-    "dice_agg": "aggregated Dice",
-    "dsc": "Dice",
-    "dsc_agg": "aggregated Dice",
-    "dsc_agg_ceiling": "aggregated Dice of a perfect mask on the training grid",
-    "dice_ceiling": "Dice of a perfect mask on the training grid",
-    "hd95": "HD95 (mm)",
-    "lesion_f1": "lesion-wise F1",
-    "surface_dice": "surface Dice",
-    "loss": "Loss",
-}
 CHANCE = {"AUROC": 0.5, "Balanced accuracy": 0.5, "C-index": 0.5}  # the value of guessing, where it is not zero
 MARGINS = {"C-index": 0.02, "Dice": 0.01, "aggregated Dice": 0.01}  # non-inferiority, DESIGN section 8
 _SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-
-
-def metric_name(metric: str) -> str:
-    """A metric's printed name; the metric of one structure keeps the structure: ``dice.GTVp`` -> ``Dice GTVp``."""
-    head, _, rest = metric.partition(".")
-    return f"{METRICS.get(head.lower(), head)} {rest}".strip()
 
 
 def task_word(key: str) -> str:

@@ -27,6 +27,7 @@ from common.store.bank import AdapterBank, Entry
 from common.store.exported import FORMAT, MANIFEST, PUBLIC_KEY, SIGNATURE, file_digest, fingerprint, signed_files
 from common.store.ledger import Ledger
 from common.store.sealed import write_sealed
+from common.store.tested import in_words, known_by_key, score_in, scores_by_key
 from server.run.folder import RunFolder
 
 READ_ME = """# Adapters of the run {run}
@@ -75,7 +76,7 @@ def export(folder: RunFolder, out: Path, *, key: Path, everything: bool = False)
         folder=out.name,
         fingerprint=fingerprint(public),
         base=started[0]["base"],
-        lines="\n".join(f"- {card['lineage']}: {card['for']}" for card in manifest["adapters"].values()),
+        lines="\n".join(_line(card) for card in manifest["adapters"].values()),
     )
     write_bytes(out / "README.md", text.encode())
     manifest["files"] = {name: file_digest(out / name) for name in signed_files(out)}
@@ -88,7 +89,8 @@ def _manifest(
     folder: RunFolder, started: dict[str, Any], entries: dict[str, Entry], heads: dict[str, str]
 ) -> dict[str, Any]:
     config: Any = OmegaConf.to_container(OmegaConf.load(folder.config))
-    known = {event["key"]: event.get("known", {}) for event in Ledger(folder.ledger).events("step_finished")}
+    events = Ledger(folder.ledger).events()
+    known, tested = known_by_key(events), scores_by_key(events)
     return {
         "format": FORMAT,
         "run": started["run"],
@@ -97,10 +99,14 @@ def _manifest(
         "backbone": config["backbone"],
         "seed": config["seed"],
         "adapters": {
-            whole: {**_card(entry, heads.get(entry.lineage) == whole), "known": known.get(whole, {})}
+            whole: {
+                **_card(entry, heads.get(entry.lineage) == whole),
+                "known": known.get(whole, {}),
+                "tested": tested.get(whole),
+            }
             for whole, entry in entries.items()
         },
-        "verified": [event["changed_bits"] for event in Ledger(folder.ledger).events("verified")][-1:],
+        "verified": [event["changed_bits"] for event in events if event["kind"] == "verified"][-1:],
     }
 
 
@@ -115,6 +121,12 @@ def _card(entry: Entry, is_head: bool) -> dict[str, Any]:
         "trained_at": entry.centers,
         "state_hash": entry.state_hash,
     }
+
+
+def _line(card: dict[str, Any]) -> str:
+    modes = list((card["tested"] or {}).get("modes", {})) or [""]
+    scores = "; ".join(in_words(score_in(card["tested"], mode)) for mode in modes)
+    return f"- {card['lineage']}: {card['for']}; {scores}"
 
 
 def _signing_key(path: Path) -> ed25519.Ed25519PrivateKey:

@@ -22,6 +22,7 @@ from common.config.step import Step
 from common.config.task import ClassificationTask, PrognosisTask
 from common.model.adapted import AdaptedModel
 from common.store.bank import AdapterBank
+from common.store.ledger import Ledger
 from server.run.export import export
 from simulations.comparison.exact_arm import exact_step
 from simulations.comparison.patients import observe, open_centers
@@ -162,6 +163,37 @@ def test_an_exported_folder_is_checked_before_it_is_used(tmp_path, bank, small_r
     next((manifest.parent / "bank").rglob("state.safetensors")).write_bytes(b"")
     assert predict(tmp_path / "adapters", tmp_path / "out", "--ct", ct) == 2
     assert "was changed after it was signed" in capsys.readouterr().err
+
+
+def test_every_answer_carries_the_adapters_test_score(tmp_path, bank, small_root, capsys):
+    """From a run's own bank and from an export, on the console and in predictions.json."""
+    export(bank, tmp_path / "adapters", key=tmp_path / "key")
+    ct = str(small_root / "imagesTr" / "CHUM-001__CT.nii.gz")
+    for place in (bank.path, tmp_path / "adapters"):
+        assert predict(place, tmp_path / "out", "--ct", ct, "--lineage", "tumour_ct") == 0
+        said = predicted(tmp_path / "out")["tumour_ct"]
+        [event] = [e for e in Ledger(bank.ledger).events("step_finished") if e["step"] == "tumour_ct"]
+        metric = event["primary"]["tumour_ct"]
+        [row] = [
+            r
+            for r in event["scores"]
+            if (r["task"], r["center"], r["metric"], r["step"]) == ("tumour_ct", "pooled", metric, "tumour_ct")
+        ]
+        assert said["tested"]["value"] == row["value"] and said["tested"]["n"] == row["n"] > 0
+        assert said["tested"]["centers"] == ["CHUM", "CHUP"] and said["tested"]["date"] == event["time"][:10]
+        assert f" on {row['n']} cases of CHUM, CHUP (CT), " in said["notes"][0]
+        assert said["notes"][0] in capsys.readouterr().out
+    assert said["notes"][0] in (tmp_path / "adapters" / "README.md").read_text()
+
+
+def test_an_adapter_that_nobody_tested_or_calibrated_says_so(tmp_path, small_root, capsys):
+    ct = str(small_root / "imagesTr" / "CHUM-001__CT.nii.gz")
+    steps = [imaged("hpv", HPV), imaged("relapse", PrognosisTask(loss="cox"))]
+    assert predict(bank_of(tmp_path, steps), tmp_path / "out", "--ct", ct) == 0
+    said, told = predicted(tmp_path / "out"), capsys.readouterr().out
+    assert said["hpv"]["tested"] is None and said["hpv"]["notes"][0].startswith("never scored: ")
+    assert "uncalibrated" in said["hpv"]["notes"][1] and "no baseline hazard" in said["relapse"]["notes"][1]
+    assert told.count("never scored: nobody has tested this adapter on patients; ") == 2
 
 
 @pytest.mark.parametrize(
