@@ -1,9 +1,10 @@
 """Clinical tables of every edition and hospital, read through declared mappings into canonical fields and outcomes.
 
 `client.data.hecktor.mapping` says what a column means; this file reads the rows, checks them and says everything that
-is wrong, one sentence each. A cell that cannot be understood is "not recorded" and counted; only an outcome or an ID
-that cannot be stops the center. Sentences count patients; their IDs go to the logger ``fedgraft.center``, which stays
-on site.
+is wrong, one sentence each. A cell that cannot be understood is "not recorded" and counted. An outcome or an ID that
+cannot be costs its patient the outcome, or the row; where many cannot be, or a whole code is unknown, it stops the
+center, for then the column means something else than is thought. Sentences count patients; their IDs go to the logger
+``fedgraft.center``, which stays on site.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ UNIT_RATIO = 12.0  # medians of two centers further apart than this are not one 
 UNIT_CASES = 3  # a median of fewer times says nothing
 TIME_LIMIT, UNIT_ALL = 150.0, 10  # ten or more times and none above 150: hardly days
 LONGEST_FOLLOW_UP = 60 * 365.25  # days: nobody was followed for longer
+FEW = 0.1  # of the patients (and always one): as many may have an outcome or an ID that cannot be told
 # Tables that others read, or nobody.
 NOT_CLINICAL = ("prepared.csv", "chest_labels.csv", "chest_reports.csv", "centers.csv", "partitioning_1.csv")
 
@@ -76,8 +78,9 @@ class Rows:
     """What tables say: canonical fields and outcomes by patient, centers by patient, and what is wrong.
 
     Args:
-        problems: what stops a center: IDs and outcomes that cannot be told.
-        odd: what costs a cell, a row or a table, and is left out; it stops nothing.
+        problems: what stops a center: IDs and outcomes of more than a few patients that cannot be told.
+        odd: what costs a cell, a row, a patient's outcome or a table, and is left out; it stops nothing.
+        refused: outcomes by patient that cannot be told, from whichever table.
         notes: worth knowing.
         read: names of the tables that a mapping fitted.
     """
@@ -90,6 +93,7 @@ class Rows:
     odd: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
+    refused: dict[str, set[str]] = field(default_factory=dict)
 
     def outcome(self, patient: str, name: str) -> tuple[float, int] | None:
         """(days, event), or None unless both are recorded."""
@@ -241,10 +245,15 @@ def _own_rows(frame: pd.DataFrame, kind: TableMapping, path: Path, center: str |
         rows.notes += [f"Centers of '{path.name}' under several spellings were joined: {pair}." for pair in joined]
     known = _named(list(names), None if where is None else list(where))
     named = frame.assign(patient=[k and k[0] for k in known], center=[k and k[1] for k in known])
-    nameless = sum(k is None for k in known)
+    nameless = [number for number, k in enumerate(known, start=1) if k is None]
     if nameless:
         wanted = "an ID and a center" if kind.center else "an ID of the form CENTER-NUMBER (as in CHUM-001)"
-        rows.problems.append(f"{nameless} rows of '{path.name}' lack {wanted}; correct or remove them.")
+        log.warning("table=%s rows without an ID: %s (the first row below the header is 1)", path.name, nameless)
+        few = is_few(len(nameless), len(known))
+        left = " and are not read" if few else ""
+        (rows.odd if few else rows.problems).append(
+            f"{len(nameless)} rows of '{path.name}' lack {wanted}{left}; correct or remove them."
+        )
     named = named[named["patient"].notna()]
     own = named if center is None else named[named["center"] == center]
     copies = own.duplicated()
@@ -253,13 +262,22 @@ def _own_rows(frame: pd.DataFrame, kind: TableMapping, path: Path, center: str |
             f"{int(copies.sum())} rows of '{path.name}' stand there twice, equal in every cell; once counts."
         )
         own = own[~copies]
-    repeated = own["patient"].duplicated()
-    if repeated.any():
-        log.warning("table=%s duplicate patients: %s", path.name, sorted(set(own["patient"][repeated])))
-        rows.problems.append(
-            f"{own['patient'][repeated].nunique()} patients stand more than once in '{path.name}'; keep one row each."
+    repeated = sorted(set(own["patient"][own["patient"].duplicated()]))
+    if repeated:
+        log.warning("table=%s duplicate patients: %s", path.name, repeated)
+        few = is_few(len(repeated), own["patient"].nunique())
+        left = ", with different rows, none of which is read" if few else ""
+        (rows.odd if few else rows.problems).append(
+            f"{len(repeated)} patients stand more than once in '{path.name}'{left}; keep one row each."
         )
-    return own[~repeated]
+        for patient in repeated:
+            rows.refused.setdefault(patient, set()).update(kind.outcomes)
+    return own[~own["patient"].isin(repeated)]
+
+
+def is_few(wrong: int, of: int) -> bool:
+    """Whether what is wrong costs those patients only: one, or at most a tenth of them."""
+    return wrong <= max(1, FEW * of)
 
 
 def _named(names: list[str], centers: list[str] | None) -> list[tuple[str, str] | None]:
@@ -329,14 +347,17 @@ def _merge_column(
     silent: Callable[[str], bool],
     outcome: bool = False,
 ) -> None:
-    """Read one column of every row into ``into``; cells that cannot be read become one sentence.
+    """Read one column of every row into ``into``; cells that cannot be read become one sentence, and an outcome's cost
+    their patients that outcome, or stop the center where they are not few.
 
     Args:
         silent: whether a cell says that nothing is known.
     """
     if column not in own.columns:
         return
-    wrong, contradicting, unknown = 0, 0, 0
+    wrong: list[str] = []
+    contradicting: list[str] = []
+    unknown, values = 0, set()
     for patient, cell in own[["patient", column]].dropna().itertuples(index=False):
         if silent(cell):
             unknown += 1
@@ -345,23 +366,30 @@ def _merge_column(
             value = read(patient, cell)
         except (ValueError, OverflowError):
             log.warning("table=%s case=%s %s cannot be read: %r", path.name, patient, column, cell)
-            wrong += 1
+            wrong.append(patient)
             continue
-        if value is not None and value == value:
-            contradicting += into.setdefault(patient, {}).setdefault(name, value) != value
-    say = rows.problems if outcome else rows.odd
+        values.add(value)
+        if value is not None and value == value and into.setdefault(patient, {}).setdefault(name, value) != value:
+            contradicting.append(patient)
+    # a status of which only one code is understood is another code: 1 and 2 are no events and typing errors
+    coded = into is rows.events and len(values) < 2
+    wrong_stops = outcome and (coded or not is_few(len(wrong), len(own)))
+    contradiction_stops = outcome and not is_few(len(contradicting), len(own))
+    if outcome:
+        for patient in [*wrong, *contradicting]:
+            rows.refused.setdefault(patient, set()).add(name)
     if wrong:
-        left = "" if outcome else " and count as not recorded"
-        say.append(
-            f"{wrong} values of '{column}' in '{path.name}' cannot be used{left}; write {wanted}, or leave the "
-            "cell empty "
-            "where it is unknown."
+        left = "" if wrong_stops else " and count as not recorded"
+        (rows.problems if wrong_stops else rows.odd).append(
+            f"{len(wrong)} values of '{column}' in '{path.name}' cannot be used{left}; write {wanted}, or leave the cell "
+            "empty where it is unknown."
         )
     if contradicting:
-        log.warning("table=%s %s differs from an earlier table for %d cases", path.name, name, contradicting)
-        say.append(
-            f"{contradicting} patients have another '{column}' in '{path.name}' than in an earlier table"
-            f"{'' if outcome else ', which counts'}; make the tables agree."
+        log.warning("table=%s %s differs from an earlier table: %s", path.name, name, sorted(contradicting))
+        counts = "" if contradiction_stops else ", so neither counts" if outcome else ", which counts"
+        (rows.problems if contradiction_stops else rows.odd).append(
+            f"{len(contradicting)} patients have another '{column}' in '{path.name}' than in an earlier table{counts}; "
+            "make the tables agree."
         )
     if unknown:
         rows.notes.append(f"{unknown} cells of '{column}' in '{path.name}' say in a word that nothing is known.")
@@ -373,6 +401,10 @@ def _merge_column(
 def _check_outcomes(rows: Rows, mappings: tuple[TableMapping, ...]) -> None:
     names = sorted({n for e in rows.events.values() for n in e} | {n for d in rows.days.values() for n in d})
     declared = {name: outcome for mapping in reversed(mappings) for name, outcome in mapping.outcomes.items()}
+    for patient, unsure in rows.refused.items():
+        for name in unsure:
+            rows.days.get(patient, {}).pop(name, None)
+            rows.events.get(patient, {}).pop(name, None)
     for name in names:
         _check_pairs(rows, name)
         if not declared[name].confirmed:
@@ -383,8 +415,10 @@ def _check_pairs(rows: Rows, name: str) -> None:
     timeless = [p for p, e in rows.events.items() if e.get(name) == 1 and name not in rows.days.get(p, {})]
     if timeless:
         log.warning("event without a time: %s", timeless)
-        rows.problems.append(
-            f"{len(timeless)} patients have an event without a time ({name}); enter the time of the event or leave "
+        few = is_few(len(timeless), len(rows.events))
+        left = ", and are left out where this outcome is studied" if few else ""
+        (rows.odd if few else rows.problems).append(
+            f"{len(timeless)} patients have an event without a time ({name}){left}; enter the time of the event or leave "
             "both empty."
         )
     open_ended = [p for p, e in rows.events.items() if e.get(name) == 0 and name not in rows.days.get(p, {})]

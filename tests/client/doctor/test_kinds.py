@@ -303,16 +303,16 @@ KINDS = {
         copy_of(lambda t: t.replace("CHUM-001,1,0,57", "CHUM-001,1,0,56")), (W, "records", "another 'age'"), ALL,
     ),
     "an old copy with other outcomes": (
-        copy_of(lambda t: t.replace(",487,", ",400,")), (E, "records", "another 'rfs'"), REFUSED,
+        copy_of(lambda t: t.replace(",487,", ",400,")), (W, "records", "another 'rfs'"), ALL,
     ),
     "an equal copy": (copy_of(lambda t: t), None, ALL),
     # rows and cells
     "a row twice": (table(lambda t: t + t.split("\n")[1] + "\n"), (W, "records", "stand there twice, equal"), ALL),
     "a patient twice": (
-        table(lambda t: t + t.split("\n")[1].replace("487", "488") + "\n"), (E, "records", "more than once"), REFUSED,
+        table(lambda t: t + t.split("\n")[1].replace("487", "488") + "\n"), (W, "records", "more than once"), ALL,
     ),
-    "an ID that is none": (column("PatientID", lambda c: "Doe", only=[1]), (E, "records", "1 rows of"), REFUSED),
-    "an ID left out": (column("PatientID", lambda c: "", only=[1]), (E, "records", "1 rows of"), REFUSED),
+    "an ID that is none": (column("PatientID", lambda c: "Doe", only=[1]), (W, "records", "1 rows of"), ALL),
+    "an ID left out": (column("PatientID", lambda c: "", only=[1]), (W, "records", "1 rows of"), ALL),
     "an ID of another center": (
         column("PatientID", lambda c: "CHUP-001", only=[1]), (W, "records", "1 patients with images stand in no"), ALL,
     ),
@@ -338,10 +338,13 @@ KINDS = {
     ),
     # outcomes
     "relapse coded 1 and 2": (column("Relapse", lambda c: int(c) + 1), (E, "records", "of 'relapse'"), REFUSED),
-    "relapse perhaps": (column("Relapse", lambda c: "perhaps", only=[1]), (E, "records", "of 'relapse'"), REFUSED),
-    "a time in words": (column("RFS", lambda c: "long", only=[1]), (E, "records", "1 values of 'rfs'"), REFUSED),
-    "a time below zero": (column("RFS", lambda c: -5, only=[1]), (E, "records", "1 values of 'rfs'"), REFUSED),
-    "an event without a time": (column("RFS", lambda c: "", only=[1]), (E, "records", "event without a time"), REFUSED),
+    "relapse perhaps": (column("Relapse", lambda c: "perhaps", only=[1]), (W, "records", "of 'relapse'"), ALL),
+    "relapse perhaps for two": (column("Relapse", lambda c: "perhaps", only=[1, 2]), (E, "records", "of 'r"), REFUSED),
+    "two times in words": (column("RFS", lambda c: "long", only=[1, 2]), (E, "records", "2 values of 'rfs'"), REFUSED),
+    "two IDs that are none": (column("PatientID", lambda c: "Doe", only=[1, 2]), (E, "records", "2 rows of"), REFUSED),
+    "a time in words": (column("RFS", lambda c: "long", only=[1]), (W, "records", "1 values of 'rfs'"), ALL),
+    "a time below zero": (column("RFS", lambda c: -5, only=[1]), (W, "records", "1 values of 'rfs'"), ALL),
+    "an event without a time": (column("RFS", lambda c: "", only=[1]), (W, "records", "event without a time"), ALL),
     "no event and no time": (column("RFS", lambda c: "", only=[2]), (N, "records", "no event and no time"), ALL),
     "a time without its end": (column("Relapse", lambda c: "", only=[1]), (N, "records", "not whether it ended"), ALL),
     "months everywhere": (column("RFS", lambda c: int(c) // 30), (E, "records", "are they months"), REFUSED),

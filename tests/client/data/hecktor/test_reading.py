@@ -82,13 +82,62 @@ def test_a_table_without_rows_or_without_a_mapping_is_told(tmp_path):
     )
 
 
-def test_a_bad_cell_is_not_recorded_and_counted_but_an_outcome_stops(tmp_path):
+def test_a_bad_cell_is_not_recorded_and_counted_and_a_bad_outcome_costs_that_patient(tmp_path, caplog):
     (tmp_path / "t.csv").write_text(text().replace("61", "999"))
     rows = read_tables(tmp_path)
     assert rows.problems == [] and "age" not in rows.fields["CHUM-001"] and rows.fields["CHUM-002"]["age"] == 50
     assert rows.odd[0].startswith("1 values of 'age' in 't.csv' cannot be used and count as not recorded")
     (tmp_path / "t.csv").write_text(text().replace("400", "soon"))
-    assert "1 values of 'rfs'" in read_tables(tmp_path).problems[0]
+    rows = read_tables(tmp_path)
+    assert rows.problems == [] and "1 values of 'rfs'" in rows.odd[0]
+    assert rows.outcome("CHUM-001", "rfs") is None and rows.outcome("CHUM-002", "rfs") is not None
+    assert "CHUM-001 rfs cannot be read: 'soon'" in caplog.text and "CHUM" not in rows.odd[0]
+
+
+def many(tmp_path, spoil: dict[int, list[str]], *, count: int = 20, more: tuple[list[str], ...] = ()):
+    """Twenty patients in one table, the rows of some spoiled."""
+    rows = [[f"CHUM-{i:03d}", "M", "60", "0", str(i % 2), str(300 + i)] for i in range(1, count + 1)]
+    for number, row in spoil.items():
+        rows[number - 1] = [new or old for new, old in zip(row, rows[number - 1], strict=True)]
+    (tmp_path / "t.csv").write_text(text(rows=[*rows, *more]))
+    return read_tables(tmp_path)
+
+
+BAD_OUTCOMES = {
+    "a time in words": ["", "", "", "", "", "soon"],
+    "a time below zero": ["", "", "", "", "", "-5"],
+    "a status that is none": ["", "", "", "", "perhaps", ""],
+    "a status of another code": ["", "", "", "", "2", ""],
+    "an ID that is none": ["Doe", "", "", "", "", ""],
+}
+
+
+@pytest.mark.parametrize("kind", BAD_OUTCOMES)
+@pytest.mark.parametrize(("spoiled", "stops"), [((1,), False), ((1, 4), False), ((1, 4, 7), True)])
+def test_bad_outcomes_and_ids_cost_those_patients_until_they_are_many(tmp_path, caplog, kind, spoiled, stops):
+    rows = many(tmp_path, dict.fromkeys(spoiled, BAD_OUTCOMES[kind]))
+    assert bool(rows.problems) is stops
+    assert any(f"{len(spoiled)} " in sentence for sentence in (rows.problems or rows.odd))
+    kept = {p for p in (f"CHUM-{i:03d}" for i in range(1, 21)) if rows.outcome(p, "rfs")}
+    assert kept == {f"CHUM-{i:03d}" for i in range(1, 21) if i not in spoiled}
+    assert not any("CHUM-0" in sentence.replace("CHUM-001", "") for sentence in rows.problems + rows.odd)
+    assert all(f"{i}" in caplog.text for i in spoiled)  # named on site
+
+
+def test_two_rows_of_one_patient_cost_that_patient_both(tmp_path):
+    rows = many(tmp_path, {}, more=(["CHUM-003", "F", "60", "0", "1", "303"],))
+    assert rows.problems == [] and "1 patients stand more than once" in rows.odd[0]
+    assert "CHUM-003" not in rows.fields and rows.outcome("CHUM-003", "rfs") is None
+    assert rows.outcome("CHUM-004", "rfs") == (304.0, 0)
+
+
+@pytest.mark.parametrize("other", ["304,1", "999,0"])
+def test_tables_that_contradict_each_other_cost_that_patient_the_outcome(tmp_path, other):
+    days, event = other.split(",")
+    (tmp_path / "u.csv").write_text(text(rows=[["CHUM-004", "M", "60", "0", event, days]]))
+    rows = many(tmp_path, {})
+    assert rows.problems == [] and rows.outcome("CHUM-004", "rfs") is None
+    assert "than in an earlier table, so neither counts" in rows.odd[0] and rows.outcome("CHUM-005", "rfs")
 
 
 @pytest.mark.parametrize("code", [("1", "2"), ("2", "1"), ("alive", "dead"), ("0", "2")])
@@ -125,12 +174,13 @@ def test_numbers_are_plain_numbers(tmp_path, cell):
     assert "age" not in rows.fields["CHUM-001"] and "1 values of 'age'" in rows.odd[0]
 
 
-def test_rows_that_stand_twice_count_once_where_they_are_equal_and_stop_where_not(tmp_path):
+def test_rows_that_stand_twice_count_once_where_they_are_equal_and_not_at_all_where_not(tmp_path):
     (tmp_path / "t.csv").write_text(text(rows=[*ROWS, ROWS[0]]))
     rows = read_tables(tmp_path)
     assert rows.problems == [] and "1 rows of 't.csv' stand there twice" in rows.odd[0]
     (tmp_path / "t.csv").write_text(text(rows=[*ROWS, [*ROWS[0][:5], "401"]]))
-    assert "1 patients stand more than once" in read_tables(tmp_path).problems[0]
+    rows = read_tables(tmp_path)
+    assert rows.problems == [] and "1 patients stand more than once" in rows.odd[0] and "CHUM-001" not in rows.fields
 
 
 def test_a_column_that_stands_twice_is_not_read_or_stops(tmp_path):
