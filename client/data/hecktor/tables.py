@@ -381,8 +381,8 @@ def _merge_column(
     if wrong:
         left = "" if wrong_stops else " and count as not recorded"
         (rows.problems if wrong_stops else rows.odd).append(
-            f"{len(wrong)} values of '{column}' in '{path.name}' cannot be used{left}; write {wanted}, or leave the cell "
-            "empty where it is unknown."
+            f"{len(wrong)} values of '{column}' in '{path.name}' cannot be used{left}; write {wanted}, or leave the "
+            "cell empty where it is unknown."
         )
     if contradicting:
         log.warning("table=%s %s differs from an earlier table: %s", path.name, name, sorted(contradicting))
@@ -418,8 +418,8 @@ def _check_pairs(rows: Rows, name: str) -> None:
         few = is_few(len(timeless), len(rows.events))
         left = ", and are left out where this outcome is studied" if few else ""
         (rows.odd if few else rows.problems).append(
-            f"{len(timeless)} patients have an event without a time ({name}){left}; enter the time of the event or leave "
-            "both empty."
+            f"{len(timeless)} patients have an event without a time ({name}){left}; enter the time of the event or "
+            "leave both empty."
         )
     open_ended = [p for p, e in rows.events.items() if e.get(name) == 0 and name not in rows.days.get(p, {})]
     unsaid = [p for p, d in rows.days.items() if name in d and name not in rows.events.get(p, {})]
