@@ -5,8 +5,7 @@
 # rule of R, of lifelines and of statsmodels' own SurvfuncRight ("not in the risk set on or before the entry time") is
 # entry < t. PHReg of the same package counts entry <= t; the hazard ratios differ, here 0.22 against 0.29 (log).
 #
-# No misuse: valid entry times, all before the event; the docstring of PHReg says "the entry times, if left truncation
-# occurs". No thread was found.
+# No misuse: valid entry times, all before the event; the docstring of PHReg says "the entry times, if left truncation occurs".
 # For a federation: a registry analyzed at one site with statsmodels and at another with lifelines gives two estimates
 # from the same table, and the curve beside the first does not share its risk sets.
 set -euo pipefail

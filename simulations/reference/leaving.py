@@ -134,10 +134,16 @@ def _exact_sums() -> Iterator[tuple[str, str, str]]:
     yield "`moments`", _named(moment_shapes(2)), few
     yield "`gram` (ridge)", _named(ridge_shapes(2, 1, 1)), few
     volumes = dict.fromkeys((TRUE, ALL, MISSED), ())
-    yield "`thresholds`", _named(volumes), "volumes of voxels, of no fewer than `minimum_cell` cases"
+    yield (
+        "`thresholds`",
+        _named(volumes),
+        "neighbouring bins are merged until voxels of `minimum_cell` patients are in each",
+    )
     for name in OBJECTIVES:
         shapes = newton_shapes(build_objective(name, bins=12, classes=1), 3)
         yield f"`newton` ({name})", _named(shapes), few
+    shared = "no structure and no set of modalities that fewer than `minimum_cell` patients have"
+    yield "`newton` (segmentation)", _named(newton_shapes(build_objective("logistic"), 3)), shared
     yield (
         "every training reply",
         _listed(FIT_SUMS),
