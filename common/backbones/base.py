@@ -53,7 +53,7 @@ class Level:
     stride: tuple[int, int, int]
 
 
-SEQUENCE = "sequence"
+SEQUENCE = "beside"  # as `place` of a patch_embed part says it
 
 
 class Join(Protocol):
