@@ -26,8 +26,16 @@ from client.methods import methods_of
 from client.policy import check_cases, check_order
 from client.policy.orders import allows, scores_asked, sums_asked
 from client.policy.start import check_start, keep_own
+from client.privacy.record import Chosen, Question, chosen
 from client.privacy.release import Minimum, released
-from client.privacy.sums import scores_of, with_fit
+from client.privacy.sums import (
+    exact_of,
+    question_of_labels,
+    question_of_rows,
+    question_of_scores,
+    scores_of,
+    with_fit,
+)
 from client.training.exact import exact_rows, score_sums
 from client.training.job import Job, prepare
 from client.training.loop import FitLog, fit
@@ -40,7 +48,7 @@ from common.adapters.lowrank import cut_to_own_rank, within_own_rank
 from common.config.load import to_json
 from common.config.run import Split
 from common.errors import PolicyRefusal
-from common.exact.step import CELLS, round_sums
+from common.exact.step import CELLS
 from common.exact.voxels import THRESHOLDS
 from common.model.adapted import AdaptedModel
 from common.protocol.compression import form
@@ -94,14 +102,30 @@ class Center:
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
             return self._released(order, Reply(self.code, code=refusal.code, counts=counts))
-        reply = Reply(self.code, counts=counts, sums=self.label_sums(order))
+        picked = self._labelled(order)
+        if picked.waiting:
+            counts["waiting"] = picked.waiting
+        reply = Reply(self.code, counts=counts, sums=self._labels_of(order, picked.cases))
         return self._released(order, reply, over=counts["train"])
 
     def label_sums(self, order: Order) -> Sums:
         """The task's counts over the training cases' labels, as they may leave; none where the policy tells none."""
-        if not allows(self.config.policy.sums, "labels"):
-            return {}
+        return self._labels_of(order, self._labelled(order).cases)
+
+    def _labelled(self, order: Order) -> Chosen:
+        """The training cases whose labels may be counted; nobody where the difference to an earlier count is a few."""
         cases = self.part(order, "train")
+        if not allows(self.config.policy.sums, "labels"):
+            return Chosen()
+        if order.step.rounds == 0 or not build_task(order.step.task).label_shapes:
+            return Chosen(cases)
+        try:
+            return self._chosen(order, question_of_labels(order), cases)
+        except PolicyRefusal as refusal:
+            log.warning("center=%s code=%s labels are not counted: %s", self.code, refusal.code, refusal)
+            return Chosen(waiting=len(cases))
+
+    def _labels_of(self, order: Order, cases: Sequence[Case]) -> Sums:
         reply = Reply(self.code, sums=label_sums(cases, order.step, minimum=self.minimum(order).cell))
         return self._released(order, reply, cells=build_task(order.step.task).cells, over=len(cases)).sums
 
@@ -182,16 +206,17 @@ class Center:
         if order.subset == GRID:
             return self._event_histogram(order)
         model, _ = self._resident_model(order)
-        cases, minimum = self.case_set(order, "train", model), self.minimum(order).cell
+        layout, minimum = model.exact_layout, self.minimum(order).cell
+        cases, waiting = self._answerable(order, question_of_rows(order, layout), self.case_set(order, "train", model))
         check_cases(self.config.policy, len(cases))
         if len(cases) < minimum:
             raise PolicyRefusal(TOO_FEW_CASES, f"Sums over {len(cases)} training cases are too close to the patients.")
-        counts = {"cases": len(cases), "skipped": cases.skipped}
+        counts = {"cases": len(cases), "skipped": cases.skipped, **({"waiting": waiting} if waiting else {})}
         if order.subset == THRESHOLDS:
             scored = Reply(self.code, sums=score_sums(order, model, cases, minimum=minimum), counts=counts)
             return self._released(order, replace(scored, seconds=time.perf_counter() - started))
         shared = exact_rows(order, model, cases, minimum=minimum)
-        sums = round_sums(order.step, model.exact_layout, shared.rows, round=order.round, known=order.known)
+        sums = exact_of(order, layout, shared, vault=self.vault, minimum=minimum)
         log.info(
             "step=%s round=%s center=%s cases=%s adjusted=%s%s sums",
             *(order.step.name, order.round, self.code, len(cases), shared.adjusted),
@@ -204,7 +229,8 @@ class Center:
 
     def _event_histogram(self, order: Order) -> Reply:
         """When events happened among the training cases, in coarse bins up to the task's horizon."""
-        target = targets_of(self.part(order, "train"), order.step)
+        picked = self._chosen(order, question_of_labels(order), self.part(order, "train"))
+        target = targets_of(picked.cases, order.step)
         if not target:
             raise PolicyRefusal(TOO_FEW_CASES, "There is no training case to tell event times of.")
         days, event = target["days"].numpy(), target["event"].numpy()
@@ -221,11 +247,12 @@ class Center:
         standing.check()
         order = self._received(order)
         model, task = self._resident_model(replace(order, state=self.own_state(order)))
-        cases = self.case_set(order, order.subset, model)
-        shown = len(cases.having(order.mode))
-        counts = {"cases": shown, "skipped": cases.skipped, **({"afresh": 1} if standing.afresh else {})}
         minimum, sums = self.minimum(order).cell, Sums()
-        if shown < minimum:
+        cases, waiting = self._scorable(order, self.case_set(order, order.subset, model), minimum)
+        shown = len(cases.having(order.mode)) if cases is not None else 0
+        counts = {"cases": shown, "skipped": cases.skipped if cases is not None else 0}
+        counts |= {n: v for n, v in (("afresh", int(standing.afresh)), ("waiting", waiting)) if v}
+        if cases is None or shown < minimum:
             counts["suppressed"] = 1
         else:
             observed = observe(order, model, task, cases)
@@ -233,6 +260,16 @@ class Center:
             sums = with_fit(scores, [loss for _, loss in observed])
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
         return self._released(order, reply, cells=task.cells)
+
+    def _scorable(self, order: Order, cases: CaseSet, minimum: int) -> tuple[CaseSet | None, int]:
+        """The cases that may be scored, and how many wait; None where the difference to an earlier answer is a few."""
+        if len(cases.having(order.mode)) < minimum:
+            return cases, 0
+        try:
+            return self._answerable(order, question_of_scores(order), cases)
+        except PolicyRefusal as refusal:
+            log.warning("center=%s code=%s nothing is scored: %s", self.code, refusal.code, refusal)
+            return None, 0
 
     def own_state(self, order: Order) -> State:
         """The order's state with this center's own tensors (FedBN's, Ditto's) of the round named in ``since``."""
@@ -304,6 +341,20 @@ class Center:
         """The fewest patients that anything may be of: the hospital's own numbers, which an order may only raise."""
         policy = self.config.policy
         return Minimum(max(policy.minimum_cases, 1), max(order.minimum_cell, policy.minimum_cell, 1))
+
+    def _chosen(self, order: Order, question: Question, cases: Sequence[Case]) -> Chosen:
+        """Over whom of the cases an exact question may be answered. Raises PolicyRefusal."""
+        erased = [case for case in self.everyone if case.erased]
+        return chosen(question, cases, vault=self.vault, minimum=self.minimum(order).cell, erased=erased)
+
+    def _answerable(self, order: Order, question: Question, cases: CaseSet) -> tuple[CaseSet, int]:
+        """The same of prepared cases that the order's mode can show, and how many wait."""
+        shown = cases.having(order.mode)
+        picked = self._chosen(order, question, [cases.cases[place] for place in shown])
+        if not picked.waiting:
+            return cases, 0
+        tokenizer = backbone_of(self.config, order).tokenizer
+        return prepared(picked.cases, order, self.config, tokenizer=tokenizer), picked.waiting
 
     def _released(self, order: Order, reply: Reply, *, cells: Sequence[Cells] = (), over: int | None = None) -> Reply:
         """The reply as it leaves: the one exit of every action."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from client.privacy.path import check_weight, point_of, walk
+from client.privacy.record import Question
 from client.privacy.rows import Shared, shared_rows
 from common.config.objective import objective_name
 from common.exact.columns import Layout, Rows
+from common.exact.step import objective_of, round_sums
 from common.protocol.messages import Order, Sums
-from common.tasks import Observation, Task
+from common.tasks import Observation, Task, question_of
+
+FEATURE = re.compile(r"[a-z]+\.\d+")  # a frozen feature's column, as `common.exact.step.layout_of` names it
 
 
 def scores_of(task: Task, observations: Sequence[Observation], order: Order, *, minimum: int) -> Sums:
@@ -37,6 +44,37 @@ def labels_of(task: Task, target: Mapping, *, minimum: int) -> Sums:
 def shared_of(order: Order, layout: Layout, rows: Rows, *, minimum: int) -> Shared:
     """The rows of a linear part as they may be summed."""
     return shared_rows(layout, rows, objective=objective_name(order.step), minimum=minimum)
+
+
+def exact_of(order: Order, layout: Layout, shared: Shared, *, vault: Path, minimum: int) -> Sums:
+    """One answer of an exact fit, over rows as they may be summed, once its question was checked.
+
+    Raises:
+        PolicyRefusal: a question off the fit's path, or at a point that shows too few patients.
+    """
+    objective = objective_of(order.step)
+    point = point_of(order.known, layout, objective) if objective is not None and order.round > 0 else None
+    if objective is not None and point is not None and not shared.silent:
+        check_weight(point, layout, shared.rows, objective, minimum=minimum)
+    if objective is not None and minimum > 1:
+        walk(vault, order, point)
+    return round_sums(order.step, layout, shared.rows, round=order.round, known=order.known)
+
+
+def question_of_rows(order: Order, layout: Layout) -> Question:
+    """What an exact fit asks: each variable of the record, and features by what they are made from."""
+    made = f"{order.base}|{'+'.join(order.step.modalities)}"
+    return Question("rows", frozenset(made if FEATURE.fullmatch(name) else name for name in layout.values))
+
+
+def question_of_labels(order: Order) -> Question:
+    """What label sums and histograms of event times ask."""
+    return Question("labels", frozenset({"|".join(question_of(order.step.task))}))
+
+
+def question_of_scores(order: Order) -> Question:
+    """What scores ask, whichever state is scored."""
+    return Question("scores", frozenset({"|".join(question_of(order.step.task))}))
 
 
 def with_fit(sums: Sums, losses: Sequence[float]) -> Sums:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +37,9 @@ class Objective(Protocol):
     def split(self, beta: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray]:
         """Weight (C', P) and bias (C'',) of the linear model."""
 
+    def weights(self, x: np.ndarray, target: np.ndarray, beta: np.ndarray) -> Iterator[np.ndarray]:
+        """How much each case weighs in each sum that stands alone: a class's, a grid time's, the stratum's."""
+
 
 @dataclass(frozen=True)
 class Cox:
@@ -52,6 +55,11 @@ class Cox:
 
     def split(self, beta: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray]:
         return beta, np.zeros(1)
+
+    def weights(self, x: np.ndarray, target: np.ndarray, beta: np.ndarray) -> Iterator[np.ndarray]:
+        if (target[:, 1] > 0).any():
+            score = x @ beta[0]
+            yield np.exp(score - score.max())
 
     def sums(self, x: np.ndarray, target: np.ndarray, beta: np.ndarray) -> Sums:
         loss, gradient, hessian = _cox(x, target[:, 0], target[:, 1], beta[0])
@@ -110,6 +118,11 @@ class Hazard:
     def split(self, beta: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray]:
         return np.repeat(beta[:, self.bins :], self.bins, axis=0), beta[0, : self.bins]
 
+    def weights(self, x: np.ndarray, target: np.ndarray, beta: np.ndarray) -> Iterator[np.ndarray]:
+        slopes = x @ beta[0, self.bins :]
+        for bin_ in range(self.bins):
+            yield _curvature(beta[0, bin_] + slopes[target[:, 0] >= bin_])
+
     def sums(self, x: np.ndarray, target: np.ndarray, beta: np.ndarray) -> Sums:
         index, event = target[:, 0], target[:, 1] > 0
         size = self.bins + x.shape[1]
@@ -147,6 +160,10 @@ class Logistic:
     def split(self, beta: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray]:
         return beta[:, 1:], beta[:, 0]
 
+    def weights(self, x: np.ndarray, target: np.ndarray, beta: np.ndarray) -> Iterator[np.ndarray]:
+        for c in range(self.classes):
+            yield _curvature(with_ones(x[target[:, c] >= 0]) @ beta[c])
+
     def sums(self, x: np.ndarray, target: np.ndarray, beta: np.ndarray) -> Sums:
         each = [_logistic(with_ones(x), target[:, c], beta[c]) for c in range(self.classes)]
         return {name: np.stack([part[i] for part in each]) for i, name in enumerate((LOSS, GRADIENT, HESSIAN))}
@@ -162,6 +179,11 @@ def _logistic(x: np.ndarray, label: np.ndarray, beta: np.ndarray) -> tuple[np.nd
 
 def _sigmoid(score: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0, -score))
+
+
+def _curvature(score: np.ndarray) -> np.ndarray:
+    chance = _sigmoid(score)
+    return chance * (1 - chance)
 
 
 def with_ones(x: np.ndarray) -> np.ndarray:

@@ -1,0 +1,206 @@
+"""Release record: over whom a center has answered which exact question, so that no two answers differ by a few.
+
+An exact answer (moments, Gram and Newton sums, label sums, histograms, scores) is a sum: two of them over case sets
+that differ by 1 to minimum - 1 patients say what those patients add. So the same question is answered again over a set
+that was answered before: newcomers wait until enough have come. After an erasure there is no such set any more, and
+exact answers are refused until the difference suffices; training goes on. A set that differs for another reason (a step
+that needs another image) leaves out as many more as it takes.
+
+The record stands in the vault, append-only and hash-chained, and names nobody: a patient is a keyed hash of the ID.
+With a minimum of 1 there is nothing to keep and nothing is written.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from client.data.case import Case
+from client.vault.cohort import read_cohort
+from client.vault.lock import alone
+from client.vault.vault import VaultError
+from common.errors import FedgraftError, PolicyRefusal
+from common.store.ledger import Ledger
+
+FILE = "released.jsonl"
+BEGUN, ANSWERED = "begun", "answered"
+DIFFERENCE = "declined.difference"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an exact answer is about; two of a kind that share anything are the same question.
+
+    Args:
+        kind: ``rows`` (moments, Gram and Newton sums), ``labels`` (label sums, histograms) or ``scores``.
+        about: columns of the rows, or the task's question.
+    """
+
+    kind: str
+    about: frozenset[str]
+
+    def meets(self, other: Question) -> bool:
+        """Whether two answers could be subtracted from one another."""
+        return self.kind == other.kind and bool(self.about & other.about)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One set of patients (hashed IDs) over which a question was answered."""
+
+    question: Question
+    patients: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the file says; a key for the moment where there is none."""
+
+    key: bytes
+    answered: tuple[Answered, ...] = ()
+
+    def hashed(self, patient: str) -> str:
+        """The patient's hashed ID."""
+        return hmac.digest(self.key, patient.encode(), "sha256").hex()[:32]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Over whom a question is answered.
+
+    Args:
+        cases: of those asked about, in their order.
+        waiting: how many wait until enough have come.
+    """
+
+    cases: list[Case] = field(default_factory=list)
+    waiting: int = 0
+
+
+def chosen(
+    question: Question, cases: Sequence[Case], *, vault: Path, minimum: int, erased: Collection[Case] = (),
+    keep: bool = True,
+) -> Chosen:  # fmt: skip
+    """Over whom of the cases the question may be answered; that is on record before the answer is made.
+
+    Args:
+        erased: the center's erased patients: what was answered with them cannot be answered over them again.
+        keep: False looks only.
+
+    Raises:
+        PolicyRefusal: the cases differ by a few from those of an earlier answer, and there is no other set.
+        VaultError: the record cannot be read.
+    """
+    if minimum <= 1 or not cases:
+        return Chosen(list(cases))
+    with alone(vault / FILE):
+        record = read_record(vault)
+        gone = {record.hashed(case.patient) for case in erased} | read_cohort(vault).erased
+        by_hash = {record.hashed(case.patient): case for case in cases}
+        found = settled(question, frozenset(by_hash), record.answered, minimum=minimum, erased=gone)
+        if keep and Answered(question, found) not in record.answered:
+            _append(vault, record, Answered(question, found))
+    return Chosen([case for hashed, case in by_hash.items() if hashed in found], len(by_hash) - len(found))
+
+
+def settled(
+    question: Question,
+    patients: frozenset[str],
+    answered: Sequence[Answered],
+    *,
+    minimum: int,
+    erased: Collection[str] = (),
+) -> frozenset[str]:
+    """The largest suitable set of these patients that differs from every earlier one by nobody or by enough.
+
+    Raises:
+        PolicyRefusal: there is none.
+    """
+    earlier = [answer.patients for answer in answered if answer.question.meets(question)]
+    if _is_apart(patients, earlier, minimum):
+        return patients
+    again = [one for one in earlier if one <= patients and _is_apart(one, earlier, minimum)]
+    near = [one for one in again if len(patients - one) < minimum]  # only newcomers make the difference: they wait
+    if near:
+        return max(near, key=lambda one: (len(one), sorted(one)))
+    lost = any((one - patients) & set(erased) for one in earlier if 0 < len(one ^ patients) < minimum)
+    fewer = None if lost else _fewer(patients, earlier, minimum)
+    candidates = [one for one in [*again, fewer] if one is not None and len(one) >= minimum]
+    if lost or not candidates:
+        raise PolicyRefusal(
+            DIFFERENCE,
+            f"An exact answer over these {len(patients)} patients differs from an earlier one by fewer than {minimum}"
+            f"{' since a patient was erased' if lost else ''}: it would tell of them. Training goes on; exact sums "
+            f"are answered again once {minimum} patients or more make the difference.",
+        )
+    return max(candidates, key=lambda one: (len(one), sorted(one)))
+
+
+def waiting_at(vault: Path, cases: Sequence[Case], *, minimum: int) -> int:
+    """How many patients no exact answer was ever over, where there was one and they are too few to be told of."""
+    if minimum <= 1 or not (vault / FILE).exists():
+        return 0
+    record = read_record(vault)
+    seen = frozenset().union(*(answer.patients for answer in record.answered))
+    new = sum(record.hashed(case.patient) not in seen for case in cases)
+    return new if seen and new < minimum else 0
+
+
+def read_record(vault: Path) -> Record:
+    """The record, with the cohort's key where there is none yet. Raises VaultError where it is damaged."""
+    path = vault / FILE
+    if not path.exists():
+        return Record(read_cohort(vault).key)
+    stat = path.stat()
+    return _read(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, size: int, changed: int) -> Record:
+    """Size and time of the last change decide whether it is read again."""
+    try:
+        events = Ledger(path).events()
+        key = next(bytes.fromhex(event["key"]) for event in events if event["kind"] == BEGUN)
+        return Record(key, tuple(_answered(event) for event in events if event["kind"] == ANSWERED))
+    except (FedgraftError, OSError, KeyError, TypeError, ValueError, StopIteration) as error:
+        raise VaultError(
+            f"{path}, which says over whom exact sums were answered, cannot be read ({error}). Restore it from a backup"
+            " of the vault: without it two answers could differ by one patient."
+        ) from error
+
+
+def _answered(event: dict) -> Answered:
+    return Answered(Question(str(event["asked"]), frozenset(event["about"])), frozenset(event["patients"]))
+
+
+def _append(vault: Path, record: Record, answer: Answered) -> None:
+    path = vault / FILE
+    fresh = not path.exists()
+    ledger = Ledger(path)
+    if not ledger.events(BEGUN):
+        ledger.append(BEGUN, {"key": record.key.hex()})
+    if fresh:
+        path.chmod(0o600)
+    asked = {"asked": answer.question.kind, "about": sorted(answer.question.about)}
+    ledger.append(ANSWERED, {**asked, "patients": sorted(answer.patients)})
+
+
+def _is_apart(one: frozenset[str], others: Sequence[frozenset[str]], minimum: int) -> bool:
+    return not any(0 < len(one ^ other) < minimum for other in others)
+
+
+def _fewer(patients: frozenset[str], earlier: Sequence[frozenset[str]], minimum: int) -> frozenset[str] | None:
+    """The patients without as many others as make every difference enough, one by one in the order of their hashes."""
+    fewer = set(patients)
+    while len(fewer) >= minimum:
+        near = [one for one in earlier if 0 < len(one ^ fewer) < minimum]
+        if not near:
+            return frozenset(fewer)
+        shared = fewer.intersection(*near) or fewer & near[0]
+        if not shared:
+            return None
+        fewer.discard(min(shared))
+    return None
