@@ -344,8 +344,7 @@ class Center:
 
     def _chosen(self, order: Order, question: Question, cases: Sequence[Case]) -> Chosen:
         """Over whom of the cases an exact question may be answered. Raises PolicyRefusal."""
-        erased = [case for case in self.everyone if case.erased]
-        return chosen(question, cases, vault=self.vault, minimum=self.minimum(order).cell, erased=erased)
+        return chosen(question, cases, vault=self.vault, minimum=self.minimum(order).cell)
 
     def _answerable(self, order: Order, question: Question, cases: CaseSet) -> tuple[CaseSet, int]:
         """The same of prepared cases that the order's mode can show, and how many wait."""

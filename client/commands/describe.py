@@ -31,6 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the counts."""
     from client.center.center import Center
+    from client.privacy.record import waiting_at
 
     center = Center(center_of(arguments), keeps_split=False)  # to look fixes nothing
     minimum = max(arguments.minimum, center.config.policy.minimum_cell)
@@ -40,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
         "counts": suppressed(case_counts(center.cases), minimum=minimum),
         "split": split_sentence(center),
     }
+    if waiting := waiting_at(center.vault, center.cases, minimum=center.config.policy.minimum_cell):
+        found["waiting"] = waiting
     if overrides := run_of(arguments):
         found["steps"] = step_counts(center, overrides)
     print(json.dumps(found, indent=1) if arguments.json else _text(found))
@@ -117,6 +120,8 @@ def _text(found: dict[str, Any]) -> str:
     lines = [f"{found['center']}: what may be told about it (counts below {found['minimum']} are not)"]
     lines += [f"  {name:<24}{count}" for name, count in found["counts"].items()]
     lines.append(found["split"])
+    if "waiting" in found:
+        lines.append(f"  {found['waiting']} new patients wait to be counted in exact sums and scores")
     for step, counts in found.get("steps", {}).items():
         told = ", ".join(f"{name} {count}" for name, count in counts.items() if name != "code")
         lines.append(f"  step {step:<19}{counts['code']}{': ' + told if told else ''}")

@@ -71,7 +71,8 @@ def diagnose(
         overrides: a coordinator's run, whose steps are tried on this machine too.
         look: called with each case while its volumes are in memory.
     """
-    from client.doctor.cohort import check_counts, check_duplicates, check_layout, check_records
+    from client.commands.files import vault_of
+    from client.doctor.cohort import check_counts, check_duplicates, check_layout, check_records, check_waiting
     from client.doctor.finding import gathered
     from client.doctor.machine import check_machine
     from client.doctor.need import check_need
@@ -87,6 +88,7 @@ def diagnose(
     if cases:
         found += [*check_layout(config, cases), *check_duplicates(examined)]
         found += [*check_records(config, cases), *check_tables(config, cases), *check_counts(config, cases, examined)]
+        found += check_waiting(config, cases, vault_of(config))
     found += [*check_machine(config), *check_network(config)]
     if overrides:
         found += check_need(config, overrides)

@@ -14,8 +14,10 @@ from client.data.case import Case
 from client.data.folders import files_below
 from client.data.hecktor.reading import TEXT, read_rows
 from client.data.layouts import layout_kind, summary
-from client.doctor.finding import ERROR, NOTE, WARNING, Finding
+from client.doctor.finding import ERROR, NOTE, WARNING, Finding, from_sentence
 from client.doctor.images import Examined
+from client.privacy.record import waiting_at
+from client.vault.vault import VaultError
 from common.data.batch import PET, volumes_of
 from common.errors import DataError
 
@@ -230,4 +232,21 @@ def check_counts(config: CenterConfig, cases: Sequence[Case], examined: Sequence
     if any(not case.has_grid for case in cases):
         yield Finding(
             NOTE, "cohort", "Some patients stand in a table but have no images; steps on records can use them."
+        )
+
+
+def check_waiting(config: CenterConfig, cases: Sequence[Case], vault: Path) -> Iterator[Finding]:
+    """How many newcomers no exact answer was over yet."""
+    minimum = config.policy.minimum_cell
+    try:
+        waiting = waiting_at(vault, cases, minimum=minimum)
+    except VaultError as error:
+        yield from_sentence(str(error), "privacy")
+        return
+    if waiting:
+        yield Finding(
+            NOTE,
+            "privacy",
+            f"{waiting} new patients train, but wait to be counted in exact sums and scores until {minimum} have come: "
+            "two answers must not differ by so few.",
         )

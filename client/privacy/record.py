@@ -12,14 +12,13 @@ With a minimum of 1 there is nothing to keep and nothing is written.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from client.data.case import Case
-from client.vault.cohort import read_cohort
+from client.vault.cohort import hashed_id, read_cohort
 from client.vault.lock import alone
 from client.vault.vault import VaultError
 from common.errors import FedgraftError, PolicyRefusal
@@ -64,7 +63,7 @@ class Record:
 
     def hashed(self, patient: str) -> str:
         """The patient's hashed ID."""
-        return hmac.digest(self.key, patient.encode(), "sha256").hex()[:32]
+        return hashed_id(self.key, patient)
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,10 @@ class Chosen:
     waiting: int = 0
 
 
-def chosen(
-    question: Question, cases: Sequence[Case], *, vault: Path, minimum: int, erased: Collection[Case] = (),
-    keep: bool = True,
-) -> Chosen:  # fmt: skip
+def chosen(question: Question, cases: Sequence[Case], *, vault: Path, minimum: int, keep: bool = True) -> Chosen:
     """Over whom of the cases the question may be answered; that is on record before the answer is made.
 
     Args:
-        erased: the center's erased patients: what was answered with them cannot be answered over them again.
         keep: False looks only.
 
     Raises:
@@ -98,7 +93,7 @@ def chosen(
         return Chosen(list(cases))
     with alone(vault / FILE):
         record = read_record(vault)
-        gone = {record.hashed(case.patient) for case in erased} | read_cohort(vault).erased
+        gone = read_cohort(vault).erased  # by the same key: an order is placed in the cohort before it is answered
         by_hash = {record.hashed(case.patient): case for case in cases}
         found = settled(question, frozenset(by_hash), record.answered, minimum=minimum, erased=gone)
         if keep and Answered(question, found) not in record.answered:

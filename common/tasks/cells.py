@@ -126,17 +126,24 @@ def spans(cells: np.ndarray, minimum: int) -> list[tuple[int, int, int]] | None:
         cells: (kinds, bins) counts.
     """
     found: list[tuple[int, int, int]] = []
-    sizes: list[np.ndarray] = []
-    first, waiting = -1, np.zeros(len(cells))
-    for place in np.flatnonzero(np.abs(cells).max(axis=0, initial=0.0) > NEAR):
-        first, waiting = (int(place) if first < 0 else first), waiting + cells[:, place]
-        last = int(place)
-        if not few(waiting, minimum).any():
-            found, sizes = [*found, (first, last, last)], [*sizes, waiting]
-            first, waiting = -1, np.zeros(len(cells))
+    sizes: list[list[float]] = []
+    least, nobody = minimum - NEAR, [0.0] * len(cells)
+    first, last, waiting = -1, -1, nobody
+    for place, own in enumerate(cells.T.tolist()):  # plain numbers: a few dozen bins are too little for arrays
+        if max(own) <= NEAR:
+            continue
+        first, last, waiting = (
+            (place if first < 0 else first),
+            place,
+            [a + b for a, b in zip(waiting, own, strict=True)],
+        )
+        if not any(NEAR < count < least for count in waiting):
+            found.append((first, last, last))
+            sizes.append(waiting)
+            first, waiting = -1, nobody
     while first >= 0 and found:
-        (first, _, at), waiting = found.pop(), waiting + sizes.pop()
-        if not few(waiting, minimum).any():
+        (first, _, at), waiting = found.pop(), [a + b for a, b in zip(waiting, sizes.pop(), strict=True)]
+        if not any(NEAR < count < least for count in waiting):
             return [*found, (first, last, at)]
     return None if first >= 0 else found
 
