@@ -1,10 +1,10 @@
 """Release record: over whom a center has answered which exact question, so that no two answers differ by a few.
 
 An exact answer (moments, Gram and Newton sums, label sums, histograms, scores) is a sum: two of them over case sets
-that differ by 1 to minimum - 1 patients say what those patients add. So the same question is answered again over a set
-that was answered before: newcomers wait until enough have come. After an erasure there is no such set any more, and
-exact answers are refused until the difference suffices; training goes on. A set that differs for another reason (a step
-that needs another image) leaves out as many more as it takes.
+that differ by 1 to minimum - 1 patients say what those patients add, and so do more of them in combination. So the same
+question is answered again over a set that was answered before: newcomers wait until enough have come. After an erasure
+there is no such set any more, and exact answers are refused until the difference suffices; training goes on. A set that
+differs for another reason (a step that needs another image) leaves out as many more as it takes.
 
 The record stands in the vault, append-only and hash-chained, and names nobody: a patient is a keyed hash of the ID.
 With a minimum of 1 there is nothing to keep and nothing is written.
@@ -12,10 +12,14 @@ With a minimum of 1 there is nothing to keep and nothing is written.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
+
+import numpy as np
 
 from client.data.case import Case
 from client.vault.cohort import hashed_id, read_cohort
@@ -27,6 +31,7 @@ from common.store.ledger import Ledger
 FILE = "released.jsonl"
 BEGUN, ANSWERED = "begun", "answered"
 DIFFERENCE = "declined.difference"
+MOST_LEFT_OUT = 4  # times the minimum: patients that a set leaves out to differ by enough
 
 
 @dataclass(frozen=True)
@@ -114,15 +119,18 @@ def settled(
     Raises:
         PolicyRefusal: there is none.
     """
-    earlier = [answer.patients for answer in answered if answer.question.meets(question)]
-    if _is_apart(patients, earlier, minimum):
+    if Answered(question, patients) in answered:
         return patients
-    again = [one for one in earlier if one <= patients and _is_apart(one, earlier, minimum)]
+    histories = _histories(question, answered)
+    earlier = sorted({one for history in histories for one in history}, key=sorted)
+    if _is_apart(patients, histories, minimum):
+        return patients
+    again = [one for one in earlier if one <= patients and _is_apart(one, histories, minimum)]
     near = [one for one in again if len(patients - one) < minimum]  # only newcomers make the difference: they wait
     if near:
         return max(near, key=lambda one: (len(one), sorted(one)))
     lost = any((one - patients) & set(erased) for one in earlier if 0 < len(one ^ patients) < minimum)
-    fewer = None if lost else _fewer(patients, earlier, minimum)
+    fewer = None if lost else _fewer(patients, earlier, histories, minimum)
     candidates = [one for one in [*again, fewer] if one is not None and len(one) >= minimum]
     if lost or not candidates:
         raise PolicyRefusal(
@@ -183,19 +191,49 @@ def _append(vault: Path, record: Record, answer: Answered) -> None:
     ledger.append(ANSWERED, {**asked, "patients": sorted(answer.patients)})
 
 
-def _is_apart(one: frozenset[str], others: Sequence[frozenset[str]], minimum: int) -> bool:
-    return not any(0 < len(one ^ other) < minimum for other in others)
+History = frozenset[frozenset[str]]  # the sets over which one column was answered
 
 
-def _fewer(patients: frozenset[str], earlier: Sequence[frozenset[str]], minimum: int) -> frozenset[str] | None:
-    """The patients without as many others as make every difference enough, one by one in the order of their hashes."""
-    fewer = set(patients)
-    while len(fewer) >= minimum:
-        near = [one for one in earlier if 0 < len(one ^ fewer) < minimum]
-        if not near:
-            return frozenset(fewer)
-        shared = fewer.intersection(*near) or fewer & near[0]
-        if not shared:
-            return None
-        fewer.discard(min(shared))
-    return None
+def _histories(question: Question, answered: Sequence[Answered]) -> set[History]:
+    """What was answered of each thing that the question is about."""
+    same = [answer for answer in answered if answer.question.meets(question)]
+    return {frozenset(a.patients for a in same if about in a.question.about) for about in question.about}
+
+
+def _is_apart(one: frozenset[str], histories: Collection[History], minimum: int) -> bool:
+    """Whether no combination of the answers, this one among them, is a sum over 1 to minimum - 1 patients."""
+    return not any(_tells_of_few([*history, one], minimum) for history in histories)
+
+
+def _tells_of_few(sets: Sequence[frozenset[str]], minimum: int) -> bool:
+    """Whether adding and subtracting sums over these sets, with whatever weights, leaves a sum over a few patients.
+
+    Patients who are in the same sets are an atom. There is such a combination if, without some atoms of together fewer
+    than the minimum, the sets' indicators are of lower rank: one of them then lives on those atoms alone.
+    """
+    distinct = sorted(set(sets), key=sorted)
+    atoms = Counter(tuple(patient in one for one in distinct) for patient in frozenset().union(*distinct))
+    matrix = np.array(list(atoms), np.float64).T  # (sets, atoms)
+    sizes = np.array(list(atoms.values()))
+    rank = np.linalg.matrix_rank(matrix)
+    small = [int(place) for place in np.flatnonzero(sizes < minimum)]
+    for count in range(1, minimum):
+        for left_out in combinations(small, count):
+            if sizes[list(left_out)].sum() >= minimum:
+                continue
+            if np.linalg.matrix_rank(np.delete(matrix, left_out, axis=1)) < rank:
+                return True
+    return False
+
+
+def _fewer(
+    patients: frozenset[str], earlier: Sequence[frozenset[str]], histories: Collection[History], minimum: int
+) -> frozenset[str] | None:
+    """The patients without as many others as it takes, one by one in the order of their hashes."""
+    fewer = patients
+    for _ in range(MOST_LEFT_OUT * minimum):
+        if len(fewer) < minimum or _is_apart(fewer, histories, minimum):
+            break
+        nearest = min(earlier, key=lambda one: (len(one ^ fewer) or len(fewer), sorted(one)))
+        fewer -= {min(fewer & nearest or fewer)}
+    return fewer if len(fewer) >= minimum and _is_apart(fewer, histories, minimum) else None

@@ -105,8 +105,13 @@ def _tasks() -> dict[str, tuple[Task, list[dict[str, np.ndarray]]]]:
     rng = np.random.default_rng(0)
     prognosis = build_task(PrognosisTask(bins=12))
     times, events = rng.uniform(0, 2000, CASES), rng.integers(0, 2, CASES)
-    survived = [
-        {"time": np.array(t), "event": np.array(float(e)), "risk": rng.random(), "survival": -np.sort(-rng.random(12))}
+    survived: list[dict[str, np.ndarray]] = [
+        {
+            "time": np.array(t),
+            "event": np.array(float(e)),
+            "risk": np.array(rng.random()),
+            "survival": -np.sort(-rng.random(12)),
+        }
         for t, e in zip(times, events, strict=True)
     ]
     binary = build_task(ClassificationTask(target="hpv", classes=["hpv"]))
