@@ -94,7 +94,7 @@ def chosen(question: Question, cases: Sequence[Case], *, vault: Path, minimum: i
         PolicyRefusal: the cases differ by a few from those of an earlier answer, and there is no other set.
         VaultError: the record cannot be read.
     """
-    if minimum <= 1 or not cases:
+    if len(cases) < minimum or minimum <= 1:  # nothing leaves of so few, or nothing has to be kept
         return Chosen(list(cases))
     with alone(vault / FILE):
         record = read_record(vault)
