@@ -206,8 +206,11 @@ class Center:
         if order.subset == GRID:
             return self._event_histogram(order)
         model, _ = self._resident_model(order)
+        everyone = self.case_set(
+            order, "train", model
+        )  # on this hospital's own split, before anything else is looked at
         layout, minimum = model.exact_layout, self.minimum(order).cell
-        cases, waiting = self._answerable(order, question_of_rows(order, layout), self.case_set(order, "train", model))
+        cases, waiting = self._answerable(order, question_of_rows(order, layout), everyone)
         check_cases(self.config.policy, len(cases))
         if len(cases) < minimum:
             raise PolicyRefusal(TOO_FEW_CASES, f"Sums over {len(cases)} training cases are too close to the patients.")

@@ -1,5 +1,6 @@
 """A hospital with a minimum of 5 answers every action of every step, and nothing that it says is of 1 to 4 patients."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from client.center.center import Center
 from client.center.models import initial_state
+from client.privacy.record import read_record
 from common.backbones import backbone_digest, load_backbone
 from common.config.load import compose_run
 from common.config.run import Split
@@ -63,10 +65,13 @@ def test_ages_do_not_follow_from_two_answers(center):
             answers.append(center.sums(replace(order, split=Split(folds=10, fold=fold, validation=0.0))))
         except PolicyRefusal as refusal:
             assert refusal.code.startswith("declined.")
-    counts = np.array([reply.sums[COUNT] for reply in answers])
-    for a in counts:
-        for b in counts:
-            assert not few(np.abs(a - b), MINIMUM).any()
+    sets = sorted({answer.patients for answer in read_record(center.vault).answered}, key=sorted)
+    assert answers and len(sets) >= 2
+    assert all(len(a ^ b) >= MINIMUM for a, b in itertools.combinations(sets, 2))
+    rows = np.array([[patient in one for patient in sorted(frozenset().union(*sets))] for one in sets], float)
+    for place in range(rows.shape[1]):  # no weights of all answers leave one patient
+        kept = np.delete(rows, place, axis=1)
+        assert np.linalg.matrix_rank(kept) == np.linalg.matrix_rank(rows)
 
 
 def test_a_rare_flag_is_in_no_gram_and_no_newton_sum(center):
