@@ -118,8 +118,6 @@ def unpack_order(content: RecordDict, declared: Callable[[Order], tuple[State, S
         raise WireError(f"An order lacks {error}; server and client must run the same release.") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise WireError(f"An order cannot be read ({type(error).__name__}); use the same release.") from error
-    except RecursionError as error:
-        raise WireError("An order's step is nested more deeply than any step is.") from error
 
 
 def _check_texts(config: ConfigRecord) -> None:

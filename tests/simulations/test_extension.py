@@ -29,7 +29,7 @@ assert not any(name.split(".")[0] == "simulations" for name in sys.modules)
 def test_composing_works_without_simulations_and_says_whose_studies_and_faults_are():
     done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, cwd=CONFIGS.parent, check=True)
     study, fault = done.stdout.splitlines()
-    assert study.endswith("use python -m simulations compare study=hn4.")
+    assert study.endswith("and run it with python -m simulations compare study=hn4.")
     assert fault.startswith("faults has a; faults happen in simulations only")
 
 

@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord
 
 from common.config.load import compose_run
 from common.config.run import BackboneSpec, Split
-from common.errors import WireError
+from common.errors import ConfigError, WireError
 from common.protocol import wire
 from common.protocol.arrays import MAX_ARRAYS, Undeclared, check_headers, form_of, pack_state
 from common.protocol.messages import Order, Reply
@@ -103,6 +103,7 @@ def test_other_texts_of_an_order_are_short_and_of_one_line(field):
 
 def test_a_step_nested_without_end_is_refused():
     content = pack_order(an_order())
-    content.config_records["config"]["step"] = "[" * 200_000 + "]" * 200_000
-    with pytest.raises(WireError, match="nested"):
-        unpack_order(content)
+    for depth, sentence in ((200_000, "has 400000 characters"), (30_000, "RecursionError"), (100, "deep")):
+        content.config_records["config"]["step"] = "[" * depth + "]" * depth
+        with pytest.raises(ConfigError, match=sentence):
+            unpack_order(content)
