@@ -9,7 +9,14 @@ from server.evaluation.matrix import Column, Row
 from server.report.verdict.rules import Evidence, News
 from server.report.words import DASH, count, metric_name, number, plural, sentence, spelled, task_name
 
-AGAINST = ("no_score", "guessing", "worse_than_start", "reversed_groups", "drift")  # with one of these it is no result
+AGAINST = (
+    "no_score",
+    "guessing",
+    "nothing_found",
+    "worse_than_start",
+    "reversed_groups",
+    "drift",
+)  # with one of these it is no result
 
 
 def verdict(evidence: Evidence, news: Sequence[News]) -> dict[str, Any]:
@@ -54,6 +61,8 @@ def _headline(evidence: Evidence, news: Sequence[News]) -> str:
     if any(n.rule == "drift" and not n.task for n in news):
         return "Do not use these numbers before what is said first below is settled."
     if len(held) == len(tasks):
+        if news:
+            return f"Read {_scores_of(len(tasks))} with what is said below."
         return f"No rule speaks against {_scores_of(len(tasks))}."
     if not held:
         return f"Do not rely on {_scores_of(len(tasks))}."

@@ -19,6 +19,7 @@ from server.report.words import CHANCE, count, listed, metric_name, number, sent
 
 FEWEST = 10  # test cases; a score over fewer is an anecdote
 CEILING = "centralized"  # the one arm that is not simpler than a federation: it has all data in one place
+OVERLAPS, NOTHING = ("Dice", "aggregated Dice"), 0.05  # below it a segmentation is none
 UNCLEAR = 0.05  # p of a log-rank test above which two groups are not told apart
 
 
@@ -114,6 +115,14 @@ def _guessing(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield column.key, said
 
 
+def _nothing_found(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """An overlap with what was drawn that an empty answer nearly has, too."""
+    for column, row in _scored(evidence):
+        if metric_name(column.metric) in OVERLAPS and row["value"] < NOTHING:
+            told = f"{metric_name(column.metric)} {number(row['value'])}"
+            yield column.key, f"{told}: next to nothing of what was drawn is found."
+
+
 def _few_cases(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Fewer than ten test cases, over all centers or at some."""
     for column, row in _scored(evidence):
@@ -197,6 +206,7 @@ RULES: dict[str, Rule] = {
     "drift": _drift,
     "no_score": _no_score,
     "guessing": _guessing,
+    "nothing_found": _nothing_found,
     "worse_than_start": _worse_than_start,
     "reversed_groups": _reversed_groups,
     "simpler_is_better": _simpler_is_better,

@@ -27,7 +27,7 @@ def test_one_line_for_each_task_with_its_score_and_cases():
 @pytest.mark.parametrize(
     ("worse", "headline"),
     [
-        ([], "No rule speaks against the scores of the five tasks."),
+        ([], "Read the scores of the five tasks with what is said below."),
         (["relapse"], "One task of five came out with a score not to rely on."),
         (["relapse", "chest"], "Two tasks of five came out with a score not to rely on."),
     ],

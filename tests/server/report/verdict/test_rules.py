@@ -105,6 +105,16 @@ def test_guessing_among_five_classes_is_a_fifth(classes, guessed):
     assert bool(said("guessing", events)) is guessed
 
 
+@about("nothing_found")
+@pytest.mark.parametrize(("value", "is_said"), [(0.0, True), (0.049, True), (0.05, False), (0.8, False)])
+def test_a_segmentation_that_finds_nothing(value, is_said):
+    events = run_events()
+    last_row(events, "tumour_ct").update(value=value)
+    found = dict(said("nothing_found", events))
+    assert ("tumour_ct" in found) is is_said
+    assert not is_said or "next to nothing of what was drawn" in found["tumour_ct"]
+
+
 @about("few_cases")
 def test_fewer_than_ten_test_cases():
     events = run_events()
