@@ -182,8 +182,9 @@ def test_no_byte_names_a_patient_or_is_a_voxel(fed, recorded):
         for file in sorted((fed.base / f"{code}-data" / "imagesTr").glob("*.nii.gz")):
             voxels = nib.load(file).get_fdata()
             for kind in ("<i2", "<f4", "<f8"):
-                row = voxels[8, 8].astype(kind).tobytes()
-                assert row not in sent, f"a row of voxels of {file.name} as {kind}"
+                row = voxels[8, 8].astype(kind)
+                is_plain = not row.any()  # an uptake below 1 as whole numbers: zeros stand in many a sum
+                assert is_plain or row.tobytes() not in sent, f"a row of voxels of {file.name} as {kind}"
 
 
 def test_every_other_request_is_small_and_known(recorded):
