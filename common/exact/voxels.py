@@ -87,9 +87,9 @@ def voxel_columns(step: Step, levels: Sequence[Level], spec: VoxelLinearPart) ->
     return VoxelColumns(volumes_of(step.modalities), widths, tuple(spec.blurs), spec.raw)
 
 
-def blurred(volume: Tensor, sigma: float) -> Tensor:
-    """(B, 1, D, H, W) through a Gaussian of that many voxels, cut at three of them; edges repeat."""
-    reach = max(1, round(3 * sigma))
+def blurred(volume: Tensor, sigma: float, *, reach: int | None = None) -> Tensor:
+    """(B, 1, D, H, W) through a Gaussian of that many voxels, cut at ``reach`` (three of them); edges repeat."""
+    reach = max(1, round(3 * sigma)) if reach is None else reach
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=volume.device) / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(volume.dtype)
     for axis in range(3):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from common.exact.voxels import blurred as gaussian
 from simulations.pretraining.shapes.labels import smooth_noise, uniform
 
 SPREAD = 0.5  # of a label's texture, at most, in units of the spread of labels' means
@@ -42,15 +43,7 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
     """The image (d, h, w) under a Gaussian of that many voxels, edges repeated; unchanged below a tenth of a voxel."""
     if sigma < 0.1:
         return image
-    reach = max(1, math.ceil(3 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    x = image[None, None]
-    for axis in range(3):
-        shape, pad = [1, 1, 1, 1, 1], [0] * 6
-        shape[2 + axis], pad[2 * (2 - axis)], pad[2 * (2 - axis) + 1] = len(kernel), reach, reach
-        x = F.conv3d(F.pad(x, pad, mode="replicate"), kernel.reshape(shape))
-    return x[0, 0]
+    return gaussian(image[None, None], sigma, reach=max(1, math.ceil(3 * sigma)))[0, 0]
 
 
 def _texture(side: int, generator: Generator) -> Tensor:
