@@ -56,7 +56,7 @@ def root(tmp_path):
 
 def center(root, **changes):
     vault = root.parent / "vault"
-    return CenterConfig("CHUM", str(root), str(root.parent / "cache"), str(vault), **changes)
+    return CenterConfig("CHUM", str(root), cache=str(root.parent / "cache"), vault=str(vault), **changes)
 
 
 def said(root, **changes):
@@ -285,7 +285,7 @@ def test_an_outcome_column_that_was_not_read_is_told(root):
 def test_a_missing_folder_and_a_stranger_in_it_are_sentences(tmp_path, root):
     found = said(tmp_path / "nowhere")
     assert has(found, "error", "folder", "does not exist")
-    _, other = diagnose(CenterConfig("MDA", str(root), str(tmp_path / "c"), str(tmp_path / "v")))
+    _, other = diagnose(CenterConfig("MDA", str(root), cache=str(tmp_path / "c"), vault=str(tmp_path / "v")))
     assert any(f.severity == "error" and "Center 'MDA' has no case" in f.what for f in other)
 
 
@@ -316,7 +316,7 @@ def test_findings_of_one_kind_are_joined_and_the_worst_comes_first():
 def test_the_machine_is_held_against_the_file(root, monkeypatch):
     vault = root / "vault"
     vault.mkdir(mode=0o755)
-    config = CenterConfig("CHUM", str(root), "/proc/nowhere", vault=str(vault), device="gpu", threads=4096)
+    config = CenterConfig("CHUM", str(root), cache="/proc/nowhere", vault=str(vault), device="gpu", threads=4096)
     found = {(f.severity, f.area, f.what): () for f in machine.check_machine(config)}
     assert has(found, "error", "machine", "cache (/proc/nowhere) cannot be written")
     assert has(found, "error", "machine", "device is 'gpu'") and has(found, "warning", "machine", "threads is 4096")

@@ -367,7 +367,7 @@ def healthy(tmp_path_factory):
 
 
 def verdicts(root):
-    config = CenterConfig("CHUM", str(root), str(root.parent / "cache"), str(root.parent / "vault"))
+    config = CenterConfig("CHUM", str(root), cache=str(root.parent / "cache"), vault=str(root.parent / "vault"))
     _, found = diagnose(config)
     return [(f.severity, f.area, f.what) for f in found if f.area != "machine"]
 
