@@ -31,6 +31,11 @@ class Estimate:
         """Whether the whole interval lies below zero: of a gain in a score, harm."""
         return self.high is not None and self.high < 0
 
+    def negated(self) -> Estimate:
+        """The same of the opposite difference."""
+        value, low, high = (None if end is None else -end for end in (self.value, self.high, self.low))
+        return Estimate(value, low, high, self.n)
+
     def text(self, *, signed: bool = False, digits: int = 3) -> str | None:
         """``0.612 [0.550, 0.670]``, the value alone where there is no interval, None where there is no value."""
         if self.value is None:

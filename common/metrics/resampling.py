@@ -52,6 +52,26 @@ def bootstrap_additive(
     return Resampled(values[0], found[1:])
 
 
+def bootstrap_median(values: np.ndarray, counted: np.ndarray, *, weights: np.ndarray) -> Resampled:
+    """The median over the patients that count; of an even number the upper of the two in the middle, so that no worst
+    value is averaged away.
+
+    Args:
+        values: (n,), one value a patient.
+        counted: bool (n,), whose value is defined; the others are no part of any draw.
+        weights: (draws, n) from `bootstrap_weights`; the same for every arm makes differences paired.
+    """
+    mine = np.flatnonzero(counted)
+    mine = mine[np.argsort(values[mine], kind="stable")]
+    if not len(mine):
+        return Resampled(None, np.full(len(weights), np.nan))
+    every = np.concatenate([np.ones((1, len(mine)), np.int64), weights[:, mine]])
+    reached = np.cumsum(every, axis=1)
+    place = (2 * reached <= reached[:, -1:]).sum(axis=1)  # of a draw of nobody: behind the last
+    found = np.append(np.asarray(values, np.float64)[mine], np.nan)[place]
+    return Resampled(float(found[0]), found[1:])
+
+
 def bootstrap_concordance(
     time: np.ndarray, event: np.ndarray, risk: np.ndarray, *, groups: Sequence[object], weights: np.ndarray
 ) -> Resampled:

@@ -40,7 +40,8 @@ class Arm:
 class Comparison:
     """A paired difference ``a - b`` of one metric, with its 95 % interval over patients.
 
-    A difference that could not be computed has no value (``note`` then says why).
+    A difference that could not be computed has no value (``note`` then says why). Of a metric of which less is better
+    (`LOWER_IS_BETTER`: a distance, an error) a negative difference is the better one for ``a``.
     """
 
     task: str
@@ -50,12 +51,18 @@ class Comparison:
     difference: Estimate
     note: str = ""
 
+    @property
+    def gain(self) -> Estimate:
+        """The difference turned so that more is better for ``a``."""
+        return self.difference.negated() if self.metric in LOWER_IS_BETTER else self.difference
+
     def row(self) -> dict[str, Any]:
         """As results.json and a run folder hold it."""
         found = self.difference
         return {
             "task": self.task, "metric": self.metric, "a": self.a, "b": self.b, "difference": found.value,
             "low": found.low, "high": found.high, "n": found.n, "note": self.note,
+            "better": "lower" if self.metric in LOWER_IS_BETTER else "higher",
         }  # fmt: skip
 
 
@@ -135,19 +142,17 @@ def comparisons(items: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 def verdict(item: Comparison) -> str:
     """The difference in plain words: what the interval shows, and what it rules out."""
-    found = item.difference
+    found = item.gain
     if found.value is None or found.low is None or found.high is None:
         return f"Not computed: {item.note or 'no interval was given'}."
-    sign = -1 if item.metric in LOWER_IS_BETTER else 1
-    low, high = sorted((sign * found.low, sign * found.high))
-    if low > 0:
+    if found.low > 0:
         return f"{sentence(item.a)} is better: the interval excludes 0."
-    if high < 0:
+    if found.high < 0:
         return f"{sentence(item.a)} is worse: the interval excludes 0."
     margin = MARGINS.get(metric_name(item.metric).split(" GTV")[0])
     if margin is None:
         return "Interval includes 0: no difference shown."
-    ruled = "is ruled out" if low > -margin else "is not ruled out"
+    ruled = "is ruled out" if found.low > -margin else "is not ruled out"
     return f"Interval includes 0: no difference shown. A loss beyond the margin of {margin} {ruled}."
 
 
@@ -272,7 +277,8 @@ def _group(task: str, metric: str, found: Sequence[Comparison]) -> dict[str, Any
     ends = [abs(v) for d in shown for v in (d.low, d.high, d.value) if v is not None]
     limit = ticks(0, max(ends, default=0.1) or 0.1, about=3)[-1]
     rows = [_difference(item, limit) for item in found]
-    return {"task": task_name(task), "metric": metric_name(metric), "rows": rows, "limit": f"{limit:g}"}
+    told = metric_name(metric) + (", lower is better" if metric in LOWER_IS_BETTER else "")
+    return {"task": task_name(task), "metric": told, "rows": rows, "limit": f"{limit:g}"}
 
 
 def _difference(item: Comparison, limit: float) -> dict[str, Any]:

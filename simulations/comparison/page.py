@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.metrics import written
+from common.metrics import LOWER_IS_BETTER, written
+from common.metrics.names import metric_name
 from common.store.ledger import Ledger
 from server.report.report import Comparison, bad_news_of, write_report
 from server.report.results import Results, merge_results, results, write_results
@@ -110,5 +111,6 @@ def comparison_table(found: Sequence[Comparison]):
     for c in found:
         value = "—" if c.difference.value is None else written(c.difference.value, signed=True)
         interval = c.difference.interval_text(signed=True) or "—"
-        table.add_row(c.task, c.metric, c.a, c.b, value, interval, str(c.difference.n), c.note)
+        metric = metric_name(c.metric) + (", lower is better" if c.metric in LOWER_IS_BETTER else "")
+        table.add_row(c.task, metric, c.a, c.b, value, interval, str(c.difference.n), c.note)
     return table

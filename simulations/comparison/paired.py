@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from common.config.step import Step
-from common.metrics import Estimate, Resampled, bootstrap_additive, bootstrap_concordance, bootstrap_weights
+from common.metrics import (
+    Estimate,
+    Resampled,
+    bootstrap_additive,
+    bootstrap_concordance,
+    bootstrap_median,
+    bootstrap_weights,
+)
 from common.tasks import build_task, pooled_metrics
 from server.evaluation.matrix import POOLED
 from server.report.report import Comparison
@@ -21,7 +28,13 @@ from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, R
 
 MARGINS = {"dsc_agg": 0.01, "dice": 0.01, "c_index": 0.02}  # non-inferiority, DESIGN section 8
 SMALLEST = 5  # patients; below, no interval is claimed
-METRICS = {"segmentation": ("dsc_agg", "dice"), "prognosis": ("c_index",), "classification": ("auroc",)}
+HD95 = "hd95"  # of a structure the median over patients; then the mean over structures
+DISTANCES = (HD95, "surface_dice", "lesion_f1")  # of cases that were scored where they were drawn
+METRICS = {
+    "segmentation": ("dsc_agg", "dice", *DISTANCES),
+    "prognosis": ("c_index",),
+    "classification": ("auroc",),
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,8 @@ def patients_of(comparing: Comparing, arm: str, step: str, *, mode: str = "") ->
 
 def value_of_patients(step: Step, patients: Sequence[Patient], metric: str) -> float | None:
     """A metric over patients, averaged over seeds; pairs of patients are formed within a center and fold only."""
+    if metric == HD95:
+        return resampled(step, patients, metric, np.empty((0, len(patients)), np.int64)).value
     task = build_task(step.task)
     values = []
     for seed in range(len(patients[0].records) if patients else 0):
@@ -68,15 +83,41 @@ def resampled(step: Step, patients: Sequence[Patient], metric: str, weights: np.
         risk = np.array([[p.records[seed]["risk"] for p in patients] for seed in seeds], np.float64)
         groups = [(p.center, p.fold) for p in patients]  # pairs of patients are formed within a center and fold only
         return bootstrap_concordance(time, event, risk, groups=groups, weights=weights)
+    if metric == HD95:
+        return _mean_of([_hd95([p.records[seed] for p in patients], weights) for seed in seeds])
     task = build_task(step.task)
     found = []
     for seed in seeds:
         each = [task.sums([p.records[seed]]) for p in patients]
         sums = {name: np.stack([one[name] for one in each]) for name in each[0]}
         found.append(bootstrap_additive(sums, lambda drawn: task.metrics(drawn).get(metric), weights=weights))
-    values = [value for value, _ in found if value is not None]
-    value = sum(values) / len(found) if len(values) == len(found) else None
-    return Resampled(value, np.mean([drawn for _, drawn in found], axis=0))
+    return _mean_of(found)
+
+
+def _mean_of(seeds: Sequence[Resampled]) -> Resampled:
+    """Over seeds; without a value where one of them has none."""
+    values = [found.value for found in seeds if found.value is not None]
+    value = sum(values) / len(seeds) if len(values) == len(seeds) else None
+    return Resampled(value, np.mean([found.drawn for found in seeds], axis=0))
+
+
+def _hd95(records: Sequence[dict[str, np.ndarray]], weights: np.ndarray) -> Resampled:
+    """The mean over structures of the median distance in mm over the patients that have the structure drawn or
+    predicted (a missed one is the image's diagonal away); without a value where no distance was measured, as in cases
+    scored on the training grid."""
+    if any(HD95 not in record for record in records):
+        return Resampled(None, np.full(len(weights), np.nan))
+    distance = np.stack([record[HD95] for record in records])  # (n, S)
+    is_there = np.stack([record["predicted"] + record["truth"] for record in records]) > 0
+    found = [bootstrap_median(*column, weights=weights) for column in zip(distance.T, is_there.T, strict=True)]
+    known = [one for one in found if one.value is not None]
+    if not known:
+        return Resampled(None, np.full(len(weights), np.nan))
+    drawn = np.stack([one.drawn for one in known])  # (structures, draws)
+    some = np.isfinite(drawn)
+    means = np.divide(np.where(some, drawn, 0).sum(axis=0), some.sum(axis=0), where=some.any(axis=0),
+                      out=np.full(drawn.shape[1], np.nan))  # fmt: skip
+    return Resampled(float(np.mean([one.value for one in known])), means)
 
 
 def difference_of(
@@ -116,7 +157,7 @@ def compare_arms(
     found = compare_patients(step, (names[0], left), (names[1], right), metric, draws=draws)
     if found is None or b[0] not in (CENTRALIZED, LOCAL):
         return found
-    return replace(found, note=_note(found.difference, metric))
+    return replace(found, note=_note(found.gain, metric))
 
 
 def compare_patients(
@@ -127,17 +168,13 @@ def compare_patients(
     return None if found.value is None else Comparison(step.name, metric, a[0], b[0], found)
 
 
-def _note(difference: Estimate, metric: str) -> str:
+def _note(gain: Estimate, metric: str) -> str:
     margin = MARGINS.get(metric)
-    if difference.low is None:
+    if gain.low is None:
         return f"fewer than {SMALLEST} patients: no interval"
     if margin is None:
         return ""
-    return (
-        f"not inferior at margin {margin}"
-        if difference.low > -margin
-        else f"non-inferiority at margin {margin} not shown"
-    )
+    return f"not inferior at margin {margin}" if gain.low > -margin else f"non-inferiority at margin {margin} not shown"
 
 
 def comparisons_of(comparing: Comparing) -> list[Comparison]:
@@ -162,7 +199,7 @@ def harmed_centers(comparing: Comparing) -> list[Comparison]:
         for center in sorted({p.center for p in patients_of(comparing, LOCAL, step.name)}):
             found.append(compare_arms(comparing, (FEDERATED, step.name), (LOCAL, step.name), metric, center=center))
     return [
-        replace(c, note="harmed" if c.difference.is_below_zero else "" if c.difference.interval else c.note)
+        replace(c, note="harmed" if c.gain.is_below_zero else "" if c.difference.interval else c.note)
         for c in found
         if c is not None
     ]
@@ -197,9 +234,15 @@ def arm_rows(comparing: Comparing, arm: str) -> list[dict[str, Any]]:
     rows = []
     for step in _trained(comparing, with_controls=arm == FEDERATED):
         patients = patients_of(comparing, arm, step.name)
-        for metric in METRICS[step.task.kind]:
+        for metric in metrics_of(step, patients):
             rows += score_rows(arm, step, patients, metric, draws=comparing.run.compare.draws)
     return rows
+
+
+def metrics_of(step: Step, patients: Sequence[Patient]) -> list[str]:
+    """Those of `METRICS` that the patients' records can tell: no distances of cases scored on the training grid."""
+    is_measured = any(HD95 in record for patient in patients for record in patient.records)
+    return [name for name in METRICS[step.task.kind] if is_measured or name not in DISTANCES]
 
 
 def score_rows(arm: str, step: Step, patients: Sequence[Patient], metric: str, *, draws: int) -> list[dict[str, Any]]:

@@ -183,15 +183,17 @@ def _reversed_groups(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 def _simpler_is_better(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """An arm that needs less than this run and scores higher."""
+    better: dict[tuple[str, str, str], list[str]] = {}
     for item in evidence.comparisons:
-        found, sign = item.difference, -1 if item.metric in LOWER_IS_BETTER else 1
+        found = item.gain
         simpler = item.b != CEILING and " at " not in item.a
-        if not simpler or found.value is None or sign * found.value >= 0:
+        if not simpler or found.value is None or found.value >= 0:
             continue
-        ends = [] if found.interval is None else sorted(sign * end for end in found.interval)
-        sure = "no interval" if not ends else "the interval excludes 0" if ends[1] < 0 else "the interval includes 0"
+        sure = "no interval" if not found.interval else f"the interval {'ex' if found.is_below_zero else 'in'}cludes 0"
         by = f"{metric_name(item.metric)} by {number(abs(found.value))} ({sure})"
-        yield item.task, f"{sentence(item.b)} is better than {item.a}: {by}."
+        better.setdefault((item.task, item.a, item.b), []).append(by)
+    for (task, a, b), said in better.items():
+        yield task, f"{sentence(b)} is better than {a}: {', '.join(said)}."
 
 
 def _harmed(evidence: Evidence) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,11 @@ def test_only_an_interval_that_is_wholly_below_zero_is_harm():
     assert not Estimate(-0.1, -0.2, 0.0).is_below_zero and not Estimate(-0.1).is_below_zero
 
 
+def test_the_opposite_difference_has_its_ends_turned():
+    assert Estimate(-0.1, -0.2, 0.05, 9).negated() == Estimate(0.1, -0.05, 0.2, 9)
+    assert Estimate(None, n=3).negated() == Estimate(None, n=3)
+
+
 def test_draws_without_a_value_are_left_out_and_a_missing_value_has_no_interval():
     drawn = np.array([0.0, np.nan, 1.0])
     found = Resampled(0.5, drawn).estimate(n=4)

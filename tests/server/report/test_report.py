@@ -269,6 +269,8 @@ def test_comparisons_are_put_into_words():
     assert say(0.01, 0.05) == "Federated is better: the interval excludes 0."
     assert say(-0.05, -0.01) == "Federated is worse: the interval excludes 0."
     assert say(-0.05, -0.01, "hd95") == "Federated is better: the interval excludes 0."
+    assert say(0.01, 0.05, "hd95") == "Federated is worse: the interval excludes 0."
+    assert say(-0.2, 0.2, "hd95") == say(-0.2, 0.2, "lesion_f1") == "Interval includes 0: no difference shown."
     assert say(-0.005, 0.02).endswith("A loss beyond the margin of 0.01 is ruled out.")
     assert say(-0.02, 0.02).endswith("A loss beyond the margin of 0.01 is not ruled out.")
     assert say(-0.015, 0.02, "c_index").endswith("A loss beyond the margin of 0.02 is ruled out.")
@@ -280,7 +282,9 @@ def test_comparisons_are_drawn_and_a_missing_one_gives_its_reason(render, events
         Comparison("relapse", "c_index", "CT + text", "CT", Estimate(0.041, -0.012, 0.093, 25)),
         Comparison("relapse", "c_index", "federated", "local", Estimate(None, n=25), "no comparable pair"),
     ]
+    items.append(Comparison("tumour_ct", "hd95", "federated", "local", Estimate(-2.5, -4.0, -0.5, 25)))
     page = Page(render(events, comparisons=items))
+    assert "HD95 (mm), lower is better" in page.text and "Federated is better: the interval excludes 0." in page.text
     assert any(row[:2] == ["CT + text minus CT", "+0.041 −0.012 to +0.093"] for row in page.rows)
     assert "Not computed: no comparable pair." in page.text
     assert "No paired comparison" not in page.text
@@ -288,7 +292,8 @@ def test_comparisons_are_drawn_and_a_missing_one_gives_its_reason(render, events
 
 def test_a_comparison_comes_back_from_its_row_in_results():
     found = Comparison("t", "dice", "federated", "local", Estimate(0.1, 0.0, 0.2, 12), "a note")
-    assert comparison_of(found.row()) == found
+    assert comparison_of(found.row()) == found and found.row()["better"] == "higher"
+    assert Comparison("t", "hd95", "federated", "local", Estimate(-1.0)).row()["better"] == "lower"
     assert comparison_of({**found.row(), "difference": None, "low": None, "high": None, "n": None}).difference.n == 0
 
 

@@ -19,11 +19,22 @@ def record(overlap: float) -> dict:
     return {"intersection": [overlap] * 2, "predicted": [1.0] * 2, "truth": [1.0] * 2}
 
 
+def measured(mm: float, overlap: float) -> dict:
+    """The same, scored where it was drawn: both structures ``mm`` away."""
+    lesions = {"lesions_found": [1.0] * 2, "lesions_false": [0.0] * 2, "lesions_missed": [0.0] * 2}
+    return record(overlap) | {"hd95": [mm] * 2, "surface_dice": [overlap] * 2, **lesions}
+
+
 def write(folder, arm, step, overlaps, *, cell="fold0-seed1"):
     rows = [{"center": p.split("-")[0], "patient": p, "record": record(v)} for p, v in overlaps.items()]
     path = folder / "records" / cell / arm / f"{step}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows))
+
+
+def write_measured(folder, arm, step, mm, patients):
+    rows = [{"center": p.split("-")[0], "patient": p, "record": measured(mm + i, 0.5)} for i, p in enumerate(patients)]
+    (folder / "records/fold0-seed1" / arm / f"{step}.json").write_text(json.dumps(rows))
 
 
 @pytest.fixture
@@ -80,6 +91,22 @@ def test_rows_of_an_arm_have_an_interval_pooled_and_a_value_per_center(comparing
     rows = {(r["metric"], r["center"]): r for r in arm_rows(comparing, CENTRALIZED) if r["task"] == "tumour_ct"}
     assert rows["dice", "pooled"]["value"] == pytest.approx(0.7) == rows["dice", "pooled"]["low"]
     assert rows["dice", "MDA"]["n"] == 2
+
+
+def test_distances_are_compared_where_cases_were_scored_as_drawn_and_less_is_better(comparing):
+    patients = [p.patient for p in patients_of(comparing, CENTRALIZED, "tumour_ct")]
+    write_measured(comparing.folder, FEDERATED, "tumour_ct", 5.0, patients)
+    write_measured(comparing.folder, CENTRALIZED, "tumour_ct", 9.0, patients)
+    farther = found(comparing, CENTRALIZED, "hd95")
+    assert farther.difference.value == -4.0 and farther.gain.interval == (4.0, 4.0) and farther.note == ""
+    assert found(comparing, CENTRALIZED, "surface_dice").difference.value == 0.0
+    assert found(comparing, CENTRALIZED, "lesion_f1").difference.value == 0.0
+    assert {r["metric"] for r in arm_rows(comparing, CENTRALIZED) if r["task"] == "tumour_ct"} == {
+        "dsc_agg", "dice", "hd95", "surface_dice", "lesion_f1"
+    }  # fmt: skip
+    of_others = [c for c in comparisons_of(comparing) if c.metric == "hd95"]
+    assert [(c.task, c.b) for c in of_others] == [("tumour_ct", CENTRALIZED)]
+    assert {r["metric"] for r in arm_rows(comparing, RANDOM)} == {"dsc_agg", "dice"}
 
 
 def test_the_page_says_where_tuning_is_not_equal(comparing):

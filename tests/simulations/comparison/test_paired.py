@@ -9,7 +9,7 @@ from common.config.step import Step
 from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
 from common.metrics import Estimate
 from common.tasks import build_task, pooled_metrics
-from simulations.comparison.paired import Patient, difference_of, resampled, strata_of, value_of_patients
+from simulations.comparison.paired import METRICS, Patient, difference_of, resampled, strata_of, value_of_patients
 
 SEGMENTATION = Step(name="s", task=SegmentationTask(structures=["GTVp", "GTVn"]))
 PROGNOSIS = Step(name="p", task=PrognosisTask())
@@ -19,7 +19,15 @@ CLASSIFICATION = Step(name="c", task=ClassificationTask(classes=["hpv"], form="b
 def a_record(step, rng):
     if step is SEGMENTATION:
         truth, predicted = rng.integers(0, 40, 2), rng.integers(1, 40, 2)
-        return {"intersection": np.minimum(truth, predicted) * 0.7, "predicted": predicted, "truth": truth}
+        missed = (truth == 0) | (predicted == 0)
+        return {
+            "intersection": np.minimum(truth, predicted) * 0.7,
+            "predicted": predicted,
+            "truth": truth,
+            "hd95": np.where(missed, 500.0, rng.integers(0, 30, 2) / 2),
+            "surface_dice": np.where(missed, 0.0, rng.random(2)),
+            **{f"lesions_{what}": rng.integers(0, 3, 2) for what in ("found", "false", "missed")},
+        }
     if step is PROGNOSIS:
         bins = build_task(step.task).bins
         curve = np.sort(rng.random(bins))[::-1]
@@ -44,7 +52,11 @@ def patients(step, rng, count, seeds=2):
 
 @pytest.mark.parametrize(
     ("step", "metric"),
-    [(SEGMENTATION, "dice"), (SEGMENTATION, "dsc_agg"), (PROGNOSIS, "c_index"), (CLASSIFICATION, "auroc")],
+    [
+        *((SEGMENTATION, metric) for metric in METRICS["segmentation"]),
+        (PROGNOSIS, "c_index"),
+        (CLASSIFICATION, "auroc"),
+    ],
 )
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=15, deadline=None)
@@ -58,6 +70,32 @@ def test_a_draw_is_the_metric_of_the_patients_that_it_drew(step, metric, seed):
         chosen = [p for p, times in zip(found, row, strict=True) for _ in range(times)]
         expected = value_of_patients(step, chosen, metric)
         assert made == pytest.approx(np.nan if expected is None else expected, nan_ok=True)
+
+
+def distant(*cases):
+    """Patients of one structure each: (HD95 in mm, volume predicted, volume drawn)."""
+    names = ("hd95", "predicted", "truth")
+    return [
+        Patient("A", str(i), 0, ({n: np.array([v]) for n, v in zip(names, case, strict=True)},))
+        for i, case in enumerate(cases)
+    ]
+
+
+def test_a_missed_structure_is_a_distance_and_one_that_nobody_drew_is_none():
+    step = Step(name="s", task=SegmentationTask(structures=["GTVp"]))
+    cases = [(2.0, 1, 1), (3.0, 1, 1), (500.0, 0, 1), (500.0, 1, 0), (0.0, 0, 0), (0.0, 0, 0)]
+    assert value_of_patients(step, distant(*cases), "hd95") == 500.0
+    assert value_of_patients(step, distant(*cases[:3]), "hd95") == 3.0
+    assert value_of_patients(step, distant(*cases[4:]), "hd95") is None
+
+
+def test_the_distance_of_several_structures_and_seeds_is_the_mean_of_their_medians():
+    def patient(number, *seeds):
+        present = {"predicted": np.ones(2), "truth": np.ones(2)}
+        return Patient("A", str(number), 0, tuple({"hd95": np.array(seed), **present} for seed in seeds))
+
+    found = [patient(0, (1.0, 10.0), (3.0, 10.0)), patient(1, (2.0, 30.0), (4.0, 10.0)), patient(2, (9, 50), (5, 10))]
+    assert value_of_patients(SEGMENTATION, found, "hd95") == ((2 + 30) / 2 + (4 + 10) / 2) / 2
 
 
 def test_a_difference_is_paired_and_needs_five_patients():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from server.evaluation.matrix import POOLED
-from simulations.comparison.paired import Patient, value_of_patients
+from simulations.comparison.paired import METRICS, Patient, value_of_patients
 from simulations.comparison.patients import observe, open_centers
 from tests.helpers.small import federate, small_run
 
@@ -22,8 +22,15 @@ def test_test_patients_score_what_the_ledger_says(kept, small_centers, tmp_path)
     [event] = leader.ledger.events("step_finished")
     own, common = (patients(run, leader, event, small_centers, since) for since in (event["kept_round"], 0))
     said = {(row["metric"], row["center"]): row["value"] for row in event["scores"]}
-    value = value_of_patients(run.steps["tumour_ct"], own, "dsc_agg")
-    assert event["kept_round"] > 0 and value == pytest.approx(said["dsc_agg", POOLED], abs=1e-12)
+    value = {name: value_of_patients(run.steps["tumour_ct"], own, name) for name in METRICS["segmentation"]}
+    assert event["kept_round"] > 0
+    for name in ("dsc_agg", "dice", "surface_dice", "lesion_f1"):
+        assert value[name] == pytest.approx(said[name, POOLED], abs=1e-12)
+    low, high = (
+        [said[f"hd95_median_{end}_{name}", POOLED] for name in run.steps["tumour_ct"].task.structures]
+        for end in ("from", "to")
+    )
+    assert np.mean(low) <= value["hd95"] and (None in high or value["hd95"] <= np.mean(high))
     predicted = [np.array([p.records[0]["predicted"] for p in side]) for side in (own, common)]
     assert np.array_equal(*predicted) != bool(kept)
 

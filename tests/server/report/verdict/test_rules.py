@@ -195,6 +195,7 @@ def test_simpler_arms_and_harmed_centers():
         compared("local", -0.02, -0.1, 0.05),
         compared("untrained", 0.1, 0.0, 0.2),
         compared("random backbone", 0.3, 0.1, 0.4, metric="nll"),  # less is better
+        compared("random backbone", -0.1, -0.2, 0.4),
         compared("centralized", -0.1, -0.2, -0.05),  # not simpler
         compared("local at CHUP", -0.1, -0.2, -0.05, a="federated at CHUP", note="harmed"),
         compared("local at MDA", -0.1, -0.2, 0.05, a="federated at MDA"),
@@ -202,7 +203,8 @@ def test_simpler_arms_and_harmed_centers():
     assert [text for _, text in said("simpler_is_better", comparisons=items)] == [
         "Federated Newton is better than federated: C-index by 0.200 (the interval excludes 0).",
         "Local is better than federated: C-index by 0.020 (the interval includes 0).",
-        "Random backbone is better than federated: nll by 0.300 (the interval excludes 0).",
+        "Random backbone is better than federated: nll by 0.300 (the interval excludes 0), C-index by 0.100 (the "
+        "interval includes 0).",
     ]
     assert said("harmed", comparisons=items) == [
         ("relapse", "Federated at CHUP is worse off than alone: C-index −0.100 [−0.200, −0.050].")
