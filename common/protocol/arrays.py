@@ -19,6 +19,7 @@ from torch import Tensor
 
 from common.errors import WireError
 from common.protocol.messages import EXTRA, State
+from common.protocol.triangles import traveling_shape
 from common.text import one_line
 
 NUMPY = "numpy.ndarray"  # how Flower calls the bytes of numpy.save
@@ -50,10 +51,10 @@ class Form:
 def form_of(
     state: Mapping[str, Tensor], extra: Mapping[str, Tensor], sums: Mapping[str, tuple[int, ...]] | None = None
 ) -> Form:
-    """The form of tensors (as `common.protocol.compression.form` gives them, or whole) and sums."""
+    """The form of tensors (as `common.protocol.compression.form` gives them, or whole) and sums, as they travel."""
     arrays = {name: _kind(tensor) for name, tensor in state.items()}
     arrays |= {EXTRA + name: _kind(tensor) for name, tensor in extra.items()}
-    return Form(arrays, {name: (SUM, tuple(shape)) for name, shape in (sums or {}).items()})
+    return Form(arrays, {name: (SUM, traveling_shape(name, shape)) for name, shape in (sums or {}).items()})
 
 
 def check_headers(record: Mapping[str, Array], declared: Mapping[str, Kind]) -> None:

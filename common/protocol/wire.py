@@ -33,6 +33,7 @@ from common.protocol.arrays import (
     unpack_state,
 )
 from common.protocol.messages import EXTRA, Order, Reply, State
+from common.protocol.triangles import packed, unpacked
 from common.text import is_plain, one_line
 
 STATUS_COUNTS = (
@@ -231,7 +232,8 @@ def unpack_reply(content: RecordDict, form: Form | None = None) -> Reply:
         except Undeclared as error:
             return replace(reply, code=error.code, told=str(error))
     state, extra = _apart(unpack_state(arrays))
-    return replace(reply, state=state, extra=extra, sums={name: checked(name, array) for name, array in sums.items()})
+    found = {name: unpacked(name, checked(name, array)) for name, array in sums.items()}
+    return replace(reply, state=state, extra=extra, sums=found)
 
 
 def check_declared(
@@ -298,7 +300,7 @@ def _apart(arrays: State) -> tuple[State, State]:
 
 
 def _pack_sums(sums: Mapping[str, np.ndarray]) -> ArrayRecord:
-    return ArrayRecord({name: encoded(np.asarray(sums[name], np.float64)) for name in sorted(sums)})
+    return ArrayRecord({name: encoded(packed(name, np.asarray(sums[name], np.float64))) for name in sorted(sums)})
 
 
 def _undeclared(what: str, got: Mapping[str, tuple], declared: Mapping[str, tuple]) -> list[str]:
