@@ -18,7 +18,9 @@ from server.centers.quarantine import record_rejected
 from server.centers.roster import withdrawn
 from server.coordinator import Coordinator
 from server.evaluation.after_step import calibrated, learned, score_all
-from server.learning.exact import NewtonFit
+from server.learning.exact.choice import judge_of
+from server.learning.exact.fit import NewtonFit
+from server.learning.exact.questions import Asking
 from server.learning.start import commit, starting_state
 from server.learning.withdraw import centers_of, to_refit, to_rescore
 
@@ -34,15 +36,14 @@ def after_withdrawals(coordinator: Coordinator) -> None:
 def fit_exactly(coordinator: Coordinator, order: Order, centers: Sequence[str]) -> tuple[State, int]:
     """The state and the number of questions of a Newton step over these centers."""
     layout = AdaptedModel(coordinator.backbone, order.step, seed=order.seed).exact_layout
-    fit = NewtonFit(
+    asking = Asking(
         coordinator.federation,
         order,
-        layout,
         folder=coordinator.folder,
         ledger=coordinator.ledger,
         narrator=coordinator.narrator,
     )
-    return fit.run(centers)
+    return NewtonFit(asking, layout, judge_of(coordinator.scorer, order)).run(centers)
 
 
 def refit_step(coordinator: Coordinator, step: Step) -> None:

@@ -49,7 +49,7 @@ from common.config.load import to_json
 from common.config.run import Split
 from common.errors import PolicyRefusal
 from common.exact.step import CELLS
-from common.exact.voxels import THRESHOLDS
+from common.exact.thresholds import THRESHOLDS
 from common.model.adapted import AdaptedModel
 from common.protocol.compression import form
 from common.protocol.declaration import extra_form, sent_back

@@ -18,7 +18,7 @@ from common.config.load import from_json, step_from_json, step_to_json, to_json
 from common.config.rules import broken_by_step
 from common.config.run import BackboneSpec
 from common.errors import ConfigError, WireError
-from common.exact.voxels import THRESHOLDS
+from common.exact.thresholds import THRESHOLDS
 from common.protocol.messages import Order
 from common.tasks.cuts import GRID
 

@@ -14,7 +14,7 @@ from common.config.adapter import role_of
 from common.config.federation import local_methods
 from common.config.objective import RIDGE
 from common.errors import PolicyRefusal
-from common.exact.voxels import THRESHOLDS
+from common.exact.thresholds import THRESHOLDS
 from common.protocol.messages import Order
 from common.tasks.cuts import GRID
 

@@ -9,7 +9,7 @@ from client.training.batches import Cases
 from client.training.observation import linear_rows
 from client.training.voxels import voxel_rows, voxel_scores
 from common.exact.step import voxels_of
-from common.exact.voxels import ALL, MISSED, TRUE
+from common.exact.thresholds import ALL, MISSED, TRUE
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order, Sums
 

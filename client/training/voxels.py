@@ -13,7 +13,8 @@ from client.training.batches import Cases, item
 from client.training.prediction import predict
 from common.exact.columns import Rows
 from common.exact.step import voxels_of
-from common.exact.voxels import SCORE_BINS, at_voxels, drawn_voxels, score_histograms
+from common.exact.thresholds import SCORE_BINS, score_histograms
+from common.exact.voxels import at_voxels, drawn_voxels
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order
 from common.seeding import generator_for

@@ -123,7 +123,9 @@ class VoxelLinearPart:
     """A linear model of every voxel on frozen features, fitted by federation=newton; it ends in logits."""
 
     kind: str = "voxel_linear"
-    levels: list[int] | None = None  # of the frozen model's pyramid, 0 the finest; null: all, []: none of it
+    levels: list[int] | None = (
+        None  # of the frozen model's pyramid; []: none, null: the finest of at most 0.5 MB of sums
+    )
     raw: bool = True  # the volumes' own values are columns too
     blurs: list[float] = field(default_factory=list)  # ... and they through Gaussians of so many voxels
     voxels: int = 4000  # drawn of each training case, by a seed

@@ -206,6 +206,7 @@ class NewtonFederation(Federation):
     kind: str = "newton"
     objective: str = ""  # empty: the task's own (cox, hazard or logistic); ridge: least squares, in one round
     penalty: float = 10.0  # of penalty / 2 * |weight|^2 beside the summed loss, on standardised columns
+    penalties: list[float] = field(default_factory=list)  # tried beside penalty; the step's validation rule chooses
     keep_sums: bool = True  # false: a center's own ridge sums are forgotten once added; it cannot be subtracted later
 
 

@@ -127,6 +127,7 @@ def run_to_yaml(run: Run) -> str:
 
 LATER = (  # fields of a step that the first release did not have
     ("view", "intensities"), ("view", "score_on"), ("task", "within"), ("task", "tolerance_mm"),
+    ("federation", "penalties"),
 )  # fmt: skip
 USUAL = {("view", "score_on"): CT_GRID, ("task", "tolerance_mm"): 3.0}  # what says as little as an empty value
 

@@ -19,7 +19,7 @@ from common.config.declared import (
     window_problems,
 )
 from common.config.limits.ceilings import LONGEST_NAME, ceiling_problems
-from common.config.objective import objective_name
+from common.config.objective import RIDGE, objective_name
 from common.config.options import (
     COMPRESSIONS,
     CROPS,
@@ -372,8 +372,13 @@ def _newton(step: Step, run: Run) -> Iterator[str]:
             objective_name(step)
         except ConfigError as error:
             yield str(error)
-    if fitted and step.federation.penalty <= 0:
-        yield f"federation.penalty is {step.federation.penalty}; it must be positive."
+    if fitted and min(ridges := [step.federation.penalty, *step.federation.penalties]) <= 0:
+        yield f"federation.penalty is {min(ridges):g}; it must be positive, and so must each of federation.penalties."
+    if fitted and step.federation.penalties and step.federation.objective == RIDGE:
+        yield (
+            "objective=ridge is fitted with federation.penalty alone: a center's sums could not be subtracted from a "
+            "choice of the others'. Leave federation.penalties empty."
+        )
     for name in sorted({name for part in linear for name in part.variables} - set(MODEL_VARIABLES)):
         yield f"'{name}' is no variable that a model can use; known: {', '.join(MODEL_VARIABLES)}."
 

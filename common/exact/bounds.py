@@ -12,7 +12,7 @@ import numpy as np
 from common.exact.columns import COUNT, SQUARE, SUM, Sums
 from common.exact.objectives import GRADIENT, HESSIAN, LOSS
 from common.exact.ridge import CASES, GRAM, MOMENT
-from common.exact.voxels import ALL, MISSED, TRUE
+from common.exact.thresholds import ALL, MISSED, TRUE
 from common.tasks.bounds import LARGEST
 
 SLACK = 1e-6

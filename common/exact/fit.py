@@ -26,7 +26,7 @@ from common.exact.columns import (
 )
 from common.exact.objectives import Objective
 from common.exact.ridge import ridge_from_sums, ridge_sums
-from common.exact.search import advance, begin, model_of
+from common.exact.search import advance, begin, model_of, strongest_first
 
 
 def fit_newton(
@@ -43,15 +43,25 @@ def fit_newton(
         centers: one entry per center, each a stratum of its own in a Cox model.
         penalty: of penalty / 2 * |weight| ** 2 on standardised columns, beside the summed loss.
     """
+    return fit_path(objective, layout, centers, [penalty], max_rounds=max_rounds)[penalty]
+
+
+def fit_path(
+    objective: Objective, layout: Layout, centers: Sequence[Rows], penalties: Sequence[float], *, max_rounds: int = 50
+) -> dict[float, LinearModel]:
+    """`fit_newton` for several penalties, the strongest first, each from where the one before ended."""
     scaling = scaling_from(add(moment_sums(layout, rows) for rows in centers))
     matrices = [standardise(layout, rows.values, rows.flags, scaling) for rows in centers]
-    columns = len(layout.names)
-    search, weights = begin(objective.shape(columns)), penalty * objective.penalised(columns)
-    while not search.done and search.rounds < max_rounds:
-        asked = search.asked
-        parts = [objective.sums(x, rows.target, asked) for x, rows in zip(matrices, centers, strict=True)]
-        search = advance(search, add(parts), penalty=weights)
-    return model_of(objective, layout, scaling, search)
+    columns, found = len(layout.names), {}
+    search = begin(objective.shape(columns))
+    for penalty in strongest_first(penalties):
+        search, weights = begin(search.asked.shape, at=search.asked), penalty * objective.penalised(columns)
+        while not search.done and search.rounds < max_rounds:
+            asked = search.asked
+            parts = [objective.sums(x, rows.target, asked) for x, rows in zip(matrices, centers, strict=True)]
+            search = advance(search, add(parts), penalty=weights)
+        found[penalty] = model_of(objective, layout, scaling, search)
+    return found
 
 
 def fit_features(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,11 +43,16 @@ class Search:
         return bool(self.settled.all())
 
 
-def begin(shape: tuple[int, int]) -> Search:
-    """A search from zero."""
-    problems = shape[0]
-    zero = np.zeros(shape)
-    return Search(zero, zero, zero, np.ones(problems), np.full(problems, np.inf), np.zeros(problems, dtype=bool))
+def begin(shape: tuple[int, ...], *, at: np.ndarray | None = None) -> Search:
+    """A search from zero, or from parameters (C, Q) that another one found."""
+    problems, zero = shape[0], np.zeros(shape)
+    start = zero if at is None else np.array(at, np.float64)
+    return Search(start, start, zero, np.ones(problems), np.full(problems, np.inf), np.zeros(problems, dtype=bool))
+
+
+def strongest_first(penalties: Iterable[float]) -> list[float]:
+    """Ridges in the order in which they are fitted, each once: a stronger one's solution is a start for the next."""
+    return sorted({float(penalty) for penalty in penalties}, reverse=True)
 
 
 def advance(search: Search, sums: Mapping[str, np.ndarray], *, penalty: np.ndarray) -> Search:

@@ -34,7 +34,7 @@ from common.exact.columns import (
 )
 from common.exact.objectives import Objective, build_objective, newton_shapes
 from common.exact.ridge import CASES, GRAM, MOMENT, ridge_shapes, ridge_sums
-from common.exact.voxels import ALL, MISSED, SCORE_BINS, THRESHOLDS, TRUE
+from common.exact.thresholds import ALL, MISSED, SCORE_BINS, THRESHOLDS, TRUE
 from common.protocol.messages import Order, Sums
 from common.tasks import build_task, withheld_fields
 from common.tasks.cells import Table

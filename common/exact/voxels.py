@@ -1,18 +1,18 @@
-"""A linear model of every voxel on frozen features: its columns, its module, and the thresholds that sums choose.
+"""A linear model of every voxel on frozen features: its columns and its module.
 
 A structure's voxels against all others are one logistic regression on features of each modality, which passes through
 the frozen model alone: raw values, blurs, and pyramid levels brought to the voxels. Rows are voxels drawn evenly from
 inside and outside the structures by a seed, the same for every question; summed gradients and Hessians fit it exactly.
-What drawing evenly moves, the intercept, is set at the end by a threshold for each structure: the one with the best
-aggregated Dice over the training cases' summed histograms of scores.
+What drawing evenly moves, the intercept, is set at the end by a threshold for each structure
+(`common.exact.thresholds`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -24,10 +24,8 @@ from common.data.batch import volumes_of
 from common.errors import AdapterError
 from common.exact.columns import Layout
 
-THRESHOLDS = "thresholds"  # the order's subset that asks for the histograms
-TRUE, ALL = "scores.true_mm3", "scores.all_mm3"  # (S, SCORE_BINS): volume inside a structure, and altogether, by score
-MISSED = "scores.missed_mm3"  # (S,): volume of a structure that lies outside what was scored
-SCORE_BINS, FURTHEST = 240, 12.0  # bins of equal width from -FURTHEST to FURTHEST; what lies beyond joins the last ones
+USUAL_SUMS = 500_000  # bytes of one answer's Hessians and gradients that levels chosen here stay below
+LARGEST_SUMS = 64 << 20  # ... and that no step may ask for, whatever it declares
 
 
 @dataclass(frozen=True)
@@ -75,16 +73,47 @@ class VoxelColumns:
 
 
 def voxel_columns(step: Step, levels: Sequence[Level], spec: VoxelLinearPart) -> VoxelColumns:
-    """The columns of a step's part on a frozen model's levels. Raises AdapterError for a level that there is not."""
+    """The columns of a step's part on a frozen model's levels.
+
+    Raises:
+        AdapterError: a level that there is not, or sums beyond `LARGEST_SUMS`.
+    """
+    structures = len(step.task.structures)
     beyond = [place for place in spec.levels or [] if place >= len(levels)]
     if beyond:
         raise AdapterError(
             f"Step '{step.name}' reads levels {spec.levels} of the frozen model's pyramid, which has {len(levels)}, "
             f"from 0 (the finest) to {len(levels) - 1}."
         )
-    chosen = range(len(levels)) if spec.levels is None else spec.levels
-    widths = tuple((place, levels[place].channels) for place in chosen)
-    return VoxelColumns(volumes_of(step.modalities), widths, tuple(spec.blurs), spec.raw)
+    bare = VoxelColumns(volumes_of(step.modalities), (), tuple(spec.blurs), spec.raw)
+    chosen = finest_levels(bare, levels, structures) if spec.levels is None else spec.levels
+    found = replace(bare, levels=tuple((place, levels[place].channels) for place in chosen))
+    if (size := sums_bytes(found, structures)) > LARGEST_SUMS:
+        raise AdapterError(
+            f"Step '{step.name}' has {len(found.layout.values)} columns for {structures} structures: every answer would"
+            f" take {size / 1e6:.0f} MB a center, and {LARGEST_SUMS / 1e6:.0f} MB are the most. Declare fewer levels "
+            f"(of {[level.channels for level in levels]} channels, the finest first) or leave them out: without any, "
+            f"the finest that stay below {USUAL_SUMS / 1e6:g} MB are taken."
+        )
+    return found
+
+
+def sums_bytes(columns: VoxelColumns, structures: int) -> int:
+    """Bytes of one answer of a fit: each structure's loss, gradient and lower triangle of a Hessian, float64."""
+    size = 1 + len(columns.layout.values)
+    return 8 * structures * (1 + size + size * (size + 1) // 2)
+
+
+def finest_levels(columns: VoxelColumns, levels: Sequence[Level], structures: int) -> list[int]:
+    """The levels that a step reads without declaring any: from the finest, of equally fine ones from the deepest, as
+    many as stay below `USUAL_SUMS`, in the pyramid's order."""
+    chosen: list[int] = []
+    for place in sorted(range(len(levels)), key=lambda place: (prod(levels[place].stride), -place)):
+        wider = replace(columns, levels=tuple((p, levels[p].channels) for p in [*chosen, place]))
+        if sums_bytes(wider, structures) > USUAL_SUMS:
+            break
+        chosen.append(place)
+    return sorted(chosen)
 
 
 def blurred(volume: Tensor, sigma: float, *, reach: int | None = None) -> Tensor:
@@ -165,34 +194,3 @@ class VoxelLinear(nn.Module):
             score = score + to_voxels(F.conv3d(level, kernel), size).float()
             first += width
         return torch.cat([torch.zeros_like(score[:, :1]), score], dim=1)
-
-
-# ------------------------------------------------------------------------------------------------------- thresholds
-
-
-def score_histograms(scores: np.ndarray, inside: np.ndarray, voxel_mm3: float) -> tuple[np.ndarray, np.ndarray]:
-    """(S, SCORE_BINS) mm3 inside each structure, and altogether, by score.
-
-    Args:
-        scores: (S, N) logits against background.
-        inside: bool (S, N).
-    """
-    place = np.floor((scores + FURTHEST) / (2 * FURTHEST) * SCORE_BINS).clip(0, SCORE_BINS - 1).astype(int)
-    every = [np.bincount(row, minlength=SCORE_BINS) for row in place]
-    true = [np.bincount(row, weights=hit, minlength=SCORE_BINS) for row, hit in zip(place, inside, strict=True)]
-    return np.array(true) * voxel_mm3, np.array(every) * voxel_mm3
-
-
-def best_thresholds(true: np.ndarray, every: np.ndarray, *, missed: np.ndarray) -> np.ndarray:
-    """(S,) scores from which voxels count as inside: lower edges of bins with the best aggregated Dice over all cases.
-
-    Args:
-        true, every: (S, SCORE_BINS), summed over cases.
-        missed: (S,) mm3 of the structures that lie outside what was scored.
-    """
-    both = true[:, ::-1].cumsum(axis=1)[:, ::-1]  # at a bin's lower edge and above
-    predicted = every[:, ::-1].cumsum(axis=1)[:, ::-1]
-    truth = true.sum(axis=1, keepdims=True) + missed[:, None]
-    dice = np.divide(2 * both, predicted + truth, out=np.zeros_like(both), where=predicted + truth > 0)
-    edges = np.linspace(-FURTHEST, FURTHEST, SCORE_BINS + 1)[:-1]
-    return edges[dice.argmax(axis=1)]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from common.protocol.messages import Sums
-from common.tasks import Task
+from common.tasks import Task, merge_sums
 from server.learning.outcome import Outcome
 
 
@@ -27,12 +28,15 @@ def validation_of(outcome: Outcome, task: Task, *, metric: str, by_median: bool)
     """
     replies = {c: reply.sums for c, reply in outcome.accepted.items() if reply.sums}
     centers = {c: value_of(task, sums, metric) for c, sums in replies.items()}
-    pooled = outcome.sums
+    pooled, loss = (summed_value(task, replies, name, by_median=by_median) for name in (metric, "loss"))
+    return {"metric": metric, "pooled": pooled, "loss": loss, "centers": centers}
 
-    def summed(name: str) -> float | None:
-        if not by_median:
-            return value_of(task, pooled, name) if pooled else None
-        own = [value for sums in replies.values() if (value := value_of(task, sums, name)) is not None]
-        return statistics.median(own) if own else None
 
-    return {"metric": metric, "pooled": summed(metric), "loss": summed("loss"), "centers": centers}
+def summed_value(task: Task, replies: Mapping[str, Sums], metric: str, *, by_median: bool) -> float | None:
+    """A metric from several centers' sums, added in the order of their codes, or the median of their own values; None
+    where nobody tells any."""
+    if not by_median:
+        pooled = merge_sums([sums for _, sums in sorted(replies.items())])
+        return value_of(task, pooled, metric) if pooled else None
+    own = [value for sums in replies.values() if (value := value_of(task, sums, metric)) is not None]
+    return statistics.median(own) if own else None

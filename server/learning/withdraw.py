@@ -28,7 +28,7 @@ from common.model.adapted import AdaptedModel
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.centers.roster import withdrawn
-from server.learning.exact import Question
+from server.learning.exact.questions import Question
 from server.run.folder import RunFolder, alone_in
 from server.run.probe import probe_output
 

@@ -17,6 +17,7 @@ MEANING = {
     "newton_settled": "an exact fit ended: how many questions it took, and whether it settled",
     "newton_lost": "centers that stopped answering an exact fit, with each one's code; the fit goes on without them",
     "newton_round": "one question of an exact fit was answered",
+    "penalty_chosen": "the ridge of an exact fit, by the step's validation rule, and what every tried one was worth",
     "reply_rejected": "an answer to describe, sums or test scores that the guards stopped: a strike",
     "round_finished": "a round ended: who trained, the validation scores, bytes and seconds, who failed and why",
     "round_stopped": "a round was void for want of a disk, a vault or the newest ledger: the same command repeats it",

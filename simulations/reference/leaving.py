@@ -17,7 +17,7 @@ from common.config.task import PrognosisTask
 from common.exact.columns import moment_shapes
 from common.exact.objectives import build_objective, newton_shapes
 from common.exact.ridge import ridge_shapes
-from common.exact.voxels import ALL, MISSED, TRUE
+from common.exact.thresholds import ALL, MISSED, TRUE
 from common.protocol.wire import FIT_SUMS, STATUS_COUNTS
 from common.tasks import build_task
 from common.tasks.cells import Cells, Histogram, Mean, RiskSets, Table

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 import torch
 
 from client.center.center import Center
 from client.training.exact import exact_rows, score_sums
+from client.training.observation import observe
 from common.config.load import compose_run
 from common.config.run import Run
+from common.data.modality_sets import validation_mode
 from common.exact.columns import add
-from common.exact.fit import fit_newton
+from common.exact.fit import fit_path
 from common.exact.step import exact_part, objective_of, state_of
-from common.exact.voxels import ALL, MISSED, TRUE, best_thresholds
-from tests.helpers.small import VIEW, federate
+from common.exact.thresholds import ALL, MISSED, TRUE, best_thresholds
+from common.protocol.messages import State
+from common.tasks import merge_sums
+from server.coordinator import Coordinator
+from simulations.comparison.baselines import pooled as pooled_place
+from tests.helpers.small import VIEW, adapters, federate, open_all
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
 
@@ -32,23 +40,62 @@ def voxel_run(*overrides: str) -> Run:
     return run
 
 
-def test_federated_voxels_are_the_pooled_fit(tmp_path, small_centers):
-    leader = federate(voxel_run(), tmp_path / "run", small_centers)
+def pooled_states(leader: Coordinator, files: dict[str, Path], penalties: list[float]) -> dict[float, State]:
+    """The fit of all centers' rows in one process, for each ridge, with the thresholds of their summed histograms."""
     step = leader.run.steps["tumour_ct"]
     order, rows, centers = replace(leader.order(step), round=0), [], []
     for code in CENTERS:
-        center = Center.open(small_centers[code])
+        center = Center.open(files[code])
         model, _ = center.model(order)
         cases = center.case_set(order, "train", model)
         rows.append(exact_rows(order, model, cases, minimum=1).rows)
         centers.append((center, cases))
-    fitted = fit_newton(objective_of(step), model.exact_layout, rows, penalty=step.federation.penalty)
-    pooled = state_of(fitted, exact_part(step)[0])
-    scores = []
-    for center, cases in centers:
-        model, _ = center.model(replace(order, state=pooled))
-        scores.append(score_sums(order, model, cases, minimum=1))
-    total = add(scores)
-    pooled["voxels/bias"] -= torch.from_numpy(best_thresholds(total[TRUE], total[ALL], missed=total[MISSED]))
-    found = leader.bank.get(leader.bank.head("tumour_ct"))
-    assert max(float((found[name] - pooled[name]).abs().max()) for name in pooled) < 1e-9
+    objective = objective_of(step)
+    assert objective is not None
+    found = {}
+    for penalty, fitted in fit_path(objective, model.exact_layout, rows, penalties).items():
+        state = state_of(fitted, exact_part(step)[0])
+        scores = []
+        for center, cases in centers:
+            model, _ = center.model(replace(order, state=state))
+            scores.append(score_sums(order, model, cases, minimum=1))
+        total = add(scores)
+        state["voxels/bias"] -= torch.from_numpy(best_thresholds(total[TRUE], total[ALL], missed=total[MISSED]))
+        found[penalty] = state
+    return found
+
+
+def furthest(a: State, b: State) -> float:
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def test_federated_voxels_are_the_pooled_fit(tmp_path, small_centers):
+    leader = federate(voxel_run(), tmp_path / "run", small_centers)
+    penalty = leader.run.steps["tumour_ct"].federation.penalty
+    pooled = pooled_states(leader, small_centers, [penalty])[penalty]
+    assert furthest(leader.bank.get(leader.bank.head("tumour_ct")), pooled) < 1e-9
+    assert not leader.ledger.events("penalty_chosen"), "nothing was there to choose from"
+
+
+def test_a_federation_chooses_the_ridge_that_pooled_validation_chooses(tmp_path, small_centers):
+    penalties = [0.1, 10.0, 1e5]
+    run = voxel_run("steps.tumour_ct.federation.penalties=[0.1,1e5]")
+    leader = federate(run, tmp_path / "run", small_centers)
+    step, pooled = leader.run.steps["tumour_ct"], pooled_states(leader, small_centers, penalties)
+    whole = pooled_place(open_all({code: small_centers[code] for code in CENTERS}))
+    worth = {}
+    for penalty, state in pooled.items():
+        model, task = whole.model(order := replace(leader.order(step), state=state, mode=validation_mode(step)))
+        cases = whole.case_set(order, "validation", model)
+        seen = [record for record, _ in observe(order, model, task, cases)]
+        worth[penalty] = task.metrics(merge_sums([task.sums([record]) for record in seen]))[task.primary]
+    (chosen,) = leader.ledger.events("penalty_chosen")
+    assert chosen["metric"] == "dsc_agg" and set(chosen["tried"]) == {"0.1", "10", "100000"}
+    assert chosen["tried"] == {f"{p:g}": pytest.approx(v, abs=1e-9) for p, v in worth.items()}
+    assert chosen["penalty"] == max(worth, key=lambda p: (worth[p], p)) and len(set(worth.values())) == 3
+    assert furthest(leader.bank.get(leader.bank.head("tumour_ct")), pooled[chosen["penalty"]]) < 1e-9
+    asked = {event["subset"] for event in leader.ledger.events("scored")[:-1] if event["step"] == "tumour_ct"}
+    assert "validation" in asked
+    before = len(leader.ledger.events("newton_round")), adapters(leader)
+    again = federate(run, tmp_path / "run", small_centers)
+    assert (len(again.ledger.events("newton_round")), adapters(again)) == before

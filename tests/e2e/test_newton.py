@@ -271,6 +271,8 @@ def test_a_withdrawal_that_cannot_be_is_explained(fitted, tmp_path):
         ("steps.relapse_exact.task.loss=deephit", "needs an objective that is a sum over cases"),
         ("steps.relapse_exact.federation.objective=ridge", "needs an objective that is a sum over cases"),
         ("steps.relapse_exact.federation.penalty=0", "penalty is 0"),
+        ("steps.relapse_exact.federation.penalties=[1,0]", "penalty is 0"),
+        ("steps.hpv_exact.federation.penalties=[1,3]", "fitted with federation.penalty alone"),
         ("steps.relapse_exact.adapter.parts.linear.variables=[agee]", "'agee' is no variable"),
     ],
 )

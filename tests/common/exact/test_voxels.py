@@ -13,15 +13,15 @@ from common.config.federation import NewtonFederation
 from common.config.step import Step
 from common.config.task import SegmentationTask
 from common.errors import AdapterError
+from common.exact.thresholds import FURTHEST, SCORE_BINS, best_thresholds, score_histograms
 from common.exact.voxels import (
-    FURTHEST,
-    SCORE_BINS,
+    LARGEST_SUMS,
+    USUAL_SUMS,
     VoxelLinear,
     at_voxels,
-    best_thresholds,
     blurred,
     drawn_voxels,
-    score_histograms,
+    sums_bytes,
     voxel_columns,
 )
 
@@ -62,6 +62,35 @@ def test_columns_are_named_by_modality_in_the_order_of_the_maps():
 @pytest.mark.parametrize(("levels", "width"), [(None, 6), ([], 1), ([0], 3)])
 def test_levels_may_be_all_none_or_some(levels, width):
     assert len(columns(levels=levels).names) == width
+
+
+def test_levels_that_nobody_declared_stay_below_half_a_megabyte():
+    part = VoxelLinearPart()
+    shapes = tuple(Level(width, (2**n,) * 3) for n, width in enumerate((24, 24, 48, 96)))
+    for structures, expected in (("GTV",), (0, 1, 2)), (("GTVp", "GTVn"), (0, 1, 2)):
+        asked = step(part)
+        asked.task = SegmentationTask(structures=list(structures))
+        found = voxel_columns(asked, shapes, part)
+        assert tuple(place for place, _ in found.levels) == expected
+        assert sums_bytes(found, len(structures)) < USUAL_SUMS
+
+
+def test_of_levels_that_are_equally_fine_the_deepest_is_taken():
+    part, tokens = VoxelLinearPart(), (Level(96, (8, 8, 8)),) * 4
+    assert voxel_columns(step(part), tokens, part).levels == ((3, 96),)
+
+
+def test_sums_are_counted_as_they_travel():
+    found = columns(levels=[])
+    assert sums_bytes(found, 2) == 8 * 2 * (1 + 3 + 6)
+
+
+def test_more_sums_than_anybody_should_send_are_refused():
+    part = VoxelLinearPart(levels=[0])
+    with pytest.raises(
+        AdapterError, match=rf"4002 columns for 2 structures.* {LARGEST_SUMS / 1e6:.0f} MB are the most"
+    ):
+        voxel_columns(step(part), (Level(2000, (1, 1, 1)),), part)
 
 
 def test_a_level_that_there_is_not_is_named():

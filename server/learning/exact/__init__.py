@@ -1,0 +1,1 @@
+"""Steps that are fitted from sums, question by question."""
