@@ -19,8 +19,9 @@ from typing import Any, get_type_hints
 
 from common.config.adapter import PARTS
 from common.config.federation import FEDERATIONS
+from common.config.methods import METHODS
 from common.config.run import Run
-from common.config.step import METHODS, Step
+from common.config.step import Step
 from common.config.task import TASKS
 
 STEP, PART = "steps.STEP", "steps.STEP.adapter.parts.PART"

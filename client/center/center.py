@@ -159,8 +159,10 @@ class Center:
         leaving = {n: state[n] for n in sorted(sent_back(state, order.step, round=order.round))}
         keep_own(self.config.policy, order, leaving, vault)
         extra: State = {}
+        told: dict[str, int] = {}
         for method in job.methods:
             extra |= method.end(job, leaving)
+            told |= method.counts()
         sums = {"fit.loss": done.loss, "fit.cases": done.cases, "fit.batches": done.batches}
         log.info("step=%s round=%s center=%s loss=%.4f", order.step.name, order.round, self.code, done.loss)
         leaving = cut_to_own_rank(outgoing(order, leaving, vault), order.step.adapter.parts, self.code)
@@ -170,7 +172,7 @@ class Center:
             state=leaving,
             extra=extra,
             sums={name: np.array(value, np.float64) for name, value in sums.items()},
-            counts={"cases": len(job.cases), "batches": done.batches, "skipped": job.cases.skipped, **standing},
+            counts={"cases": len(job.cases), "batches": done.batches, "skipped": job.cases.skipped, **told, **standing},
         )
 
     def _trained(self, order: Order) -> dict[str, int]:

@@ -12,7 +12,7 @@ from client.methods.local import Local
 from client.methods.proximal import Proximal
 from client.methods.scaffold import Scaffold
 from client.vault.vault import Vault
-from common.config.federation import local_methods
+from common.config.methods import methods_asked
 from common.config.step import Step
 from common.plugins import Registry
 
@@ -20,18 +20,16 @@ METHODS: Registry[Callable[[Any, Vault], Method]] = Registry(
     "method",
     "build",
     {
-        "ditto": lambda spec, vault: Ditto(spec.personal, vault),
+        "ditto": lambda spec, vault: Ditto(spec.strength, vault),
         "feddyn": lambda spec, vault: FedDyn(spec.alpha, vault),
         "local": lambda spec, vault: Local(vault),
-        "proximal": lambda spec, vault: Proximal(spec.proximal),
+        "proximal": lambda spec, vault: Proximal(spec.strength),
         "scaffold": lambda spec, vault: Scaffold(vault),
+        "sequential": lambda spec, vault: Method(),
     },
 )
 
 
 def methods_of(step: Step, vault: Vault) -> list[Method]:
-    """What a step's federation asks for, in the order in which it acts (own gradients are recorded before any pull),
-    and after it the step's methods."""
-    spec = step.federation
-    chosen = [(name, spec) for name in local_methods(spec)]
-    return [METHODS[name](own, vault) for name, own in [*chosen, *((own.kind, own) for own in step.methods)]]
+    """A step's methods at this center, in the order in which they act."""
+    return [METHODS[spec.kind](spec, vault) for spec in methods_asked(step)]

@@ -1,13 +1,20 @@
-"""Method: what a federation may ask of local training beside the task's own loss, as hooks into a `Job`."""
+"""Method: what a step may ask of local training beside the task's own loss, as hooks into a `Job`.
+
+One batch goes through them in this order: `batches` hands it on, the model answers, `loss` is added to the task's,
+`penalty` and `gradient` change what the backward pass gave, the gradient is clipped, the optimizer takes its step, and
+`step` may change where that led.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from client.training.job import Job
+from client.training.batches import Item
+from client.training.job import Answer, Job
+from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order, State
 
 
@@ -18,8 +25,24 @@ class Method:
     of the order's ``since``, so that an update that was not used leaves no trace.
     """
 
+    changes_steps = False  # whether `step` does anything: values before a step are kept for it
+
     def begin(self, job: Job) -> None:
-        """Before the first batch: read the vault, change the model's start."""
+        """Before the first batch: read the vault, change the model's start or what is trained on."""
+
+    def batches(self, stream: Iterable[Item]) -> Iterable[Item]:
+        """The batches that are trained on, in their order; others may be put between them."""
+        return stream
+
+    def loss(self, answer: Answer) -> Tensor | None:
+        """Added to the task's loss of a batch. It may look at patients: it is inside whatever clips the gradient of
+        each of them and adds noise to it."""
+        return None
+
+    def penalty(self, model: AdaptedModel) -> Tensor | None:
+        """Added to the loss, of weights and of arrays that were released before alone: outside whatever clips and
+        noises the gradients of patients. A part that the batch did not reach gets no gradient from it."""
+        return None
 
     def gradient(self, named: Mapping[str, nn.Parameter]) -> None:
         """At each batch, between the backward pass and clipping, as if it were part of the loss.
@@ -28,12 +51,24 @@ class Method:
             named: state name -> parameter with a gradient; a part that the batch did not reach has none.
         """
 
+    def step(self, named: Mapping[str, nn.Parameter], before: Mapping[str, Tensor]) -> None:
+        """After the optimizer's step, whose moments and weight decay no gradient tells: change where it led.
+
+        Args:
+            named: state name -> parameter that moved.
+            before: the same names -> values before the step.
+        """
+
     def end(self, job: Job, leaving: State) -> State:
         """After the last batch: write the vault. Returns what leaves beside the update, by declared names.
 
         Args:
             leaving: the tensors that this center sends back, as trained.
         """
+        return {}
+
+    def counts(self) -> dict[str, int]:
+        """What is told beside the update after the last batch, by names of `common.protocol.wire.STATUS_COUNTS`."""
         return {}
 
     def own(self, order: Order) -> State:

@@ -11,7 +11,7 @@ from datetime import datetime
 from client.policy.hours import check_quiet
 from client.policy.policy import ALL, NEED_A_WORD, Policy, test_folds
 from common.config.adapter import role_of
-from common.config.federation import local_methods
+from common.config.methods import methods_asked
 from common.config.objective import RIDGE
 from common.errors import PolicyRefusal
 from common.exact.thresholds import THRESHOLDS
@@ -73,8 +73,7 @@ def _task(policy: Policy, order: Order) -> PolicyRefusal | None:
 
 def _federation(policy: Policy, order: Order) -> PolicyRefusal | None:
     """The aggregation rule, and what the step asks of local training beside its task."""
-    spec = order.step.federation
-    asked = [spec.kind, *local_methods(spec), *(method.kind for method in order.step.methods)]
+    asked = [order.step.federation.kind, *(method.kind for method in methods_asked(order.step))]
     return _declined("federations", policy.federations, sorted(set(asked)), "declined.federation")
 
 

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from client.training.batches import Batches, Cases, Item
 from client.training.optimizer import optimizer_for
+from common.backbones.base import Features
+from common.data.batch import Batch
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order
 from common.seeding import seed_for
@@ -21,6 +24,21 @@ from common.tasks import Task
 
 if TYPE_CHECKING:
     from client.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one batch, as a method's loss may look at it.
+
+    Args:
+        features: of the encoder, adapted as far as the model is.
+        output: the task's, float32, with its gradient.
+    """
+
+    model: AdaptedModel
+    batch: Batch
+    features: Features
+    output: Tensor
 
 
 @dataclass

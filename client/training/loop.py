@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from client.training.batches import Item
-from client.training.job import Job
+from client.training.job import Answer, Job
 from common.data.batch import Batch
 from common.model.adapted import AdaptedModel
 from common.seeding import seed_everything
+
+if TYPE_CHECKING:
+    from client.methods.base import Method
 
 
 @dataclass
@@ -30,16 +35,19 @@ def fit(job: Job) -> FitLog:
     model, clip_norm = job.model, job.order.step.training.clip_norm
     model.train()
     log, trained = FitLog(), model.trainable_parameters()
-    for batch, features in job.batches:
+    for item in _stream(job):
+        batch = item[0]
         job.optimizer.zero_grad(set_to_none=True)
-        loss = _loss(job, (batch, features))
-        loss.backward()
+        answer = _answer(job, item)
+        loss = job.task.loss(answer.output, batch)
+        _with_methods(job, answer, loss).backward()
         log.parts |= _keep_reached(model, batch)
         for method in job.methods:
+            _add_penalty(method, model)
             method.gradient(_with_gradient(model))
         if clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(trained, clip_norm)
-        job.optimizer.step()
+        _step(job)
         log.loss += float(loss.detach()) * len(batch)
         log.batches += 1
         log.cases += len(batch)
@@ -63,10 +71,48 @@ def _with_gradient(model: AdaptedModel) -> dict[str, nn.Parameter]:
     return {n: p for n, p in model.named_trainable_parameters().items() if p.grad is not None}
 
 
-def _loss(job: Job, item: Item) -> Tensor:
+def _stream(job: Job) -> Iterable[Item]:
+    """The job's batches, as each method hands them on."""
+    stream = job.batches
+    for method in job.methods:
+        stream = method.batches(stream)
+    return stream
+
+
+def _with_methods(job: Job, answer: Answer, loss: Tensor) -> Tensor:
+    """The task's loss and what methods add to it."""
+    for method in job.methods:
+        added = method.loss(answer)
+        loss = loss if added is None else loss + added
+    return loss
+
+
+def _add_penalty(method: Method, model: AdaptedModel) -> None:
+    """A penalty's gradient, added to those that the backward pass left."""
+    value = method.penalty(model)
+    if value is None:
+        return
+    named = list(_with_gradient(model).values())
+    for parameter, found in zip(named, torch.autograd.grad(value, named, allow_unused=True), strict=True):
+        if found is not None and parameter.grad is not None:
+            parameter.grad += found
+
+
+def _step(job: Job) -> None:
+    """The optimizer's step, and what methods make of it."""
+    watching = [method for method in job.methods if method.changes_steps]
+    named = _with_gradient(job.model) if watching else {}
+    before = {name: parameter.detach().clone() for name, parameter in named.items()}
+    job.optimizer.step()
+    with torch.no_grad():
+        for method in watching:
+            method.step(named, before)
+
+
+def _answer(job: Job, item: Item) -> Answer:
     batch, features = item
     with torch.autocast(job.model.device.type, dtype=torch.bfloat16, enabled=job.autocast):
         if features is None:
             features = job.model.encode(batch.inputs, batch.present)
         output = job.model.decode(features, batch.inputs, batch.present)
-    return job.task.loss(output.float(), batch)
+    return Answer(job.model, batch, features, output.float())

@@ -16,8 +16,6 @@ CHOOSES_WEIGHTS = frozenset({"centered_clip", "geometric_median", "krum", "mean"
 """Rules that end in one weighted combination of updates: the only ones that stacked products can be made with."""
 SUM_ONLY = frozenset({"mean", "feddyn", "scaffold"}) | SERVER_OPTIMIZERS
 """Rules that never look at one update by itself: the only ones for secure sums."""
-NEEDS_BOTH_ENDS = CONTROLLED
-"""Rules for which a center keeps state in its vault."""
 BOUNDS: dict[str, tuple[int, int]] = {
     "bulyan": (4, 3),
     "centered_clip": (2, 1),

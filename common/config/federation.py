@@ -44,18 +44,6 @@ class Federation:
     compression: Compression = field(default_factory=Compression)
 
 
-def local_methods(spec: Federation) -> list[str]:
-    """What a federation asks of local training beside the task's loss, in the order in which it acts."""
-    asked = {
-        "scaffold": spec.kind == "scaffold",
-        "feddyn": spec.kind == "feddyn",
-        "proximal": spec.proximal > 0,
-        "local": bool(spec.local),
-        "ditto": spec.personal is not None,
-    }
-    return [name for name, is_asked in asked.items() if is_asked]
-
-
 @dataclass
 class WeightedFederation(Federation):
     """A rule in which a center's registered training cases count."""

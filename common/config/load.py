@@ -27,9 +27,11 @@ from common.config.compose.registry import complete, register
 from common.config.compose.short import spelled_out
 from common.config.federation import FEDERATIONS
 from common.config.limits.untrusted import plain_json
+from common.config.methods import METHODS
+from common.config.methods.chosen import chosen
 from common.config.options import CT_GRID
 from common.config.run import Data, Run
-from common.config.step import METHODS, Selection, Step
+from common.config.step import Selection, Step
 from common.config.task import TASKS
 from common.config.training import Training
 from common.config.view import View
@@ -114,6 +116,7 @@ def _composed(overrides: tuple[str, ...], loaded: tuple[tuple[str, str], ...]) -
         run.steps |= run.controls
     for key, step in {**run.controls, **run.steps}.items():
         step.name = step.name or key
+        step.methods = [chosen(entry, presets=CONFIGS / "method") for entry in step.methods]
         _stand_in(step, run.data)
     return run
 

@@ -19,6 +19,8 @@ from common.config.declared import (
     window_problems,
 )
 from common.config.limits.ceilings import LONGEST_NAME, ceiling_problems
+from common.config.methods import methods_asked
+from common.config.methods.problems import method_problems
 from common.config.objective import RIDGE, objective_name
 from common.config.options import (
     COMPRESSIONS,
@@ -313,11 +315,18 @@ def _personal(step: Step, run: Run) -> Iterator[str]:
     spec = step.federation
     if spec.proximal < 0 or (spec.personal is not None and spec.personal < 0):
         yield "federation.proximal and federation.personal must be 0 or more."
-    if spec.personal is not None and spec.local:
-        yield "federation.personal keeps a whole model at each center, federation.local some tensors: use one of them."
+    asked = {method.kind for method in methods_asked(step)}
+    if {"ditto", "local"} <= asked:
+        yield (
+            "federation.personal (method ditto) keeps a whole model at each center, federation.local (method local) "
+            "some tensors: use one of them."
+        )
     named = [kind for kind in ("scaffold", "feddyn") if spec.kind == kind]
-    if named and spec.proximal > 0:
-        yield f"{named[0]} corrects drift by itself; set federation.proximal to 0, or use mean with it (FedProx)."
+    if named and "proximal" in asked:
+        yield (
+            f"{named[0]} corrects drift by itself; set federation.proximal to 0 and leave method proximal out, or use "
+            "mean with it (FedProx)."
+        )
 
 
 def _training(step: Step, run: Run) -> Iterator[str]:
@@ -385,6 +394,7 @@ def _newton(step: Step, run: Run) -> Iterator[str]:
 
 STEP_RULES: list[Callable[[Step, Run], Iterator[str]]] = [
     ceiling_problems, _task, _modalities, _parts, _view, _order, _rounds, _federation, _guards, _compression, _sum_only,
-    _personal, _training, _grid, _newton, metric_problems, structure_problems, window_problems, twice_problems,
+    _personal, method_problems, _training, _grid, _newton, metric_problems, structure_problems, window_problems,
+    twice_problems,
 ]  # fmt: skip
 OF_A_RUN = (_order,)  # what only a whole run can break

@@ -9,7 +9,6 @@ from common.config.adapter import Adapter
 from common.config.federation import MeanFederation
 from common.config.training import Training
 from common.config.view import View
-from common.plugins import Registry
 
 
 @dataclass
@@ -30,6 +29,7 @@ class Step:
     modalities: list[str] = field(default_factory=lambda: ["CT"])
     modes: list[str] = field(default_factory=list)  # also scored from these alone: [CT, PET, CT+PET]; empty: from all
     adapter: Adapter = field(default_factory=Adapter)
+    # What keeps centers together or earlier tasks known, in this order: [ewc], or [{kind: ewc, strength: 10}].
     methods: list[Any] = field(default_factory=list)
     federation: Any = None  # null: the mean; a default of its own kind could not be replaced by another kind
     view: View = field(default_factory=View)
@@ -45,6 +45,3 @@ class Step:
 
     def __post_init__(self) -> None:
         self.federation = MeanFederation() if self.federation is None else self.federation
-
-
-METHODS: Registry[type] = Registry("method", "spec", {})  # none ships yet

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from common.adapters.lowrank import seeded_tensors, trained_tensors
-from common.config.compatibility import NEEDS_BOTH_ENDS
 from common.config.limits.patterns import matches_any
+from common.config.methods import OWN_STATE, asked_of_kind, methods_asked
 from common.config.options import NONE
 from common.config.step import Step
 from common.protocol.messages import State
@@ -22,8 +22,9 @@ def sent_back(names: Iterable[str], step: Step, *, round: int) -> frozenset[str]
 
 
 def local_tensors(names: Iterable[str], step: Step) -> frozenset[str]:
-    """Names that stay at each center (FedBN's normalisation): ``federation.local`` holds their patterns."""
-    return frozenset(n for n in names if matches_any(n, step.federation.local))
+    """Names that stay at each center (FedBN's normalisation): patterns of ``federation.local`` or of method local."""
+    patterns = [pattern for spec in asked_of_kind(step, "local") for pattern in spec.tensors]
+    return frozenset(n for n in names if matches_any(n, patterns))
 
 
 def extra_form(sent: Mapping[str, Tensor], step: Step) -> State:
@@ -35,9 +36,7 @@ def extra_form(sent: Mapping[str, Tensor], step: Step) -> State:
 
 def keeps_state(step: Step) -> bool:
     """Whether a center's work in this step depends on what its vault holds from earlier rounds."""
-    spec = step.federation
-    personal = spec.personal is not None or bool(spec.local)
-    return spec.compression.kind != NONE or spec.kind in NEEDS_BOTH_ENDS or personal
+    return step.federation.compression.kind != NONE or any(spec.kind in OWN_STATE for spec in methods_asked(step))
 
 
 def made_from_seed(state: Mapping[str, Tensor], initial: Mapping[str, Tensor], step: Step) -> list[str]:

@@ -17,8 +17,9 @@ from common import plugins
 from common.config.adapter import PARTS, Adapter
 from common.config.compose.presets import presets
 from common.config.federation import FEDERATIONS
+from common.config.methods import METHODS
 from common.config.run import BackboneSpec, Data, Run, Runtime
-from common.config.step import METHODS, Step
+from common.config.step import Step
 from common.config.task import TASKS
 from common.errors import ConfigError
 

@@ -32,6 +32,7 @@ from common.config.federation import (
     Guards,
     NewtonFederation,
 )
+from common.config.methods.drift import DittoMethod, FedDynMethod, LocalMethod, ProximalMethod
 from common.config.run import Run
 from common.config.step import Selection, Step
 from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
@@ -47,8 +48,10 @@ WEEK_S = 7 * 24 * 3600.0
 NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
     ClassificationTask: {"weights": (0, 1e6)},
     Compression: {"group": (1, 1e6)},
+    DittoMethod: {"strength": (0, 1e6)},
     DecoderPart: {"features": (1, 512)},
     FedDynFederation: {"alpha": (0, 1e6)},
+    FedDynMethod: {"alpha": (0, 1e6)},
     Federation: {"deadline_s": (0, WEEK_S), "at_least": (0, 10_000), "proximal": (0, 1e6), "personal": (0, 1e6)},
     FusionPart: {"width": (1, 8192), "dropout": (0, 1)},
     Guards: {"strikes": (0, 1e6)},
@@ -57,6 +60,7 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
                "side_rank": (0, 4096), "refresh_every": (1, 100_000)},
     MlpPart: {"width": (1, 8192), "dropout": (0, 1)},
     NewtonFederation: {"penalty": (0, 1e12), "penalties": (0, 1e12)},
+    ProximalMethod: {"strength": (0, 1e6)},
     PrognosisTask: {"bins": (1, 512), "horizon_days": (0, 73_000), "cuts_days": (0, 73_000), "alpha": (0, 1e6),
                     "sigma": (1e-6, 1e6)},
     ResolutionPart: {"patch": (1, 512)},
@@ -75,6 +79,7 @@ ENTRIES: dict[type, dict[str, int]] = {
     ClassificationTask: {"classes": 256, "weights": 256},
     FullPart: {"tensors": 64},
     LinearPart: {"variables": 256},
+    LocalMethod: {"tensors": 64},
     LoraPart: {"sites": 32},
     NewtonFederation: {"penalties": 16},
     PrognosisTask: {"cuts_days": 512},

@@ -10,7 +10,11 @@ from client.methods.proximal import Proximal
 from client.methods.scaffold import Scaffold
 from client.vault.vault import Vault
 from common.config.federation import FedAdamFederation, FedDynFederation, MeanFederation, ScaffoldFederation
+from common.config.methods import METHODS as SPECS
+from common.config.methods import methods_asked
+from common.config.methods.drift import DittoMethod, LocalMethod, ProximalMethod
 from common.config.step import Step
+from common.protocol.declaration import keeps_state, local_tensors
 
 ASKED = {
     "a plain mean": (MeanFederation(), []),
@@ -33,6 +37,30 @@ def test_a_federation_names_its_methods(bench, tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_every_method_is_asked_for_by_some_federation():
-    assert len({method for _, methods in ASKED.values() for method in methods}) == len(METHODS)
-    assert list(METHODS) == sorted(METHODS)
+LISTED = {  # a step that lists the method -> the federation that asks for the same
+    "ditto": ([DittoMethod(0.5)], MeanFederation(personal=0.5)),
+    "local": ([LocalMethod(["*/norm*"])], MeanFederation(local=["*/norm*"])),
+    "proximal": ([ProximalMethod(0.1)], MeanFederation(proximal=0.1)),
+}
+
+
+def test_every_kind_has_options_and_a_method_and_is_in_order():
+    assert list(METHODS) == sorted(METHODS) == sorted(SPECS)
+
+
+@pytest.mark.parametrize("kind", LISTED)
+def test_listed_or_asked_for_by_the_federation_a_method_is_the_same(bench, tmp_path, kind):
+    listed, federation = LISTED[kind]
+    steps = [Step(name="s", methods=listed, federation=MeanFederation()), Step(name="s", federation=federation)]
+    assert methods_asked(steps[0]) == methods_asked(steps[1]) == listed
+    one, two = (methods_of(step, Vault(tmp_path, bench.order(step.federation))) for step in steps)
+    assert [type(method) for method in one] == [type(method) for method in two]
+    assert keeps_state(steps[0]) == keeps_state(steps[1]) == (kind != "proximal")
+    names = ["head/norm/weight", "head/out/weight"]
+    assert local_tensors(names, steps[0]) == local_tensors(names, steps[1])
+
+
+def test_a_step_that_lists_two_methods_gets_both_in_their_order(bench, tmp_path):
+    step = Step(name="s", methods=[DittoMethod(), ProximalMethod()], federation=ScaffoldFederation())
+    found = methods_of(step, Vault(tmp_path, bench.order(step.federation)))
+    assert [type(method) for method in found] == [Scaffold, Ditto, Proximal]

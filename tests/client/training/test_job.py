@@ -93,15 +93,32 @@ def test_a_center_trains_by_preparing_fitting_and_settling(center, order):
 class Watching(Method):
     """Counts what the loop calls, and sees which parameters it is given."""
 
+    changes_steps = True
+
     def __init__(self):
         self.called = []
 
     def begin(self, job):
         self.called.append("begin")
 
+    def batches(self, stream):
+        self.called.append("batches")
+        return stream
+
+    def loss(self, answer):
+        self.called.append("loss")
+        assert answer.output.requires_grad and len(answer.output) == len(answer.batch)
+
+    def penalty(self, model):
+        self.called.append("penalty")
+
     def gradient(self, named):
         self.called.append("gradient")
         assert named and all(parameter.grad is not None for parameter in named.values())
+
+    def step(self, named, before):
+        self.called.append("step")
+        assert named.keys() == before.keys() and any(not torch.equal(p, before[n]) for n, p in named.items())
 
     def end(self, job, leaving):
         self.called.append("end")
@@ -113,7 +130,8 @@ def test_methods_begin_once_see_every_batch_in_their_order_and_end_once(center, 
     job = job_of(center, order, methods=[watching, Proximal(0.5)])
     done = fit(job)
     center.settle(job, done)
-    assert watching.called == ["begin", *["gradient"] * done.batches, "end"] and done.batches == 2
+    each = ["loss", "penalty", "gradient", "step"]
+    assert watching.called == ["begin", "batches", *each * done.batches, "end"] and done.batches == 2
 
 
 def test_a_method_that_only_watches_changes_no_bit_and_a_pull_does(center, order):
@@ -123,3 +141,62 @@ def test_a_method_that_only_watches_changes_no_bit_and_a_pull_does(center, order
         fit(job)
         ends.append(bits(job.model.state()))
     assert ends[0] == ends[1] != ends[2]
+
+
+class Pulling(Method):
+    """A third of each way that a method's loss can go: as loss, as penalty, as gradient."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def begin(self, job):
+        self.start = job.order.state
+
+    def _half_square(self, model):
+        named = model.named_trainable_parameters()
+        return sum(((p - self.start[n]) ** 2).sum() / 2 for n, p in named.items())
+
+    def loss(self, answer):
+        return self._half_square(answer.model) if self.how == "loss" else None
+
+    def penalty(self, model):
+        return self._half_square(model) if self.how == "penalty" else None
+
+
+def test_a_pull_is_the_same_as_loss_as_penalty_and_as_gradient(center, order):
+    ends = {}
+    for how, method in {"loss": Pulling("loss"), "penalty": Pulling("penalty"), "gradient": Proximal(1.0)}.items():
+        job = job_of(center, order, methods=[method])
+        done = fit(job)
+        ends[how] = (job.model.state(), done.loss)
+    for state, loss in ends.values():
+        assert loss == pytest.approx(ends["gradient"][1], rel=1e-5), "the log holds the task's own loss"
+        assert all(torch.allclose(t, ends["gradient"][0][n], atol=1e-6) for n, t in state.items())
+
+
+class Undoing(Method):
+    """Takes every step back."""
+
+    changes_steps = True
+
+    def step(self, named, before):
+        for name, parameter in named.items():
+            parameter.copy_(before[name])
+
+
+def test_a_method_has_the_last_word_on_a_step(center, order):
+    job = job_of(center, order, methods=[Undoing()])
+    fit(job)
+    assert bits(job.model.state()) == bits(order.state)
+
+
+class Twice(Method):
+    """Each batch twice."""
+
+    def batches(self, stream):
+        return (item for item in stream for _ in range(2))
+
+
+def test_a_method_can_put_batches_between_others(center, order):
+    done = fit(job_of(center, order, methods=[Twice(), Twice()]))
+    assert done.batches == 8

@@ -1,0 +1,68 @@
+"""What a step may list under methods: names and mappings become options, what cannot be is said in one sentence."""
+
+import pytest
+
+from common.config.load import CONFIGS, compose_run, step_from_json, step_to_json
+from common.config.methods import METHODS
+from common.config.methods.chosen import chosen
+from common.config.methods.drift import DittoMethod, ProximalMethod
+from common.config.rules import broken_rules
+from common.errors import ConfigError, UnknownName
+
+PRESETS = CONFIGS / "method"
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_name_and_its_preset_are_the_same_options(kind):
+    spec = chosen(kind, presets=PRESETS)
+    assert type(spec) is METHODS[kind] and spec.kind == kind
+    assert chosen({"kind": kind}, presets=PRESETS) == spec == chosen(spec, presets=PRESETS)
+
+
+def test_every_preset_is_of_a_method():
+    assert {path.stem for path in PRESETS.glob("*.yaml")} <= set(METHODS)
+
+
+def test_a_mapping_changes_the_preset():
+    assert chosen({"kind": "ditto", "strength": 3}, presets=PRESETS) == DittoMethod(3.0)
+
+
+def test_a_list_on_the_command_line_is_typed_and_travels():
+    run = compose_run(["steps.tumour_ct.methods=[ditto,{kind: proximal, strength: 0.5}]"])
+    step = run.steps["tumour_ct"]
+    assert step.methods == [DittoMethod(), ProximalMethod(0.5)] and broken_rules(run) == []
+    assert step_from_json(step_to_json(step)) == step
+
+
+@pytest.mark.parametrize(
+    ("entry", "error", "said"),
+    [
+        ("dito", UnknownName, r"Unknown method 'dito'.*Did you mean 'ditto'"),
+        ({"strength": 1}, UnknownName, "Unknown method ''"),
+        ({"kind": "ditto", "mu": 1}, UnknownName, "Unknown option of method ditto 'mu'. Known: strength"),
+        ({"kind": "ditto", "strength": "much"}, ConfigError, "Method ditto has an option of another type"),
+    ],
+)
+def test_what_is_no_method_is_said(entry, error, said):
+    with pytest.raises(error, match=said):
+        chosen(entry, presets=PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["methods=[ditto,ditto]"], "method ditto is asked for twice; once is enough."),
+        (["methods=[proximal]", "federation.proximal=0.1"], "federation asks for proximal by an option of its own"),
+        (["methods=[scaffold]"], "set federation@steps.tumour_ct.federation=scaffold."),
+        (["methods=[ditto,local]"], "use one of them."),
+        (["methods=[{kind: proximal, strength: -1}]"], "method proximal has strength -1; it must be 0 or more."),
+    ],
+)
+def test_methods_that_cannot_go_together_are_said_in_a_sentence(overrides, said):
+    problems = broken_rules(compose_run([f"steps.tumour_ct.{override}" for override in overrides]))
+    assert len([problem for problem in problems if said in problem]) == 1, problems
+
+
+def test_a_drift_method_does_not_go_with_a_rule_that_corrects_drift():
+    named = ["federation@steps.tumour_ct.federation=scaffold", "steps.tumour_ct.methods=[proximal]"]
+    assert any("scaffold corrects drift by itself" in problem for problem in broken_rules(compose_run(named)))
