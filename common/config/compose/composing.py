@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from common.errors import ConfigError, suggestion
 
 WORDS = {"Boolean": "true or false", "Float": "a number", "Integer": "a whole number", "String": "a word"}
-NO_CHOICE = ("deploy", "hydra", "mapping", "schema")  # folders that a run chooses nothing from
+NO_CHOICE = ("deploy", "hydra", "mapping", "method", "schema")  # folders that a run chooses nothing from
 
 
 def composed(folder: Path, overrides: Sequence[str], *, root: type) -> DictConfig:
