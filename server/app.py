@@ -22,11 +22,13 @@ def main(grid: Grid, context: Context) -> None:
     from common.config.rules import check_run
     from common.errors import ConfigError
     from common.plugins import load_inherited, not_loaded
+    from common.store.ledger import Ledger
     from server.centers.federation import Federation
     from server.centers.packed_grid import PackedGrid
     from server.coordinator import Coordinator
     from server.curriculum import run_curriculum
     from server.run.folder import RunFolder, alone_in
+    from server.run.length import rounds_of_steps
     from server.run.narration import Narrator
 
     overrides = shlex.split(str(context.run_config.get("overrides", "")))
@@ -48,5 +50,5 @@ def main(grid: Grid, context: Context) -> None:
     if nodes:  # over a network, not a simulation's runtime
         grid = PackedGrid(grid)
     with alone_in(folder):
-        narrator = Narrator(folder.tensorboard, rounds={name: step.rounds for name, step in run.steps.items()})
+        narrator = Narrator(folder.tensorboard, rounds=rounds_of_steps(run.steps, Ledger(folder.ledger)))
         run_curriculum(Coordinator(Federation(grid, enrolled=enrolled), run, folder, narrator))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, replace
 from typing import Any
 
 from common.adapters.lora import frozen_weights
 from common.backbones.base import tensors_digest
+from common.config.budget import spent
 from common.config.step import Step
 from common.model.state import parts_of
 from common.protocol.messages import Order, State
 from common.store.bank import Entry
 from common.tasks import build_task
 from server.centers.enrolment import Enrolment, as_recorded, known_of
+from server.centers.roster import rounds_of
 from server.coordinator import Coordinator
 from server.evaluation.after_step import calibrated, evaluate_all, learned
 from server.learning.cuts import fix_cuts
@@ -22,12 +25,14 @@ from server.learning.strategy import AdapterStrategy
 from server.learning.withdraw import centers_of
 from server.refitting import after_withdrawals, enrol_for, fit_exactly
 from server.run.begin import begin
+from server.run.length import with_its_rounds
 
 
 def run_curriculum(coordinator: Coordinator) -> None:
     """Run every step that the ledger does not already hold."""
     begin(coordinator)
-    for name, step in coordinator.run.steps.items():
+    for name in coordinator.run.steps:
+        step = _settled(coordinator, name)
         order = coordinator.order(step)
         fix_cuts(step, order, coordinator.federation, coordinator.ledger, say=coordinator.narrator.say)
         if coordinator.ledger.finished(name):
@@ -43,6 +48,8 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     order = coordinator.order(step)
     task = build_task(step.task)
     enrolment = enrol_for(coordinator, order)
+    step = _settled(coordinator, step.name, enrolment)
+    order = replace(order, step=step)
     start = starting_state(coordinator, step)
     event = _step_started(coordinator, step, enrolment, start)
     order.state, order.known = start, known_of(event)
@@ -81,6 +88,13 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
     )
 
 
+def _settled(coordinator: Coordinator, name: str, enrolment: Enrolment | None = None) -> Step:
+    """The run's step with its rounds, which a budget leaves open until centers have enrolled."""
+    steps = coordinator.run.steps
+    steps[name] = with_its_rounds(steps[name], coordinator.ledger, enrolment)
+    return steps[name]
+
+
 def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, start: State) -> dict[str, Any]:
     begun = coordinator.ledger.events("step_started", step=step.name)
     if begun and (left := sorted({*begun[-1]["centers"]} - {*enrolment.training})):
@@ -101,6 +115,7 @@ def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, st
             "counts": enrolment.counts,
             "known": known,
             "bytes": enrolment.bytes,
+            **({"rounds": step.rounds} if step.budget else {}),
         },
     )
     coordinator.narrator.step_started(event)
@@ -125,5 +140,6 @@ def _step_finished(
     }
     found = evaluate_all(coordinator, [*learned(coordinator.ledger), event], label=step.name)
     event |= {"scores": found["scores"], "curves": found["curves"], "primary": found["primary"]}
+    event["spent"] = asdict(spent(rounds_of(coordinator.ledger, step.name)))
     event["seconds"] = round(time.perf_counter() - began, 3)
     coordinator.narrator.step_finished(coordinator.ledger.append("step_finished", event))

@@ -130,7 +130,7 @@ def run_to_yaml(run: Run) -> str:
 
 LATER = (  # fields of a step that the first release did not have
     ("view", "intensities"), ("view", "score_on"), ("task", "within"), ("task", "tolerance_mm"),
-    ("federation", "penalties"),
+    ("federation", "penalties"), ("", "budget"),
 )  # fmt: skip
 USUAL = {("view", "score_on"): CT_GRID, ("task", "tolerance_mm"): 3.0}  # what says as little as an empty value
 
@@ -143,9 +143,10 @@ def step_to_json(step: Step) -> str:
     """
     plain = asdict(step)
     for group, name in LATER:
-        value = plain[group].get(name, True) if isinstance(plain.get(group), dict) else True
+        fields = plain.get(group) if group else plain
+        value = fields.get(name, True) if isinstance(fields, dict) else True
         if not value or value == USUAL.get((group, name)):
-            del plain[group][name]
+            del fields[name]
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 

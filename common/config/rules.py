@@ -9,6 +9,7 @@ from math import prod
 from common.adapters.compatibility import misfits
 from common.adapters.lowrank import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
 from common.config.adapter import EXACT, LinearPart, LoraPart, VoxelLinearPart
+from common.config.budget import budget_of
 from common.config.compatibility import SUM_ONLY, center_problems, clashes, option_problems, part_problems
 from common.config.compose.registry import EXTENSIONS
 from common.config.declared import (
@@ -234,8 +235,21 @@ def _order(step: Step, run: Run) -> Iterator[str]:
 def _rounds(step: Step, run: Run) -> Iterator[str]:
     if step.rounds < 0:
         yield f"rounds is {step.rounds}; it must be 0 or more."
+    if step.budget:
+        yield from _budget(step)
     if step.selection.every < 1:
         yield f"selection.every is {step.selection.every}; it must be 1 or more."
+
+
+def _budget(step: Step) -> Iterator[str]:
+    try:
+        budget_of(step.budget)
+    except ConfigError as error:
+        yield str(error)
+    if step.rounds == 0:
+        yield f"budget is '{step.budget}', but rounds=0 says that it is never trained; leave one of the two out."
+    if step.federation.kind == "newton":
+        yield f"budget is '{step.budget}', but federation=newton ends when it has settled; leave the budget out."
 
 
 def _federation(step: Step, run: Run) -> Iterator[str]:

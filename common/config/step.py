@@ -38,6 +38,7 @@ class Step:
     centers: list[str] = field(default_factory=lambda: ["*"])  # who trains; "*": every center that can
     evaluate_at: list[str] = field(default_factory=lambda: ["*"])  # who scores it; "*": every center
     rounds: int = 0  # 0: evaluated, never trained
+    budget: str = ""  # "500 steps" of the optimizer in a row, or "2000 cases": rounds follow; empty: rounds count
     starts_from: str | None = None  # an earlier step whose parts are the start
     writes: str | None = None  # lineage; null: the step's own name, so nothing can overwrite it
     train_parts: list[str] = field(default_factory=lambda: ["*"])  # the others stay at their start

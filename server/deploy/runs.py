@@ -22,6 +22,7 @@ from server.deploy.control import LinkUnreachable, RunState, control
 from server.deploy.folder import Deployment
 from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
+from server.run.length import rounds_of_steps
 from server.run.narration import Narrator
 
 POLL_S = 1.0
@@ -92,7 +93,7 @@ class Follower:
 
     def __init__(self, folder: RunFolder, run: Run, say: Callable[[str], None]):
         self.folder, self.run = folder, run
-        self.narrator = Narrator(None, say=say, rounds={name: step.rounds for name, step in run.steps.items()})
+        self.narrator = Narrator(None, say=say, rounds=rounds_of_steps(run.steps, Ledger(folder.ledger)))
         self.told = len(Ledger(folder.ledger).events())
 
     def look(self) -> None:
@@ -106,7 +107,7 @@ class Follower:
         if event["kind"] == "step_started":
             self.narrator.step_started(event)
         elif event["kind"] == "round_finished":
-            self.narrator.round_finished(event, of=self.run.steps[event["step"]].rounds)
+            self.narrator.round_finished(event, of=self.narrator.rounds_of(event["step"]))
         elif event["kind"] == "step_finished":
             self.narrator.step_finished(event)
         elif event["kind"] == "run_resumed":

@@ -83,10 +83,11 @@ def table(found: Status) -> Group:
 def _run_status(folder: Path, flower: str, sent: int) -> RunStatus:
     events = Ledger(RunFolder(folder).ledger).events()
     cards: dict[str, Any] = events[0].get("steps", {}) if events else {}
-    started = [event["step"] for event in events if event["kind"] == "step_started"]
-    step = started[-1] if started else "—"
+    started = [event for event in events if event["kind"] == "step_started"]
+    begun = started[-1] if started else {}
+    step = begun.get("step", "—")
     done = len({event["round"] for event in events if event["kind"] == "round_finished" and event["step"] == step})
-    rounds = int(cards.get(step, {}).get("rounds", 0))
+    rounds = int(begun.get("rounds", cards.get(step, {}).get("rounds", 0)))
     return RunStatus(folder.name, flower, step, done, rounds, sent, [_line(event) for event in events[-LAST:]])
 
 

@@ -195,6 +195,7 @@ def _train_row(reply: Any, outcome: Outcome) -> dict[str, Any]:
         "loss": float(reply.sums["fit.loss"]) / cases,
         "cases": reply.counts["cases"],
         "steps": reply.counts["batches"],
+        "seen": int(reply.sums["fit.cases"]),
         "skipped": reply.counts.get("skipped", 0),
         **({"afresh": True} if reply.counts.get("afresh") else {}),
         **({"ahead": reply.counts["ahead"]} if reply.counts.get("ahead") else {}),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from common.config.budget import spent
 from common.errors import LedgerError
 from server.evaluation.matrix import summary
 from server.report.record import Event, RunRecord, read_run
@@ -43,6 +45,11 @@ def results(events: Iterable[Event], *, kind: str = "federated") -> Results:
         "summary": {}
         if run.changed_bits is None
         else {arm: _summary(rows, run.metrics, run.learned(), run.changed_bits)},
+        "training": [
+            {"arm": arm, "step": step.name, "rounds": len(step.rounds)} | asdict(spent(step.rounds))
+            for step in run.steps
+            if step.rounds
+        ],
         "communication": run.traffic,
         "base": _base(run),
         "adapters": {
@@ -76,6 +83,7 @@ def merge_results(parts: Sequence[Results], *, name: str, kind: str = "compare")
         "run": {"name": name, "kind": kind, "curriculum": first["run"]["curriculum"], "seed": first["run"]["seed"]},
         "scores": rows,
         "summary": _merged_summary(parts, rows),
+        "training": [row for part in parts for row in part.get("training", [])],
         "communication": [{"arm": _arm(p)} | entry for p in parts for entry in p["communication"]],
         "base": first["base"],
         "bases": {label: part["base"] for label, part in zip(labels, parts, strict=True)},

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.config.budget import spent
 from common.metrics import LOWER_IS_BETTER, Estimate
 from server.evaluation.matrix import (
     POOLED,
@@ -169,8 +170,9 @@ def why_missing(row: Row) -> str:
 
 def _card(step: StepRecord, position: int) -> dict[str, Any]:
     parts = step.started.get("parts", {})
-    rounds = step.plan.get("rounds", len(step.rounds))
+    rounds = step.started.get("rounds", step.plan.get("rounds", len(step.rounds)))
     done = step.finished or {}
+    cost = spent(step.rounds)
     kept = f", kept round {done['kept_round']}" if rounds and done.get("kept_round") else ""
     return {
         "position": position,
@@ -179,6 +181,7 @@ def _card(step: StepRecord, position: int) -> dict[str, Any]:
         "modalities": step.plan.get("modalities", []),
         "centers": step.centers,
         "training": f"{rounds} round{'' if rounds == 1 else 's'}{kept}" if rounds else "evaluated only, never trained",
+        "cost": str(cost) if cost.steps else "",
         "parts": [{"name": name, "parameters": count(n)} for name, n in parts.items()],
         "parameters": count(sum(parts.values())) if parts else None,
         "bytes": size(step.started.get("adapter_bytes")),

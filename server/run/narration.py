@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.config.budget import Spent
 from common.runtime.pulse import in_words, under_way
 
 
@@ -40,6 +41,8 @@ class Narrator:
         """A step begins."""
         centers = ", ".join(event["centers"]) or "nobody (evaluated only)"
         step = event["step"]
+        if "rounds" in event:
+            self._rounds[step] = event["rounds"]
         self.say(
             f"[{self._clock()}] {self._place(step)}{step}: trains at {centers}; "
             f"{event['adapter_bytes'] / 1e3:,.1f} kB a message{self._left(step, 0)}"
@@ -49,6 +52,10 @@ class Narrator:
         under_way(f"{self._place(step)}{step}: first scores")
         for center, reason in event["refused"].items():
             self.say(f"          {center} does not take part: {reason}")
+
+    def rounds_of(self, step: str) -> int:
+        """As many as the step has, as far as is known."""
+        return self._rounds[step]
 
     def round_finished(self, event: dict[str, Any], *, of: int) -> None:
         """A round ends."""
@@ -79,7 +86,10 @@ class Narrator:
             if row["center"] == "pooled" and row["metric"] == event["primary"][row["task"]]
         ]
         told = "  ".join(f"{row['task']} {row['metric']} {_number(row['value'])}" for row in pooled)
-        self.say(f"[{self._clock()}]   kept round {event['kept_round']}, adapter {event['key'][:12]}; test: {told}")
+        spent = Spent(**event.get("spent", {}))
+        cost = f" ({spent})" if spent.steps else ""
+        kept = f"kept round {event['kept_round']}{cost}, adapter {event['key'][:12]}"
+        self.say(f"[{self._clock()}]   {kept}; test: {told}")
         under_way("preparing the next step" if event["step"] != [*self._rounds, event["step"]][-1] else "finishing")
 
     def _place(self, step: str) -> str:

@@ -192,7 +192,9 @@ def _state(job: Job, comparing: Comparing, work: StepWork, earlier: dict[str, St
     if not path.exists():
         trained = _train(work, _start(work, earlier))
         write_tensors(path, trained.state)
-        write_json(path.with_suffix(".train.json"), {"kept": trained.best_pass, "validation": trained.validation})
+        cost = {"passes": len(trained.validation), "steps": trained.batches, "cases": trained.cases}
+        course = {"kept": trained.best_pass, "validation": trained.validation}
+        write_json(path.with_suffix(".train.json"), course | cost)
     return load_file(path)
 
 

@@ -1,8 +1,9 @@
 """What a federation is compared with: all data in one place, and every center alone, by the same loop.
 
 Both train the same parts from the same start on the same samples for as many passes as the federation has rounds, and
-keep the pass that their own validation cases choose. They keep their optimiser's state across passes and anneal the
-learning rate, as anyone would who is not federated; ``reset_per_round`` switches that off for the identity test.
+keep the pass that their own validation cases choose; of a step with a budget, for as many passes as spend it there.
+The learning rate anneals where the step says so, in every arm. They keep their optimiser's state across passes, as
+anyone would who is not federated; ``reset_per_round`` switches that off for the identity test.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from client.training.job import prepare
 from client.training.loop import fit
 from client.training.observation import observe
 from client.training.optimizer import learning_rate, optimizer_for
+from common.config.budget import with_rounds
 from common.config.run import Run
 from common.config.step import Step
 from common.data.modality_sets import validation_mode
@@ -55,7 +57,8 @@ class Trained:
     state: State
     best_pass: int
     validation: list[float | None]  # of every pass, larger is better
-    batches: int
+    batches: int  # optimizer steps in a row
+    cases: int  # seen, repetitions counted
     value: float | None = None  # of the best state
 
 
@@ -63,31 +66,32 @@ def train_pooled(center: Place, order: Order, *, reset_per_round: bool = False) 
     """Train a step at one (pooled) center, starting from the order's state.
 
     Args:
-        reset_per_round: a fresh optimiser each pass and the step's own learning rates, as the federation has them.
+        reset_per_round: a fresh optimiser each pass, as the federation has it.
     """
     step = order.step
     order = order if order.known else replace(order, known=center.label_sums(order))
     model, task = center.model(order)
-    annealed = replace(step, training=replace(step.training, anneal=True))
-    optimizer = optimizer_for(model, annealed)
+    step = with_rounds(step, [len(center.case_set(order, "train", model))])
+    order = replace(order, step=step)
+    optimizer = optimizer_for(model, step)
     states: list[State] = [order.state]
     scores = [_validate(center, order, model) if step.rounds > 0 else None]
-    batches = 0
+    batches = seen = 0
     for number in range(1, step.rounds + 1):
         if reset_per_round:
             model.train_in_round(number)
             optimizer = optimizer_for(model, step, number)
         else:
-            optimizer.param_groups[0]["lr"] = learning_rate(annealed, number)
+            optimizer.param_groups[0]["lr"] = learning_rate(step, number)
         cases = center.case_set(order, "train", model)
         job = prepare(replace(order, round=number), model, task, cases, code=center.code, optimizer=optimizer)
         fitted = fit(job)
-        batches += fitted.batches
+        batches, seen = batches + fitted.batches, seen + fitted.cases
         states.append(model.state())
         scores.append(_validate(center, order, model) if is_validated(step, number) else None)
     number = best(scores)
     values = [None if score is None else score.value for score in scores]
-    return Trained(states[number], number, values[1:], batches, values[number])
+    return Trained(states[number], number, values[1:], batches, seen, values[number])
 
 
 def _validate(center: Place, order: Order, model: AdaptedModel) -> Score | None:

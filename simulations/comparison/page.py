@@ -16,6 +16,7 @@ from simulations.comparison.exact_arm import has_exact_form
 from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
 from simulations.comparison.overlays import overlays_of
 from simulations.comparison.paired import SMALLEST, arm_rows, comparisons_of, harmed_centers, shares_of_centralized
+from simulations.comparison.training import costs, of_cell, training_rows
 from simulations.comparison.tuning import inequalities
 from simulations.virtual.own_data import settled
 
@@ -65,6 +66,7 @@ def _results(comparing: Comparing, found: list[Comparison]) -> Results:
     for arm in (FEDERATED, *_baselines(comparing)):
         label = PATIENTS if arm == FEDERATED else arm
         merged["scores"] += [{**row, "arm": label} for row in arm_rows(comparing, arm)]
+    merged["training"] = training_rows(comparing)
     merged["comparisons"] = [comparison.row() for comparison in found]
     merged["tuning"] = {"rates": list(comparing.run.compare.learning_rates), "unequal": inequalities(comparing.run)}
     return merged
@@ -77,8 +79,11 @@ def notes_of(comparing: Comparing, found: list[Comparison]) -> list[str]:
         f"{len(comparing.run.compare.folds)} fold(s), seeds {comparing.run.compare.seeds}; intervals: 95 %, percentile "
         f"bootstrap over test patients within centers ({comparing.run.compare.draws} draws, a quarter for single "
         "centers); they hold for these trained models and do not cover the choice of training patients.",
-        "Centralized and local baselines use the same parts, start, samples and passes, their own validation cases, "
-        "a persistent optimiser and cosine annealing.",
+        "Centralized and local baselines use the same parts, start, samples and passes, the same annealing, their own "
+        "validation cases and a persistent optimiser.",
+        "Optimizer steps in a row (a federation's: over its rounds, the most of any center) and cases seen, of the "
+        "first fold and seed: "
+        f"{'; '.join(costs(of_cell(comparing, comparing.cells[0])))}.",
         _tuning_note(comparing),
         *([f"Tuning is not equal. {' '.join(unequal)}"] if (unequal := inequalities(comparing.run)) else []),
         *([EXACT_NOTE] if any(map(has_exact_form, comparing.run.steps.values())) else []),

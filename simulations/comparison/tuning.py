@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from common.config.budget import budget_of
 from common.config.load import compose_run
 from common.config.run import Run
 from common.config.step import Step
@@ -29,9 +30,17 @@ def trial_overrides(run: Run, factor: float) -> tuple[str, ...]:
     found = ["with_controls=false"]
     for name, step in run.steps.items():
         if name not in run.controls:
-            found += [f"steps.{name}.evaluate_at=[]", f"steps.{name}.rounds={trial_rounds(run, step)}"]
+            found += [f"steps.{name}.evaluate_at=[]", *_shortened(f"steps.{name}", run, step)]
             found.append(_rate(f"steps.{name}", step, factor))
     return tuple(found)
+
+
+def _shortened(where: str, run: Run, step: Step) -> list[str]:
+    rounds = f"{where}.rounds={trial_rounds(run, step)}"
+    if not step.budget:
+        return [rounds]
+    budget = budget_of(step.budget)
+    return [rounds, f"{where}.budget='{math.ceil(budget.count * run.compare.tuning_share)} {budget.unit}'"]
 
 
 def trial_rounds(run: Run, step: Step) -> int:
@@ -74,14 +83,8 @@ def worth_of_trial(ledger: Ledger, step: str) -> float | None:
 def inequalities(run: Run) -> list[str]:
     """Where the arms of a comparison are not tuned alike, one sentence each; empty where they are."""
     trained = {name: step for name, step in run.steps.items() if step.rounds > 0 and step.federation.kind != "newton"}
-    steady = [name for name, step in trained.items() if not step.training.anneal]
     controls = [name for name in trained if name in run.controls]
     found = []
-    if steady:
-        found.append(
-            f"{', '.join(steady)}: centralized and local anneal their learning rate over their passes, in trials over "
-            "the trial's, and the federation does not (training.anneal=false)."
-        )
     if controls and run.compare.learning_rates != [1.0]:
         found.append(f"{', '.join(controls)}: not tuned; a control trains at the rate of the step that it controls.")
     return found

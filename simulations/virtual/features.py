@@ -242,7 +242,7 @@ def federated(centers: Sequence[FeatureCenter], order: Order) -> Trained:
         needed=quorum(step.federation.quorum, len(training)),
     )
     values = [None if found is None else found.value for found in course.scores]
-    return Trained(course.states[course.best], course.best, values[1:], 0, values[course.best])
+    return Trained(course.states[course.best], course.best, values[1:], 0, 0, values[course.best])
 
 
 def _validated(centers: Sequence[FeatureCenter], order: Order, model: AdaptedModel) -> Score | None:

@@ -64,7 +64,7 @@ def test_idle_centers_hand_back_the_factors_that_a_round_trains_and_no_others(tm
 def test_unequal_numbers_of_steps_are_not_compared(tmp_path):
     ledger = Ledger(tmp_path / "ledger.jsonl")
     ledger.append("round_finished", {"step": "s", "round": 1, "train": {"A": {"steps": 3}, "B": {"steps": 2}}})
-    equal, unequal = (Trained({}, 1, [None], batches=n) for n in (5, 4))
+    equal, unequal = (Trained({}, 1, [None], batches=n, cases=n) for n in (5, 4))
     assert bench_module._check_equal_work(ledger, equal, Step(name="s")) == 5
     with pytest.raises(RoundFailed, match="5 federated and 4 centralized"):
         bench_module._check_equal_work(ledger, unequal, Step(name="s"))

@@ -13,9 +13,10 @@ from simulations.comparison.baselines import (
 from tests.helpers.small import forget, open_all, small_run
 
 
-def trained(small_centers, *, rounds=3, every=1, reset=False, codes=("CHUM",)):
+def trained(small_centers, *, rounds=3, every=1, reset=False, codes=("CHUM",), budget=""):
     forget()
     run = small_run(steps=["tumour_ct"], rounds=rounds)
+    run.steps["tumour_ct"].budget = budget
     step, backbone = run.steps["tumour_ct"], load_backbone(run.backbone)
     step.selection.every = every
     state = AdaptedModel(backbone, step, seed=1).state()
@@ -33,6 +34,13 @@ def test_a_pool_trains_on_everyones_cases_as_often_as_there_are_rounds(small_cen
     alone = [trained(small_centers, rounds=1, codes=(code,))[0].batches for code in ("CHUM", "MDA")]
     both, _ = trained(small_centers, rounds=3, codes=("CHUM", "MDA"))
     assert alone == [1, 1] and both.batches == 6  # two cases each, two a batch
+
+
+def test_a_budget_in_steps_is_spent_by_a_pool_as_by_one_center_alone(small_centers):
+    """A pool of two centers takes two steps a pass, and so half of the passes."""
+    alone, pool = (trained(small_centers, budget="4 steps", codes=c)[0] for c in (("CHUM",), ("CHUM", "MDA")))
+    assert (alone.batches, len(alone.validation)) == (4, 4) and (pool.batches, len(pool.validation)) == (4, 2)
+    assert (alone.cases, pool.cases) == (8, 8)
 
 
 def test_no_rounds_keep_the_start(small_centers):

@@ -110,12 +110,11 @@ def test_distances_are_compared_where_cases_were_scored_as_drawn_and_less_is_bet
 
 
 def test_the_page_says_where_tuning_is_not_equal(comparing):
-    for step in comparing.run.steps.values():
-        step.training.anneal = True
     assert not [note for note in notes_of(comparing, []) if "not equal" in note]
-    comparing.run.steps["tumour_ct"].training.anneal = False
+    comparing.run.controls["tumour_ct"] = comparing.run.steps["tumour_ct"]
+    comparing.run.compare.learning_rates = [0.3, 1.0]
     [said] = [note for note in notes_of(comparing, []) if note.startswith("Tuning is not equal. tumour_ct: ")]
-    assert "training.anneal=false" in said
+    assert "not tuned" in said
 
 
 @pytest.mark.slow

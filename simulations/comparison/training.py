@@ -1,0 +1,62 @@
+"""What each arm's training cost: optimizer steps in a row and cases seen, so that arms can be weighed by them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from common.config.budget import spent
+from common.store.ledger import Ledger
+from server.centers.roster import rounds_of
+from simulations.comparison.comparing import Cell, Comparing, Job
+from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL, RANDOM
+
+Row = dict[str, Any]
+
+
+def training_rows(comparing: Comparing) -> list[Row]:
+    """One row for each cell, trained arm and step; where each center trains alone, one for each center."""
+    cells = comparing.cells
+    return [row | {"fold": cell.fold, "seed": cell.seed} for cell in cells for row in of_cell(comparing, cell)]
+
+
+def of_cell(comparing: Comparing, cell: Cell) -> list[Row]:
+    """Of one fold and seed."""
+    arms = [FEDERATED, *([RANDOM] if comparing.run.compare.random_backbone else [])]
+    rows = [row for arm in arms for row in _federated(comparing, arm, cell)]
+    rows += _alone(comparing, Job(CENTRALIZED, cell))
+    for folder in sorted((comparing.folder / "records" / cell.name).glob(f"{LOCAL}-*")):
+        rows += _alone(comparing, Job(LOCAL, cell, folder.name.removeprefix(f"{LOCAL}-")))
+    return rows
+
+
+def _federated(comparing: Comparing, arm: str, cell: Cell) -> list[Row]:
+    ledger = Ledger(comparing.arm_folder(arm, cell).ledger)
+    steps = [event["step"] for event in ledger.events("step_finished")]
+    counted = {step: rounds_of(ledger, step) for step in steps}
+    return [{"arm": arm, "step": s, "rounds": len(r)} | asdict(spent(r)) for s, r in counted.items() if spent(r).steps]
+
+
+def _alone(comparing: Comparing, job: Job) -> list[Row]:
+    """Of an arm that trained in one place."""
+    rows = []
+    for path in sorted(comparing.records(job).glob("*.train.json")):
+        found = json.loads(path.read_text())
+        row = {"arm": job.arm, "step": path.name.removesuffix(".train.json"), "rounds": found["passes"]}
+        rows.append(row | {name: found[name] for name in ("steps", "cases")} | _named(job.center))
+    return rows
+
+
+def _named(center: str | None) -> Row:
+    return {} if center is None else {"center": center}
+
+
+def costs(rows: list[Row]) -> list[str]:
+    """``tumour_ct: federated 48 (792 cases), centralized 132 (792 cases)``, over the arms that are one model each."""
+    steps = dict.fromkeys(row["step"] for row in rows)
+    told = []
+    for step in steps:
+        own = [row for row in rows if row["step"] == step and "center" not in row]
+        told.append(f"{step}: " + ", ".join(f"{r['arm']} {r['steps']:,} ({r['cases']:,} cases)" for r in own))
+    return told
