@@ -8,7 +8,7 @@ from typing import Any
 
 from common.adapters.lora import frozen_weights
 from common.backbones.base import tensors_digest
-from common.config.budget import spent
+from common.config.limits.budget import spent
 from common.config.step import Step
 from common.model.state import parts_of
 from common.protocol.messages import Order, State

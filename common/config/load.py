@@ -143,7 +143,7 @@ def step_to_json(step: Step) -> str:
     """
     plain = asdict(step)
     for group, name in LATER:
-        fields = plain.get(group) if group else plain
+        fields: Any = plain.get(group) if group else plain
         value = fields.get(name, True) if isinstance(fields, dict) else True
         if not value or value == USUAL.get((group, name)):
             del fields[name]

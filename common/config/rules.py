@@ -9,7 +9,6 @@ from math import prod
 from common.adapters.compatibility import misfits
 from common.adapters.lowrank import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
 from common.config.adapter import EXACT, LinearPart, LoraPart, VoxelLinearPart
-from common.config.budget import budget_of
 from common.config.compatibility import SUM_ONLY, center_problems, clashes, option_problems, part_problems
 from common.config.compose.registry import EXTENSIONS
 from common.config.declared import (
@@ -19,6 +18,7 @@ from common.config.declared import (
     twice_problems,
     window_problems,
 )
+from common.config.limits.budget import budget_of
 from common.config.limits.ceilings import LONGEST_NAME, ceiling_problems
 from common.config.methods import methods_asked
 from common.config.methods.problems import method_problems

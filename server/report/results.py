@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.config.budget import spent
+from common.config.limits.budget import spent
 from common.errors import LedgerError
 from server.evaluation.matrix import summary
 from server.report.record import Event, RunRecord, read_run

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.config.budget import spent
+from common.config.limits.budget import spent
 from common.metrics import LOWER_IS_BETTER, Estimate
 from server.evaluation.matrix import (
     POOLED,

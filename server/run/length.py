@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from common.config.budget import with_rounds
+from common.config.limits.budget import with_rounds
 from common.config.step import Step
 from common.store.ledger import Ledger
 from server.centers.enrolment import Enrolment

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.config.budget import Spent
+from common.config.limits.budget import Spent
 from common.runtime.pulse import in_words, under_way
 
 

@@ -18,7 +18,7 @@ from client.training.job import prepare
 from client.training.loop import fit
 from client.training.observation import observe
 from client.training.optimizer import learning_rate, optimizer_for
-from common.config.budget import with_rounds
+from common.config.limits.budget import with_rounds
 from common.config.run import Run
 from common.config.step import Step
 from common.data.modality_sets import validation_mode

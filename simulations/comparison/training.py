@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from common.config.budget import spent
+from common.config.limits.budget import spent
 from common.store.ledger import Ledger
 from server.centers.roster import rounds_of
 from simulations.comparison.comparing import Cell, Comparing, Job

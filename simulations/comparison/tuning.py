@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.config.budget import budget_of
+from common.config.limits.budget import budget_of
 from common.config.load import compose_run
 from common.config.run import Run
 from common.config.step import Step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.config.budget import spent
+from common.config.limits.budget import spent
 from server.centers.enrolment import Enrolment
 from server.centers.roster import rounds_of
 from server.report.results import results

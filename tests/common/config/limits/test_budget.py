@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.config.budget import Budget, Spent, budget_of, round_of, spent, with_rounds
+from common.config.limits.budget import Budget, Spent, budget_of, round_of, spent, with_rounds
 from common.config.load import step_from_json, step_to_json
 from common.config.step import Step
 from common.config.task import SegmentationTask
