@@ -52,7 +52,7 @@ from common.exact.step import CELLS
 from common.exact.thresholds import THRESHOLDS
 from common.model.adapted import AdaptedModel
 from common.protocol.compression import form
-from common.protocol.declaration import extra_form, sent_back
+from common.protocol.declaration import arriving_form, extra_form, sent_back
 from common.protocol.messages import TOO_FEW_CASES, Order, Reply, State, Sums
 from common.tasks import Task, build_task
 from common.tasks.cells import Cells
@@ -150,7 +150,16 @@ class Center:
         cases = self.case_set(order, "train", model)
         check_cases(self.config.policy, len(cases))
         methods = methods_of(order.step, self._vault(order))
-        return prepare(order, model, task, cases, code=self.code, methods=methods, autocast=self.config.mixed_precision)
+        return prepare(
+            order,
+            model,
+            task,
+            cases,
+            code=self.code,
+            methods=methods,
+            autocast=self.config.mixed_precision,
+            another=lambda: model_of(self.config, replace(order, state={})),
+        )
 
     def settle(self, job: Job, done: FitLog) -> Reply:
         """What leaves after a job: the tensors that it trained and that are not local, what methods declare, sums."""
@@ -189,7 +198,7 @@ class Center:
         """What an order of a step may bring: a state or, as a difference, its compressed form, and extras."""
         initial = initial_state(self.config, order)
         whole = form(initial, order.step.federation.compression) if order.reference else initial
-        return whole, extra_form(initial, order.step)
+        return whole, arriving_form(initial, order.step)
 
     def declared(self, order: Order) -> tuple[State, State]:
         """What a training reply to this order may carry: names, shapes and types of its arrays and extras."""

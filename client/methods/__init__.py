@@ -7,8 +7,10 @@ from typing import Any
 
 from client.methods.base import Method
 from client.methods.ditto import Ditto
+from client.methods.features import Features
 from client.methods.feddyn import FedDyn
 from client.methods.local import Local
+from client.methods.lwf import Lwf
 from client.methods.proximal import Proximal
 from client.methods.scaffold import Scaffold
 from client.vault.vault import Vault
@@ -21,8 +23,10 @@ METHODS: Registry[Callable[[Any, Vault], Method]] = Registry(
     "build",
     {
         "ditto": lambda spec, vault: Ditto(spec.strength, vault),
+        "features": lambda spec, vault: Features(spec.strength, vault),
         "feddyn": lambda spec, vault: FedDyn(spec.alpha, vault),
         "local": lambda spec, vault: Local(vault),
+        "lwf": lambda spec, vault: Lwf(spec.strength, vault, temperature=spec.temperature),
         "proximal": lambda spec, vault: Proximal(spec.strength),
         "scaffold": lambda spec, vault: Scaffold(vault),
         "sequential": lambda spec, vault: Method(),

@@ -6,7 +6,7 @@ messages (a pooled baseline, a table of models on cached features) prepares the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,7 @@ class Job:
         seed: of the job's own randomness (dropout): seed of the run, step, center and round, nothing else.
         methods: what the federation asks for beside the task's loss, in the order in which it acts.
         autocast: compute the forward pass in bfloat16.
+        another: makes a second model of the step, for a method that compares this one with it.
     """
 
     order: Order
@@ -67,6 +68,7 @@ class Job:
     seed: int
     methods: Sequence[Method] = ()
     autocast: bool = False
+    another: Callable[[], AdaptedModel] | None = None
 
 
 def prepare(
@@ -79,6 +81,7 @@ def prepare(
     optimizer: torch.optim.Optimizer | None = None,
     methods: Sequence[Method] = (),
     autocast: bool = False,
+    another: Callable[[], AdaptedModel] | None = None,
 ) -> Job:
     """The order's round over these cases, its methods begun.
 
@@ -97,6 +100,7 @@ def prepare(
         seed=seed_for(order.seed, order.step.name, code, order.round),
         methods=methods,
         autocast=autocast,
+        another=another,
     )
     for method in methods:
         method.begin(job)

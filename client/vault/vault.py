@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from client.vault.standing import Standing, VaultBehind, VaultError
 from common.backbones.base import tensors_digest
-from common.files import write_tensors
+from common.files import write_bytes, write_tensors
 from common.protocol.messages import Order, State
 
 ROUND = re.compile(r"round-(\d+)\.safetensors")
@@ -91,6 +91,13 @@ class Vault:
         write_tensors(self._file(name, order.round), state, {DIGEST: tensors_digest(state)})
         for number in set(self._rounds(name)) - {order.round}:
             self._file(name, number).unlink(missing_ok=True)
+
+    def note(self, name: str, text: str) -> str:
+        """What was noted under this name first, for as long as the step lasts: the text itself the first time."""
+        path = self.path / f"{name}.txt"
+        if not path.exists():
+            write_bytes(path, text.encode())
+        return path.read_text()
 
     def keep_reference(self, digest: str, state: State) -> None:
         """Keep a received state, and of earlier ones only the last."""

@@ -158,6 +158,7 @@ PARTS: Registry[type] = Registry(
     },
 )
 EXACT = ("linear", "voxel_linear")  # kinds that are fitted from sums
+INSIDE = ("full", "join", "lora", "patch_embed", "resolution", "stand_in")  # kinds that work inside the encoder
 ROLES: Registry[str] = Registry("adapter part", "role", {kind: kind for kind in PARTS.shipped})
 
 

@@ -21,7 +21,7 @@ from common.config.declared import (
 from common.config.limits.budget import budget_of
 from common.config.limits.ceilings import LONGEST_NAME, ceiling_problems
 from common.config.methods import methods_asked
-from common.config.methods.problems import method_problems
+from common.config.methods.problems import lineage_problems, method_problems
 from common.config.objective import RIDGE, objective_name
 from common.config.options import (
     COMPRESSIONS,
@@ -119,9 +119,7 @@ def _run_rules(run: Run) -> Iterator[str]:
     for extension in EXTENSIONS:
         yield from extension.problems(run)
     yield from name_problems(run)
-    written = [step.writes or name for name, step in run.steps.items()]
-    for name in sorted({name for name in written if written.count(name) > 1}):
-        yield f"Several steps write lineage '{name}'; that needs a continual method, and none is in this release."
+    yield from lineage_problems(run)
 
 
 def _task(step: Step, run: Run) -> Iterator[str]:

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from common.adapters.compatibility import misfits, reached
 from common.adapters.lowrank import trained_tensors
 from common.backbones.base import Backbone, Features, tensors_digest
-from common.config.adapter import role_of
+from common.config.adapter import INSIDE, role_of
 from common.config.limits.patterns import matches, matches_any
 from common.config.step import Step
 from common.data.batch import CT, volumes_of
 from common.errors import AdapterError
 from common.exact.columns import Layout
 from common.model.building import build_parts, exact_layout, inject
-from common.model.encoding import INSIDE, Apart, encoding_of
+from common.model.encoding import Apart, encoding_of
 from common.model.readout import LinearReadout, VoxelLinearReadout, readout_of
 from common.model.state import check_fits, names_by_part, tensors_of
 from common.model.twin import frozen_twin

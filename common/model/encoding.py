@@ -13,8 +13,6 @@ from common.config.step import Step
 from common.data.batch import CT, RECORD, volumes_of
 from common.model.building import of_kind
 
-INSIDE = ("full", "join", "lora", "patch_embed", "resolution", "stand_in")  # kinds that work inside the encoder
-
 
 @dataclass(frozen=True)
 class Encoding:

@@ -9,6 +9,7 @@ from typing import Any
 from common.config.step import Step
 from common.protocol.messages import Sums
 from common.store.ledger import Ledger
+from common.store.lineage import state_in_use
 from common.tasks import build_task, merge_sums
 from server.centers.enrolment import known_of
 from server.coordinator import Coordinator
@@ -23,7 +24,7 @@ class Found:
 
 
 def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label: str) -> dict[str, Any]:
-    """Rows for every task seen so far, each with its lineage's head, at every center seen so far in its region.
+    """Rows for every task seen so far, each as its lineage has it now, at every center seen so far in its region.
 
     Scores of a state that did not change are not computed again. A task's pooled row stays over the centers it was
     first evaluated at, so that a center that joins later cannot look like forgetting.
@@ -42,7 +43,7 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
 
 
 def score_all(coordinator: Coordinator, event: dict[str, Any], centers: Sequence[str], *, label: str) -> Found:
-    """Rows and curves of one learned task, with its lineage's head, pooled over the centers it was evaluated at.
+    """Rows and curves of one learned task as its lineage has it now, pooled over the centers it was evaluated at.
 
     Args:
         event: the task's ``step_finished``.
@@ -50,7 +51,8 @@ def score_all(coordinator: Coordinator, event: dict[str, Any], centers: Sequence
     step = coordinator.run.steps[event["task"]]
     task = build_task(step.task)
     order = coordinator.order(step)
-    order.state = coordinator.bank.get(coordinator.bank.head(event["lineage"]))
+    head = coordinator.bank.head(event["lineage"])
+    order.state = state_in_use(coordinator.bank, head=head, own=event["key"])
     order.threshold, order.known = event["threshold"], known_of(event)
     order.since = event["kept_round"]
     rows = coordinator.scorer.score(order, task, centers, label=label, pooled_over=event["evaluated_at"])

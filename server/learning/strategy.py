@@ -22,7 +22,7 @@ from common.data.modality_sets import validation_mode
 from common.errors import TooFewUpdates, WireError
 from common.protocol.arrays import Form, form_of, pack_state, unpack_state
 from common.protocol.compression import applied, decode, form
-from common.protocol.declaration import extra_form, keeps_state, sent_back
+from common.protocol.declaration import TEACHER, extra_form, has_teacher, keeps_state, sent_back
 from common.protocol.messages import Order, Reply, State
 from common.protocol.wire import FIT_SUMS, order_id, pack_order
 from common.tasks.base import Task
@@ -81,6 +81,7 @@ class AdapterStrategy(Strategy):
         self.base_weights = dict(base_weights or {})
         self.memory: State = {}  # of the aggregation rule, between rounds
         self.link = Link(order.step.federation.compression, list(seeded))
+        self.teacher = teacher_of(order, seeded=self.link.seeded)
         self.resting: dict[str, str] = {}  # center -> why it is not asked this round: suspended, left
         self.suspended: set[str] = set()  # of the step's centers, also those that could not enrol for it
         self.used: dict[str, list[int]] = {}  # center -> rounds in which its update was used
@@ -118,9 +119,10 @@ class AdapterStrategy(Strategy):
         return self._messages("train", replace(self.order, subset="", extra=self._sent_extra(server_round)))
 
     def _sent_extra(self, server_round: int) -> State:
-        """What the rule's other end needs of the memory: SCAFFOLD's common control variate, in float32."""
+        """What centers need beside the state: SCAFFOLD's common control variate, in float32, and the step's start for
+        methods that are taught by it."""
         wanted = extra_form({n: self.order.state[n] for n in self._expected(server_round)}, self.order.step)
-        return {name: self.memory[name].float() for name in wanted if name in self.memory}
+        return {name: self.memory[name].float() for name in wanted if name in self.memory} | self.teacher
 
     def _expected(self, server_round: int) -> frozenset[str]:
         return sent_back(self.order.state, self.order.step, round=server_round)
@@ -283,3 +285,13 @@ class AdapterStrategy(Strategy):
                 self.link.acknowledge(center, digest)
             else:
                 self.link.forget(center)
+
+
+def teacher_of(order: Order, *, seeded: Iterable[str]) -> State:
+    """The step's start as it travels to methods that are taught by it, without what the seed makes; else nothing.
+
+    Args:
+        order: with the start as its state.
+    """
+    made = frozenset(seeded)
+    return {TEACHER + n: t for n, t in order.state.items() if n not in made} if has_teacher(order.step) else {}

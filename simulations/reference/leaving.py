@@ -12,6 +12,7 @@ from client.policy.policy import NEED_A_WORD
 from common.adapters.lowrank import LORA_RULES
 from common.config.adapter import PARTS
 from common.config.federation import FEDERATIONS
+from common.config.methods import CONTINUAL
 from common.config.options import COMPRESSIONS
 from common.config.task import PrognosisTask
 from common.exact.columns import moment_shapes
@@ -90,6 +91,11 @@ def _arrays() -> Iterator[tuple[str, str, str]]:
         "scaffold's `control/NAME`",
         "one number for each that is sent; in the first round a mean raw gradient",
         ("`federations` must name scaffold"),
+    )
+    yield (
+        f"methods {_listed(sorted(CONTINUAL))}",
+        "nothing beside the parts: the teacher comes with the order",
+        "`federations`; a teacher that changes within a step is refused",
     )
     others = sorted(set(FEDERATIONS.shipped) - {"scaffold", "newton"})
     yield f"rules {_listed(others)}", "nothing beside the parts", "`federations`"

@@ -32,6 +32,7 @@ from common.config.federation import (
     Guards,
     NewtonFederation,
 )
+from common.config.methods.continual import FeaturesMethod, LwfMethod
 from common.config.methods.drift import DittoMethod, FedDynMethod, LocalMethod, ProximalMethod
 from common.config.run import Run
 from common.config.step import Selection, Step
@@ -52,12 +53,14 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
     DecoderPart: {"features": (1, 512)},
     FedDynFederation: {"alpha": (0, 1e6)},
     FedDynMethod: {"alpha": (0, 1e6)},
+    FeaturesMethod: {"strength": (0, 1e6)},
     Federation: {"deadline_s": (0, WEEK_S), "at_least": (0, 10_000), "proximal": (0, 1e6), "personal": (0, 1e6)},
     FusionPart: {"width": (1, 8192), "dropout": (0, 1)},
     Guards: {"strikes": (0, 1e6)},
     CenteredClipFederation: {"iterations": (1, 1000)},
     LoraPart: {"rank": (1, 1024), "alpha": (0, 1e6), "dropout": (0, 1), "depth": (0, 1000), "ranks": (1, 1024),
                "side_rank": (0, 4096), "refresh_every": (1, 100_000)},
+    LwfMethod: {"strength": (0, 1e6), "temperature": (1e-3, 1e3)},
     MlpPart: {"width": (1, 8192), "dropout": (0, 1)},
     NewtonFederation: {"penalty": (0, 1e12), "penalties": (0, 1e12)},
     ProximalMethod: {"strength": (0, 1e6)},

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from common.config.methods import CONTINUAL, methods_asked
+from common.config.adapter import INSIDE, role_of
+from common.config.limits.patterns import matches_any
+from common.config.methods import CONTINUAL, TAUGHT, methods_asked
 from common.config.run import Run
 from common.config.step import Step
 
 OF_A_RULE = ("feddyn", "scaffold")  # their other end is the aggregation rule of the same name
 LEAST: dict[str, tuple[float, float, str]] = {  # option -> least, most, in words
     "strength": (0.0, float("inf"), "0 or more"),
+    "temperature": (1e-6, float("inf"), "above 0"),
 }
 
 
@@ -30,8 +33,47 @@ def method_problems(step: Step, run: Run) -> Iterator[str]:
     others = sorted({*listed} & CONTINUAL - {"sequential"})
     if "sequential" in listed and others:
         yield f"method sequential says that nothing keeps what was known, {', '.join(others)} keeps it; use one."
+    inside = [name for name, part in step.adapter.parts.items() if role_of(part) in INSIDE and _trains(step, name)]
+    if "features" in listed and not inside:
+        yield (
+            "method features keeps the encoder's features, and no part that trains in this step is inside the encoder: "
+            "nothing could change them. Add a LoRA part, or use lwf."
+        )
+    if {*listed} & TAUGHT and step.federation.kind == "newton":
+        yield f"a step that is fitted exactly has no training loop for {', '.join(sorted({*listed} & TAUGHT))}."
     for spec in step.methods:
         yield from _out_of_range(spec)
+
+
+def lineage_problems(run: Run) -> Iterator[str]:
+    """Steps that write a lineage which an earlier step writes: only where a method says how it goes on."""
+    writers: dict[str, list[str]] = {}
+    for name, step in run.steps.items():
+        lineage, listed = step.writes or name, sorted({spec.kind for spec in step.methods} & CONTINUAL)
+        before = writers.setdefault(lineage, [])
+        if before and not listed:
+            yield (
+                f"Step '{name}' writes lineage '{lineage}', which '{before[-1]}' writes before it, and nothing says "
+                f"how that goes on: set steps.{name}.methods to one or more of {', '.join(sorted(CONTINUAL))}, or let it "
+                f"write its own (steps.{name}.writes=null with steps.{name}.starts_from={before[-1]})."
+            )
+        if before and step.starts_from is not None and step.starts_from not in before:
+            yield (
+                f"Step '{name}' goes on with lineage '{lineage}' but starts from '{step.starts_from}', which does not "
+                f"write it; a lineage goes on from its own head (steps.{name}.starts_from=null)."
+            )
+        if before and step.federation.kind == "newton":
+            yield (
+                f"Step '{name}' is fitted exactly from its own patients' sums, which goes on with nothing; let it "
+                f"write a lineage of its own (steps.{name}.writes=null)."
+            )
+        taught = sorted({spec.kind for spec in step.methods} & TAUGHT)
+        if taught and not before and step.starts_from is None:
+            yield (
+                f"Step '{name}' lists {', '.join(taught)}, which keeps what was known, and starts from the seed, where "
+                f"nothing was: set steps.{name}.starts_from, or steps.{name}.writes to an earlier step's lineage."
+            )
+        before.append(name)
 
 
 def _out_of_range(spec: Any) -> Iterator[str]:
@@ -39,3 +81,7 @@ def _out_of_range(spec: Any) -> Iterator[str]:
         value = getattr(spec, option, None)
         if value is not None and not least <= value <= most:
             yield f"method {spec.kind} has {option} {value:g}; it must be {words}."
+
+
+def _trains(step: Step, part: str) -> bool:
+    return matches_any(part, step.train_parts)
