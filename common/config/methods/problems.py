@@ -54,8 +54,8 @@ def lineage_problems(run: Run) -> Iterator[str]:
         if before and not listed:
             yield (
                 f"Step '{name}' writes lineage '{lineage}', which '{before[-1]}' writes before it, and nothing says "
-                f"how that goes on: set steps.{name}.methods to one or more of {', '.join(sorted(CONTINUAL))}, or let it "
-                f"write its own (steps.{name}.writes=null with steps.{name}.starts_from={before[-1]})."
+                f"how that goes on: set steps.{name}.methods to one or more of {', '.join(sorted(CONTINUAL))}, or let "
+                f"it write its own (steps.{name}.writes=null with steps.{name}.starts_from={before[-1]})."
             )
         if before and step.starts_from is not None and step.starts_from not in before:
             yield (

@@ -3,7 +3,7 @@
 import pytest
 
 from common.config.load import CONFIGS, compose_run, step_from_json, step_to_json
-from common.config.methods import METHODS
+from common.config.methods import CONTINUAL, METHODS
 from common.config.methods.chosen import chosen
 from common.config.methods.drift import DittoMethod, ProximalMethod
 from common.config.rules import broken_rules
@@ -66,3 +66,34 @@ def test_methods_that_cannot_go_together_are_said_in_a_sentence(overrides, said)
 def test_a_drift_method_does_not_go_with_a_rule_that_corrects_drift():
     named = ["federation@steps.tumour_ct.federation=scaffold", "steps.tumour_ct.methods=[proximal]"]
     assert any("scaffold corrects drift by itself" in problem for problem in broken_rules(compose_run(named)))
+
+
+LINEAGE = ["steps.tumour_ct.writes=tumor", "steps.tumour_ctpet.writes=tumor", "steps.tumour_ctpet.starts_from=null"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ([], "and nothing says how that goes on: set steps.tumour_ctpet.methods to one or more of features, lwf"),
+        (["steps.tumour_ctpet.methods=[sequential,lwf]"], "nothing keeps what was known, lwf keeps it; use one."),
+        (["steps.tumour_ct.methods=[lwf]"], "Step 'tumour_ct' lists lwf, which keeps what was known, and starts from"),
+        (["steps.tumour_ctpet.methods=[{kind: lwf, temperature: 0}]"], "lwf has temperature 0; it must be above 0."),
+        (
+            ["steps.tumour_ctpet.methods=[features]", "steps.tumour_ctpet.train_parts=[decoder]"],
+            "no part that trains in this step is inside the encoder",
+        ),
+        (
+            ["steps.tumour_ctpet.methods=[lwf]", "steps.tumour_ctpet.starts_from=findings"],
+            "goes on with lineage 'tumor' but starts from 'findings', which does not write it",
+        ),
+    ],
+)
+def test_what_a_lineage_cannot_go_on_with_is_said_in_a_sentence(overrides, said):
+    problems = broken_rules(compose_run(["curriculum=quickstart", *LINEAGE, *overrides]))
+    assert any(said in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize("method", sorted(CONTINUAL))
+def test_a_lineage_goes_on_by_any_continual_method(method):
+    run = compose_run(["curriculum=quickstart", *LINEAGE, f"steps.tumour_ctpet.methods=[{method}]"])
+    assert broken_rules(run) == []
