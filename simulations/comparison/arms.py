@@ -29,9 +29,9 @@ from common.store.ledger import Ledger
 from server.coordinator import run_id_of
 from server.run.finish import verify_in_fresh_process
 from simulations.comparison.baselines import Trained, baseline_order, pooled, train_pooled
+from simulations.comparison.beside import RECORDERS, At, beside
 from simulations.comparison.comparing import Cell, Comparing, Job, records_name
-from simulations.comparison.exact_arm import has_exact_form, observe_exact
-from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
+from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED
 from simulations.comparison.patients import Observed, observe, open_centers
 from simulations.comparison.tuning import Values, trial_overrides, tune_federated, write_choice
 from simulations.virtual.federate import federate, worker_count
@@ -79,7 +79,7 @@ def _federated(comparing: Comparing, arm: str, cell: Cell) -> None:
 
 
 def _jobs(comparing: Comparing, cell: Cell) -> list[Job]:
-    scored = [FEDERATED, EXACT, UNTRAINED, *([RANDOM] if comparing.run.compare.random_backbone else [])]
+    scored = [FEDERATED, *(arm for arm in beside(comparing.run.compare) if arm not in BASELINES)]
     local = [Job(LOCAL, cell, center) for center in trained_centers(comparing, cell)]
     return [Job(CENTRALIZED, cell), *local, *(Job(arm, cell) for arm in scored)]
 
@@ -104,8 +104,8 @@ def run_job(comparing: Comparing, job: Job) -> None:
     run = compose_run(comparing.arm_overrides(job.arm, job.cell, job.center))
     states: dict[str, State] = {}
     for work in _steps(job, comparing, run):
-        if job.arm == EXACT:
-            _record_exact(folder, work)
+        if job.arm in RECORDERS:
+            _record(folder, job.arm, work)
             continue
         step = work.step
         states[step.name] = _state(job, comparing, work, states)
@@ -120,12 +120,10 @@ def run_job(comparing: Comparing, job: Job) -> None:
     write_json(folder / "done.json", {"arm": job.arm, "cell": job.cell.name})
 
 
-def _record_exact(folder: Path, work: StepWork) -> None:
-    if not has_exact_form(work.step):
-        return
+def _record(folder: Path, arm: str, work: StepWork) -> None:
     trained, evaluated = (open_centers(work.files, codes) for codes in (work.trained, work.evaluated))
-    found = observe_exact(work.run, work.step, trained=trained, evaluated=evaluated, base=work.base)
-    write_records(folder, work.step.name, found)
+    if found := RECORDERS[arm](At(work.run, work.step, work.start, work.base, trained, evaluated)):
+        write_records(folder, work.step.name, found)
 
 
 def write_records(folder: Path, step: str, found: Sequence[Observed], *, mode: str = "") -> None:

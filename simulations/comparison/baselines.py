@@ -75,7 +75,7 @@ def train_pooled(center: Place, order: Order, *, reset_per_round: bool = False) 
     order = replace(order, step=step)
     optimizer = optimizer_for(model, step)
     states: list[State] = [order.state]
-    scores = [_validate(center, order, model) if step.rounds > 0 else None]
+    scores = [validated(center, order, model) if step.rounds > 0 else None]
     batches = seen = 0
     for number in range(1, step.rounds + 1):
         if reset_per_round:
@@ -88,13 +88,14 @@ def train_pooled(center: Place, order: Order, *, reset_per_round: bool = False) 
         fitted = fit(job)
         batches, seen = batches + fitted.batches, seen + fitted.cases
         states.append(model.state())
-        scores.append(_validate(center, order, model) if is_validated(step, number) else None)
+        scores.append(validated(center, order, model) if is_validated(step, number) else None)
     number = best(scores)
     values = [None if score is None else score.value for score in scores]
     return Trained(states[number], number, values[1:], batches, seen, values[number])
 
 
-def _validate(center: Place, order: Order, model: AdaptedModel) -> Score | None:
+def validated(center: Place, order: Order, model: AdaptedModel) -> Score | None:
+    """What the step's validation rule says about a model; None without validation cases."""
     task = build_task(order.step.task)
     cases = center.case_set(order, "validation", model)
     if len(cases) == 0:

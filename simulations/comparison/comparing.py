@@ -10,10 +10,13 @@ from pathlib import Path
 from common.config.load import compose_run
 from common.config.rules import check_run
 from common.config.run import Run
-from common.errors import ConfigError
+from common.errors import ConfigError, UnknownName
 from server.run.folder import RunFolder
-from simulations.comparison.names import FEDERATED, RANDOM
+from simulations.comparison.beside import REQUESTED
+from simulations.comparison.names import EXACT_RANDOM, FEDERATED, RANDOM
 from simulations.comparison.tuning import read_choice, tuned_overrides
+
+AT_RANDOM = (RANDOM, EXACT_RANDOM)  # arms whose frozen model has random weights
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Comparing:
     def untuned_overrides(self, arm: str, cell: Cell) -> tuple[str, ...]:
         """The command line of one arm of one cell before its learning rates are chosen; only one arm needs controls."""
         own = (f"data.split.fold={cell.fold}", f"seed={cell.seed}", f"with_controls={arm == FEDERATED}".lower())
-        return (*self.overrides, *own, *(("backbone.random_seed=0",) if arm == RANDOM else ()))
+        return (*self.overrides, *own, *(("backbone.random_seed=0",) if arm in AT_RANDOM else ()))
 
     def arm_overrides(self, arm: str, cell: Cell, center: str | None = None) -> tuple[str, ...]:
         """The command line that composes one arm of one cell, its tuned rates included."""
@@ -91,6 +94,9 @@ def prepare(overrides: Sequence[str]) -> Comparing:
     run = compose_run([*overrides, "with_controls=true"])
     check_run(run)
     _check_grids(run)
+    unknown = [word for word in run.compare.arms if word not in REQUESTED]
+    if unknown:
+        raise UnknownName("arm", unknown[0], REQUESTED, where="compare.arms")
     name = run.name if run.name != run.curriculum else f"compare-{run.curriculum}"
     return Comparing(run, Path(run.out) / name, tuple(overrides))
 

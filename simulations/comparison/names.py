@@ -4,6 +4,7 @@ from __future__ import annotations
 
 FEDERATED, CENTRALIZED, LOCAL = "federated", "centralized", "local"
 EXACT, RANDOM, UNTRAINED = "federated Newton", "random backbone", "untrained"
+BLURS, EXACT_RANDOM = "raw and blurs, Newton", "random backbone, Newton"
 FEDAVG, FEDADAM, LEFT_OUT = "FedAvg", "FedAdam", "leave one center out"
 
 LABELS = {LOCAL: "local only"}  # where the name in files is not what people read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from common.exact.search import strongest_first
 from common.metrics import LOWER_IS_BETTER, written
 from common.metrics.names import metric_name
 from common.store.ledger import Ledger
@@ -11,9 +12,11 @@ from server.report.report import Comparison, bad_news_of, write_report
 from server.report.results import Results, merge_results, results, write_results
 from server.run.folder import RunFolder
 from simulations.comparison.arms import run_arms
+from simulations.comparison.beside import beside
 from simulations.comparison.comparing import Comparing, prepare
 from simulations.comparison.exact_arm import has_exact_form
-from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
+from simulations.comparison.exact_voxels_arm import BLURRED, RIDGES, has_exact_head
+from simulations.comparison.names import BLURS, EXACT, EXACT_RANDOM, FEDERATED
 from simulations.comparison.overlays import overlays_of
 from simulations.comparison.paired import SMALLEST, arm_rows, comparisons_of, harmed_centers, shares_of_centralized
 from simulations.comparison.training import costs, of_cell, training_rows
@@ -21,10 +24,20 @@ from simulations.comparison.tuning import inequalities
 from simulations.virtual.own_data import settled
 
 PATIENTS = "patients"  # the federated arm's scores from its patients' records, with intervals
+RIDGES_TRIED = strongest_first([RIDGES.penalty, *RIDGES.penalties])
 EXACT_NOTE = (
-    f"{EXACT}, prognosis only: a Cox model stratified by center, linear in the frozen CT features and the record, "
+    f"{EXACT}, prognosis: a Cox model stratified by center, linear in the frozen CT features and the record, "
     "fitted exactly from sums (federation=newton finds the same fit); validation cases choose its penalty."
 )
+HEAD_NOTE = (
+    f"{EXACT}, segmentation: a linear model of every voxel on raw values and the frozen model's finest levels, fitted "
+    f"exactly from sums; validation cases choose its ridge among {', '.join(f'{p:g}' for p in RIDGES_TRIED)}, training "
+    "cases its thresholds."
+)
+BESIDE_HEAD = {  # arm -> what its row says
+    BLURS: f"the same exact fit on raw values and blurs of {', '.join(f'{s:g}' for s in BLURRED.blurs)} voxels",
+    EXACT_RANDOM: "the same exact fit on the frozen model at random weights",
+}
 
 
 def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Comparison]]:
@@ -39,7 +52,8 @@ def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Com
     patients = [row for row in merged["scores"] if row["arm"] == PATIENTS]
     merged["bad_news"] = bad_news_of({FEDERATED: events}, comparisons=found, patients=patients)
     write_results(folder.results, merged)
-    arms = {arm: merged | {"scores": [r for r in merged["scores"] if r["arm"] == arm]} for arm in _baselines(comparing)}
+    others = beside(comparing.run.compare)
+    arms = {arm: merged | {"scores": [r for r in merged["scores"] if r["arm"] == arm]} for arm in others}
     write_report(
         folder.report,
         {FEDERATED: events, **arms},
@@ -52,10 +66,6 @@ def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Com
     return folder, found
 
 
-def _baselines(comparing: Comparing) -> list[str]:
-    return [CENTRALIZED, LOCAL, EXACT, *([RANDOM] if comparing.run.compare.random_backbone else []), UNTRAINED]
-
-
 def _results(comparing: Comparing, found: list[Comparison]) -> Results:
     parts = []
     for cell in comparing.cells:
@@ -63,7 +73,7 @@ def _results(comparing: Comparing, found: list[Comparison]) -> Results:
         part["scores"] = [{**row, "fold": cell.fold, "seed": cell.seed} for row in part["scores"]]
         parts.append(part)
     merged = merge_results(parts, name=comparing.folder.name)
-    for arm in (FEDERATED, *_baselines(comparing)):
+    for arm in (FEDERATED, *beside(comparing.run.compare)):
         label = PATIENTS if arm == FEDERATED else arm
         merged["scores"] += [{**row, "arm": label} for row in arm_rows(comparing, arm)]
     merged["training"] = training_rows(comparing)
@@ -86,11 +96,23 @@ def notes_of(comparing: Comparing, found: list[Comparison]) -> list[str]:
         f"{'; '.join(costs(of_cell(comparing, comparing.cells[0])))}.",
         _tuning_note(comparing),
         *([f"Tuning is not equal. {' '.join(unequal)}"] if (unequal := inequalities(comparing.run)) else []),
-        *([EXACT_NOTE] if any(map(has_exact_form, comparing.run.steps.values())) else []),
+        *_exact_notes(comparing),
         f"Federated keeps: {'; '.join(shares_of_centralized(comparing)) or 'nothing to compare'}. Centers of fewer "
         f"than {SMALLEST} test patients are not looked at alone. Aims where centers are large enough: 99 %, 97 % at "
         "the worst center, no center harmed.",
         f"Centers harmed (whole interval against local-only below zero): {', '.join(harmed) or 'none'}.",
+    ]
+
+
+def _exact_notes(comparing: Comparing) -> list[str]:
+    steps, shown = comparing.run.steps.values(), beside(comparing.run.compare)
+    segmented = [step for step in steps if step.task.kind == "segmentation"]
+    without = [step.name for step in segmented if not has_exact_head(step)]
+    return [
+        *([EXACT_NOTE] if any(map(has_exact_form, steps)) else []),
+        *([HEAD_NOTE] if any(map(has_exact_head, segmented)) else []),
+        *(f"{arm}: {said}." for arm, said in BESIDE_HEAD.items() if arm in shown and segmented),
+        *([f"No exact head yet at {', '.join(without)}: crops larger than the window."] if without else []),
     ]
 
 

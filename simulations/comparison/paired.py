@@ -23,8 +23,9 @@ from common.metrics import (
 from common.tasks import build_task, pooled_metrics
 from server.evaluation.matrix import POOLED
 from server.report.report import Comparison
+from simulations.comparison.beside import beside, pairs_of_heads
 from simulations.comparison.comparing import Comparing, records_name
-from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
+from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL
 
 MARGINS = {"dsc_agg": 0.01, "dice": 0.01, "c_index": 0.02}  # non-inferiority, DESIGN section 8
 SMALLEST = 5  # patients; below, no interval is claimed
@@ -184,10 +185,10 @@ def comparisons_of(comparing: Comparing) -> list[Comparison]:
     for control in run.compare.pairs:
         for metric in METRICS[run.steps[control[0]].task.kind]:
             found.append(compare_arms(comparing, (FEDERATED, control[0]), (FEDERATED, control[1]), metric))
-    others = [CENTRALIZED, LOCAL, EXACT, *([RANDOM] if run.compare.random_backbone else []), UNTRAINED]
-    for step, other in product(_trained(comparing), others):
+    sides = [(FEDERATED, other) for other in beside(run.compare)] + pairs_of_heads(run.compare)
+    for step, (a, b) in product(_trained(comparing), sides):
         for metric in METRICS[step.task.kind]:
-            found.append(compare_arms(comparing, (FEDERATED, step.name), (other, step.name), metric))
+            found.append(compare_arms(comparing, (a, step.name), (b, step.name), metric))
     return [comparison for comparison in found if comparison is not None]
 
 

@@ -73,7 +73,7 @@ def test_held_out_cases_choose_the_penalty(signal, chosen):
     assert np.array_equal(model.weight, fit_newton(Cox(), layout, train, penalty=chosen).weight)
 
 
-def test_a_comparison_records_the_arm_for_prognosis_steps_alone(small_centers, tmp_path, monkeypatch):
+def test_a_comparison_records_the_arm_for_prognosis_and_for_segmentation(small_centers, tmp_path, monkeypatch):
     run = small_run(centers=CENTERS, steps=["relapse", "tumour_ct"], rounds=1)
     comparing = Comparing(run, tmp_path / "compare", ())
     cell = Cell(run.data.split.fold, run.seed)
@@ -85,7 +85,8 @@ def test_a_comparison_records_the_arm_for_prognosis_steps_alone(small_centers, t
     monkeypatch.setattr(arms, "compose_run", lambda overrides: run)
     for arm in (EXACT, FEDERATED):
         run_job(comparing, Job(arm, cell))
-    assert patients_of(comparing, EXACT, "tumour_ct") == []
+    heads, decoders = (patients_of(comparing, arm, "tumour_ct") for arm in (EXACT, FEDERATED))
+    assert [p.patient for p in heads] == [p.patient for p in decoders] and len(heads) >= 3
     exact, deep = (patients_of(comparing, arm, "relapse") for arm in (EXACT, FEDERATED))
     assert [p.patient for p in exact] == [p.patient for p in deep] and len(exact) >= 3
     assert compare_arms(comparing, (FEDERATED, "relapse"), (EXACT, "relapse"), "c_index").difference.n == len(exact)
