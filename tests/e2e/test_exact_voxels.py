@@ -21,10 +21,13 @@ from common.exact.thresholds import ALL, MISSED, TRUE, best_thresholds
 from common.protocol.messages import State
 from common.tasks import merge_sums
 from server.coordinator import Coordinator
+from server.run.folder import RunFolder
 from simulations.comparison.baselines import pooled as pooled_place
+from simulations.virtual.centers import data_roots, write_centers
 from tests.helpers.small import VIEW, adapters, federate, open_all
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
+STS7 = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "sts7"
 
 
 def voxel_run(*overrides: str) -> Run:
@@ -42,9 +45,10 @@ def voxel_run(*overrides: str) -> Run:
 
 def pooled_states(leader: Coordinator, files: dict[str, Path], penalties: list[float]) -> dict[float, State]:
     """The fit of all centers' rows in one process, for each ridge, with the thresholds of their summed histograms."""
-    step = leader.run.steps["tumour_ct"]
+    (step,) = leader.run.steps.values()
+    (started,) = leader.ledger.events("step_started", step=step.name)
     order, rows, centers = replace(leader.order(step), round=0), [], []
-    for code in CENTERS:
+    for code in started["centers"]:
         center = Center.open(files[code])
         model, _ = center.model(order)
         cases = center.case_set(order, "train", model)
@@ -99,3 +103,21 @@ def test_a_federation_chooses_the_ridge_that_pooled_validation_chooses(tmp_path,
     before = len(leader.ledger.events("newton_round")), adapters(leader)
     again = federate(run, tmp_path / "run", small_centers)
     assert (len(again.ledger.events("newton_round")), adapters(again)) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_real_ct_and_pet_of_seven_centers_are_fitted_as_if_they_were_one(tmp_path):
+    if not STS7.is_dir():
+        pytest.skip("the real sts7 cohort is not beside this checkout (../shared/data/sts7)")
+    small = [f"steps.tumour_exact.view.{name}=[40,32,32]" for name in ("size", "window")]
+    small += ["steps.tumour_exact.view.spacing_mm=[6,6,6]", "steps.tumour_exact.adapter.parts.voxels.voxels=500"]
+    run = compose_run(["curriculum=sts7_exact", f"data.root={STS7}", "name=sts7", "compare.folds=[0]", *small])
+    files, _ = write_centers(run, RunFolder(tmp_path / "centers"), data_roots(run))
+    leader = federate(run, tmp_path / "run", files)
+    pooled = pooled_states(leader, files, [10.0, 100.0, 1000.0])
+    (chosen,) = leader.ledger.events("penalty_chosen")
+    found = leader.bank.get(leader.bank.head("tumour_exact"))
+    assert furthest(found, pooled[chosen["penalty"]]) < 1e-9
+    rounds = leader.ledger.events("newton_round", step="tumour_exact")
+    assert max(traffic["up"] for event in rounds for traffic in event["bytes"].values()) < 500_000
