@@ -14,11 +14,11 @@ from common.config.adapter import VoxelLinearPart
 from common.config.run import Compare, Run
 from common.config.step import Step
 from common.protocol.messages import State
-from simulations.comparison.exact_arm import has_exact_form, observe_exact
-from simulations.comparison.exact_voxels_arm import BLURRED, FROZEN, has_exact_head, observe_exact_voxels
 from simulations.comparison.names import BLURS, CENTRALIZED, EXACT, EXACT_RANDOM, LOCAL, RANDOM, UNTRAINED
 from simulations.comparison.patients import Observed
-from simulations.comparison.rules_arm import RULES, Rule, has_rules, observe_rule
+from simulations.comparison.recorded.exact_arm import has_exact_form, observe_exact
+from simulations.comparison.recorded.exact_voxels_arm import BLURRED, FROZEN, has_exact_head, observe_exact_voxels
+from simulations.comparison.recorded.rules_arm import RULES, Rule, has_rules, observe_rule
 
 
 @dataclass(frozen=True)

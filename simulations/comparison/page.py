@@ -14,11 +14,11 @@ from server.run.folder import RunFolder
 from simulations.comparison.arms import run_arms
 from simulations.comparison.beside import beside
 from simulations.comparison.comparing import Comparing, prepare
-from simulations.comparison.exact_arm import has_exact_form
-from simulations.comparison.exact_voxels_arm import BLURRED, RIDGES, has_exact_head
 from simulations.comparison.names import BLURS, EXACT, EXACT_RANDOM, FEDERATED
 from simulations.comparison.overlays import overlays_of
 from simulations.comparison.paired import SMALLEST, arm_rows, comparisons_of, harmed_centers, shares_of_centralized
+from simulations.comparison.recorded.exact_arm import has_exact_form
+from simulations.comparison.recorded.exact_voxels_arm import BLURRED, RIDGES, has_exact_head
 from simulations.comparison.training import costs, of_cell, training_rows
 from simulations.comparison.tuning import inequalities
 from simulations.virtual.own_data import settled

@@ -14,10 +14,10 @@ from common.store.ledger import Ledger
 from common.tasks import build_task
 from server.coordinator import run_id_of
 from server.run.folder import RunFolder
-from simulations.comparison.exact_arm import has_exact_form, observe_exact
 from simulations.comparison.names import EXACT, FEDERATED
 from simulations.comparison.paired import Patient, compare_patients, score_rows
 from simulations.comparison.patients import Observed, observe, open_centers
+from simulations.comparison.recorded.exact_arm import has_exact_form, observe_exact
 
 
 def write_comparison(run: Run, folder: RunFolder) -> None:

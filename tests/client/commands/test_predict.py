@@ -24,8 +24,8 @@ from common.model.adapted import AdaptedModel
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.run.export import export
-from simulations.comparison.exact_arm import exact_step
 from simulations.comparison.patients import observe, open_centers
+from simulations.comparison.recorded.exact_arm import exact_step
 from tests.helpers.small import VIEW, adapters, federate, small_run, write_centers
 
 BACKBONE = load_backbone(compose_run(["backbone=tiny"]).backbone)

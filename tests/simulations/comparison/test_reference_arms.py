@@ -13,9 +13,9 @@ from server.evaluation.matrix import POOLED
 from server.report.results import SCHEMA
 from server.run.finish import write_outputs
 from simulations.comparison import reference_arms
-from simulations.comparison.exact_arm import exact_step, observe_exact
 from simulations.comparison.names import EXACT
 from simulations.comparison.patients import open_centers
+from simulations.comparison.recorded.exact_arm import exact_step, observe_exact
 from simulations.comparison.reference_arms import write_comparison
 from tests.helpers.small import federate, small_run
 

@@ -8,7 +8,7 @@ import torch
 from common.config.load import compose_run
 from common.model.adapted import AdaptedModel
 from simulations.comparison.patients import dice_of, open_centers
-from simulations.comparison.rules_arm import RULES, above_share, has_rules, observe_rule
+from simulations.comparison.recorded.rules_arm import RULES, above_share, has_rules, observe_rule
 from tests.helpers.small import VIEW, federate, small_run
 
 CENTERS = ["CHUM", "CHUP"]

@@ -10,16 +10,17 @@ import torch
 
 from common.config.adapter import VoxelLinearPart
 from common.model.adapted import AdaptedModel
-from simulations.comparison import arms, exact_voxels_arm
+from simulations.comparison import arms
 from simulations.comparison.arms import run_job
 from simulations.comparison.baselines import baseline_order
 from simulations.comparison.beside import RECORDERS, REQUESTED, beside
 from simulations.comparison.comparing import Cell, Comparing, Job
-from simulations.comparison.exact_voxels_arm import exact_voxels_step, fit_voxels, has_exact_head
 from simulations.comparison.names import BLURS, EXACT, EXACT_RANDOM, FEDERATED, UNTRAINED
 from simulations.comparison.paired import comparisons_of, patients_of
 from simulations.comparison.patients import open_centers
-from simulations.comparison.rules_arm import RULES
+from simulations.comparison.recorded import exact_voxels_arm
+from simulations.comparison.recorded.exact_voxels_arm import exact_voxels_step, fit_voxels, has_exact_head
+from simulations.comparison.recorded.rules_arm import RULES
 from tests.helpers.small import federate, small_run
 
 CENTERS = ["CHUM", "CHUP", "MDA"]

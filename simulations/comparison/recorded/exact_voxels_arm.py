@@ -1,7 +1,7 @@
 """The honest baseline of a trained decoder: a linear model of every voxel on frozen features, fitted exactly.
 
 One process fits it to the same training cases by the code that centers and server run, so it is the fit that
-``federation=newton`` finds, its ridge and thresholds included (tests/simulations/comparison/test_exact_voxels_arm.py).
+``federation=newton`` finds, its ridge and thresholds included (test_exact_voxels_arm.py).
 """
 
 from __future__ import annotations

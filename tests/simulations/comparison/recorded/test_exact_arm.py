@@ -20,10 +20,10 @@ from simulations.comparison import arms
 from simulations.comparison.arms import run_job
 from simulations.comparison.baselines import baseline_order
 from simulations.comparison.comparing import Cell, Comparing, Job
-from simulations.comparison.exact_arm import PENALTIES, exact_step, fit_chosen, fit_exact, has_exact_form
 from simulations.comparison.names import EXACT, FEDERATED
 from simulations.comparison.paired import compare_arms, patients_of
 from simulations.comparison.patients import open_centers
+from simulations.comparison.recorded.exact_arm import PENALTIES, exact_step, fit_chosen, fit_exact, has_exact_form
 from tests.helpers.small import federate, small_run
 
 CENTERS = ["CHUM", "CHUP", "MDA"]
