@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from client.center.config import CenterConfig, own_files
-from client.center.resident import MODELS, frozen_model
+from client.center.resident import MODELS, Resident, frozen_model, keep_model, kept
 from common.backbones.base import Backbone
 from common.config.load import step_to_json, to_json
 from common.errors import PolicyRefusal
@@ -37,7 +37,7 @@ def model_of(config: CenterConfig, order: Order) -> AdaptedModel:
 def resident_model(config: CenterConfig, order: Order) -> AdaptedModel:
     """`model_of` for the length of one message: built once a step and process, then only its state is exchanged."""
     backbone_of(config, order)
-    model, _ = _resident(config, order)
+    model = _resident(config, order).model
     model.load(order.state)
     return model.eval()
 
@@ -45,13 +45,13 @@ def resident_model(config: CenterConfig, order: Order) -> AdaptedModel:
 def initial_state(config: CenterConfig, order: Order) -> State:
     """The step's state as the seed makes it, before anything is loaded."""
     backbone_of(config, order)
-    return _resident(config, order)[1]
+    return _resident(config, order).initial
 
 
-def _resident(config: CenterConfig, order: Order) -> tuple[AdaptedModel, State]:
-    key = (to_json(order.backbone), step_to_json(order.step), order.seed, config.device)
-    if key not in MODELS:
-        MODELS.clear()
+def _resident(config: CenterConfig, order: Order) -> Resident:
+    key = (to_json(order.backbone), order.base, step_to_json(order.step), order.seed, config.device)
+    found = kept(MODELS, key)
+    if found is None:
         model = model_of(config, replace(order, state={}))
-        MODELS[key] = (model, model.state())
-    return MODELS[key]
+        found = keep_model(key, model, around=backbone_of(config, order), device=config.device)
+    return found

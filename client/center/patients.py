@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from client.center.config import CenterConfig
-from client.center.resident import CASE_SETS, cases_at, data_key, drop_oldest
+from client.center.resident import CASE_SETS, cases_at, data_key, drop_oldest, kept
 from client.data.case import Case
 from client.data.dataset import CaseSet, targets_of, trainable, usable
 from client.data.images.cache import VolumeCache
@@ -42,9 +42,9 @@ def prepared(cases: Sequence[Case], order: Order, config: CenterConfig, *, token
     """The cases decoded and cropped, kept in this process for steps that see the same data."""
     patients = tuple(case.patient for case in cases)
     key = (config.root, config.cache, order.base, order.skip_unreadable, data_key(order.step), patients)
-    if key in CASE_SETS:
-        CASE_SETS[key] = CASE_SETS.pop(key)  # the last to be dropped
-        return CASE_SETS[key]
+    known = kept(CASE_SETS, key)
+    if known is not None:
+        return known
     found = CaseSet(
         cases,
         order.step,

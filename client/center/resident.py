@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
 
 from client.data.case import Case
 from client.data.dataset import CaseSet
@@ -20,18 +25,48 @@ from common.exact.step import records_of
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import State
 
-MODELS: dict[tuple, tuple[AdaptedModel, State]] = {}
+
+@dataclass(frozen=True)
+class Resident:
+    """A step's model, its state as the seed makes it, and the bytes that they add to the frozen model's."""
+
+    model: AdaptedModel
+    initial: State
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A frozen model on its device, its digest, and its bytes."""
+
+    backbone: Backbone
+    digest: str
+    nbytes: int
+
+
+class Sized(Protocol):
+    """What may be kept."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+S = TypeVar("S", bound=Sized)
+FROZEN: dict[tuple, Frozen] = {}
+MODELS: dict[tuple, Resident] = {}
 CASE_SETS: dict[tuple, CaseSet] = {}
 SHARE = 0.5  # of the machine's memory that prepared cases may take
+OF_FROZEN, OF_MODELS = 0.25, 0.05  # of the device's memory that frozen models, and what steps add to them, may take
 
 
-def drop_oldest(held: MutableMapping[tuple, CaseSet], *, room_for: int, most: float | None = None) -> None:
-    """Drop the case sets that were not used for longest until another one fits.
+def drop_oldest(held: MutableMapping[tuple, S], *, room_for: int, most: float | None = None) -> None:
+    """Drop what was not used for longest until another one fits.
 
     Args:
+        held: by key, what was used last at the end.
         most: bytes of all together; half of the machine's memory where absent.
     """
-    limit = SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if most is None else most
+    limit = SHARE * machine_bytes() if most is None else most
     total = room_for + sum(cases.nbytes for cases in held.values())
     for key in list(held):
         if total <= limit:
@@ -45,12 +80,52 @@ def data_key(step: Step) -> str:
     return "|".join([to_json(step.view), ",".join(step.modalities), to_json(step.task), records])
 
 
-@lru_cache(maxsize=2)
+def kept(held: MutableMapping[tuple, S], key: tuple) -> S | None:
+    """What is kept under a key, now the last to be dropped."""
+    if key in held:
+        held[key] = held.pop(key)
+    return held.get(key)
+
+
 def frozen_model(spec: str, device: str) -> tuple[Backbone, str]:
-    """A frozen model on a device, and its digest."""
-    backbone = load_backbone(from_json(BackboneSpec, spec))
-    digest = backbone_digest(backbone)
-    return backbone.to(device), digest
+    """A frozen model on a device, and its digest. Frozen models are kept up to a share of the device's memory."""
+    found = kept(FROZEN, (spec, device))
+    if found is None:
+        backbone = load_backbone(from_json(BackboneSpec, spec))
+        digest = backbone_digest(backbone)
+        found = Frozen(backbone.to(device), digest, bytes_of([*backbone.parameters(), *backbone.buffers()]))
+        before = set(FROZEN)
+        drop_oldest(FROZEN, room_for=found.nbytes, most=OF_FROZEN * device_bytes(device))
+        if before - set(FROZEN):
+            MODELS.clear()  # they are built around the same tensors
+        FROZEN[spec, device] = found
+    return found.backbone, found.digest
+
+
+def keep_model(key: tuple, model: AdaptedModel, *, around: Backbone, device: str) -> Resident:
+    """Keep a step's model, up to a share of the device's memory; what it shares with the frozen model costs nothing."""
+    shared = {tensor.data_ptr() for tensor in [*around.parameters(), *around.buffers()]}
+    own = [t for t in [*model.parameters(), *model.buffers()] if t.data_ptr() not in shared]
+    initial = model.state()
+    found = Resident(model, initial, 2 * bytes_of(own) + bytes_of(initial.values()))  # with gradients
+    drop_oldest(MODELS, room_for=found.nbytes, most=OF_MODELS * device_bytes(device))
+    MODELS[key] = found
+    return found
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """What tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def machine_bytes() -> int:
+    """This machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def device_bytes(device: str) -> int:
+    """The memory of a device."""
+    return int(torch.cuda.get_device_properties(0).total_memory) if device == "cuda" else machine_bytes()
 
 
 @lru_cache(maxsize=64)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from client.node.supernode import MARK
+from client.vault.lock import only_one
 from common.errors import ConfigError, FedgraftError
 from common.files import write_bytes
 from common.plugins import files_of
@@ -38,11 +39,16 @@ OUT_OF_STEP = re.compile(rb"Ignoring (?:the )?message")
 """What Flower's SuperNode says when a run ends while it receives a message. It may keep that message and answer it in
 the next one's place: then every later answer comes one message late, and rounds wait for it until it starts afresh."""
 PATIENCE_S = 90.0
+RUNS_ALREADY = (
+    "A node of {code} runs here already (its logs are in {home}): a second one would take its place at the coordinator "
+    "and lose the message that it works on. Stop it first, with Ctrl-C or SIGTERM."
+)
 UNKNOWN_KEY = "[code: 2004]"
 REFUSALS = {  # what Flower says -> what it means here
     UNKNOWN_KEY: (
-        "The coordinator at {server} does not know the key {key}: send it the public half (.pub) and ask to be "
-        "enrolled (`python -m server enrol`)."
+        "The coordinator at {server} does not let in the key {key}: it is not enrolled there, or not any more, or "
+        "another node with this key is connected now. Send the public half (.pub) and ask to be enrolled (`python -m "
+        "server enrol`), or stop the other node: a hospital has one key and one node."
     ),
     "Invalid SuperNode authentication": (
         "The coordinator at {server} refused the signature made with {key}: its half of the key is another one, or "
@@ -115,7 +121,12 @@ def start(center: Path, *, say: Callable[[str], None] = print) -> int:
     """
     node = node_of(center)
     _check_files(node)
-    release, crashes, first = own_digest(plugins=node.plugins), 0, time.monotonic()
+    with only_one(node.home / ".lock", otherwise=RUNS_ALREADY.format(code=node.code, home=node.home)):
+        return _keep_running(node, say)
+
+
+def _keep_running(node: Node, say: Callable[[str], None]) -> int:
+    release, crashes, last_in = own_digest(plugins=node.plugins), 0, time.monotonic()
     say(f"{node.code}: release {release[:12]}, coordinator {node.server}, logs in {node.home}")
     _sign_off(node)  # an earlier start may have ended with its machine
     with terminated_is_interrupted():
@@ -128,7 +139,8 @@ def start(center: Path, *, say: Callable[[str], None] = print) -> int:
             finally:
                 stop_processes(running)
             _sign_off(node)
-            still_in = node.was_in() and time.monotonic() - first < PATIENCE_S
+            last_in = time.monotonic() if NODE_ID.search(node.said()) else last_in
+            still_in = node.was_in() and time.monotonic() - last_in < PATIENCE_S
             _raise_if_refused(node, patient=still_in)
             if ended == A_RUN:
                 say(f"{node.code}: {ended} ended while a message of it was received; the node starts afresh")

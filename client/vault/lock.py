@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.errors import FedgraftError
+
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
@@ -14,4 +16,15 @@ def alone(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def only_one(path: Path, *, otherwise: str) -> Iterator[None]:
+    """The same without waiting. Raises FedgraftError with a sentence where another process holds it."""
+    with path.open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FedgraftError(otherwise) from error
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from common.config.step import Step
 from common.errors import DataError, RoundFailed
 from common.protocol.messages import OK, TOO_FEW_CASES, Order, Reply, Sums
 from common.tasks import build_task, merge_sums
-from server.centers.federation import Federation, Traffic
+from server.centers.federation import UNKNOWN, UNREACHED, Federation, Traffic
 from server.centers.roster import WITHDRAWN
 from server.centers.screening import Rejection, expected_of_task, screen
 
@@ -62,12 +62,26 @@ def enrol(federation: Federation, order: Order, *, kept_out: Mapping[str, str] |
     _refuse_implausible(enrolment, step, known={})
     enrolment.known = merge_sums(found.replies[center].sums for center in enrolment.training)
     for center in sorted(wanted - set(found.replies)):
-        enrolment.refused.setdefault(center, "not_connected")
+        unheard = center in found.silent or UNKNOWN in found.silent
+        enrolment.refused.setdefault(center, UNREACHED if unheard else "not_connected")
     if not order.skip_unreadable:
         _refuse_broken_data(step, enrolment)
     if step.rounds > 0 and not enrolment.training:
-        raise RoundFailed(f"No center can train step '{step.name}': {enrolment.refused or 'none was asked to'}.")
+        raise RoundFailed(
+            f"No center can train step '{step.name}': {enrolment.refused or 'none was asked to'}."
+            f"{_silence(found.silent, step)}"
+        )
     return enrolment
+
+
+def _silence(silent: Sequence[str], step: Step) -> str:
+    """The end of the sentence where nodes are connected and did not answer: a deadline that they could not meet."""
+    if not silent:
+        return ""
+    return (
+        f" {len(silent)} connected nodes did not answer within the step's deadline of {step.federation.deadline_s:g} s:"
+        f" give steps.{step.name}.federation.deadline_s more, or look at these hospitals' logs."
+    )
 
 
 def as_recorded(sums: Sums) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class Exchange:
     replies: dict[str, Reply] = field(default_factory=dict)
     bytes: Traffic = field(default_factory=dict)
     seconds: float = 0.0
+    silent: list[str] = field(default_factory=list)  # connected, but did not say who they are before the deadline
 
     @property
     def usable(self) -> dict[str, Reply]:
@@ -167,6 +168,7 @@ class Federation:
         claims = Counter(reply.center for reply in exchange.replies.values() if reply.code != UNREACHED)
         for node, reply in exchange.replies.items():
             if reply.code == UNREACHED:
+                found.silent.append((codes or {}).get(int(node)) or self._code_at(int(node)))
                 continue
             if codes is None and claims[reply.center] > 1:
                 log.warning(

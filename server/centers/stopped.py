@@ -38,3 +38,14 @@ def stopped(event: Mapping[str, Any], why: str) -> dict[str, Any]:
     """The ledger's row of a round that is not counted: whose fault, and the bytes that crossed all the same."""
     kept = {name: event[name] for name in ("step", "round", "failed", "bytes")}
     return {**kept, "joining_bytes": event.get("joining_bytes", {}), "why": why}
+
+
+def short_of_disks(event: Mapping[str, Any]) -> str:
+    """What a round that counts went without for want of a disk, as a sentence; empty where nothing."""
+    full = sorted(center for center, code in event.get("failed", {}).items() if code in DISK)
+    if event.get("void") or not full:
+        return ""
+    return (
+        f"Round {event['round']} counts without {', '.join(full)}, whose disks are full or read-only: it had enough "
+        "updates and is not repeated, so its adapter is not that of an undisturbed run."
+    )

@@ -8,6 +8,7 @@ fails: the ledger says so, nothing is committed, and the same command repeats it
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from common.files import write_tensors
 from common.protocol.messages import State
 from common.store.ledger import Ledger
 from common.tasks import Task
-from server.centers.federation import Delivery, Federation, added
+from server.centers.federation import UNREACHED, Delivery, Federation, added
 from server.centers.roster import Roster, rounds_of
 from server.centers.stopped import stopped, why_stopped
 from server.learning.attendance import call_roll, resting
@@ -103,8 +104,8 @@ def _best_state(strategy: AdapterStrategy, start: State, folder: RunFolder, ledg
         ledger.append("step_failed", {"step": step.name, "rounds": voids, "failed": reasons})
         raise RoundFailed(
             f"Step '{step.name}': no round had enough usable updates ({_listed(reasons)}), so nothing is committed. "
-            "The reasons are in the ledger and in the centers' own logs; start the same command again to repeat its "
-            "rounds."
+            f"{_of_deadline(reasons, step.federation.deadline_s)}The reasons are in the ledger and in the centers' own "
+            "logs; start the same command again to repeat its rounds."
         )
     best = _best(ledger, step.name)
     if best["round"] == 0:
@@ -183,6 +184,12 @@ def _validated(
 
 def _metric(strategy: AdapterStrategy, task: Task) -> str:
     return strategy.order.step.selection.metric or task.primary
+
+
+def _of_deadline(reasons: Mapping[str, str], deadline_s: float) -> str:
+    """What `no_reply` means, where it was the reason."""
+    silent = UNREACHED in reasons.values()
+    return f"{UNREACHED}: nothing came within federation.deadline_s ({deadline_s:g} s). " if silent else ""
 
 
 def _listed(rejected: dict[str, str]) -> str:

@@ -8,6 +8,7 @@ from server.evaluation.matrix import POOLED, columns, final_scores, summary
 from server.report.figures import traffic_per_reply
 from server.report.record import RunRecord, StepRecord
 from server.report.tables import Arm, exact, why_missing
+from server.report.vaults import vaults_say
 from server.report.words import (
     DASH,
     count,
@@ -55,7 +56,7 @@ def tiles(run: RunRecord, arm: Arm) -> list[dict[str, str]]:
 
 def warnings(run: RunRecord) -> list[str]:
     """Everything a reader must know before trusting a number, one sentence each."""
-    found = [_integrity, _unfinished, _withdrawals, _refusals, _failures, _rules, _gaps]
+    found = [_integrity, _unfinished, _withdrawals, _refusals, _failures, vaults_say, _rules, _gaps]
     return [sentence for told in found for sentence in told(run)]
 
 

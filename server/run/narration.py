@@ -9,6 +9,7 @@ from typing import Any
 
 from common.config.limits.budget import Spent
 from common.runtime.pulse import in_words, under_way
+from server.centers.stopped import short_of_disks
 
 
 class Narrator:
@@ -69,6 +70,7 @@ class Narrator:
         failed = f"  failed: {event['failed']}" if event["failed"] else ""
         failed += f"  void: {event['why_void']}" if event["void"] else ""
         failed += _of_vaults(event["train"])
+        failed += f"  {told}" if (told := short_of_disks(event)) else ""
         metric = event["validation"]["metric"]
         self.say(
             f"[{self._clock()}]   round {event['round']}/{of}  loss {loss:.4f}  validation {metric} {shown}  "

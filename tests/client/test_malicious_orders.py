@@ -6,9 +6,11 @@ They travel as Flower messages to the hospital's own app, changed where no hones
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +73,10 @@ def in_config(**values: Any) -> Callable[[RecordDict], None]:
     return lambda content: content.config_records["config"].update(values)
 
 
+def in_split(**values: Any) -> Callable[[RecordDict], None]:
+    return in_config(split=json.dumps({"seed": 0, "folds": 3, "fold": 0, "validation": 0.34} | values))
+
+
 def part(**options: Any) -> Callable[[RecordDict], None]:
     return in_step(adapter={"parts": {"decoder": DECODER, "more": options}})
 
@@ -123,7 +129,15 @@ ORDERS: dict[str, tuple[Callable[[RecordDict], None], str]] = {
     "a subset that is a path": (in_config(subset="../../etc"), "wire"),
     "a threshold that is no number": (in_config(threshold=NAN), "wire"),
     "a reference that is a path": (in_config(reference="../../../etc/passwd"), "wire"),
-    "weights that are a path": (in_config(base="0" * 64), "declined.base_mismatch"),
+    "another frozen model": (in_config(base="0" * 64), "declined.base_mismatch"),
+    "no folds": (in_split(folds=0), "config"),
+    "one fold": (in_split(folds=1), "config"),
+    "a billion folds": (in_split(folds=10**9), "declined.split"),
+    "fold 99 of 3": (in_split(fold=99), "config"),
+    "fold a billion of a billion": (in_split(folds=10**9, fold=10**9 - 1), "declined.split"),
+    "fold minus one": (in_split(fold=-1), "config"),
+    "everybody validates": (in_split(validation=1.0), "config"),
+    "a share that is no number": (in_split(validation=NAN), "config"),
 }
 
 
@@ -140,6 +154,24 @@ def test_it_ends_at_once_with_a_code(hospital, order, monkeypatch, caplog, name)
     assert (reply.center, reply.code) == ("CHUM", code)
     assert took < SOON_S and not reply.state and not reply.sums and not reply.counts
     assert "of-the-hospital" not in caplog.text and max(map(len, caplog.messages)) < 2000
+
+
+@pytest.mark.parametrize("path", ["absolute", "..", "symlink"])
+@pytest.mark.parametrize("option", ["weights", "text_folder"])
+def test_a_path_from_the_network_is_never_opened(tmp_path, small_root, order, caplog, option, path):
+    """A named pipe would block whoever opens it."""
+    forget()
+    own = write_centers(tmp_path, small_root, ["CHUM"])["CHUM"]
+    own.write_text(own.read_text().replace("server: ''", "server: coordinator:443"))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    named = {"absolute": pipe, "..": Path(os.path.relpath(pipe)), "symlink": tmp_path / "link"}[path]
+    content = pack_order(order)
+    backbone = json.loads(str(content.config_records["config"]["backbone"])) | {option: str(named)}
+    content.config_records["config"]["backbone"] = json.dumps(backbone)
+    assert answered(own, content).code == "declined.weights"
+    assert str(named) not in caplog.text and "center.yaml" in caplog.text
 
 
 def test_the_honest_order_is_answered_after_all_of_them(hospital, order):

@@ -276,14 +276,14 @@ def stranger(fed: Loopback, code: str) -> str:
 
 def test_an_unregistered_node_and_a_wrong_key_are_told_why(fed, tmp_path):
     fed.make_hospital("HMR", tmp_path)
-    assert "does not know the key" in stranger(fed, "HMR")
+    assert "does not let in the key" in stranger(fed, "HMR")
     fed.enrol("HMR")
     for file in (fed.base / "HMR" / "keys").iterdir():
         file.unlink()
     from client.commands.init import make_keys
 
     make_keys(fed.base / "HMR" / "keys" / "HMR", comment="another")
-    assert "does not know the key" in stranger(fed, "HMR")
+    assert "does not let in the key" in stranger(fed, "HMR")
 
 
 def test_a_plaintext_connection_a_foreign_authority_and_the_control_api_are_refused(fed, tmp_path):

@@ -100,6 +100,16 @@ def test_nobody_to_train_stops_the_step():
         enrolled([Reply("A", counts={**FULL, "train": 0})])
 
 
+def test_a_deadline_that_nobody_met_is_told_apart_from_nobody_being_there():
+    asked = order(centers=("A",), evaluate_at=("A",))
+    asked.step.federation.deadline_s = 7.0
+    said = r"'A': 'no_reply'.*1 connected nodes did not answer within the step's deadline of 7 s: give steps\.tumour_ct"
+    with pytest.raises(RoundFailed, match=said):
+        enrol(Federation(Reciting([None]), patience_s=0.0), asked)
+    with pytest.raises(RoundFailed, match=r"'X': 'not_connected'\}\.$"):
+        enrolled([Reply("Y", counts={**FULL, "train": 0})], centers=("X", "Y"), evaluate_at=())
+
+
 def test_nobody_connected_stops_the_step():
     with pytest.raises(RoundFailed, match="None of 1 centers connected within 0 s"):
         enrolled([])
