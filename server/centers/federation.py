@@ -179,7 +179,9 @@ class Federation:
                 reply = replace(reply, center=codes.get(int(node), reply.center))
             if codes is not None and codes.get(int(node)) != reply.center:
                 log.warning("a node enrolled as %s calls itself %s: left out", codes.get(int(node)), reply.center)
-                continue
+                if (own := codes.get(int(node))) is None:
+                    continue
+                reply = Reply(own, code=WRONG_CENTER)
             known = self.nodes.get(reply.center)
             if reply.center in found.replies or (known not in (None, int(node)) and known in online):
                 log.warning("two nodes call themselves %s: the second one is left out", reply.center)

@@ -132,7 +132,9 @@ def test_a_name_claimed_twice_without_keys_is_refused(caplog):
 def test_a_key_says_who_it_is_that_lies(caplog):
     grid = Reciting([Reply("A", counts=FULL), Reply("A", counts={**FULL, "train": 99})])
     federation = Federation(grid, patience_s=0.0, enrolled=lambda: {"A": 100, "B": 101})
-    assert enrol(federation, order()).counts == {"A": FULL} and federation.nodes == {"A": 100}
+    found = enrol(federation, order())
+    assert found.counts == {"A": FULL} and found.training == ["A"] and found.refused == {"B": "wrong_center"}
+    assert found.rejected["B"].code == "wrong_center", "which costs a strike"
     assert "a node enrolled as B calls itself A" in caplog.text
 
 
