@@ -142,9 +142,10 @@ def _keep_out(enrolment: Enrolment, kept_out: Mapping[str, str]) -> None:
 
 
 def _rejection(reply: Reply, step: Step) -> Rejection | None:
-    """Why a center's description or its label sums must not be used; no sums at all are fine (too few cases)."""
+    """Why a center's description or its label sums must not be used; none at all are fine (too few cases), some not."""
     task = build_task(step.task)
-    return screen(reply, expected_of_task(task, task.label_shapes, cases=float(reply.counts.get("train", 0))))
+    shapes = task.label_shapes
+    return screen(reply, expected_of_task(task, shapes, cases=float(reply.counts.get("train", 0)), needed=shapes))
 
 
 def _place(enrolment: Enrolment, step: Step, center: str, code: str, counts: dict[str, int]) -> None:

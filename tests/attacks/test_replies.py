@@ -106,8 +106,8 @@ LIES: dict[str, Callable[[Told, str], RecordDict]] = {
     "sums that are no numbers": lambda told, name: a_sum(told, IMPOSSIBLE[name], lambda value: value * np.nan),
     "undeclared sums": lambda told, name: told.with_arrays("sums", patients=encoded(np.zeros(3))),
     "undeclared arrays": lambda told, name: told.with_arrays("arrays", **{"image/voxels": encoded(np.zeros((4, 4)))}),
-    "200 000 undeclared arrays": lambda told, name: told.with_arrays(
-        "arrays", **dict.fromkeys((f"part/{place}" for place in range(200_000)), encoded(np.zeros(0)))
+    "two thousand undeclared arrays": lambda told, name: told.with_arrays(
+        "arrays", **dict.fromkeys((f"part/{place}" for place in range(2000)), encoded(np.zeros(0)))
     ),
     "an oversized array": lambda told, name: first_sum(told, lambda value: encoded(np.zeros(2_000_000))),
     "half of the sums": lambda told, name: told.with_sums(lambda sums: dict(sorted(sums.items())[1:])),
@@ -126,14 +126,15 @@ LIES: dict[str, Callable[[Told, str], RecordDict]] = {
 # What the ledger says of the liar, by lie, and where it is another code, by action.
 CODES: dict[str, tuple[str, dict[str, str]]] = {
     "a replayed reply": ("stale", {}),
-    "a reply to another order": ("stale", {}),
+    # asked to describe by the very order that asks for sums, whose id is then the same
+    "a reply to another order": ("stale", {"moments": "undeclared", "gram": "undeclared"}),
     "another answer under this order's id": ("undeclared", {"thresholds": "incomplete"}),
     "impossible sums": ("impossible", {}),
     "finite sums that overflow": ("impossible", {}),
     "sums that are no numbers": ("not_finite", {}),
     "undeclared sums": ("undeclared", {}),
     "undeclared arrays": ("undeclared", {}),
-    "200 000 undeclared arrays": ("undeclared", {}),
+    "two thousand undeclared arrays": ("undeclared", {}),
     "an oversized array": ("undeclared", {}),
     "half of the sums": ("incomplete", {}),
     "another byte order": ("malformed", {}),
@@ -220,7 +221,8 @@ def used(leader: Coordinator, name: str) -> set[str]:
         order = replace(order, **action.changes)
         return set(leader.scorer.sums(order, build_task(step.task), CENTERS))
     if name == "grid":
-        step.task.grid, step.task.cuts_days = "quantiles", []
+        step.task.grid, step.task.cuts_days, step.task.bins = "quantiles", [], 3  # of the few events that there are
+        order.state = {}
         fix_cuts(step, order, leader.federation, leader.ledger, say=lambda line: None)
         return set(leader.ledger.events("grid_chosen")[0]["centers"])
     return _of_a_question(leader, order, name)
