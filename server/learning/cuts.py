@@ -58,6 +58,8 @@ def _choose(
 
 def _impossible(sums: Sums, cases: float) -> str:
     events = sums[EVENTS]
-    if (events < 0).any() or float(events.sum()) > cases:
-        return f"{EVENTS} counts {float(events.sum()):g} events among {cases:g} cases, or fewer than none"
+    if (events < 0).any() or (events > cases).any():  # before they are added: finite numbers overflow, too
+        return f"{EVENTS} counts {float(events.max()):g} events in a bin among {cases:g} cases, or fewer than none"
+    if float(events.sum()) > cases:
+        return f"{EVENTS} counts {float(events.sum()):g} events among {cases:g} cases"
     return ""
