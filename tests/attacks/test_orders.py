@@ -1,0 +1,187 @@
+"""Every action x every order that a hospital must not answer as it stands: the code, and nothing tells of a few.
+
+The orders go as messages to the hospital's own app, whose policy has the default minimums of 5. Afterwards its record
+of what left is whole, and the honest order is answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from client.app import Verbs
+from client.center.center import Center
+from client.commands.erase import erase
+from common.config.run import Split
+from common.exact.columns import COUNT
+from common.exact.ridge import CASES, GRAM
+from common.store.ledger import Ledger
+from common.tasks import build_task
+from common.tasks.cells import few
+from common.tasks.cuts import EVENTS
+from simulations.virtual.local_grid import LocalGrid
+from tests.helpers.actions import ACTIONS, EXACT, ask, order_of
+from tests.helpers.small import forget, write_centers, write_cohort
+
+MINIMUM, PATIENTS, MORE = 5, 30, 3
+CODE = "CHUP"
+
+# What the answer's code is, by attack; the actions that are not named have the first one's.
+ONE_FEWER = "ok", dict.fromkeys(EXACT, "declined.difference")
+ONE_MORE = "ok", {}
+FOUR = "declined.cases", dict.fromkeys(("scores", "curves", "validation", "grid"), "ok")
+RARE = "ok", {}
+FOREIGN = "declined.split", {}
+
+
+def expected(row, name):
+    code, other = row
+    return other.get(name, code)
+
+
+def rare(root: Path) -> Path:
+    """Tobacco is recorded for one patient, the weight is missing of two, one has relapsed on a day of its own."""
+    table = root / "hecktor2022_clinical_info_training.csv"
+    lines = table.read_text().splitlines()
+    lines[1] = lines[1].replace(",80,,0,", ",94,1,0,")
+    lines[2:4] = [line.replace(",80,,0,", ",,,0,") for line in lines[2:4]]
+    lines[1:] = [_aged(line, 40 + place) for place, line in enumerate(lines[1:])]
+    table.write_text("\n".join(lines) + "\n")
+    return root
+
+
+def _aged(line: str, age: int) -> str:
+    row = line.split(",")
+    return ",".join([*row[:5], str(age), *row[6:]])
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return rare(write_cohort(tmp_path_factory.mktemp("cohort"), {CODE: PATIENTS}))
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """The same patients and three more: one for each fold."""
+    return rare(write_cohort(tmp_path_factory.mktemp("grown"), {CODE: PATIENTS + MORE}))
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    """Of whom three or four train, and as few are on every other side."""
+    return write_cohort(tmp_path_factory.mktemp("four"), {CODE: 6})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_a_run():
+    """Flower's messages belong to one."""
+    LocalGrid({}, workers=0).close()
+
+
+@pytest.fixture
+def hospital(tmp_path, cohort):
+    forget()
+    return written(tmp_path, cohort)
+
+
+def written(folder: Path, root: Path) -> Path:
+    return write_centers(folder, root, [CODE], minimum_cell=MINIMUM, minimum_cases=MINIMUM)[CODE]
+
+
+def is_whole(file: Path) -> bool:
+    """Whether the vault's record of what left can be read and its chain holds."""
+    vault = Path(Center.open(file).vault)
+    return all(Ledger(path).verify() > 0 for path in vault.glob("*.jsonl"))
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def tells_of_few(name: str, reply) -> list[str]:
+    """Sums and counts of the reply that are of 1 to 4 patients."""
+    rules = build_task(order_of(name).step.task).cells
+    counts = {sum_ for rule in rules for sum_ in getattr(rule, "counts", ())} | {EVENTS, COUNT, CASES, "fit.cases"}
+    counts |= {rule.at_risk for rule in rules if hasattr(rule, "at_risk")}
+    cells = {sum_: few(reply.sums[sum_], MINIMUM).any() for sum_ in counts & set(reply.sums)}
+    told = {"train", "validation", "test", "cases", "skipped", "waiting", "adjusted"}
+    cells |= {count: few(np.array(reply.counts[count]), MINIMUM).any() for count in told & set(reply.counts)}
+    if GRAM in reply.sums:
+        first = reply.sums[GRAM][:, 0, 1:]
+        flags = first[np.isclose(first, np.round(first)) & (first >= 0)]
+        cells[GRAM] = few(flags[flags < MINIMUM], MINIMUM).any()
+    return sorted(name for name, found in cells.items() if found)
+
+
+def test_every_action_of_the_protocol_has_its_rows():
+    """A new kind of sums, or a new verb, must be attacked here too."""
+    from client.policy.policy import SUMS
+
+    assert {action.sums for action in ACTIONS.values()} == {"", *SUMS}
+    kinds = {"train", "query.describe", "query.sums", "evaluate"}
+    assert {action.kind for action in ACTIONS.values()} == kinds
+    assert {kind.rpartition(".")[2] for kind in kinds} == {verb.name for verb in fields(Verbs)} - {"declared"}
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_an_honest_order_is_answered_and_a_rare_flag_is_in_no_sum(hospital, name):
+    reply = ask(hospital, name)
+    assert reply.code == expected(RARE, name) and (reply.state or reply.sums)
+    assert tells_of_few(name, reply) == [] and is_whole(hospital)
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_a_foreign_split_is_refused(hospital, name):
+    first = ask(hospital, name)
+    for split in (Split(folds=10, validation=0.0), Split(seed=7, folds=3, validation=0.34)):
+        refused = ask(hospital, name, lambda order, split=split: replace(order, split=split))
+        assert refused.code == expected(FOREIGN, name) and not (refused.state or refused.sums or refused.counts)
+    again = ask(hospital, name)
+    assert again.code == "ok" and same(again.sums, first.sums) and is_whole(hospital)
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_a_few_patients_say_the_minimum_and_nothing_else(tmp_path, four, name):
+    forget()
+    file = written(tmp_path, four)
+    reply = ask(file, name)
+    assert reply.code == expected(FOUR, name) and not reply.state and not reply.sums
+    assert tells_of_few(name, reply) == [] and is_whole(file)
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_of_two_orders_that_differ_by_newcomers_the_second_says_what_the_first_did(tmp_path, cohort, grown, name):
+    forget()
+    file = written(tmp_path, cohort)
+    before, first = over(file, name), ask(file, name)
+    forget()
+    file = written(tmp_path, grown)  # the same vault
+    after, second = over(file, name), ask(file, name)
+    assert 0 < len(after) - len(before) < MINIMUM and before < after
+    assert second.code == expected(ONE_MORE, name) and tells_of_few(name, second) == []
+    if name == "train":
+        assert any(not torch.equal(first.state[n], second.state[n]) for n in first.state), "training goes on"
+    else:
+        assert same(first.sums, second.sums) and second.counts.get("waiting", MINIMUM) == MINIMUM
+    assert is_whole(file)
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_of_two_orders_that_differ_by_an_erased_patient_the_second_says_nothing_of_it(hospital, name):
+    patients, first = over(hospital, name), ask(hospital, name)
+    erase(Center.open(hospital), sorted(patients)[0])
+    forget()
+    assert len(over(hospital, name)) == len(patients) - 1
+    second = ask(hospital, name)
+    assert second.code == expected(ONE_FEWER, name) and is_whole(hospital)
+    assert (first.state or first.sums) and not second.sums.keys() - {"fit.loss", "fit.cases", "fit.batches"}
+    assert bool(second.state) == (name == "train"), "training goes on"
+
+
+def over(file: Path, name: str) -> set[str]:
+    """Whom the action is about."""
+    return {case.patient for case in Center.open(file).part(order_of(name), ACTIONS[name].over)}
