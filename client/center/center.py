@@ -29,6 +29,7 @@ from client.policy.start import check_start, keep_own
 from client.privacy.record import Chosen, Question, chosen
 from client.privacy.release import Minimum, released
 from client.privacy.sums import (
+    event_times_of,
     exact_of,
     question_of_labels,
     question_of_rows,
@@ -56,7 +57,7 @@ from common.protocol.declaration import arriving_form, extra_form, sent_back
 from common.protocol.messages import TOO_FEW_CASES, Order, Reply, State, Sums
 from common.tasks import Task, build_task
 from common.tasks.cells import Cells
-from common.tasks.cuts import EVENTS, GRID, HISTOGRAM, event_histogram
+from common.tasks.cuts import GRID, HISTOGRAM
 
 log = logging.getLogger("fedgraft.center")
 
@@ -247,9 +248,8 @@ class Center:
         target = targets_of(picked.cases, order.step)
         if not target:
             raise PolicyRefusal(TOO_FEW_CASES, "There is no training case to tell event times of.")
-        days, event = target["days"].numpy(), target["event"].numpy()
-        sums = {EVENTS: event_histogram(days, event, horizon=order.step.task.horizon_days)}
-        return self._released(order, Reply(self.code, sums=sums), cells=(HISTOGRAM,), over=len(days))
+        sums = event_times_of(order, target, minimum=self.minimum(order).cell)
+        return self._released(order, Reply(self.code, sums=sums), cells=(HISTOGRAM,), over=len(picked.cases))
 
     # ---------------------------------------------------------------------------------------------------- evaluate
 

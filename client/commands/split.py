@@ -52,7 +52,10 @@ def release(vault: Path) -> str:
 
 def _set_aside(path: Path) -> str:
     """Keep a damaged file under another name; what that means."""
+    from client.vault.ending import end_of
+
     kept = ""
+    end_of(path).unlink(missing_ok=True)
     if path.exists():
         aside = path.with_name(f"{path.stem}-damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}{path.suffix}")
         path.rename(aside)

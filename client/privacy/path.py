@@ -68,14 +68,26 @@ def point_of(known: Mapping[str, np.ndarray], layout: Layout, objective: Objecti
     return Point(Scaling(mean, scale), beta)
 
 
-def check_weight(point: Point, layout: Layout, rows: Rows, objective: Objective, *, minimum: int) -> None:
-    """Raise PolicyRefusal where at this point the sums would be of fewer patients than half the minimum and one."""
+def check_weight(
+    point: Point,
+    layout: Layout,
+    rows: Rows,
+    objective: Objective,
+    *,
+    minimum: int,
+    patient: np.ndarray | None = None,
+) -> None:
+    """Raise PolicyRefusal where at this point the sums would be of fewer patients than half the minimum and one.
+
+    Args:
+        patient: (n,) whose row each is, where rows are voxels: a patient weighs what all of the own rows do.
+    """
     x = standardise(layout, rows.values, rows.flags, point.scaling)
     if (np.abs(x) > LARGEST_VALUE).any():
         raise PolicyRefusal(POINT, f"{SCALE} puts a patient {np.abs(x).max():.3g} deviations from the mean.")
     needed = (minimum + 1) / 2
     for weight in objective.weights(x, rows.target, point.beta):
-        effective = effective_number(weight)
+        effective = effective_number(weight if patient is None else np.bincount(patient, weights=weight))
         if 0 < effective < needed:
             raise PolicyRefusal(
                 WEIGHT,

@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from client.data.case import Case
 from client.vault.cohort import hashed_id, read_cohort
+from client.vault.ending import check_end, end_of, known_end, note_end
 from client.vault.lock import alone
 from client.vault.vault import VaultError
 from common.errors import FedgraftError, PolicyRefusal
@@ -155,24 +157,35 @@ def waiting_at(vault: Path, cases: Sequence[Case], *, minimum: int) -> int:
 def read_record(vault: Path) -> Record:
     """The record, with the cohort's key where there is none yet. Raises VaultError where it is damaged."""
     path = vault / FILE
+    try:
+        end = tuple(sorted(known_end(path).items()))
+    except (FedgraftError, AttributeError) as error:
+        raise _unreadable(path, error) from error
     if not path.exists():
+        if end:
+            raise _unreadable(path, FileNotFoundError(f"it is gone, and {end_of(path).name} is there"))
         return Record(read_cohort(vault).key)
     stat = path.stat()
-    return _read(path, stat.st_size, stat.st_mtime_ns)
+    return _read(path, stat.st_size, stat.st_mtime_ns, end)
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, size: int, changed: int) -> Record:
+def _read(path: Path, size: int, changed: int, end: tuple[tuple[str, Any], ...]) -> Record:
     """Size and time of the last change decide whether it is read again."""
     try:
         events = Ledger(path).events()
+        check_end(path, events, dict(end))
         key = next(bytes.fromhex(event["key"]) for event in events if event["kind"] == BEGUN)
         return Record(key, tuple(_answered(event) for event in events if event["kind"] == ANSWERED))
     except (FedgraftError, OSError, KeyError, TypeError, ValueError, StopIteration) as error:
-        raise VaultError(
-            f"{path}, which says over whom exact sums were answered, cannot be read ({error}). Restore it from a backup"
-            " of the vault: without it two answers could differ by one patient."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> VaultError:
+    return VaultError(
+        f"{path}, which says over whom exact sums were answered, cannot be read ({error}). Restore it from a backup"
+        " of the vault: without it two answers could differ by one patient."
+    )
 
 
 def _answered(event: dict) -> Answered:
@@ -189,6 +202,7 @@ def _append(vault: Path, record: Record, answer: Answered) -> None:
         path.chmod(0o600)
     asked = {"asked": answer.question.kind, "about": sorted(answer.question.about)}
     ledger.append(ANSWERED, {**asked, "patients": sorted(answer.patients)})
+    note_end(ledger)
 
 
 History = frozenset[frozenset[str]]  # the sets over which one column was answered

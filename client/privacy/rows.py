@@ -5,7 +5,8 @@ recorded for a few (or for all but a few), where two variables are recorded for 
 relapse in a month, the difference of two such sums is their record. So a center alters its rows before it sums, the
 same for every question of a step:
 
-- times on a hazard's grid wait for later ones, as in `common.tasks.cells.spans`, until enough leave at each;
+- times on a hazard's grid are those of cells of exactly the minimum (`common.tasks.dealing`), dealt before there is a
+  grid (`client.training.exact`), so that the sums on two grids differ by whole cells;
 - within each group of patients with the same outcome, a pattern of recorded variables that a few have becomes the
   nearest one that others have: what they alone have recorded counts as not recorded, what they alone lack counts as
   recorded, at the mean of the center's recorded ones;
@@ -21,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.exact.columns import Layout, Rows
-from common.tasks.cells import few, together_in_time
+from common.tasks.cells import few
+from common.tasks.dealing import dealt_times
 
 UNKNOWN = -1.0
 
@@ -33,23 +35,28 @@ class Shared:
     Args:
         adjusted: how many patients' recorded variables or times were changed.
         silent: whether no outcome may be told: every sum but the moments is zero.
+        patient: (n,) the place of the patient of each row, where a patient has several.
     """
 
     rows: Rows
     adjusted: int = 0
     silent: bool = False
+    patient: np.ndarray | None = None
 
 
-def shared_rows(layout: Layout, rows: Rows, *, objective: str, minimum: int) -> Shared:
+def shared_rows(
+    layout: Layout, rows: Rows, *, objective: str, minimum: int, target: np.ndarray | None = None
+) -> Shared:
     """The rows with nothing of a few patients in them.
 
     Args:
         objective: cox, hazard, logistic or ridge: what the targets mean.
         minimum: at most the number of rows.
+        target: the targets where they were dealt before they were put on the step's grid; those of the rows if absent.
     """
     if minimum <= 1:
         return Shared(rows)
-    target, group = _OUTCOMES[objective](rows.target, minimum)
+    target, group = _OUTCOMES[objective](rows.target if target is None else target, minimum)
     silent = group is None
     strict = group is not None and group.max(initial=0) < 0  # several outcomes at once: one pattern for all
     groups = np.zeros(len(rows), np.int64) if group is None or strict else group
@@ -95,7 +102,7 @@ def _cox(target: np.ndarray, minimum: int) -> tuple[np.ndarray, np.ndarray | Non
 
 def _hazard(target: np.ndarray, minimum: int) -> tuple[np.ndarray, np.ndarray | None]:
     index, event = target[:, 0].astype(np.int64), (target[:, 1] > 0).astype(np.int64)
-    moved = together_in_time(index, event, minimum=minimum)
+    moved = dealt_times(index, event, minimum=minimum)
     if moved is None:
         return np.full_like(target, UNKNOWN), None  # at risk nowhere
     return np.stack([moved.astype(np.float64), target[:, 1]], axis=1), 2 * moved + event

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from client.privacy.path import check_weight, point_of, walk
 from client.privacy.record import Question
 from client.privacy.rows import Shared, shared_rows
 from common.config.objective import objective_name
 from common.exact.columns import Layout, Rows
-from common.exact.step import objective_of, round_sums
+from common.exact.step import objective_of, round_sums, target_of
 from common.protocol.messages import Order, Sums
-from common.tasks import Observation, Task, question_of
+from common.tasks import Observation, Task, build_task, question_of
+from common.tasks.cuts import EVENTS, event_histogram
 
 FEATURE = re.compile(r"[a-z]+\.\d+")  # a frozen feature's column, as `common.exact.step.layout_of` names it
 
@@ -23,8 +25,11 @@ FEATURE = re.compile(r"[a-z]+\.\d+")  # a frozen feature's column, as `common.ex
 def scores_of(task: Task, observations: Sequence[Observation], order: Order, *, minimum: int) -> Sums:
     """A task's scores, and the sums for curves where the order asks for them.
 
-    Scores are of the records themselves. What counts patients by time is of records with common times; where they
-    cannot be made common it is zero.
+    Scores are of the records themselves. What counts patients by time, or by a threshold, is of records that were dealt
+    into cells of the minimum (`Task.together`); where that cannot be it is zero. Histograms and tables of scores are
+    dealt by the gate. So whatever the state and the threshold, no two answers over the same patients count some by
+    another cell unless as many as the minimum. Sums of a score itself (losses, mean risks, concordant pairs, overlaps)
+    are over all patients and of no cell: a model that was made for it may say something of one patient in them.
     """
     sums = dict(task.sums(observations))
     threshold = order.threshold or 0.0
@@ -41,9 +46,27 @@ def labels_of(task: Task, target: Mapping, *, minimum: int) -> Sums:
     return {} if together is None else task.label_sums(together)
 
 
-def shared_of(order: Order, layout: Layout, rows: Rows, *, minimum: int) -> Shared:
-    """The rows of a linear part as they may be summed."""
-    return shared_rows(layout, rows, objective=objective_name(order.step), minimum=minimum)
+def event_times_of(order: Order, target: Mapping[str, Tensor], *, minimum: int) -> Sums:
+    """When events happened, in coarse bins up to the task's horizon; zeros where an outcome is of a few.
+
+    Times are those of whole cells of patients before they meet the horizon, which is the order's.
+    """
+    together = build_task(order.step.task).together_labels(target, minimum=minimum)
+    days, event = (target if together is None else together)["days"].numpy(), target["event"].numpy()
+    counts = event_histogram(days, event, horizon=order.step.task.horizon_days)
+    return {EVENTS: counts if together is not None else np.zeros_like(counts)}
+
+
+def shared_of(order: Order, layout: Layout, rows: Rows, *, target: Mapping[str, Tensor], minimum: int) -> Shared:
+    """The rows of a linear part as they may be summed.
+
+    Args:
+        target: the same cases' targets, before any grid.
+    """
+    objective = objective_name(order.step)
+    together = build_task(order.step.task).together_labels(target, minimum=minimum) if objective == "hazard" else None
+    dealt = None if together is None else target_of(order.step, together)
+    return shared_rows(layout, rows, objective=objective, minimum=minimum, target=dealt)
 
 
 def exact_of(order: Order, layout: Layout, shared: Shared, *, vault: Path, minimum: int) -> Sums:
@@ -55,7 +78,7 @@ def exact_of(order: Order, layout: Layout, shared: Shared, *, vault: Path, minim
     objective = objective_of(order.step)
     point = point_of(order.known, layout, objective) if objective is not None and order.round > 0 else None
     if objective is not None and point is not None and not shared.silent:
-        check_weight(point, layout, shared.rows, objective, minimum=minimum)
+        check_weight(point, layout, shared.rows, objective, minimum=minimum, patient=shared.patient)
     if objective is not None and minimum > 1:
         walk(vault, order, point)
     return round_sums(order.step, layout, shared.rows, round=order.round, known=order.known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from client.data.dataset import targets_of
 from client.privacy.rows import Shared
 from client.privacy.sums import shared_of
 from client.privacy.voxels import shared_bins, shared_voxels
@@ -17,7 +18,8 @@ from common.protocol.messages import Order, Sums
 def exact_rows(order: Order, model: AdaptedModel, cases: Cases, *, minimum: int) -> Shared:
     """The rows of the part that sums fit: one row a case, or some voxels of each."""
     if voxels_of(order.step) is None:
-        return shared_of(order, model.exact_layout, linear_rows(order, model, cases), minimum=minimum)
+        rows, target = linear_rows(order, model, cases), targets_of(cases.cases, order.step)
+        return shared_of(order, model.exact_layout, rows, target=target, minimum=minimum)
     return shared_voxels(model.exact_layout, voxel_rows(order, model, cases), minimum=minimum)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from client.data.case import Case
 from client.data.splits import Deal, Place
+from client.vault.ending import check_end, end_of, known_end, note_end
 from client.vault.standing import VaultError
 from common.errors import FedgraftError
 from common.store.ledger import Ledger
@@ -68,11 +69,12 @@ def read_cohort(vault: Path) -> Cohort:
     """The cohort's file. Raises VaultError where it is damaged, or lost while the record of what left says that
     patients were split: it must never be made anew unasked."""
     path = vault / FILE
+    end = _end(path)
     if not path.exists():
-        _check_not_lost(vault)
+        _check_not_lost(vault, begun=bool(end))
         return _with_tombstones(Cohort(new_key()), vault)
     stat = path.stat()
-    return _with_tombstones(_read(path, stat.st_size, stat.st_mtime_ns), vault)
+    return _with_tombstones(_read(path, stat.st_size, stat.st_mtime_ns, end), vault)
 
 
 def append(vault: Path, kind: str, event: Mapping[str, Any], *, key: bytes) -> None:
@@ -85,6 +87,7 @@ def append(vault: Path, kind: str, event: Mapping[str, Any], *, key: bytes) -> N
     if fresh:
         path.chmod(0o600)
     ledger.append(kind, dict(event))
+    note_end(ledger)
 
 
 def fix(vault: Path, deal: Deal, *, by: str, key: bytes) -> None:
@@ -99,16 +102,29 @@ def place(vault: Path, places: Mapping[str, Place], *, key: bytes) -> None:
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, size: int, changed: int) -> Cohort:
+def _read(path: Path, size: int, changed: int, end: tuple[tuple[str, Any], ...]) -> Cohort:
     """Size and time of the last change decide whether it is read again."""
     try:
-        return _replayed(Ledger(path).events())
+        events = Ledger(path).events()
+        check_end(path, events, dict(end))
+        return _replayed(events)
     except (FedgraftError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise VaultError(
-            f"{path}, which says who trains, who tests and who is erased, cannot be read ({error}); restore it from a "
-            "backup of the vault. Made anew, patients who have trained could test, and erased ones would train: where "
-            "there is no backup, `python -m client split --release` begins a new one and says what to do."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _end(path: Path) -> tuple[tuple[str, Any], ...]:
+    try:
+        return tuple(sorted(known_end(path).items()))
+    except (FedgraftError, AttributeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> VaultError:
+    return VaultError(
+        f"{path}, which says who trains, who tests and who is erased, cannot be read ({error}); restore it from a "
+        "backup of the vault. Made anew, patients who have trained could test, and erased ones would train: where "
+        "there is no backup, `python -m client split --release` begins a new one and says what to do."
+    )
 
 
 def _replayed(events: Iterable[Mapping[str, Any]]) -> Cohort:
@@ -148,21 +164,24 @@ def _with_tombstones(cohort: Cohort, vault: Path) -> Cohort:
     return Cohort(cohort.key, cohort.deal, cohort.fixed_at, cohort.fixed_by, cohort.places, erased)
 
 
-def _check_not_lost(vault: Path) -> None:
-    """What has left tells that patients had been split: then the file is lost, not absent."""
+def _check_not_lost(vault: Path, *, begun: bool) -> None:
+    """What has left tells that patients had been split: then the file is lost, not absent.
+
+    Args:
+        begun: whether the note of where it ended says that there was one.
+    """
     from client.vault.outbox import FILE as SENT
     from client.vault.outbox import REPLY
 
     path = vault / SENT
-    if not path.exists():
-        return
     try:
-        answered = any(event.get("code") == "ok" for event in Ledger(path).events(REPLY))
+        answered = path.exists() and any(event.get("code") == "ok" for event in Ledger(path).events(REPLY))
     except (FedgraftError, OSError):
-        return  # whoever records the next reply says so
-    if answered:
+        answered = False  # whoever records the next reply says so
+    if answered or begun:
+        says = f"{SENT} beside it says that this center has answered" if answered else f"{end_of(vault / FILE)} is"
         raise VaultError(
-            f"{vault / FILE}, which says who trains, who tests and who is erased, is not there, but {SENT} beside it "
-            "says that this center has answered; restore it from a backup of the vault. If the vault is of a release "
-            "that had no such file, begin one with `python -m client split --release`."
+            f"{vault / FILE}, which says who trains, who tests and who is erased, is not there, but {says}; restore it "
+            "from a backup of the vault. If the vault is of a release that had no such file, or it cannot be restored, "
+            "begin one with `python -m client split --release`."
         )

@@ -38,7 +38,7 @@ class Objective(Protocol):
         """Weight (C', P) and bias (C'',) of the linear model."""
 
     def weights(self, x: np.ndarray, target: np.ndarray, beta: np.ndarray) -> Iterator[np.ndarray]:
-        """How much each case weighs in each sum that stands alone: a class's, a grid time's, the stratum's."""
+        """How much each case (n,) weighs in each sum that stands alone: a class's, a grid time's, the stratum's."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Hazard:
     def weights(self, x: np.ndarray, target: np.ndarray, beta: np.ndarray) -> Iterator[np.ndarray]:
         slopes = x @ beta[0, self.bins :]
         for bin_ in range(self.bins):
-            yield _curvature(beta[0, bin_] + slopes[target[:, 0] >= bin_])
+            yield np.where(target[:, 0] >= bin_, _curvature(beta[0, bin_] + slopes), 0.0)
 
     def sums(self, x: np.ndarray, target: np.ndarray, beta: np.ndarray) -> Sums:
         index, event = target[:, 0], target[:, 1] > 0
@@ -162,7 +162,7 @@ class Logistic:
 
     def weights(self, x: np.ndarray, target: np.ndarray, beta: np.ndarray) -> Iterator[np.ndarray]:
         for c in range(self.classes):
-            yield _curvature(with_ones(x[target[:, c] >= 0]) @ beta[c])
+            yield np.where(target[:, c] >= 0, _curvature(with_ones(x) @ beta[c]), 0.0)
 
     def sums(self, x: np.ndarray, target: np.ndarray, beta: np.ndarray) -> Sums:
         each = [_logistic(with_ones(x), target[:, c], beta[c]) for c in range(self.classes)]

@@ -93,7 +93,8 @@ class Task(Protocol):
         self, observations: Sequence[Observation], *, threshold: float, minimum: int
     ) -> Sequence[Observation] | None:
         """The same records with what few share made common, for sums that would tell of them one by one: times of
-        events and of censoring. None where that cannot be; the records themselves at a minimum of 1."""
+        events and of censoring, and what puts a patient in a group. None where that cannot be; the records themselves
+        at a minimum of 1."""
 
     def together_labels(self, target: Mapping[str, Tensor], *, minimum: int) -> Mapping[str, Tensor] | None:
         """The same for the training cases' targets."""

@@ -1,8 +1,8 @@
 """Cells: which of a task's sums count patients by cell, so that a center can tell none of a few.
 
-A task declares them beside its shapes. A center merges neighbouring bins, or leaves a table out (zeros, which add
-nothing), wherever a cell, or what is left of a total, is of fewer patients than its minimum but not of none. With a
-minimum of 1 every sum leaves as it is.
+A task declares them beside its shapes. A center deals neighbouring bins into cells of exactly its minimum
+(`common.tasks.dealing`), or leaves a table out (zeros, which add nothing), wherever a cell, or what is left of a total,
+is of fewer patients than its minimum but not of none. With a minimum of 1 every sum leaves as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.protocol.messages import Sums
+from common.tasks.dealing import ENOUGH, FIRST, LAST, MIDDLE, dealt_counts, dealt_table
 
 CASES = "cases"  # in ``of``: how many cases the sums are over, where they do not say it themselves
 NEAR = 1e-9  # sums of weights are rounded
@@ -20,17 +21,20 @@ NEAR = 1e-9  # sums of weights are rounded
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts by neighbouring bins along the last axis; bins are merged until every cell is of none or of enough.
+    """Counts by neighbouring bins along the last axis, told in cells of exactly the minimum.
+
+    Counts of weighted patients cannot be dealt: their bins are merged until every cell is of none or of enough.
 
     Args:
-        counts: names whose bins merge together, so that a merged bin holds none or enough of each.
-        alike: other sums by the same bins, added up alike.
-        within: counts that are a part of the first of ``counts``: what is left of it is a cell, too.
+        counts: numbers of patients, each name by itself.
+        alike: other sums by the same bins, which go along with them.
+        within: counts that are a part of the first of ``counts``: they, and what is left of it, are dealt apart.
         of: the number of cases that the bins are dealt from: what stands in no bin is a cell, too. Empty: nobody knows.
-        last: a merged bin stands where the last of its bins was, else in the middle of those that held anybody.
-        edge: -1 or 1: it stands at the first, or the last, of the bins that held anybody. A quantile of the same counts
-            told both ways lies between the two.
+        last: a cell stands where it was enough, else at its middle patient.
+        edge: -1 or 1: it stands at its first, or its last, patient. A quantile of the same counts told both ways lies
+            between the two.
         whole: rows are shares of the same cases: one that must be left out takes the others with it.
+        varies: how many are counted is a model's doing: those beyond a multiple of the minimum are told nowhere.
     """
 
     counts: tuple[str, ...]
@@ -40,6 +44,7 @@ class Histogram:
     last: bool = False
     edge: int = 0
     whole: bool = False
+    varies: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Table:
         of: the number of cases that a table is dealt from, or empty.
         partly: leave out cells instead of the table: small ones, and then the smallest others until enough are left
             out together.
+        dealt: rows, of the last axis, are told in multiples of the minimum: what a model makes of the same patients.
     """
 
     counts: tuple[str, ...]
@@ -60,6 +66,7 @@ class Table:
     alike: tuple[str, ...] = ()
     of: str = CASES
     partly: bool = False
+    dealt: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,8 @@ class RiskSets:
 @dataclass(frozen=True)
 class Mean:
     """A number of cases by entry, and sums over those: a mean. The sums of a few are left out; where all but a few
-    are counted, they are told as the mean of all.
+    are counted, they are told as the mean of all, and else as that of the next lower multiple of the minimum: which
+    cases are counted is a model's doing.
 
     Args:
         count: the name of the number.
@@ -148,42 +156,59 @@ def spans(cells: np.ndarray, minimum: int) -> list[tuple[int, int, int]] | None:
     return None if first >= 0 else found
 
 
-def together_in_time(index: np.ndarray, kind: np.ndarray, *, minimum: int) -> np.ndarray | None:
-    """Grid places (n,), moved so that at each of them none or enough of a kind leave; None where a kind is of a few.
-
-    Args:
-        index: (n,) places on a grid, from 0.
-        kind: (n,) how each leaves: by an event, censored. Kinds move apart from each other.
-    """
-    moved = np.array(index)
-    for which in np.unique(kind):
-        own = kind == which
-        groups = spans(np.bincount(index[own])[None].astype(np.float64), minimum)
-        if groups is None:
-            return None
-        for first, last, at in groups:
-            moved[own & (index >= first) & (index <= last)] = at
-    return moved
-
-
 def _histogram(rule: Histogram, sums: Sums, total: float | None, minimum: int) -> Sums:
     names = (*rule.counts, *rule.within, *rule.alike)
     bins = np.shape(sums[rule.counts[0]])[-1]
     tables = {name: np.asarray(sums[name], np.float64).reshape(-1, bins) for name in names}
-    merged = {name: table.copy() for name, table in tables.items()}
-    groups: list[list[tuple[int, int, int]] | None] = []
-    for row in range(len(tables[rule.counts[0]])):
-        cells = [tables[name][row] for name in (*rule.counts, *rule.within)]
-        cells += [tables[rule.counts[0]][row] - tables[name][row] for name in rule.within]
-        counted = sum(float(tables[name][row].sum()) for name in rule.counts)
-        rest = total is not None and bool(few(total - counted, minimum))
-        groups.append(None if rest else spans(np.stack(cells), minimum))
+    apart = [tables[name] for name in rule.counts]
+    if rule.within:  # who is a part and who is not are told apart
+        parts = [tables[name] for name in rule.within]
+        apart = [*parts, *(apart[0] - part for part in parts)]
+    counted = sum(tables[name].sum(axis=1) for name in rule.counts)
+    rest = few(total - counted, minimum) if total is not None else np.zeros(len(apart[0]), bool)
+    whole = all(np.array_equal(cells, np.rint(cells)) for cells in apart)
+    told = _dealt(rule, tables, apart, rest, minimum) if whole else _waiting(rule, tables, apart, rest, minimum)
+    return {n: v.reshape(np.shape(sums[n])) for n, v in told.items() if not np.array_equal(v, tables[n])}
+
+
+def _dealt(
+    rule: Histogram, tables: Mapping[str, np.ndarray], apart: list[np.ndarray], rest: np.ndarray, minimum: int
+) -> dict[str, np.ndarray]:
+    """Patients in cells of exactly the minimum, each kind by itself; what is alike goes along by its mean in a bin."""
+    gone = rest | np.any([few(cells.sum(axis=1), minimum) for cells in apart], axis=0)
+    gone |= rule.whole and bool(gone.any())
+    at = {-1: FIRST, 0: ENOUGH if rule.last else MIDDLE, 1: LAST}[rule.edge]
+    found = [_dealt_rows(cells, gone, at=at, left_over=not rule.varies, minimum=minimum) for cells in apart]
+    if not rule.within:
+        told = dict(zip(rule.counts, found, strict=True))
+    else:
+        told = {rule.counts[0]: found[0] + found[len(rule.within)], **dict(zip(rule.within, found, strict=False))}
+    before, after = tables[rule.counts[0]], told[rule.counts[0]]
+    mean = {name: np.divide(tables[name], before, out=np.zeros_like(before), where=before > 0) for name in rule.alike}
+    return told | {name: value * after for name, value in mean.items()}
+
+
+def _dealt_rows(cells: np.ndarray, gone: np.ndarray, *, at: str, left_over: bool, minimum: int) -> np.ndarray:
+    told = np.zeros_like(cells)
+    for row in np.flatnonzero(~gone):
+        told[row] = dealt_counts(cells[row], minimum, at=at, left_over=left_over)
+    return told
+
+
+def _waiting(
+    rule: Histogram, tables: Mapping[str, np.ndarray], apart: list[np.ndarray], rest: np.ndarray, minimum: int
+) -> dict[str, np.ndarray]:
+    """Weighted patients: bins wait for the next ones until each cell is of none or of enough."""
+    cells = [tables[name] for name in rule.counts] + (apart if rule.within else [])
+    groups = [
+        None if untold else spans(np.stack([one[row] for one in cells]), minimum) for row, untold in enumerate(rest)
+    ]
     if rule.whole and None in groups:
         groups = [None] * len(groups)
-    for row, told in enumerate(groups):
-        for name in names:
-            merged[name][row] = _merged(tables[name][row], told, rule)
-    return {n: v.reshape(np.shape(sums[n])) for n, v in merged.items() if not np.array_equal(v, tables[n])}
+    return {
+        name: np.stack([_merged(row, told, rule) for row, told in zip(table, groups, strict=True)])
+        for name, table in tables.items()
+    }
 
 
 def _merged(values: np.ndarray, told: list[tuple[int, int, int]] | None, rule: Histogram) -> np.ndarray:
@@ -207,9 +232,13 @@ def _table(rule: Table, sums: Sums, total: float | None, minimum: int) -> Sums:
             told = np.where(rest[..., None], 0.0, told)
             found |= {} if np.array_equal(told, rows) else {name: told.reshape(np.shape(sums[name]))}
         kept &= ~(few(rows, minimum).any(axis=-1) | rest)
+        if rule.dealt:
+            own = np.shape(sums[name])
+            told = dealt_table(np.where(kept[..., None], rows, 0.0).reshape(-1, own[-1]), minimum).reshape(own)
+            found |= {} if np.array_equal(told, sums[name]) else {name: told}
     if rule.partly or kept.all():
         return found
-    return {name: _left(np.asarray(sums[name], np.float64), kept) for name in (*rule.counts, *rule.alike)}
+    return {name: _left(np.asarray(found.get(name, sums[name]), np.float64), kept) for name in _named(rule)}
 
 
 def _left(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -240,9 +269,12 @@ def _mean(rule: Mean, sums: Sums, total: float | None, minimum: int) -> Sums:
     count = np.asarray(sums[rule.count], np.float64)
     gone = few(count, minimum)
     all_but_few = few(total - count, minimum) & ~gone if total is not None else np.zeros(count.shape, bool)
-    if not (gone | all_but_few).any():
+    everyone = (count >= total - NEAR) if total is not None else np.zeros(count.shape, bool)
+    as_many = np.where(everyone, count, np.floor(count / minimum + NEAR) * minimum)
+    as_many = np.where(all_but_few, total or 0.0, np.where(gone, 0.0, as_many))
+    if np.array_equal(as_many, count):
         return {}
-    share = np.where(all_but_few, (total or 0.0) / np.where(count > 0, count, 1.0), np.where(gone, 0.0, 1.0))
+    share = as_many / np.where(count > 0, count, 1.0)
     told = {name: np.asarray(sums[name], np.float64) * share for name in (rule.count, *rule.sums)}
     return told | {name: np.where(gone, 0.0, np.asarray(sums[name], np.float64)) for name in rule.left_out}
 

@@ -100,7 +100,7 @@ class Classification:
     @property
     def cells(self) -> tuple[Cells, ...]:
         scores = Histogram(("positives", "negatives"), whole=self.exclusive)
-        return (scores, Table(("confusion",), axes=2), *CELLS)
+        return (scores, Table(("confusion",), axes=2, dealt=True), *CELLS)
 
     @property
     def by_time(self) -> frozenset[str]:

@@ -25,7 +25,7 @@ DISTANCE_BOUNDS = (
     AtMost((LOW,), "dice_cases", over=(-1,)),
     AtMost((HIGH,), "dice_cases", over=(-1,)),
 )
-DISTANCE_CELLS = (Histogram((LOW,), edge=-1), Histogram((HIGH,), edge=1))
+DISTANCE_CELLS = (Histogram((LOW,), edge=-1, varies=True), Histogram((HIGH,), edge=1, varies=True))
 
 
 def measured(

@@ -42,12 +42,14 @@ from common.metrics.survival import cut_index, survival_at, weights_at
 from common.protocol.messages import Sums
 from common.tasks.base import Observation, Shapes, column, to_numpy
 from common.tasks.bounds import CASES, AtMost
-from common.tasks.cells import Cells, Histogram, RiskSets, Table, few, together_in_time
+from common.tasks.cells import Cells, Histogram, RiskSets, Table
 from common.tasks.cox import cox_nll
+from common.tasks.dealing import dealt_places, dealt_times
 
 DAYS, EVENT, STRATUM = "days", "event", "stratum"
 GROUPS = 2  # low and high predicted risk
 COX = "cox"
+TOLD_RISK, TOLD_SURVIVAL = "told_risk", "told_survival"  # of a dealt record: its cell's
 BASE_SUMS = (
     "antolini_concordant", "antolini_tied", "cases", "comparable", "concordant", "events", "risk_sum", "spread_cc",
     "spread_cn", "spread_nn", "tied",
@@ -206,6 +208,7 @@ class Prognosis:
         """
         time, event, risk = self._columns(observations)
         survival, cuts = np.nan_to_num(column(observations, "survival", width=self.bins)), self.cuts.numpy()
+        counted, told = _told_of(observations, risk, survival)
         censoring = self._censoring()
         where = {"cuts": cuts, "censoring": censoring}
         weight = weights_at(time, event, cuts, censoring)
@@ -213,13 +216,13 @@ class Prognosis:
         wins, pairs = dynamic_auc_sums(time, event, risk, **where)
         middle = self.bins // 2
         early = weight * (cut_index(time, cuts) <= middle)
-        reliability = reliability_sums(np.clip(1 - survival[:, middle], 0, 1), early)
-        own = np.diagonal(survival_at(survival, np.minimum(time, cuts[-1]), cuts))
+        reliability = reliability_sums(np.clip(1 - told[:, middle], 0, 1), early)
+        own = np.diagonal(survival_at(told, np.minimum(time, cuts[-1]), cuts))
         sums: Sums = {"auc_wins": wins, "auc_pairs": pairs, "brier": brier_sums(time, event, survival, **where)}
         sums |= {f"uno_{name}": np.array(value) for name, value in uno._asdict().items()}
         sums |= {f"reliability_{name}": value for name, value in reliability._asdict().items()}
         sums["d_calibration"] = d_calibration_counts(own, event * (time <= cuts[-1]))
-        return sums | self._kaplan_meier(time, event, risk > threshold)
+        return sums | self._kaplan_meier(time, event, counted > threshold)
 
     def label_sums(self, target: Mapping[str, Tensor]) -> Sums:
         """Counts of the training cases' censoring on the cuts, before any model is asked."""
@@ -229,40 +232,38 @@ class Prognosis:
     def together(
         self, observations: Sequence[Observation], *, threshold: float, minimum: int
     ) -> Sequence[Observation] | None:
-        """The records with times moved so that at each cut none or enough have an event, and none or enough are
-        censored, above the threshold of the risk and below it where that can be. None where all are too few."""
+        """The records with risks, curves and times of cells of exactly the minimum, so that whatever is counted of them
+        at any threshold, on any cuts and by any model differs by whole cells. None where an outcome is of a few.
+
+        Relapsed and censored patients are dealt by their risk; a cell's ``told_risk`` is its middle patient's, its
+        ``told_survival`` the median at every cut. Then each outcome's times are dealt within the groups that the
+        threshold makes of the cells. Risk and curve themselves stay as they are.
+        """
         if minimum <= 1 or not observations:
             return observations
         time, event, risk = self._columns(observations)
-        group = (risk > threshold).astype(np.int64)
-        moved = self._together(time, event, group, minimum)
-        if moved is None:  # groups too small to tell apart: the curves that do not look at them may still be drawn
-            moved = self._together(time, event, np.zeros_like(group), minimum)
-        if moved is None:
+        survival = column(observations, "survival", width=self.bins)
+        told_risk, told_survival = np.array(risk), np.array(survival)
+        for own in (event > 0, event <= 0):
+            found = dealt_places(risk[own], minimum)
+            if found is None:
+                return None
+            cell, place = found
+            told_risk[own] = risk[own][place][cell]
+            medians = [np.median(survival[own][cell == number], axis=0) for number in range(len(place))]
+            told_survival[own] = np.array(medians).reshape(-1, self.bins)[cell]
+        times = dealt_times(time, 2 * (told_risk > threshold) + (event > 0), minimum=minimum)
+        if times is None:
             return None
-        return [{**o, "time": np.array(t), EVENT: np.array(e)} for o, t, e in zip(observations, *moved, strict=True)]
+        told = zip(observations, times, told_risk, told_survival, strict=True)
+        return [{**o, "time": np.array(t), TOLD_RISK: np.array(r), TOLD_SURVIVAL: s} for o, t, r, s in told]
 
     def together_labels(self, target: Mapping[str, Tensor], *, minimum: int) -> Mapping[str, Tensor] | None:
-        """The same for targets."""
+        """Targets with times of cells of exactly the minimum, whatever the cuts."""
         if minimum <= 1:
             return target
-        time, event = to_numpy(target[DAYS]), to_numpy(target[EVENT])
-        moved = self._together(time, event, np.zeros(len(time), np.int64), minimum)
-        return None if moved is None else {**target, DAYS: torch.tensor(moved[0]), EVENT: torch.tensor(moved[1])}
-
-    def _together(
-        self, time: np.ndarray, event: np.ndarray, group: np.ndarray, minimum: int
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Times and events; who is beyond the last cut is censored there. A moved time is in the middle of its bin."""
-        cuts = self.cuts.numpy()
-        index = cut_index(time, cuts)
-        happened = (event > 0) & (index < len(cuts))
-        place = together_in_time(index, 2 * group + happened, minimum=minimum)
-        if place is None or few(np.bincount(group), minimum).any():
-            return None
-        edges = np.concatenate([cuts[:1], cuts, 2 * cuts[-1:]])  # (K + 2): a bin is what is between two of them
-        middle = (edges[place] + edges[place + 1]) / 2
-        return np.where(happened & (place == index), time, middle), happened.astype(np.float64)
+        times = dealt_times(to_numpy(target[DAYS]), to_numpy(target[EVENT]) > 0, minimum=minimum)
+        return None if times is None else {**target, DAYS: torch.tensor(times)}
 
     def calibrate(self, sums: Sums) -> Sums:
         """From validation cases: the mean risk as the ``threshold``, and Cox's ``baseline`` (Breslow's, pooled)."""
@@ -333,6 +334,15 @@ class Prognosis:
         if "baseline" in self.known:
             return torch.tensor(self.known["baseline"], dtype=torch.float64)
         return self.cuts / self.cuts[-1]
+
+
+def _told_of(
+    observations: Sequence[Observation], risk: np.ndarray, survival: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The risks and curves by which patients are counted: those of their cells where the records were dealt."""
+    if not observations or TOLD_RISK not in observations[0]:
+        return risk, survival
+    return column(observations, TOLD_RISK), np.nan_to_num(column(observations, TOLD_SURVIVAL))
 
 
 def discretise(time: Tensor, event: Tensor, cuts: Tensor) -> tuple[Tensor, Tensor]:

@@ -124,26 +124,27 @@ def _guard(name: str, cells: Sequence[Cells]) -> str:
 
 def _of_rule(name: str, rule: Cells) -> str:
     if isinstance(rule, Histogram) and name in (*rule.counts, *rule.alike, *rule.within):
-        return "neighbouring bins are merged until each is of none or of `minimum_cell`"
+        return "dealt by outcome into cells of exactly `minimum_cell`; weighted bins are merged until each is of enough"
     if isinstance(rule, Table) and name in (*rule.counts, *rule.alike):
-        return "small cells are left out" if rule.partly else "left out whole where a cell is of fewer"
+        dealt = "; else in multiples of it" if rule.dealt else ""
+        return "small cells are left out" if rule.partly else f"left out whole where a cell is of fewer{dealt}"
     if isinstance(rule, RiskSets) and name in (rule.at_risk, rule.gone):
-        return "times wait for later ones until enough leave at each; else left out"
+        return "times of cells of exactly `minimum_cell`, dealt before any grid; else left out"
     if isinstance(rule, Mean) and name in (rule.count, *rule.sums, *rule.left_out):
-        return "left out where a few are counted"
+        return "left out where a few are counted; else of a multiple of `minimum_cell` cases, or of all"
     return ""
 
 
 def _exact_sums() -> Iterator[tuple[str, str, str]]:
     few = "no variable, pair of variables or time that fewer than `minimum_cell` share"
-    yield "`grid`", f"`{EVENTS}` [{BINS}]", "neighbouring bins are merged until each is of none or of `minimum_cell`"
+    yield "`grid`", f"`{EVENTS}` [{BINS}]", "times of cells of exactly `minimum_cell`, dealt before the horizon"
     yield "`moments`", _named(moment_shapes(2)), few
     yield "`gram` (ridge)", _named(ridge_shapes(2, 1, 1)), few
     volumes = dict.fromkeys((TRUE, ALL, MISSED), ())
     yield (
         "`thresholds`",
         _named(volumes),
-        "neighbouring bins are merged until voxels of `minimum_cell` patients are in each",
+        "neighboring bins are merged until voxels of `minimum_cell` patients are in each, and no few have nearly all",
     )
     for name in OBJECTIVES:
         shapes = newton_shapes(build_objective(name, bins=12, classes=1), 3)

@@ -80,6 +80,19 @@ def test_the_record_names_nobody_and_a_damaged_one_is_a_sentence(tmp_path):
         ask(tmp_path, people(9))
 
 
+def test_an_answer_cut_off_the_end_of_the_record_is_missed(tmp_path):
+    """Without its line the same question over one patient more would be answered."""
+    ask(tmp_path, people(9))
+    ask(tmp_path, people(20))
+    lines = (tmp_path / FILE).read_bytes().splitlines(keepends=True)
+    (tmp_path / FILE).write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(VaultError, match=r"has 2 lines.*knows of 3"):
+        ask(tmp_path, people(21))
+    (tmp_path / FILE).unlink()
+    with pytest.raises(VaultError, match="it is gone"):
+        ask(tmp_path, people(21))
+
+
 NAMES = [f"{n:02d}" for n in range(24)]
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from client.data.case import Case
 from client.data.splits import Deal, Place
-from client.vault.cohort import ERASED, FILE, RELEASED, TOMBSTONES, append, fix, hashed_id, place, read_cohort
+from client.vault.cohort import CLEARED, ERASED, FILE, RELEASED, TOMBSTONES, append, fix, hashed_id, place, read_cohort
+from client.vault.ending import end_of
 from client.vault.outbox import FILE as SENT
 from client.vault.outbox import REPLY
 from client.vault.standing import VaultError
@@ -93,3 +94,39 @@ def test_a_lost_file_is_no_first_sight(tmp_path):
     Ledger(tmp_path / SENT).append(REPLY, {"code": "ok"})
     with pytest.raises(VaultError, match=r"is not there.*client split --release"):
         read_cohort(tmp_path)
+
+
+@pytest.mark.parametrize("gone", [1, 2])
+def test_an_erasure_cut_off_the_end_is_missed(tmp_path, gone):
+    """The chain alone would not show it, and the erased patient would train again."""
+    filled(tmp_path)
+    key = read_cohort(tmp_path).key
+    append(tmp_path, ERASED, {"patient": hashed_id(key, "CHUM-003")}, key=key)
+    append(tmp_path, CLEARED, {"cached": 0, "mapped": 0}, key=key)
+    lines = (tmp_path / FILE).read_bytes().splitlines(keepends=True)
+    (tmp_path / FILE).write_bytes(b"".join(lines[:-gone]))
+    assert len(Ledger(tmp_path / FILE).events()) == len(lines) - gone, "as a chain it is whole"
+    with pytest.raises(VaultError, match=rf"{FILE} has {len(lines) - gone} lines.*knows of {len(lines)}"):
+        read_cohort(tmp_path)
+    (tmp_path / FILE).unlink()
+    with pytest.raises(VaultError, match=r"is not there, but .*cohort\.end is; restore it"):
+        read_cohort(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"sha256": "0", "value": {"lines": 1, "hash": "0"}}'])
+def test_a_damaged_note_of_the_end_is_told(tmp_path, text):
+    filled(tmp_path)
+    end_of(tmp_path / FILE).write_text(text)
+    with pytest.raises(VaultError, match=r"cohort\.end.*restore it from a backup"):
+        read_cohort(tmp_path)
+
+
+def test_a_process_that_dies_before_the_note_loses_nothing(tmp_path):
+    filled(tmp_path)
+    before = end_of(tmp_path / FILE).read_bytes()
+    key = read_cohort(tmp_path).key
+    append(tmp_path, ERASED, {"patient": hashed_id(key, "CHUM-003")}, key=key)
+    end_of(tmp_path / FILE).write_bytes(before)
+    assert read_cohort(tmp_path).is_erased("CHUM-003")
+    end_of(tmp_path / FILE).unlink()  # a vault of an earlier release
+    assert read_cohort(tmp_path).is_erased("CHUM-003")
