@@ -34,15 +34,30 @@ class AtMost:
 
     def broken(self, sums: Mapping[str, np.ndarray], cases: float) -> bool:
         """Whether the sums cannot be; a bound on a sum that is not there holds."""
-        if any(name not in sums for name in self.smaller):
+        larger = sums.get(self.larger, cases if self.larger == CASES else None)
+        parts = [sums.get(name) for name in self.smaller]
+        if larger is None or any(part is None for part in parts):
             return False
-        larger = np.asarray(sums.get(self.larger, cases), np.float64)
-        if self.larger not in sums and self.larger != CASES:
-            return False
-        total = sum(np.asarray(sums[name], np.float64) for name in self.smaller)
-        total = np.asarray(total).sum(axis=self.over) if self.over else np.asarray(total)
-        bound = larger**self.power
-        return bool((self.factor * total > bound + SLACK * (1 + np.abs(bound))).any())
+        bound = plain(larger) if self.power == 1 else plain(larger) ** self.power
+        total: float | np.ndarray = sum(plain(part) for part in parts)
+        total = np.sum(total, axis=self.over) if self.over else total
+        return _is_beyond(self.factor * total, bound)
+
+
+def plain(value: np.ndarray | float) -> np.ndarray | float:
+    """A single number as Python's own, which is ten times as quick; an array in float64."""
+    array = np.asarray(value, np.float64)
+    return array if array.ndim else array.item()
+
+
+def _is_beyond(total: np.ndarray | float, bound: np.ndarray | float) -> bool:
+    """Whether any total is more than its bound and the slack."""
+    excess = total - bound
+    if isinstance(excess, float):
+        return not excess <= SLACK * (1 + abs(bound))
+    if excess.max(initial=-np.inf) <= SLACK:  # the least that the slack can be; nearly always so
+        return False
+    return bool((excess > SLACK * (1 + np.abs(bound))).any())
 
 
 def impossible(
@@ -54,12 +69,33 @@ def impossible(
         signed: names of sums that may be negative.
         cases: how many cases the sums can be over at most.
     """
-    for name in sorted(sums):
-        value = np.asarray(sums[name], np.float64)
-        if (np.abs(value) > LARGEST).any():
-            return f"{name} is beyond {LARGEST:g}"
-        if name not in signed and (value < -SLACK).any():
-            return f"{name} is negative"
+    if not _is_sane(sums, signed):
+        for name in sorted(sums):
+            value = np.asarray(sums[name], np.float64)
+            if (np.abs(value) > LARGEST).any():
+                return f"{name} is beyond {LARGEST:g}"
+            if name not in signed and (value < -SLACK).any():
+                return f"{name} is negative"
     if CASES in sums and float(np.asarray(sums[CASES]).sum()) > cases + SLACK:
         return f"cases is more than the {cases:g} that there are"
     return next((str(bound) for bound in bounds if bound.broken(sums, cases)), "")
+
+
+def _is_sane(sums: Mapping[str, np.ndarray], signed: frozenset[str]) -> bool:
+    """Whether no number is too large, or negative where none may be: all of them in one look."""
+    positive = [value for name, value in sums.items() if name not in signed]
+    either = [value for name, value in sums.items() if name in signed]
+    low, high = _ends(positive)
+    least, most = _ends(either)
+    return low >= -SLACK and high <= LARGEST and least >= -LARGEST and most <= LARGEST
+
+
+def _ends(values: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The least and the largest number of some arrays; of none, 0 and 0."""
+    flat = flattened(values)
+    return (float(flat.min()), float(flat.max())) if len(flat) else (0.0, 0.0)
+
+
+def flattened(values: Sequence[np.ndarray]) -> np.ndarray:
+    """All numbers of some arrays, in one row."""
+    return np.concatenate([np.ravel(value) for value in values]) if values else np.zeros(0)

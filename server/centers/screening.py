@@ -22,7 +22,7 @@ from common.errors import WireError
 from common.protocol.messages import Reply, State, Sums
 from common.protocol.wire import FIT_SUMS, check_declared
 from common.tasks.base import Task
-from common.tasks.bounds import impossible
+from common.tasks.bounds import flattened, impossible
 
 NORMAL_MAD = 1.4826  # a normal distribution's standard deviation in median absolute deviations
 FEWEST_FOR_NORMS = 3
@@ -103,7 +103,8 @@ def check_form(
         return Rejection("undeclared", str(error)[:300])
     floats = {n: t for n, t in [*reply.state.items(), *reply.extra.items()] if t.is_floating_point()}
     broken = [name for name, tensor in floats.items() if not torch.isfinite(tensor).all()]
-    broken += [name for name, value in reply.sums.items() if not np.isfinite(value).all()]
+    if not np.isfinite(flattened(list(reply.sums.values()))).all():
+        broken += [name for name, value in reply.sums.items() if not np.isfinite(value).all()]
     return Rejection("not_finite", f"{len(broken)} arrays, the first {broken[0]}") if broken else None
 
 

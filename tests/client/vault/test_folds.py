@@ -4,18 +4,25 @@ import random
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import combinations, product
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client.center.patients import part_of
 from client.data.case import Case
 from client.data.splits import PARTS, Deal, split_cases
 from client.vault.cohort import ERASED, FILE, append, read_cohort
 from client.vault.folds import said, sides
 from client.vault.standing import VaultError
+from common.config.adapter import Adapter, LinearPart
 from common.config.run import Split
+from common.config.step import Step
+from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.data.batch import CT, EHR, PET, RECORD
 from common.errors import PolicyRefusal
 
 SPLIT = Split(seed=1, folds=5, validation=0.2)
@@ -175,3 +182,55 @@ def test_nobody_ever_changes_sides(tmp_path_factory, waves, split, data):
     for fold in range(split.folds):
         ever = {name: {p for (p, f), side in seen.items() if f == fold and side == name} for name in PARTS}
         assert not ever["test"] & (ever["train"] | ever["validation"])
+
+
+MODALITY_SETS = [list(some) for size in range(1, 5) for some in combinations((CT, PET, EHR, RECORD), size)]
+TASKS = [
+    SegmentationTask(structures=["GTVp"]), PrognosisTask(), ClassificationTask(target="hpv", classes=["hpv"]),
+]  # fmt: skip
+ANYBODY = st.builds(
+    dict,
+    ct=st.booleans(),
+    pet=st.booleans(),
+    hpv=st.booleans(),
+    label=st.booleans(),
+    event=st.sampled_from([0, 1, None]),
+)
+
+
+def somebody(number, *, ct, pet, hpv, label, event):
+    images = {**({CT: Path("ct")} if ct else {}), **({PET: Path("pet")} if pet else {})}
+    record = {"age": 60.0, **({"hpv": 1.0} if hpv else {})}
+    days = None if event is None else 9.0
+    return Case(f"MDA-{number:03d}", "MDA", images, Path("label") if label else None, record, days, event, None, None)
+
+
+def test_of_any_modalities_somebody_trains_and_somebody_tests(tmp_path):
+    """What the next test looks at is not nobody."""
+    cases = [
+        somebody(n, ct=True, pet=n % 2 > 0, hpv=n % 3 > 0, label=True, event=n % 2) for n in range(30)
+    ]  # fmt: skip
+    dealt = sides(cases, SPLIT, vault=tmp_path)
+    for modalities, task in product(MODALITY_SETS, TASKS):
+        step = Step("any", modalities=modalities, task=task, adapter=Adapter({"linear": LinearPart()}))
+        assert len(part_of(cases, dealt, step, "train")) > len(part_of(cases, dealt, step, "test")) > 0, modalities
+
+
+@settings(max_examples=25, deadline=None)
+@given(waves=st.lists(st.lists(ANYBODY, max_size=8), min_size=1, max_size=3), data=st.data())
+def test_nobody_is_on_two_sides_of_steps_of_any_modalities_and_tasks(tmp_path_factory, waves, data):
+    """All fifteen sets of modalities under each task, through the cases that such a step can use, as orders come."""
+    vault, cases, seen = tmp_path_factory.mktemp("v"), [], {}
+    for wave in waves:
+        cases += [somebody(len(cases) + i, **who) for i, who in enumerate(wave)]
+        if cases and data.draw(st.booleans()):
+            gone = cases.pop(data.draw(st.integers(0, len(cases) - 1)))
+            cohort = read_cohort(vault)
+            append(vault, ERASED, {"patient": cohort.hashed(gone)}, key=cohort.key)
+        for modalities in data.draw(st.permutations(MODALITY_SETS)):
+            for task in TASKS:
+                step = Step("any", modalities=modalities, task=task, adapter=Adapter({"linear": LinearPart()}))
+                dealt = sides(cases, SPLIT, vault=vault)
+                for name in PARTS:
+                    for case in part_of(cases, dealt, step, name):
+                        assert seen.setdefault(case.patient, name) == name
