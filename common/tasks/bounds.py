@@ -34,12 +34,12 @@ class AtMost:
 
     def broken(self, sums: Mapping[str, np.ndarray], cases: float) -> bool:
         """Whether the sums cannot be; a bound on a sum that is not there holds."""
-        larger = sums.get(self.larger, cases if self.larger == CASES else None)
-        parts = [sums.get(name) for name in self.smaller]
-        if larger is None or any(part is None for part in parts):
+        if any(name not in sums for name in self.smaller) or (self.larger not in sums and self.larger != CASES):
             return False
-        bound = plain(larger) if self.power == 1 else plain(larger) ** self.power
-        total: float | np.ndarray = sum(plain(part) for part in parts)
+        bound = plain(sums.get(self.larger, cases)) ** self.power  # type: ignore[arg-type]
+        total = plain(sums[self.smaller[0]])
+        for name in self.smaller[1:]:
+            total = total + plain(sums[name])
         total = np.sum(total, axis=self.over) if self.over else total
         return _is_beyond(self.factor * total, bound)
 
@@ -54,7 +54,7 @@ def _is_beyond(total: np.ndarray | float, bound: np.ndarray | float) -> bool:
     """Whether any total is more than its bound and the slack."""
     excess = total - bound
     if isinstance(excess, float):
-        return not excess <= SLACK * (1 + abs(bound))
+        return not excess <= SLACK * (1 + abs(float(bound)))
     if excess.max(initial=-np.inf) <= SLACK:  # the least that the slack can be; nearly always so
         return False
     return bool((excess > SLACK * (1 + np.abs(bound))).any())

@@ -130,7 +130,9 @@ def _of_rule(name: str, rule: Cells) -> str:
         return "small cells are left out" if rule.partly else f"left out whole where a cell is of fewer{dealt}"
     if isinstance(rule, RiskSets) and name in (rule.at_risk, rule.gone):
         return "times of cells of exactly `minimum_cell`, dealt before any grid; else left out"
-    if isinstance(rule, Mean) and name in (rule.count, *rule.sums, *rule.left_out):
+    if isinstance(rule, Mean) and name in rule.left_out:
+        return "left out where a few are counted"
+    if isinstance(rule, Mean) and name in (rule.count, *rule.sums):
         return "left out where a few are counted; else of a multiple of `minimum_cell` cases, or of all"
     return ""
 
