@@ -36,7 +36,7 @@ class AtMost:
         """Whether the sums cannot be; a bound on a sum that is not there holds."""
         if any(name not in sums for name in self.smaller) or (self.larger not in sums and self.larger != CASES):
             return False
-        bound = plain(sums.get(self.larger, cases)) ** self.power  # type: ignore[arg-type]
+        bound = plain(sums.get(self.larger, cases)) ** self.power
         total = plain(sums[self.smaller[0]])
         for name in self.smaller[1:]:
             total = total + plain(sums[name])

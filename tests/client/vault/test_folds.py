@@ -186,7 +186,8 @@ def test_nobody_ever_changes_sides(tmp_path_factory, waves, split, data):
 
 MODALITY_SETS = [list(some) for size in range(1, 5) for some in combinations((CT, PET, EHR, RECORD), size)]
 TASKS = [
-    SegmentationTask(structures=["GTVp"]), PrognosisTask(), ClassificationTask(target="hpv", classes=["hpv"], form="binary"),
+    SegmentationTask(structures=["GTVp"]), PrognosisTask(),
+    ClassificationTask(target="hpv", classes=["hpv"], form="binary"),
 ]  # fmt: skip
 ANYBODY = st.builds(
     dict,
