@@ -218,7 +218,7 @@ def test_of_any_modalities_somebody_trains_and_somebody_tests(tmp_path):
         assert train > test > 0 or CT not in modalities, (modalities, task.kind)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(waves=st.lists(st.lists(ANYBODY, max_size=8), min_size=1, max_size=3), data=st.data())
 def test_nobody_is_on_two_sides_of_steps_of_any_modalities_and_tasks(tmp_path_factory, waves, data):
     """All fifteen sets of modalities under each task, through the cases that such a step can use, as orders come."""
