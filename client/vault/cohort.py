@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -24,6 +25,7 @@ from common.errors import FedgraftError
 from common.store.ledger import Ledger
 
 FILE = "cohort.jsonl"
+FIRST_LINE_TRIES, FIRST_LINE_S = 50, 0.01
 TOMBSTONES = "erased.json"  # where an earlier release kept the erased patients, by name
 BEGUN, FIXED, PLACED, ERASED, CLEARED, RELEASED = (
     "begun",
@@ -73,6 +75,7 @@ def read_cohort(vault: Path) -> Cohort:
     if not path.exists():
         _check_not_lost(vault, begun=bool(end))
         return _with_tombstones(Cohort(new_key()), vault)
+    _await_first_line(path)
     stat = path.stat()
     return _with_tombstones(_read(path, stat.st_size, stat.st_mtime_ns, end), vault)
 
@@ -110,6 +113,14 @@ def _read(path: Path, size: int, changed: int, end: tuple[tuple[str, Any], ...])
         return _replayed(events)
     except (FedgraftError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable(path, error) from error
+
+
+def _await_first_line(path: Path) -> None:
+    """Another process may just have made the file, and have written nothing yet; one that stays empty is damaged."""
+    for _ in range(FIRST_LINE_TRIES):
+        if path.stat().st_size > 0:
+            return
+        time.sleep(FIRST_LINE_S)
 
 
 def _end(path: Path) -> tuple[tuple[str, Any], ...]:
