@@ -74,7 +74,9 @@ def scores(leader: Coordinator, metric: str) -> dict[str, float]:
     return {row["center"]: row["value"] for row in done["scores"] if row["metric"] == metric}
 
 
-@pytest.mark.parametrize("name", ["own-backbone.md", "own-modality.md", "own-rule.md", "own-study.md", "own-task.md"])
+@pytest.mark.parametrize(
+    "name", ["own-backbone.md", "own-method.md", "own-modality.md", "own-rule.md", "own-study.md", "own-task.md"]
+)
 def test_a_page_has_less_than_forty_lines_of_code(name):
     [(_, code)] = CODE.findall((PAGES / name).read_text())
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("#", '"""'))]
@@ -129,6 +131,20 @@ def test_the_rule_goes_half_the_way(page, small_centers, tmp_path):
     assert done.report == {"share": 0.5}
     leader = federate(run, tmp_path / "run", small_centers)
     assert len(leader.ledger.events("round_finished")) == 1 and scores(leader, "dsc_agg")["pooled"] is not None
+
+
+def test_the_method_slows_the_parts_that_it_names(page, small_centers, tmp_path):
+    run = page("own-method.md", step="relapse")
+    step = run.steps["relapse"]
+    started = AdaptedModel(load_backbone(run.backbone), step, seed=run.seed).state()
+    moved = {}
+    for share, parts in ((0.0, ["within"]), (1.0, ["within"]), (1.0, [])):
+        step.methods[0].share, step.methods[0].parts = share, parts
+        leader = federate(run, tmp_path / f"{share}{len(parts)}", small_centers)
+        state = leader.bank.get(leader.ledger.events("step_finished")[0]["key"])
+        moved[share, len(parts)] = {name for name, t in state.items() if not torch.equal(t, started[name])}
+    assert moved[1.0, 1] == moved[1.0, 0] and {name.partition("/")[0] for name in moved[1.0, 1]} >= {"head", "within"}
+    assert moved[0.0, 1] == {name for name in moved[1.0, 0] if not name.startswith("within/")}
 
 
 def test_a_center_without_the_rule_answers_unknown(page, small_centers, tmp_path, monkeypatch, caplog):

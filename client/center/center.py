@@ -148,9 +148,11 @@ class Center:
         order = replace(order, state=within_own_rank(order.state, order.step.adapter.parts, self.code))
         model, task = self._resident_model(order)
         model.train_in_round(order.round)
-        cases = self.case_set(order, "train", model)
+        chosen, methods = self.part(order, "train"), methods_of(order.step, self._vault(order))
+        for method in methods:
+            chosen = method.cases(order, self.code, chosen)
+        cases = prepared(chosen, order, self.config, tokenizer=model.backbone.tokenizer)
         check_cases(self.config.policy, len(cases))
-        methods = methods_of(order.step, self._vault(order))
         return prepare(
             order,
             model,

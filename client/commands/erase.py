@@ -60,6 +60,7 @@ def erase(center: Center, patient: str) -> Erased:
     """
     from client.vault.cohort import CLEARED, ERASED, FILE, append, hashed_id, read_cohort
     from client.vault.lock import alone
+    from client.vault.memory import forget_patient
     from common.errors import DataError
 
     already = read_cohort(center.vault).is_erased(patient)
@@ -72,6 +73,7 @@ def erase(center: Center, patient: str) -> Erased:
         key = read_cohort(center.vault).key
         if not already:
             append(center.vault, ERASED, {"patient": hashed_id(key, patient)}, key=key)
+        forget_patient(center.vault, hashed_id(key, patient))
         done = Erased(clear_cache(Path(center.config.cache)), forget_code(center.vault, patient), already)
         append(center.vault, CLEARED, {"cached": done.cached, "mapped": done.mapped}, key=key)
     return done

@@ -12,6 +12,7 @@ from client.methods.feddyn import FedDyn
 from client.methods.local import Local
 from client.methods.lwf import Lwf
 from client.methods.proximal import Proximal
+from client.methods.rehearsal import Rehearsal
 from client.methods.scaffold import Scaffold
 from client.vault.vault import Vault
 from common.config.methods import methods_asked
@@ -28,6 +29,7 @@ METHODS: Registry[Callable[[Any, Vault], Method]] = Registry(
         "local": lambda spec, vault: Local(vault),
         "lwf": lambda spec, vault: Lwf(spec.strength, vault, temperature=spec.temperature),
         "proximal": lambda spec, vault: Proximal(spec.strength),
+        "rehearsal": lambda spec, vault: Rehearsal(spec, vault),
         "scaffold": lambda spec, vault: Scaffold(vault),
         "sequential": lambda spec, vault: Method(),
     },

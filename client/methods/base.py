@@ -7,11 +7,12 @@ One batch goes through them in this order: `batches` hands it on, the model answ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from client.data.case import Case
 from client.training.batches import Item
 from client.training.job import Answer, Job
 from common.model.adapted import AdaptedModel
@@ -27,8 +28,16 @@ class Method:
 
     changes_steps = False  # whether `step` does anything: values before a step are kept for it
 
+    def cases(self, order: Order, code: str, cases: Sequence[Case]) -> list[Case]:
+        """Who of a center's training cases is trained on, before any of them is opened; never anybody else.
+
+        Args:
+            code: the center's.
+        """
+        return list(cases)
+
     def begin(self, job: Job) -> None:
-        """Before the first batch: read the vault, change the model's start or what is trained on."""
+        """Before the first batch: read the vault, change the model's start."""
 
     def batches(self, stream: Iterable[Item]) -> Iterable[Item]:
         """The batches that are trained on, in their order; others may be put between them."""

@@ -29,6 +29,7 @@ from common.config.federation import FEDERATIONS
 from common.config.limits.untrusted import plain_json
 from common.config.methods import METHODS
 from common.config.methods.chosen import chosen
+from common.config.methods.continual import RehearsalMethod
 from common.config.options import CT_GRID
 from common.config.run import Data, Run
 from common.config.step import Selection, Step
@@ -218,6 +219,8 @@ def _stand_in(step: Step, data: Data) -> None:
     """Another cohort's centers, region, structures and view in the place of HECKTOR's."""
     step.centers = [data.centers.get(code, code) for code in step.centers]
     step.evaluate_at = [data.centers.get(code, code) for code in step.evaluate_at]
+    for spec in (spec for spec in step.methods if isinstance(spec, RehearsalMethod)):
+        spec.at = [data.centers.get(code, code) for code in spec.at]
     if step.region != REGION:
         return
     if data.view is not None:

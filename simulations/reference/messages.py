@@ -80,6 +80,7 @@ CODES = {
     "unrecorded": "the record of what leaves cannot be continued; nothing left",
     "vault": "the vault lacks or cannot read what it must keep between rounds",
     "vault.ahead": "the vault has seen a later round than the coordinator's ledger: that was rolled back",
+    "vault.memory": "the cases that a method rehearses are not in the vault or not as they were",
     "wire": "a message that carries what it must not, or lacks what it must",
     "wrong_center": "a reply in another center's name",
 }

@@ -12,7 +12,7 @@ from client.center.center import Center
 from client.methods.teacher import TeacherProblem
 from common.backbones import backbone_digest, load_backbone
 from common.config.methods import CONTINUAL, TAUGHT
-from common.config.methods.continual import FeaturesMethod, LwfMethod, SequentialMethod
+from common.config.methods.continual import FeaturesMethod, LwfMethod, RehearsalMethod, SequentialMethod
 from common.model.adapted import AdaptedModel
 from common.protocol.declaration import TEACHER
 from common.protocol.messages import Order
@@ -22,6 +22,7 @@ from tests.helpers.small import forget, small_run
 IDENTITY = {  # kind -> options at which it equals sequential bit for bit, and options at which it must not
     "features": (FeaturesMethod(strength=0.0), FeaturesMethod(strength=50.0)),
     "lwf": (LwfMethod(strength=0.0), LwfMethod(strength=50.0)),
+    "rehearsal": (RehearsalMethod(at=[]), RehearsalMethod(at=["CHUM"], cases=1)),
     "sequential": (SequentialMethod(), None),
 }
 STEPS = ["relapse", "tumour_ctpet"]

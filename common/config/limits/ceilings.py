@@ -32,7 +32,7 @@ from common.config.federation import (
     Guards,
     NewtonFederation,
 )
-from common.config.methods.continual import FeaturesMethod, LwfMethod
+from common.config.methods.continual import FeaturesMethod, LwfMethod, RehearsalMethod
 from common.config.methods.drift import DittoMethod, FedDynMethod, LocalMethod, ProximalMethod
 from common.config.run import Run
 from common.config.step import Selection, Step
@@ -62,6 +62,7 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
                "side_rank": (0, 4096), "refresh_every": (1, 100_000)},
     LwfMethod: {"strength": (0, 1e6), "temperature": (1e-3, 1e3)},
     MlpPart: {"width": (1, 8192), "dropout": (0, 1)},
+    RehearsalMethod: {"cases": (1, 1e6)},
     NewtonFederation: {"penalty": (0, 1e12), "penalties": (0, 1e12)},
     ProximalMethod: {"strength": (0, 1e6)},
     PrognosisTask: {"bins": (1, 512), "horizon_days": (0, 73_000), "cuts_days": (0, 73_000), "alpha": (0, 1e6),
@@ -86,6 +87,7 @@ ENTRIES: dict[type, dict[str, int]] = {
     LoraPart: {"sites": 32},
     NewtonFederation: {"penalties": 16},
     PrognosisTask: {"cuts_days": 512},
+    RehearsalMethod: {"at": 10_000},
     SegmentationTask: {"structures": 64, "within": 64},
     Step: {"modalities": 16, "modes": 64, "methods": 16, "train_parts": 64},
     VoxelLinearPart: {"levels": 64, "blurs": 32},

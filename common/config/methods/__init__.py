@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from common.config.methods.continual import FeaturesMethod, LwfMethod, SequentialMethod
+from common.config.methods.continual import FeaturesMethod, LwfMethod, RehearsalMethod, SequentialMethod
 from common.config.methods.drift import DittoMethod, FedDynMethod, LocalMethod, ProximalMethod, ScaffoldMethod
 from common.plugins import Registry
 
@@ -21,15 +21,16 @@ METHODS: Registry[type] = Registry(
         "local": LocalMethod,
         "lwf": LwfMethod,
         "proximal": ProximalMethod,
+        "rehearsal": RehearsalMethod,
         "scaffold": ScaffoldMethod,
         "sequential": SequentialMethod,
     },
 )
-CONTINUAL = frozenset({"features", "lwf", "sequential"})
+CONTINUAL = frozenset({"features", "lwf", "rehearsal", "sequential"})
 """Kinds that say how a lineage goes on: a step that lists none may not write one that an earlier step writes."""
 TAUGHT = frozenset({"features", "lwf"})
 """Kinds that compare the model with the one that the step began with, which travels with each order."""
-OWN_STATE = frozenset({"ditto", "feddyn", "local", "scaffold"})
+OWN_STATE = frozenset({"ditto", "feddyn", "local", "rehearsal", "scaffold"})
 """Kinds for which a center's work depends on what its vault holds from earlier rounds."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -20,6 +20,15 @@ class LwfMethod:
     strength: float = 1.0  # of T^2 KL(before || now); 0: as sequential
     temperature: float = 2.0  # T, of both answers
     kind: str = "lwf"
+
+
+@dataclass
+class RehearsalMethod:
+    """Rehearsal: centers of earlier steps take part with a few of their training cases, drawn once at random."""
+
+    at: list[str] = field(default_factory=list)  # who takes part with a memory alone; none: as sequential
+    cases: int = 20  # in the memory of each of them; a center with fewer rehearses all
+    kind: str = "rehearsal"
 
 
 @dataclass

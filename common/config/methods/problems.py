@@ -7,13 +7,15 @@ from typing import Any
 
 from common.config.adapter import INSIDE, role_of
 from common.config.limits.patterns import matches_any
-from common.config.methods import CONTINUAL, TAUGHT, methods_asked
+from common.config.methods import CONTINUAL, METHODS, TAUGHT, methods_asked
+from common.config.methods.continual import RehearsalMethod
 from common.config.run import Run
 from common.config.step import Step
 
 OF_A_RULE = ("feddyn", "scaffold")  # their other end is the aggregation rule of the same name
 LEAST: dict[str, tuple[float, float, str]] = {  # option -> least, most, in words
     "strength": (0.0, float("inf"), "0 or more"),
+    "cases": (1, float("inf"), "1 or more"),
     "temperature": (1e-6, float("inf"), "above 0"),
 }
 
@@ -41,6 +43,8 @@ def method_problems(step: Step, run: Run) -> Iterator[str]:
         )
     if {*listed} & TAUGHT and step.federation.kind == "newton":
         yield f"a step that is fitted exactly has no training loop for {', '.join(sorted({*listed} & TAUGHT))}."
+    for spec in (spec for spec in step.methods if spec.kind == "rehearsal"):
+        yield from _rehearsal(step, spec)
     for spec in step.methods:
         yield from _out_of_range(spec)
 
@@ -49,7 +53,7 @@ def lineage_problems(run: Run) -> Iterator[str]:
     """Steps that write a lineage which an earlier step writes: only where a method says how it goes on."""
     writers: dict[str, list[str]] = {}
     for name, step in run.steps.items():
-        lineage, listed = step.writes or name, sorted({spec.kind for spec in step.methods} & CONTINUAL)
+        lineage, listed = step.writes or name, [spec.kind for spec in step.methods if _goes_on(spec.kind)]
         before = writers.setdefault(lineage, [])
         if before and not listed:
             yield (
@@ -67,7 +71,7 @@ def lineage_problems(run: Run) -> Iterator[str]:
                 f"Step '{name}' is fitted exactly from its own patients' sums, which goes on with nothing; let it "
                 f"write a lineage of its own (steps.{name}.writes=null)."
             )
-        taught = sorted({spec.kind for spec in step.methods} & TAUGHT)
+        taught = sorted({spec.kind for spec in step.methods} & (TAUGHT | {"rehearsal"}))
         if taught and not before and step.starts_from is None:
             yield (
                 f"Step '{name}' lists {', '.join(taught)}, which keeps what was known, and starts from the seed, where "
@@ -81,6 +85,23 @@ def _out_of_range(spec: Any) -> Iterator[str]:
         value = getattr(spec, option, None)
         if value is not None and not least <= value <= most:
             yield f"method {spec.kind} has {option} {value:g}; it must be {words}."
+
+
+def _rehearsal(step: Step, spec: RehearsalMethod) -> Iterator[str]:
+    named = "*" not in step.centers
+    strangers = sorted({*spec.at} - {*step.centers}) if named else []
+    if strangers:
+        yield (
+            f"method rehearsal is at {', '.join(strangers)}, not among the step's centers {step.centers}; a center "
+            "that rehearses takes part, so name it there too."
+        )
+    if named and spec.at and {*step.centers} <= {*spec.at}:
+        yield "method rehearsal is at every center of the step, so nobody would train anything new; name one that does."
+
+
+def _goes_on(kind: str) -> bool:
+    """Whether a method says how a lineage goes on: a plugin's own may."""
+    return kind in CONTINUAL or kind not in METHODS.shipped
 
 
 def _trains(step: Step, part: str) -> bool:

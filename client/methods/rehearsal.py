@@ -1,0 +1,50 @@
+"""Rehearsal: centers of earlier steps go on taking part with a few of their training cases, drawn once at random.
+
+The cases stay at their center, and so does who they are: the vault holds keyed hashes. Every other center of the step
+trains on all of its own. A center's weight follows the cases that it trained, so the rehearsed share of the aggregate
+follows the size of the memories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from client.data.case import Case
+from client.methods.base import Method
+from client.vault.memory import remember, remembered
+from client.vault.vault import Vault
+from common.config.methods.continual import RehearsalMethod
+from common.protocol.messages import Order
+from common.seeding import generator_for
+
+
+class Rehearsal(Method):
+    """One center's memory.
+
+    Args:
+        spec: where memories are trained on, and of how many cases.
+    """
+
+    def __init__(self, spec: RehearsalMethod, vault: Vault):
+        self.spec = spec
+        self._vault = vault
+
+    def cases(self, order: Order, code: str, cases: Sequence[Case]) -> list[Case]:
+        """The memory at a center that rehearses, everybody elsewhere."""
+        if code not in self.spec.at:
+            return list(cases)
+        known = remembered(self._vault, cases)
+        if known is not None:
+            return known
+        lineage = order.step.writes or order.step.name
+        picked = drawn(cases, self.spec.cases, generator=generator_for(order.seed, lineage, code, "memory"))
+        remember(self._vault, picked)
+        return picked
+
+
+def drawn(cases: Sequence[Case], number: int, *, generator: torch.Generator) -> list[Case]:
+    """So many of the cases, each set as likely as any other, in their own order; all where there are no more."""
+    places = torch.randperm(len(cases), generator=generator)[:number].tolist()
+    return [cases[place] for place in sorted(places)]
