@@ -6,7 +6,7 @@ are kept, so that a stopped comparison continues.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from common.model.state import what_fits
 from common.protocol.messages import State
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
+from common.store.lineage import state_in_use
 from server.coordinator import run_id_of
 from server.run.finish import verify_in_fresh_process
 from simulations.comparison.baselines import Trained, baseline_order, pooled, train_pooled
@@ -140,7 +141,7 @@ def tune_job(comparing: Comparing, job: Job) -> None:
         run = compose_run((*untuned, *trial_overrides(compose_run(untuned), factor)))
         states: dict[str, State] = {}
         for work in _steps(job, comparing, run):
-            trained = _train(work, _start(work, states))
+            trained = _train(work, start_of(work, states))
             states[work.step.name] = trained.state
             values.setdefault(work.step.name, {})[f"{factor:g}"] = trained.value
     write_choice(comparing.choice_path(job.arm, job.cell, job.center), values)
@@ -182,13 +183,14 @@ def _steps(job: Job, comparing: Comparing, run: Run) -> Iterator[StepWork]:
 def _state(job: Job, comparing: Comparing, work: StepWork, earlier: dict[str, State]) -> State:
     step = work.step
     if job.arm in (FEDERATED, RANDOM):
-        bank = AdapterBank(comparing.arm_folder(job.arm, job.cell).bank)
-        return bank.get(bank.head(step.writes or step.name))
+        folder = comparing.arm_folder(job.arm, job.cell)
+        bank, [event] = AdapterBank(folder.bank), Ledger(folder.ledger).events("step_finished", step=step.name)[-1:]
+        return state_in_use(bank, head=bank.head(event["lineage"]), own=event["key"])
     if job.arm == UNTRAINED:
-        return _start(work, earlier)
+        return start_of(work, earlier)
     path = comparing.records(job) / f"{step.name}.safetensors"
     if not path.exists():
-        trained = _train(work, _start(work, earlier))
+        trained = _train(work, start_of(work, earlier))
         write_tensors(path, trained.state)
         cost = {"passes": len(trained.validation), "steps": trained.batches, "cases": trained.cases}
         course = {"kept": trained.best_pass, "validation": trained.validation}
@@ -204,9 +206,15 @@ def _best_round(job: Job, comparing: Comparing, step: Step) -> int:
     return event["kept_round"]
 
 
-def _start(work: StepWork, earlier: dict[str, State]) -> State:
-    """As `server.curriculum.starting_state`: what fits of the step that it starts from, the rest from the seed."""
-    return work.start | what_fits(earlier.get(work.step.starts_from or "", {}), work.start)
+def start_of(work: StepWork, earlier: dict[str, State]) -> State:
+    """As `server.learning.start.starting_state`: what fits of the step that it starts from, the rest from the seed."""
+    return work.start | what_fits(earlier.get(work.step.starts_from or _last_writer(work, earlier), {}), work.start)
+
+
+def _last_writer(work: StepWork, earlier: Mapping[str, State]) -> str:
+    """The earlier step whose lineage this one goes on with; empty without one."""
+    writers = [n for n in earlier if work.step.writes and work.run.steps[n].writes == work.step.writes]
+    return writers[-1] if writers else ""
 
 
 def _train(work: StepWork, start: State) -> Trained:

@@ -96,6 +96,6 @@ def test_a_baseline_starts_from_what_fits_of_the_step_before_it():
     start = {"fusion/w": torch.zeros(2, 4), "image/w": torch.zeros(3)}
     before = {"relapse_ct": {"fusion/w": torch.ones(2, 2), "image/w": torch.ones(3), "gone/w": torch.ones(1)}}
     work = arms.StepWork(small_run(), Step(name="relapse_pet", starts_from="relapse_ct"), start, "", [], [], {})
-    found = arms._start(work, before)
+    found = arms.start_of(work, before)
     assert torch.equal(found["fusion/w"], torch.zeros(2, 4)) and torch.equal(found["image/w"], torch.ones(3))
     assert set(found) == set(start)
