@@ -206,7 +206,7 @@ KINDS = {
     "CT with its intercept twice": (image("__CT", lambda ct: ct - 1024), (W, "images", "hardly any tissue"), ALL),
     "CT cut off at 0": (image("__CT", lambda ct: ct.clip(0)), (W, "images", "holds no air"), ALL),
     "CT padded": (image("__CT", lambda ct: np.where(ct == -1000, -3024, ct)), (N, "images", "padded below"), ALL),
-    "CT without geometry": (forms("__CT", UNSET, UNSET), (W, "images", "does not say how it lies"), None),
+    "CT without geometry": (forms("__CT", UNSET, UNSET), (W, "images", "does not say how it lies"), ALL),
     "CT of two geometries": (forms("__CT", (TURNED, 1), (THREE, 1)), (W, "images", "two different geometries"), ALL),
     "all spacings a tenth": (
         both(*(image(k, lambda a: a, every=True, affine=np.diag([0.3, 0.3, 0.3, 1])) for k in ("__CT", "__PT", ""))),
@@ -424,5 +424,29 @@ def test_each_kind_is_said_or_changes_nothing(kind, healthy, tmp_path):
         return
     severity, area, words = verdict
     assert any((s, a) == (severity, area) and words in what for s, a, what in found), found
-    assert run is None or usage == run
+    assert usage == run
     assert not any("CHUM-0" in what.replace("as in CHUM-001", "") for _, _, what in found)  # sentences name no patient
+
+
+RUNS = {
+    ALL: "uses all ten patients",
+    ONE_LESS: "leaves that patient out and counts it",
+    GONE: "has one patient less",
+    REFUSED: "does not begin",
+}
+SEVERITIES = {W: "warning", E: "**error**", N: "note"}
+PAGE = Path(__file__).resolve().parents[3] / "docs/hospital/bad-data.md"
+
+
+def row_of_page(kind):
+    _, verdict, run = KINDS[kind]
+    if verdict is None:
+        return f"| {kind} | nothing: every number is the same | {RUNS[run]} |"
+    severity, area, words = verdict
+    return f"| {kind} | {SEVERITIES[severity]}, {area}: “{words}” | {RUNS[run]} |"
+
+
+def test_the_page_shows_every_kind_with_its_verdict_and_what_a_run_does():
+    shown = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][1:]
+    expected = [row_of_page(kind) for kind in KINDS]
+    assert shown == expected, "The table of the page should be:\n" + "\n".join(expected)
