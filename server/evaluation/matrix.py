@@ -7,6 +7,7 @@ centers; a value of None is suppressed, undefined or not yet learned, and stays 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -120,6 +121,26 @@ def final_scores(rows: Sequence[Row], column: Column) -> dict[str, Row]:
     return {center: _merged(found) for center, found in by_center.items()}
 
 
+def with_intervals(rows: Sequence[Row], patients: Sequence[Row]) -> list[Row]:
+    """The rows with intervals over patients, where one process saw the patients: of the same score, its value included,
+    so that no interval stands beside a number that it does not belong to."""
+    known = {_place(row): row for row in patients if row.get("low") is not None}
+    found = []
+    for row in rows:
+        own = known.get(_place(row))
+        is_same = (
+            own is not None and row["value"] is not None and math.isclose(row["value"], own["value"], abs_tol=1e-9)
+        )
+        found.append({**row, "low": own["low"], "high": own["high"]} if own is not None and is_same else row)
+    return found
+
+
+def without_counterpart(patients: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
+    """Scores that only the patients themselves can tell: no row of sums is of that task, metric and mode."""
+    summed = {_place(row)[:-1] for row in rows}
+    return [row for row in patients if _place(row)[:-1] not in summed]
+
+
 def worst_center(rows: Sequence[Row], column: Column) -> tuple[str | None, float | None]:
     """The center with the worst score after the last step, and that score."""
     sign = _sign(column.metric)
@@ -179,6 +200,10 @@ def _merged(found: list[Row]) -> Row:
 
 def _first_scored(steps: list[str], values: list[float | None]) -> str | None:
     return next((s for s, v in zip(steps, values, strict=True) if s != START and v is not None), None)
+
+
+def _place(row: Row) -> tuple[str, str, str, str]:
+    return row["task"], row["metric"], _mode(row), row["center"]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

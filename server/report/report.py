@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from common.errors import LedgerError
-from server.evaluation.matrix import Row, columns
+from server.evaluation.matrix import Row, columns, with_intervals
 from server.report import figures, story, tables
 from server.report.ceilings import ceiling_notes
 from server.report.record import Event, RunRecord, join_runs, read_run
@@ -129,7 +129,7 @@ def _page(evidence: Evidence, arms: Sequence[Arm], *, notes: Sequence[str], comm
         "steps": tables.curriculum(run),
         "matrix": tables.matrix(main.rows, main),
         "center_matrices": tables.center_matrices(main),
-        "centers": tables.centers(main),
+        "centers": tables.centers(replace(main, rows=with_intervals(main.rows, evidence.patients))),
         "arms": tables.arms(arms),
         "comparisons": tables.comparisons(evidence.comparisons),
         "learning": figures.learning(run),

@@ -13,6 +13,8 @@ from common.config.run import BackboneSpec
 from common.errors import LedgerError
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
+from server.evaluation.matrix import with_intervals, without_counterpart
+from server.report.record import Event
 from server.report.report import Overlay, bad_news_of, comparison_of, write_report
 from server.report.results import results, write_results
 from server.run.folder import RunFolder, load_plugins, read_config
@@ -45,23 +47,34 @@ def write_outputs(path: Path, *, overlays: Sequence[Overlay] = (), kind: str = "
     load_plugins(folder)
     events = Ledger(folder.ledger).events()
     comparison: dict[str, Any] = json.loads(folder.comparison.read_text()) if folder.comparison.exists() else {}
+    if comparison.get("made_of", (models := made_of(events))) != models:
+        comparison = {}  # made of models that are no longer the run's, as after a withdrawal
     metrics: dict[str, dict[str, str]] = comparison.get("metrics", {})
+    patients = comparison.get("patients", [])
     found = results(events, kind=kind)
+    found["scores"] = [*with_intervals(found["scores"], patients), *without_counterpart(patients, found["scores"])]
     if comparison:
         found["scores"] += comparison["scores"]
         found["metrics"] |= metrics
         found["comparisons"] = comparison["comparisons"]
     compared = [comparison_of(row) for row in comparison.get("comparisons", [])]
-    found["bad_news"] = bad_news_of(events, comparisons=compared)
+    found["bad_news"] = bad_news_of(events, comparisons=compared, patients=patients)
     write_results(folder.results, found)
     write_report(
         folder.report,
         {kind: events, **{arm: {"scores": comparison["scores"], "metrics": metrics, "summary": {}} for arm in metrics}},
         overlays=list(overlays),
         comparisons=compared,
+        patients=patients,
         notes=_notes(folder, {task for arm in metrics.values() for task in arm}),
     )
     return folder.report
+
+
+def made_of(events: Sequence[Event]) -> list[str]:
+    """The run's models so far: each step's adapters, and who has left; what was made of others is out of date."""
+    told = {"step_finished": "key", "step_refitted": "key", "center_withdrawn": "center"}
+    return [event[told[event["kind"]]] for event in events if event["kind"] in told]
 
 
 def _notes(folder: RunFolder, compared: Collection[str]) -> list[str]:

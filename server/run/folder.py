@@ -62,6 +62,10 @@ class RunFolder:
         earlier = self.path / "beside.json"  # its name in runs from before it had this one
         return earlier if earlier.exists() else self.path / "comparison.json"
 
+    def records(self, key: str) -> Path:
+        """In simulation, the test patients' records under the adapter of a key."""
+        return self.path / "records" / f"{key}.json"
+
     @property
     def report(self) -> Path:
         """The report for people."""

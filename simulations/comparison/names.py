@@ -7,6 +7,8 @@ EXACT, RANDOM, UNTRAINED = "federated Newton", "random backbone", "untrained"
 BLURS, EXACT_RANDOM = "raw and blurs, Newton", "random backbone, Newton"
 FEDAVG, FEDADAM, LEFT_OUT = "FedAvg", "FedAdam", "leave one center out"
 
+PATIENTS = "patients"  # a run's or the federated arm's scores from its patients' records, with intervals
+
 LABELS = {LOCAL: "local only"}  # where the name in files is not what people read
 EARLIER = {"local only": LOCAL, "pooled": CENTRALIZED}  # names in results that were written before there was one list
 

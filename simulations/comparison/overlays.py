@@ -15,8 +15,10 @@ from common.config.step import Step
 from common.data.batch import CT, PET, volumes_of
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
+from server.coordinator import run_id_of
 from server.report.report import Overlay
 from server.run.folder import RunFolder
+from simulations.comparison.kept import key_of, observed_of, staying
 from simulations.comparison.patients import Picture, open_centers, pictures
 
 # Okabe and Ito's: told apart by most color-blind readers, and by line style without any color.
@@ -34,10 +36,12 @@ def overlays_of(run: Run, folder: RunFolder) -> list[Overlay]:
     event = max(finished, key=lambda e: (min(len(e["evaluated_at"]), SHOWN), len(run.steps[e["step"]].modalities)))
     step = run.steps[event["step"]]
     files = {path.stem: path for path in folder.centers.glob("*.yaml")}
-    centers = open_centers(files, event["evaluated_at"])
+    centers = open_centers(files, staying(ledger, event["evaluated_at"]))
     torch.set_num_threads(run.runtime.threads)
     base = ledger.events("run_started")[0]["base"]
-    return [_overlay(step, picture) for picture in pictures(run, step, bank.get(event["key"]), centers, base=base)]
+    state, observed = bank.get(key_of(ledger, bank, event)), observed_of(run, folder, event)
+    kept = {"since": event["kept_round"], "run_id": run_id_of(ledger)}
+    return [_overlay(step, one) for one in pictures(run, step, state, centers, observed, base=base, **kept)]
 
 
 def _overlay(step: Step, picture: Picture) -> Overlay:
@@ -68,7 +72,7 @@ def draw(picture: Picture, structures: Sequence[str]) -> bytes:
     columns = max(2, len(images))
     rows = len(panels) // columns
     figure, axes = plt.subplots(
-        rows, columns, figsize=(3.6 * columns, 3.75 * rows + 0.5), squeeze=False, layout="constrained"
+        rows, columns, figsize=(3.6 * columns, 3.75 * rows + 0.7), squeeze=False, layout="constrained"
     )
     figure.set_facecolor("black")
     for plane, ((modality, colors, limits), axis) in zip(axes.flat, panels, strict=True):
@@ -92,7 +96,7 @@ def draw(picture: Picture, structures: Sequence[str]) -> bytes:
             plane, [n for k, n in enumerate(volume.shape) if k != axis], [n for k, n in enumerate(center) if k != axis]
         )
         plane.set_axis_off()
-        plane.set_title(f"{modality}, {('axial', 'coronal')[axis]}", color="white", fontsize=14)
+        plane.set_title(f"{modality}, {('axial', 'coronal')[axis]}", color="white", fontsize=18)
     _legend(figure, structures)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
@@ -139,7 +143,7 @@ def _legend(figure, structures: Sequence[str]) -> None:
         handles=lines,
         loc="outside lower center",
         ncols=2,
-        fontsize=13,
+        fontsize=17,
         labelcolor="white",
         facecolor="black",
         edgecolor="none",

@@ -14,7 +14,7 @@ from server.run.folder import RunFolder
 from simulations.comparison.arms import run_arms
 from simulations.comparison.beside import beside
 from simulations.comparison.comparing import Comparing, prepare
-from simulations.comparison.names import BLURS, EXACT, EXACT_RANDOM, FEDERATED
+from simulations.comparison.names import BLURS, EXACT, EXACT_RANDOM, FEDERATED, PATIENTS
 from simulations.comparison.overlays import overlays_of
 from simulations.comparison.paired import SMALLEST, arm_rows, comparisons_of, harmed_centers, shares_of_centralized
 from simulations.comparison.recorded.exact_arm import has_exact_form
@@ -23,7 +23,6 @@ from simulations.comparison.training import costs, of_cell, training_rows
 from simulations.comparison.tuning import inequalities
 from simulations.virtual.own_data import settled
 
-PATIENTS = "patients"  # the federated arm's scores from its patients' records, with intervals
 RIDGES_TRIED = strongest_first([RIDGES.penalty, *RIDGES.penalties])
 EXACT_NOTE = (
     f"{EXACT}, prognosis: a Cox model stratified by center, linear in the frozen CT features and the record, "

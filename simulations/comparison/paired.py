@@ -246,12 +246,14 @@ def metrics_of(step: Step, patients: Sequence[Patient]) -> list[str]:
     return [name for name in METRICS[step.task.kind] if is_measured or name not in DISTANCES]
 
 
-def score_rows(arm: str, step: Step, patients: Sequence[Patient], metric: str, *, draws: int) -> list[dict[str, Any]]:
-    """A row for all centers together, with an interval, and one per center."""
+def score_rows(
+    arm: str, step: Step, patients: Sequence[Patient], metric: str, *, draws: int, center_draws: int = 0
+) -> list[dict[str, Any]]:
+    """A row for all centers together, with an interval, and one per center, with an interval where draws are given."""
     rows = []
     for center in [POOLED, *sorted({p.center for p in patients})]:
         chosen = [p for p in patients if center in (POOLED, p.center)]
-        found = difference_of(step, chosen, None, metric, draws=draws if center == POOLED else 0)
+        found = difference_of(step, chosen, None, metric, draws=draws if center == POOLED else center_draws)
         rows.append(
             {
                 "arm": arm,

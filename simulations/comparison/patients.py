@@ -86,11 +86,26 @@ class Picture:
         return sum(self.dice.values()) / len(self.dice)
 
 
-def pictures(run: Run, step: Step, state: State, centers: Sequence[Center], *, base: str) -> Iterator[Picture]:
-    """The test cases with the best, the median and the worst Dice, over all centers; fewer where there are fewer."""
-    found = [(o, dice_of(step, o.observation)) for o in observe(run, step, state, centers, base=base)]
+def pictures(
+    run: Run,
+    step: Step,
+    state: State,
+    centers: Sequence[Center],
+    observed: Sequence[Observed],
+    *,
+    base: str,
+    since: int = 0,
+    run_id: str = "",
+) -> Iterator[Picture]:
+    """The test cases with the best, the median and the worst Dice, over all centers; fewer where there are fewer.
+
+    Args:
+        observed: every test patient, from `observe` with the same state, ``since`` and ``run_id``.
+    """
+    found = [(o, dice_of(step, o.observation)) for o in observed]
     scored = [(_mean(dice), o.center, o.patient, dice) for o, dice in found if dice]
-    order = replace(baseline_order(run, step, base=base, state=state), subset="test")
+    asked = baseline_order(run, step, base=base, state=state)
+    order = replace(asked, subset="test", since=since, run=run_id)
     by_code = {center.code: center for center in centers}
     model = centers[0].model(order)[0] if centers else None
     for rank, (_, code, patient, dice) in ranked(sorted(scored, key=lambda one: one[:3])):
@@ -98,6 +113,7 @@ def pictures(run: Run, step: Step, state: State, centers: Sequence[Center], *, b
         cases = by_code[code].case_set(order, "test", model)
         [position] = [i for i, case in enumerate(cases.cases) if case.patient == patient]
         batch = cases.collate([position])
+        model.load(by_code[code].own_state(order))  # the picture is of the prediction that was scored
         with torch.no_grad():
             output = predict(model, batch.to(model.device), features=None, window=step.view.window).cpu()
         truth, prediction = batch.target["mask"][0, 0], output[0].argmax(dim=0)

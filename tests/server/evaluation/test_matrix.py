@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from common.errors import LedgerError
-from server.evaluation.matrix import Column, columns, final_scores, score_matrix, steps_of, summary, worst_center
+from server.evaluation.matrix import (
+    Column,
+    columns,
+    final_scores,
+    score_matrix,
+    steps_of,
+    summary,
+    with_intervals,
+    without_counterpart,
+    worst_center,
+)
 
 DICE = {"a": "dice", "b": "dice", "c": "dice"}
 
@@ -115,3 +125,14 @@ def test_two_scores_for_one_cell_are_refused_with_the_cell_named():
 def test_no_scores_give_no_numbers():
     found = summary([], {"a": "dice"})
     assert found["tasks"]["a"]["average"] is None and found["forgetting"] is None
+
+
+def test_intervals_over_patients_stand_beside_their_own_score_only():
+    def row(value, center="pooled", metric="dice", **more):
+        return {"step": "s", "task": "t", "metric": metric, "center": center, "value": value, "n": 9, **more}
+
+    patients = [row(0.5, low=0.4, high=0.6), row(0.7, "A", low=0.6, high=0.8), row(3.0, metric="hd95", low=1, high=9)]
+    summed = [row(0.5 + 1e-12), row(0.71, "A"), row(None, "B"), row(0.2, metric="dsc_agg")]
+    found = with_intervals(summed, patients)
+    assert found == [summed[0] | {"low": 0.4, "high": 0.6}, *summed[1:]]
+    assert without_counterpart(patients, summed) == [patients[2]]

@@ -11,8 +11,9 @@ import pytest
 
 from server.evaluation.matrix import POOLED
 from server.report.results import SCHEMA
-from server.run.finish import write_outputs
+from server.run.finish import made_of, write_outputs
 from simulations.comparison import reference_arms
+from simulations.comparison.kept import observed_of
 from simulations.comparison.names import EXACT
 from simulations.comparison.patients import open_centers
 from simulations.comparison.recorded.exact_arm import exact_step, observe_exact
@@ -69,6 +70,42 @@ def test_its_patients_are_the_test_patients_of_the_federation(run_and_leader):
     assert len(observed) == counted[POOLED]
 
 
+def test_a_segmentation_has_intervals_over_its_patients_in_results_and_report(run_and_leader):
+    _, leader = run_and_leader
+    rows = json.loads(leader.folder.results.read_text())["scores"]
+    mine = [row for row in rows if (row["task"], row["center"]) == ("tumour_ct", POOLED)]
+    summed = {row["metric"]: row for row in mine if row["arm"] == "federated" and row["step"] == "tumour_ct"}
+    for metric in ("dsc_agg", "dice", "surface_dice", "lesion_f1"):
+        assert summed[metric]["low"] <= summed[metric]["value"] <= summed[metric]["high"]
+    [farthest] = [row for row in mine if row["arm"] == "patients"]
+    assert farthest["metric"] == "hd95" and farthest["low"] <= farthest["value"] <= farthest["high"]
+    low, high = (f"{summed['dsc_agg'][end]:.3f}" for end in ("low", "high"))
+    page = leader.folder.report.read_text()
+    assert f"aggregated Dice {summed['dsc_agg']['value']:.3f} [{low}, {high}]" in page and f"{low} to {high}" in page
+
+
+def test_test_patients_are_scored_once_and_anew_after_a_center_left(run_and_leader, monkeypatch):
+    run, leader = run_and_leader
+    [event] = leader.ledger.events("step_finished", step="tumour_ct")
+    kept = observed_of(run, leader.folder, event)
+    monkeypatch.setattr("simulations.comparison.kept.observe", lambda *a, **k: pytest.fail("scored again"))
+    assert [one.patient for one in observed_of(run, leader.folder, event)] == [one.patient for one in kept]
+    monkeypatch.setattr("simulations.comparison.kept.observe", lambda *a, **k: [])
+    monkeypatch.setattr("simulations.comparison.kept.withdrawn", lambda ledger: ["MDA"])
+    content = leader.folder.records(event["key"]).read_bytes()
+    assert observed_of(run, leader.folder, event) == []
+    leader.folder.records(event["key"]).write_bytes(content)
+
+
+def test_what_was_made_of_other_models_is_out_of_date(run_and_leader):
+    events = run_and_leader[1].ledger.events()
+    keys = [event["key"] for event in events if event["kind"] == "step_finished"]
+    assert made_of(events) == keys
+    left = {"kind": "center_withdrawn", "center": "MDA", "steps": {}}
+    assert made_of([*events, left]) == [*keys, "MDA"]
+    assert made_of([*events, left, {"kind": "step_refitted", "key": "k"}])[-1] == "k"
+
+
 def test_it_is_fitted_once(run_and_leader, monkeypatch):
     run, leader = run_and_leader
     monkeypatch.setattr(reference_arms, "observe_exact", lambda *a, **k: pytest.fail("fitted again"))
@@ -86,7 +123,8 @@ def test_an_exact_step_needs_no_reference_arm(small_centers, tmp_path):
     run, leader = finished(tmp_path, small_centers, exact=True)
     write_comparison(run, leader.folder)
     write_outputs(leader.folder.path)
-    assert not leader.folder.comparison.exists()
+    beside = json.loads(leader.folder.comparison.read_text())
+    assert beside["comparisons"] == beside["scores"] == [] and {r["task"] for r in beside["patients"]} == {"tumour_ct"}
     assert "Nothing simpler is compared with" not in leader.folder.report.read_text()
 
 
