@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from common.config.run import Run
+from common.errors import DataError
 from common.files import write_json
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
@@ -20,7 +22,8 @@ from simulations.comparison.patients import Observed, observe, open_centers
 
 
 def observed_of(run: Run, folder: RunFolder, event: Mapping[str, Any]) -> list[Observed]:
-    """Every test patient of a finished step at the centers that are still there, ordered by center and patient.
+    """Every test patient of a finished step at the centers that are still there, ordered by center and patient; none of
+    a center whose data cannot be read, which has no score in the run either.
 
     Args:
         event: the step's ``step_finished``.
@@ -31,10 +34,14 @@ def observed_of(run: Run, folder: RunFolder, event: Mapping[str, Any]) -> list[O
     known = json.loads(path.read_text()) if path.exists() else {}
     if known.get("centers") == codes:
         return [Observed(row["center"], row["patient"], _arrays(row["record"])) for row in known["patients"]]
-    centers = open_centers({path.stem: path for path in folder.centers.glob("*.yaml")}, codes)
+    files = {path.stem: path for path in folder.centers.glob("*.yaml")}
     base = ledger.events("run_started")[0]["base"]
     kept = {"since": event["kept_round"], "run_id": run_id_of(ledger)}
-    found = observe(run, bank.entry(key).step, bank.get(key), centers, base=base, **kept)
+    step, state = bank.entry(key).step, bank.get(key)
+    found: list[Observed] = []
+    for code in sorted(codes):
+        with suppress(DataError):
+            found += observe(run, step, state, open_centers(files, [code]), base=base, **kept)
     write_json(path, {"step": event["step"], "centers": codes, "patients": [_plain(one) for one in found]})
     return found
 

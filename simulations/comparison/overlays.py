@@ -18,7 +18,7 @@ from common.store.ledger import Ledger
 from server.coordinator import run_id_of
 from server.report.report import Overlay
 from server.run.folder import RunFolder
-from simulations.comparison.kept import key_of, observed_of, staying
+from simulations.comparison.kept import key_of, observed_of
 from simulations.comparison.patients import Picture, open_centers, pictures
 
 # Okabe and Ito's: told apart by most color-blind readers, and by line style without any color.
@@ -36,10 +36,10 @@ def overlays_of(run: Run, folder: RunFolder) -> list[Overlay]:
     event = max(finished, key=lambda e: (min(len(e["evaluated_at"]), SHOWN), len(run.steps[e["step"]].modalities)))
     step = run.steps[event["step"]]
     files = {path.stem: path for path in folder.centers.glob("*.yaml")}
-    centers = open_centers(files, staying(ledger, event["evaluated_at"]))
     torch.set_num_threads(run.runtime.threads)
     base = ledger.events("run_started")[0]["base"]
     state, observed = bank.get(key_of(ledger, bank, event)), observed_of(run, folder, event)
+    centers = open_centers(files, sorted({one.center for one in observed}))
     kept = {"since": event["kept_round"], "run_id": run_id_of(ledger)}
     return [_overlay(step, one) for one in pictures(run, step, state, centers, observed, base=base, **kept)]
 

@@ -7,16 +7,22 @@ import shutil
 from dataclasses import replace
 
 import jsonschema
+import numpy as np
 import pytest
 
+from common.errors import DataError
 from server.evaluation.matrix import POOLED
 from server.report.results import SCHEMA
 from server.run.finish import made_of, write_outputs
 from simulations.comparison import reference_arms
 from simulations.comparison.kept import observed_of
 from simulations.comparison.names import EXACT
+<<<<<<< HEAD
 from simulations.comparison.patients import open_centers
 from simulations.comparison.recorded.exact_arm import exact_step, observe_exact
+=======
+from simulations.comparison.patients import Observed, open_centers
+>>>>>>> 9028f9c (A center whose data cannot be read costs its own test patients only, in intervals and pictures)
 from simulations.comparison.reference_arms import write_comparison
 from tests.helpers.small import federate, small_run
 
@@ -95,6 +101,24 @@ def test_test_patients_are_scored_once_and_anew_after_a_center_left(run_and_lead
     content = leader.folder.records(event["key"]).read_bytes()
     assert observed_of(run, leader.folder, event) == []
     leader.folder.records(event["key"]).write_bytes(content)
+
+
+def test_a_center_whose_data_cannot_be_read_costs_only_itself(run_and_leader, monkeypatch):
+    run, leader = run_and_leader
+    [event] = leader.ledger.events("step_finished", step="tumour_ct")
+
+    def observe(run, step, state, centers, **kept):
+        [center] = centers
+        if center.code == "CHUP":
+            raise DataError(["no usable case"])
+        return [Observed(center.code, "1", {"truth": np.zeros(2)})]
+
+    monkeypatch.setattr("simulations.comparison.kept.observe", observe)
+    path = leader.folder.records(event["key"])
+    content = path.read_bytes()
+    path.unlink()
+    assert [one.center for one in observed_of(run, leader.folder, event)] == ["CHUM", "MDA"]
+    path.write_bytes(content)
 
 
 def test_what_was_made_of_other_models_is_out_of_date(run_and_leader):
