@@ -17,12 +17,8 @@ from server.run.finish import made_of, write_outputs
 from simulations.comparison import reference_arms
 from simulations.comparison.kept import observed_of
 from simulations.comparison.names import EXACT
-<<<<<<< HEAD
-from simulations.comparison.patients import open_centers
-from simulations.comparison.recorded.exact_arm import exact_step, observe_exact
-=======
 from simulations.comparison.patients import Observed, open_centers
->>>>>>> 9028f9c (A center whose data cannot be read costs its own test patients only, in intervals and pictures)
+from simulations.comparison.recorded.exact_arm import exact_step, observe_exact
 from simulations.comparison.reference_arms import write_comparison
 from tests.helpers.small import federate, small_run
 
