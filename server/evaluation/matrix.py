@@ -128,11 +128,18 @@ def with_intervals(rows: Sequence[Row], patients: Sequence[Row]) -> list[Row]:
     found = []
     for row in rows:
         own = known.get(_place(row))
-        is_same = (
-            own is not None and row["value"] is not None and math.isclose(row["value"], own["value"], abs_tol=1e-9)
-        )
-        found.append({**row, "low": own["low"], "high": own["high"]} if own is not None and is_same else row)
+        is_its = own is not None and _is_same(row["value"], own["value"])
+        found.append({**row, "low": own["low"], "high": own["high"]} if own is not None and is_its else row)
     return found
+
+
+def as_it_stands(patients: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
+    """Scores over patients that are the run's last ones: without those of a task, mode and center where a score from
+    sums says otherwise, because a later step changed the task or a center's cells were too small to be told."""
+    last = {_place(row): row["value"] for row in rows}
+    told = [row for row in patients if _place(row) in last]
+    changed = {_whose(row) for row in told if not _is_same(last[_place(row)], row["value"])}
+    return [row for row in patients if _whose(row) not in changed]
 
 
 def without_counterpart(patients: Sequence[Row], rows: Sequence[Row]) -> list[Row]:
@@ -204,6 +211,14 @@ def _first_scored(steps: list[str], values: list[float | None]) -> str | None:
 
 def _place(row: Row) -> tuple[str, str, str, str]:
     return row["task"], row["metric"], _mode(row), row["center"]
+
+
+def _whose(row: Row) -> tuple[str, str, str]:
+    return row["task"], _mode(row), row["center"]
+
+
+def _is_same(a: float | None, b: float | None) -> bool:
+    return a is b if a is None or b is None else math.isclose(a, b, abs_tol=1e-9)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

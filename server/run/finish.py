@@ -13,7 +13,7 @@ from common.config.run import BackboneSpec
 from common.errors import LedgerError
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
-from server.evaluation.matrix import with_intervals, without_counterpart
+from server.evaluation.matrix import as_it_stands, with_intervals, without_counterpart
 from server.report.record import Event
 from server.report.report import Overlay, bad_news_of, comparison_of, write_report
 from server.report.results import results, write_results
@@ -50,8 +50,8 @@ def write_outputs(path: Path, *, overlays: Sequence[Overlay] = (), kind: str = "
     if comparison.get("made_of", (models := made_of(events))) != models:
         comparison = {}  # made of models that are no longer the run's, as after a withdrawal
     metrics: dict[str, dict[str, str]] = comparison.get("metrics", {})
-    patients = comparison.get("patients", [])
     found = results(events, kind=kind)
+    patients = as_it_stands(comparison.get("patients", []), found["scores"])
     found["scores"] = [*with_intervals(found["scores"], patients), *without_counterpart(patients, found["scores"])]
     if comparison:
         found["scores"] += comparison["scores"]

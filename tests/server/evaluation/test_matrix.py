@@ -7,6 +7,7 @@ import pytest
 from common.errors import LedgerError
 from server.evaluation.matrix import (
     Column,
+    as_it_stands,
     columns,
     final_scores,
     score_matrix,
@@ -136,3 +137,7 @@ def test_intervals_over_patients_stand_beside_their_own_score_only():
     found = with_intervals(summed, patients)
     assert found == [summed[0] | {"low": 0.4, "high": 0.6}, *summed[1:]]
     assert without_counterpart(patients, summed) == [patients[2]]
+    assert as_it_stands(patients, summed) == [patients[0], patients[2]]  # center A's sums say otherwise
+    later = row(0.3) | {"step": "later"}
+    assert as_it_stands(patients, [*summed, later]) == []  # a later step changed it
+    assert as_it_stands([row(0.5, "B"), row(None, "C")], [*summed, row(None, "C")]) == [row(None, "C")]
