@@ -17,6 +17,7 @@ from server.run.finish import made_of, write_outputs
 from simulations.comparison import reference_arms
 from simulations.comparison.kept import observed_of
 from simulations.comparison.names import EXACT
+from simulations.comparison.overlays import overlays_of
 from simulations.comparison.patients import Observed, open_centers
 from simulations.comparison.recorded.exact_arm import exact_step, observe_exact
 from simulations.comparison.reference_arms import write_comparison
@@ -84,6 +85,13 @@ def test_a_segmentation_has_intervals_over_its_patients_in_results_and_report(ru
     low, high = (f"{summed['dsc_agg'][end]:.3f}" for end in ("low", "high"))
     page = leader.folder.report.read_text()
     assert f"aggregated Dice {summed['dsc_agg']['value']:.3f} [{low}, {high}]" in page and f"{low} to {high}" in page
+
+
+def test_pictures_are_of_the_test_patients_that_were_scored(run_and_leader):
+    run, leader = run_and_leader
+    found = overlays_of(run, leader.folder)
+    assert [one.title.split(" of ")[0] for one in found] == ["best", "median", "worst"]
+    assert all("Dice 0." in one.title and one.png.startswith(b"\x89PNG") for one in found)
 
 
 def test_test_patients_are_scored_once_and_anew_after_a_center_left(run_and_leader, monkeypatch):
