@@ -288,8 +288,7 @@ def forget_plugins(monkeypatch) -> None:
     for registry in (plugins.ADDED, plugins.LOADED):
         registry.clear()
     monkeypatch.setenv(plugins.INHERITED, "")
-    loading._composed.cache_clear()
-    loading._parsed_step.cache_clear()
+    loading.forget()
 
 
 def test_commands_on_a_run_with_a_plugin_load_it_or_name_what_is_gone(page, small_centers, tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from common import plugins
 from common.config.adapter import PARTS, Adapter
+from common.config.compose import composing
 from common.config.compose.composing import composed
 from common.config.compose.registry import complete, register
 from common.config.compose.short import spelled_out
@@ -98,16 +99,22 @@ def _quoted(override: str) -> str:
     return f"{key}=[{','.join(quoted)}]" if listed else f"{key}={quoted[0]}"
 
 
+def forget() -> None:
+    """Compose and parse anew, as a new process does: for tests that load a plugin twice."""
+    for kept in (_composed, _parsed_step, _parsed_plain):
+        kept.cache_clear()
+    composing.forget()
+
+
 def _is_a_word(text: str) -> bool:
     """Whether Hydra reads it as text anyway: a letter first, and none of its own words."""
     return text[0].isalpha() and text.lower() not in ("true", "false", "null", "nan", "inf", "infinity")
 
 
-# ``loaded`` is of the cache's key alone: a plugin adds choices
 @lru_cache(maxsize=16)  # a study's run takes seconds to compose, and each arm of each cell asks for it
 def _composed(overrides: tuple[str, ...], loaded: tuple[tuple[str, str], ...]) -> Run:
     register(overrides)
-    config = composed(CONFIGS, overrides, root=Run)
+    config = composed(CONFIGS, overrides, root=Run, loaded=loaded)
     try:
         run: Any = OmegaConf.to_object(config)
         complete(run)

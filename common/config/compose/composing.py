@@ -7,16 +7,19 @@ is refused with the nearest one, with a leading ``+`` too, so that a typo never 
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra import initialize_config_dir
+from hydra._internal import defaults_list
 from hydra._internal.config_repository import CachingConfigRepository
-from hydra._internal.defaults_list import DefaultsList, ResultDefault, create_defaults_list
+from hydra._internal.defaults_list import DefaultsList, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -31,31 +34,58 @@ WORDS = {"Boolean": "true or false", "Float": "a number", "Integer": "a whole nu
 NO_CHOICE = ("deploy", "hydra", "mapping", "method", "schema")  # folders that a run chooses nothing from
 
 
-def composed(folder: Path, overrides: Sequence[str], *, root: type) -> DictConfig:
+Loaded = tuple[tuple[str, str], ...]
+
+
+def composed(folder: Path, overrides: Sequence[str], *, root: type, loaded: Loaded = ()) -> DictConfig:
     """The configuration ``config`` of a folder with a command line's overrides.
 
     Args:
         root: the dataclass that the whole is typed with; its schemas stand in Hydra's ConfigStore.
+        loaded: the plugins behind these, by path and digest: files are merged once for each set of them.
 
     Raises:
         ConfigError: every problem of the command line that can be seen together, one sentence each.
     """
+    repository = _repository(folder, loaded)
+    given, problems = _parsed(overrides)
+    problems += [problem for override in given for problem in _misspelt(override, repository, root)]
+    _refuse(problems)
+    choices = [override for override in given if _is_choice(override, repository)]
+    config = copy.deepcopy(_of_files(folder, loaded, tuple(_as_given(override) for override in choices)))
+    for override in (override for override in given if not _is_choice(override, repository)):
+        problems += _set(config, override)
+    _refuse(problems)
+    return config
+
+
+def forget() -> None:
+    """Read every file and schema anew, as a new process does."""
+    _repository.cache_clear()
+    _of_files.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _repository(folder: Path, loaded: Loaded) -> CachingConfigRepository:
     if GlobalHydra.instance().is_initialized():
         GlobalHydra.instance().clear()
     with initialize_config_dir(str(folder), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        repository = CachingConfigRepository(loader.repository)  # type: ignore[attr-defined]
-    given, problems = _parsed(overrides)
-    problems += [problem for override in given for problem in _misspelt(override, repository, root)]
-    _refuse(problems)
-    files = _files(given, repository, problems)
-    _refuse(problems)
-    config = _merged(files.defaults, repository)
+        return CachingConfigRepository(loader.repository)  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=32)  # merging takes a third of a second, and most runs of one process differ in values only
+def _of_files(folder: Path, loaded: Loaded, choices: tuple[str, ...]) -> DictConfig:
+    """All files that a command line chooses, merged; the caller sets values in a copy."""
+    repository = _repository(folder, loaded)
+    config = _merged(_files(_parsed(choices)[0], repository), repository)
     OmegaConf.set_struct(config, True)
-    for override in files.config_overrides:
-        problems += _set(config, override)
-    _refuse(problems)
     return config
+
+
+def _is_choice(override: Override, repository: Any) -> bool:
+    """Whether it chooses a file, as Hydra tells: a group's name, and no mapping."""
+    return repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
 
 
 def _refuse(problems: Sequence[str]) -> None:
@@ -90,6 +120,8 @@ def _misspelt(override: Override, repository: Any, root: type) -> Iterator[str]:
     if repository.group_exists(group):
         known = repository.get_group_options(group)
         value: Any = override.value()
+        if value is None and not override.is_delete():
+            yield f"{_as_given(override)}: {group} takes a name; leave it out for none.{_known('', known)}"
         for choice in (
             c for c in (value if isinstance(value, list) else [value]) if c is not None and str(c) not in known
         ):
@@ -169,15 +201,13 @@ def _as_given(override: Override) -> str:
 # ------------------------------------------------------------------------------------------------- files, then values
 
 
-def _files(given: Sequence[Override], repository: Any, problems: list[str]) -> DefaultsList:
+def _files(given: Sequence[Override], repository: Any) -> Sequence[ResultDefault]:
     """The files that the run is made of; choices for places that it does not have are told together."""
     try:
-        return _defaults(given, repository)
+        return _defaults(given, repository).defaults
     except HydraException as error:
-        files = _defaults(
-            [o for o in given if not repository.group_exists(o.key_or_group) or not o.package], repository
-        )
-        places = [str(place) for place in files.overrides.known_choices]
+        files = _defaults([override for override in given if not override.package], repository)
+        places, problems = [str(place) for place in files.overrides.known_choices], []
         for override in (o for o in given if o.package and not o.is_add() and o.get_key_element() not in places):
             group = [place for place in places if place.startswith(f"{override.key_or_group}@")]
             problems.append(
@@ -186,13 +216,29 @@ def _files(given: Sequence[Override], repository: Any, problems: list[str]) -> D
             )
         if not problems:
             raise ConfigError(_sentence(error)) from error
-        return files
+        raise ConfigError("\n".join(problems)) from error
 
 
 def _defaults(given: Sequence[Override], repository: Any) -> DefaultsList:
-    return create_defaults_list(
-        repo=repository, config_name="config", overrides_list=list(given), prepend_hydra=False, skip_missing=False
-    )
+    hydras = defaults_list._create_interpolation_map
+    defaults_list._create_interpolation_map = _choices_for_interpolation(hydras)
+    try:
+        return defaults_list.create_defaults_list(
+            repo=repository, config_name="config", overrides_list=list(given), prepend_hydra=False, skip_missing=False
+        )
+    finally:
+        defaults_list._create_interpolation_map = hydras
+
+
+def _choices_for_interpolation(hydras: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """Hydra's own map, made only where an entry of a file reads it: for every file it takes a quarter of a plan."""
+
+    def choices(overrides: Any, entries: list[Any], self_added: bool) -> DictConfig:
+        if any("${" in str(getattr(entry, "value", None) or getattr(entry, "path", "")) for entry in entries):
+            return hydras(overrides, entries, self_added)
+        return OmegaConf.create()
+
+    return choices
 
 
 def _merged(files: Sequence[ResultDefault], repository: Any) -> DictConfig:
@@ -200,7 +246,8 @@ def _merged(files: Sequence[ResultDefault], repository: Any) -> DictConfig:
     for file in files:
         content = repository.load_config(config_path=file.config_path).config
         if "defaults" in content:
-            OmegaConf.set_readonly(content, False)  # this composition's own, read anew for the next one
+            content = copy.deepcopy(content)  # the repository's stays whole for the next composition
+            OmegaConf.set_readonly(content, False)
             content.pop("defaults")
         try:
             if file.package:
@@ -223,6 +270,10 @@ def _set(config: DictConfig, override: Override) -> Iterator[str]:
         if key not in known and _is_closed(node):
             yield _no_such_key(override, path[:place], key, known, sought=[])
             return
+    if not override.is_delete() and not isinstance(override.value(), dict | None) and _is_mapping_here(config, path):
+        key = override.key_or_group
+        yield f"{_as_given(override)}: {key} holds options by name; set one with {key}.NAME=…"
+        return
     try:
         if override.is_delete():
             yield from _delete(config, override, path)
@@ -230,6 +281,10 @@ def _set(config: DictConfig, override: Override) -> Iterator[str]:
             OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
     except OmegaConfBaseException as error:
         yield f"{_as_given(override)}: {_sentence(error)}"
+
+
+def _is_mapping_here(config: DictConfig, path: Sequence[str]) -> bool:
+    return isinstance(OmegaConf.select(config, ".".join(path)), DictConfig)
 
 
 def _is_closed(node: DictConfig) -> bool:

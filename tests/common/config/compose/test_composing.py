@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from common.config.compose.composing import composed
+from common.config.compose.composing import composed, forget
 from common.config.load import CONFIGS, compose_run, run_to_yaml
 from common.config.run import Run
 from common.errors import ConfigError
@@ -52,6 +52,9 @@ def test_everything_that_is_misspelt_is_told_at_once():
         ("data.scale=big", "'big' is not a number."),
         ("federation@steps.tumor_ct.federation=mean", "Did you mean 'federation@steps.tumour_ct.federation'?"),
         ("seed=1,2", "names several values"),
+        ("faults=nan", "faults holds options by name; set one with faults.NAME=…"),
+        ("steps.tumour_ct.task=3", "steps.tumour_ct.task holds options by name; set one with"),
+        ("study=null", "study takes a name; leave it out for none. Known: aggregation, attacks, "),
         ("~data.scale", "an option cannot be taken out; give it another value."),
         ("++hydra.job.name=x", "there is no option 'hydra'."),
     ],
@@ -88,6 +91,31 @@ def test_the_run_is_what_hydra_itself_composes(overrides):
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         assert OmegaConf.to_object(compose("config", overrides=overrides)) == OmegaConf.to_object(ours)
+
+
+def test_runs_of_one_process_share_what_is_merged_and_nothing_that_is_set():
+    words = ["curriculum=smoke", "steps.tumour_ct.centers=[CHUM]", "data.centers.CHUM=HN1", "~steps.tumour_ctpet"]
+    changed = composed(CONFIGS, words, root=Run)
+    changed.steps.tumour_ct.rounds, changed.data.structures = 9, ["GTVp"]
+    plain = composed(CONFIGS, ["curriculum=smoke"], root=Run)
+    forget()
+    assert OmegaConf.to_object(plain) == OmegaConf.to_object(composed(CONFIGS, ["curriculum=smoke"], root=Run))
+    assert list(plain.steps) == ["tumour_ct", "tumour_ctpet"] and plain.data.centers == {}
+
+
+def test_an_entry_of_a_defaults_list_may_read_a_choice(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "config.yaml").write_text("defaults:\n  - data: near\n  - more: ${data}_more\n  - _self_\n")
+    for name, text in {
+        "data/near": "x: 1",
+        "data/far": "x: 2",
+        "more/near_more": "y: 1",
+        "more/far_more": "y: 2",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    assert composed(tmp_path, [], root=Run) == {"data": {"x": 1}, "more": {"y": 1}}
+    assert composed(tmp_path, ["data=far"], root=Run) == {"data": {"x": 2}, "more": {"y": 2}}
 
 
 def test_a_resolved_run_is_written_as_omegaconf_writes_it():
