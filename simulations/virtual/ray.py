@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -43,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MARK = "FEDGRAFT_SESSION"
 STARTUP_S = 90.0
 STOP_S = 10.0
+RAISED = re.compile(r"^(?:\w+\.)*[A-Z]\w+: .+$", re.MULTILINE)  # as a traceback ends; Flower's own lines begin in color
 SHADOWS = ("PYTHONPATH", "RAY_ADDRESS", "FLWR_HOME")  # an outer setting must not reach what is started here
 
 
@@ -249,5 +251,5 @@ def _wait_until_healthy(link: Link) -> None:
 
 
 def _last_error(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if "Error" in line]
-    return lines[-1] if lines else "it gave no reason"
+    found = RAISED.findall(log.read_text(errors="replace"))
+    return found[-1] if found else "it gave no reason"

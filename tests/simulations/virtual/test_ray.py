@@ -19,6 +19,7 @@ from common.store.bank import AdapterBank
 from server.run.folder import RunFolder
 from simulations.simulate import simulate
 from simulations.virtual import ray
+from tests.test_own_things import CODE, PAGES
 
 SMALL = ["curriculum=smoke", "steps.tumour_ct.rounds=1", "~steps.tumour_ctpet", "compare.pairs=[]", "seed=5"]
 
@@ -85,6 +86,15 @@ def test_the_reason_is_told_when_flower_fails_and_nothing_stays(tmp_path, monkey
         raise AssertionError("it cannot have started")
 
 
+def test_the_reason_of_a_failed_run_is_its_tracebacks_last_line(tmp_path):
+    log, color = tmp_path / "flower.log", "\x1b[91mERROR \x1b[0m:     "
+    reason = "common.errors.UnknownName: Unknown site 'x'. Known: y."
+    log.write_text(f"{color}Simulation raised an exception\nTraceback:\n  line 1\n{reason}\n{color}Exit Code: 700\n")
+    assert ray._last_error(log) == reason
+    log.write_text(f"{color}Exit Code: 700\n\nFor more information, visit: <https://flower.ai/>\n")
+    assert ray._last_error(log) == "it gave no reason"
+
+
 @pytest.fixture
 def data(tmp_path) -> list[str]:
     """The smoke cohort, from the checkout where it was made before."""
@@ -119,6 +129,30 @@ def test_ray_and_local_grid_end_with_the_same_adapters(tmp_path, data, monkeypat
     theirs, ours = (json.loads(place.results.read_text()) for place in (over_ray, local))
     assert theirs["scores"] == ours["scores"]
     assert over_ray.report.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("no_plugins")
+def test_actors_know_a_backbone_a_task_and_a_rule_of_plugins(tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [write_plugin(tmp_path, page) for page in ("own-backbone.md", "own-rule.md", "own-task.md")]
+    own = ["backbone=segresnet_small", "backbone.random_seed=0", "federation=halfway"]
+    own += ["task@steps.tumour_ct.task=regression", "adapter@steps.tumour_ct.adapter=image_prognosis"]
+    own += ["steps.tumour_ct.adapter.parts.within.sites=[image_convolutions]"]
+    overrides = [*SMALL, *data, f"plugins=[{','.join(files)}]", *own, "steps.tumour_ct.modalities=[CT]"]
+    over_ray = ray.simulate_with_flower([*overrides, "runtime.workers=2"], folder=tmp_path / "ray")
+    local = simulate([*overrides, "runtime.workers=1"], folder=tmp_path / "local")
+    assert AdapterBank(over_ray.bank).heads() == AdapterBank(local.bank).heads()
+    scores = json.loads(over_ray.results.read_text())["scores"]
+    assert scores and {row["metric"] for row in scores} >= {"within_scale", "error"}
+
+
+def write_plugin(folder: Path, page: str) -> str:
+    """The code of a worked page as a file of the folder, named as one standing in that folder names it."""
+    [(title, code)] = CODE.findall((PAGES / page).read_text())
+    (folder / title).write_text(code)
+    return title
 
 
 def command_line(pid: int) -> str:
