@@ -15,6 +15,7 @@ from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
 from simulations.virtual.federate import federate
 from simulations.virtual.own_data import settled
+from simulations.virtual.planning import check_cases
 
 
 def simulate(
@@ -32,6 +33,7 @@ def simulate(
     run = compose_run(overrides)
     check_run(run)
     check_device(run.runtime.device)
+    check_cases(run)
     place = RunFolder(folder or Path(run.out) / run.name)
     (runtime or federate)(run, place, overrides)
     if not Ledger(place.ledger).events("verified"):

@@ -68,8 +68,8 @@ def enrol(federation: Federation, order: Order, *, kept_out: Mapping[str, str] |
         _refuse_broken_data(step, enrolment)
     if step.rounds > 0 and not enrolment.training:
         raise RoundFailed(
-            f"No center can train step '{step.name}': {enrolment.refused or 'none was asked to'}."
-            f"{_silence(found.silent, step)}"
+            f"No center can train step '{step.name}': {enrolment.refused or 'none was asked to'}. What the codes mean: "
+            f"docs/reference/codes.md.{_silence(found.silent, step)}"
         )
     return enrolment
 

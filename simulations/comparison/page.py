@@ -22,6 +22,7 @@ from simulations.comparison.recorded.exact_voxels_arm import BLURRED, RIDGES, ha
 from simulations.comparison.training import costs, of_cell, training_rows
 from simulations.comparison.tuning import inequalities
 from simulations.virtual.own_data import settled
+from simulations.virtual.planning import check_cases
 
 RIDGES_TRIED = strongest_first([RIDGES.penalty, *RIDGES.penalties])
 EXACT_NOTE = (
@@ -42,6 +43,7 @@ BESIDE_HEAD = {  # arm -> what its row says
 def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Comparison]]:
     """Run or continue a comparison; its folder with results and report, and the differences."""
     comparing = prepare(settled(overrides, say=say))
+    check_cases(comparing.run, say=say)
     run_arms(comparing, say=say)
     say("resampling patients")
     found = comparisons_of(comparing) + harmed_centers(comparing)

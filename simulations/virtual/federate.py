@@ -12,7 +12,7 @@ from common.config.run import Run, Runtime
 from common.errors import DataError
 from common.runtime.machine import usable_cores
 from common.runtime.pulse import under_way
-from server.run.folder import RunFolder
+from server.run.folder import RunFolder, alone_in
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.local_grid import LocalGrid
 
@@ -21,6 +21,8 @@ def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Seq
     """The curriculum over LocalGrid with the run's workers; ``only`` limits the centers that exist."""
     from server.app import app
 
+    with alone_in(folder, patience_s=1.0):
+        pass  # whoever names a folder in use hears so before everything is loaded; the server's app holds it later
     under_way("reading the cohort")
     files, sizes = write_centers(run, folder, data_roots(run, progress=_progress))
     _check_named_centers(run, files)

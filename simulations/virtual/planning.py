@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from client.data.layouts import find_cases
 from client.data.splits import PARTS, split_cases
 from common.config.run import Run
 from common.errors import DataError
+from common.protocol.messages import TOO_FEW_CASES
 from simulations.phantom.cohort import is_drawn
 from simulations.virtual.centers import data_roots
 
@@ -25,7 +26,7 @@ def cohort_found(run: Run) -> tuple[list[str], list[str]]:
     except DataError as error:
         return [], list(error.problems)
     facts = [f"{center}: {', '.join(f'{n} {part}' for part, n in parts.items())}" for center, parts in counts.items()]
-    return facts, absent(run, counts)
+    return [*facts, *small_centers(run, counts)], [*absent(run, counts), *too_few(run, counts)]
 
 
 def counted(run: Run) -> dict[str, dict[str, int]]:
@@ -37,6 +38,47 @@ def counted(run: Run) -> dict[str, dict[str, int]]:
             for case in cases:
                 found.setdefault(case.center, dict.fromkeys(PARTS, 0))[part] += 1
     return dict(sorted(found.items()))
+
+
+def check_cases(run: Run, *, say: Callable[[str], None] = print) -> None:
+    """Of one's own folder, before anything starts: who has too few cases to train. Raises DataError where all have."""
+    if run.data.kind != "folder" or run.data.minimum_cases <= 1:
+        return
+    counts = counted(run)
+    if problems := too_few(run, counts):
+        raise DataError(problems)
+    for line in small_centers(run, counts):
+        say(line)
+
+
+def small_centers(run: Run, counts: Counts) -> list[str]:
+    """Centers that will not train, one line; nothing where there are none."""
+    small = _small(run, counts)
+    if not small:
+        return []
+    return [f"{_trains(small)}, fewer than data.minimum_cases={run.data.minimum_cases}: {TOO_FEW_CASES} there"]
+
+
+def too_few(run: Run, counts: Counts) -> list[str]:
+    """What is wrong where no center has the cases that the run's policy asks for."""
+    small = _small(run, counts)
+    if not small or len(small) < len(counts) or not any(step.rounds for step in run.steps.values()):
+        return []
+    split = run.data.split
+    return [
+        f"No center under {run.data.root} has {run.data.minimum_cases} cases to train (data.minimum_cases): "
+        f"{_trains(small)} of fold {split.fold} of {split.folds}. More folds leave more to train "
+        f"(data.split.folds={split.folds + 2}); where single patients may stand in the results, as in a public cohort, "
+        "say data.minimum_cases=1 data.minimum_cell=1."
+    ]
+
+
+def _small(run: Run, counts: Counts) -> dict[str, int]:
+    return {center: n["train"] for center, n in counts.items() if n["train"] < run.data.minimum_cases}
+
+
+def _trains(small: Mapping[str, int]) -> str:
+    return f"training cases: {', '.join(f'{center} {n}' for center, n in small.items())}"
 
 
 def absent(run: Run, counts: Counts) -> list[str]:

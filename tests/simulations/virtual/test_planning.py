@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from common.config.load import compose_run
+from common.errors import DataError
 from simulations.__main__ import main
-from simulations.virtual.planning import absent, counted
+from simulations.virtual.planning import absent, check_cases, counted
 from tests.helpers.small import SIZES
 
 
@@ -46,3 +47,23 @@ def test_a_folder_that_is_not_there_is_told_once(capsys):
     assert main(["plan", "--machine", *settings("lost")]) == 2
     told = [line for line in capsys.readouterr().err.splitlines() if "lost" in line]
     assert told and all(line.startswith("missing here: ") for line in told)
+
+
+def test_where_no_center_has_the_cases_to_train_it_is_said_before_anything_starts(small_root):
+    few = compose_run([*settings(small_root), "data.minimum_cases=5", "data.minimum_cell=5"])
+    with pytest.raises(DataError, match=r"training cases: CHUM 2, .*data.split.folds=5.*data.minimum_cases=1") as error:
+        check_cases(few)
+    assert "of fold 0 of 3" in str(error.value)
+
+
+def test_a_center_that_will_not_train_is_named_with_its_cases(small_root):
+    said: list[str] = []
+    check_cases(
+        compose_run([*settings(small_root), "data.minimum_cases=3", "data.split.validation=0.2"]), say=said.append
+    )
+    [line] = said
+    assert line.startswith("training cases: HMR 2,") and line.endswith(
+        "fewer than data.minimum_cases=3: declined.cases there"
+    )
+    check_cases(compose_run(settings(small_root)), say=said.append)
+    assert said == [line]
