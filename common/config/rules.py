@@ -84,6 +84,7 @@ def left_open(step: Step) -> list[str]:
         "modalities": ALL in step.modalities,
         "task.structures": ALL in getattr(step.task, "structures", []),
         "view.spacing_mm": min(step.view.spacing_mm, default=1.0) == 0,
+        "training.epochs": step.training.epochs == 0,
     }
     return [name for name, is_open in options.items() if is_open]
 

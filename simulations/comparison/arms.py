@@ -24,6 +24,7 @@ from common.files import write_json, write_tensors
 from common.model.adapted import AdaptedModel
 from common.model.state import what_fits
 from common.protocol.messages import State
+from common.runtime.pulse import under_way
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from common.store.lineage import state_in_use
@@ -61,8 +62,11 @@ def _side_by_side(
 ) -> None:
     def finished(number: int, job: Job) -> None:
         say(f"  {number}/{len(jobs)} {what} {job.cell.name}/{job.name}")
+        under_way(f"{what} job {number + 1} of {len(jobs)}" if number < len(jobs) else "comparing")
 
-    say(f"{len(jobs)} {what} jobs to run")
+    names = ", ".join(dict.fromkeys(job.arm for job in jobs))
+    say(f"{len(jobs)} {what} jobs to run{f': {names}' if names else ''}")
+    under_way(f"{what} job 1 of {len(jobs)}")
     side_by_side(partial(work, comparing), jobs, workers=worker_count(comparing.run.runtime), finished=finished)
 
 

@@ -1,4 +1,5 @@
-"""What a step leaves open, read from one's own folder: structures and modalities ([all]), and the spacing (0 mm).
+"""What a step leaves open, read from one's own folder: structures and modalities ([all]), the spacing (0 mm) and the
+passes in a round (0 epochs).
 
 The answers become part of the command line, so that every arm and every worker composes the same run, and the run's
 folder shows what was chosen.
@@ -8,8 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from common.config.load import compose_run
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 LONGEST = 48  # voxels along a volume's longest side at the chosen spacing
 STEP_MM = 0.5
+OPTIMIZER_STEPS = 300  # of the middle center over all rounds: with 120, five cases a center missed the small structure
+MOST_EPOCHS = 10  # in a round: beyond it the centers' states drift apart
 
 
 def settled(overrides: Sequence[str], *, say: Callable[[str], None] = print) -> tuple[str, ...]:
@@ -43,11 +48,12 @@ def settled(overrides: Sequence[str], *, say: Callable[[str], None] = print) -> 
 def _answers(run: Run, steps: dict[str, Step], say: Callable[[str], None]) -> list[str]:
     from client.data.layouts import contents
     from client.data.layouts.extent import median_extent
+    from client.data.splits import split_cases
 
     if run.data.kind != "folder" or not run.data.root:
         raise ConfigError(
-            f"The steps {', '.join(sorted(steps))} take their structures, images or spacing from a folder; name it: "
-            "data=folder data.root=/path/to/folder."
+            f"The steps {', '.join(sorted(steps))} take their structures, images, spacing or epochs from a folder; "
+            "name it: data=folder data.root=/path/to/folder."
         )
     found, cases = contents(Path(run.data.root), mapping=run.data.mapping, layout=run.data.layout)
     if not found.labeled or not found.modalities:
@@ -63,9 +69,12 @@ def _answers(run: Run, steps: dict[str, Step], say: Callable[[str], None]) -> li
             "and center) or in layout.yaml."
         )
     spacing = spacing_for(*median_extent(cases))
+    training = Counter(case.center for case in split_cases(cases, split=run.data.split)["train"])
     answers: list[str] = []
     for slot, step in steps.items():
         answers += _of_step(slot, step, found, spacing)
+        if step.training.epochs == 0:
+            answers.append(f"{slot}.training.epochs={epochs_for(training.values(), step)}")
     say(f"chosen: {' '.join(answer for answer in answers if not answer.startswith('+schema'))}")
     return answers
 
@@ -124,6 +133,16 @@ def spacing_for(extent_mm: Iterable[float], native_mm: Iterable[float]) -> float
     """One spacing in mm: the images' own, or as coarse as makes their longest side LONGEST voxels."""
     needed = max(max(map(float, extent_mm)) / LONGEST, min(map(float, native_mm)))
     return math.ceil(needed / STEP_MM - 1e-6) * STEP_MM
+
+
+def epochs_for(training: Iterable[int], step: Step) -> int:
+    """Passes in a round that give the middle center about OPTIMIZER_STEPS over the step's rounds.
+
+    Args:
+        training: cases to train with, of each center.
+    """
+    batches = math.ceil(median([*training] or [1]) / step.training.batch)
+    return min(max(round(OPTIMIZER_STEPS / (max(step.rounds, 1) * batches)), 1), MOST_EPOCHS)
 
 
 def _written(within: dict[str, list[str]]) -> str:

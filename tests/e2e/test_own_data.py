@@ -16,7 +16,7 @@ from tests.helpers.small import forget
 
 SMALL = (
     "backbone=tiny", "steps.own.rounds=1", "steps.own.view.window=[16,16,16]", "runtime.workers=1",
-    "data.minimum_cases=1", "data.minimum_cell=1",
+    "steps.own.training.epochs=2",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 from common.config.load import compose_run
 from common.config.rules import broken_rules
 from common.errors import ConfigError, DataError
-from simulations.virtual.own_data import choose, nesting, settled, spacing_for
+from simulations.virtual.own_data import choose, epochs_for, nesting, settled, spacing_for
 from tests.helpers.layouts import in_brats, in_hecktor, in_nnunet
 
 REGIONS = {"whole": (1, 2, 3), "core": (2, 3), "edge": (3,)}
@@ -31,7 +31,8 @@ def test_the_folder_answers_what_the_step_leaves_open(tmp_path):
 
 def test_what_the_command_line_says_stays(tmp_path):
     root = in_nnunet(in_hecktor(tmp_path / "hecktor", {"CHUM": 3, "MDA": 3}), tmp_path / "nnunet")
-    given = ("steps.own.modalities=[CT]", "steps.own.task.structures=[GTVn]", "steps.own.view.spacing_mm=[3,3,3]")
+    given = ("steps.own.modalities=[CT]", "steps.own.task.structures=[GTVn]", "steps.own.view.spacing_mm=[3,3,3]",
+             "steps.own.training.epochs=2")  # fmt: skip
     assert settled(["curriculum=own", f"data.root={root}", *given]) == ("curriculum=own", f"data.root={root}", *given)
 
 
@@ -65,7 +66,7 @@ def test_a_plan_says_that_the_folder_answers_and_a_simulation_asks_it():
     problems = broken_rules(run)
     assert [
         problem.split(" are left to the data folder, which python -m simulations reads; ")[0] for problem in problems
-    ] == ["Step 'own': modalities, task.structures, view.spacing_mm"]
+    ] == ["Step 'own': modalities, task.structures, view.spacing_mm, training.epochs"]
 
 
 def test_structures_that_others_make_up_are_not_chosen():
@@ -78,3 +79,11 @@ def test_the_spacing_is_the_images_own_or_what_48_voxels_cover():
     assert spacing_for([96, 96, 96], [6, 6, 6]) == 6.0
     assert spacing_for([155, 240, 240], [1, 1, 1]) == 5.0
     assert spacing_for([300, 500, 500], [3.27, 0.98, 0.98]) == 10.5
+
+
+def test_few_cases_are_passed_more_often_so_that_the_middle_center_takes_300_steps():
+    step = compose_run(["curriculum=own", "data.root=somewhere"]).steps["own"]
+    assert (step.rounds, step.training.batch) == (20, 2)
+    assert epochs_for([5, 5, 5], step) == 5  # 3 batches x 20 rounds x 5 passes
+    assert epochs_for([2, 30, 100], step) == 1  # 15 x 20 x 1
+    assert epochs_for([1, 1], step) == 10 and epochs_for([400], step) == 1 and epochs_for([], step) == 10
