@@ -80,6 +80,7 @@ def _federated(comparing: Comparing, arm: str, cell: Cell) -> None:
         tune_federated(compose_run(untuned), untuned, path)
     overrides = comparing.arm_overrides(arm, cell)
     federate(compose_run(overrides), folder, overrides)
+    under_way("checking every finished step in a fresh process")
     verify_in_fresh_process(folder.path)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from common.exact.search import strongest_first
 from common.metrics import LOWER_IS_BETTER, written
 from common.metrics.names import metric_name
+from common.runtime.pulse import under_way
 from common.store.ledger import Ledger
 from server.report.report import Comparison, bad_news_of, write_report
 from server.report.results import Results, merge_results, results, write_results
@@ -46,6 +47,7 @@ def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Com
     check_cases(comparing.run, say=say)
     run_arms(comparing, say=say)
     say("resampling patients")
+    under_way("resampling patients")
     found = comparisons_of(comparing) + harmed_centers(comparing)
     folder = RunFolder(comparing.folder)
     merged = _results(comparing, found)
@@ -53,6 +55,7 @@ def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Com
     patients = [row for row in merged["scores"] if row["arm"] == PATIENTS]
     merged["bad_news"] = bad_news_of({FEDERATED: events}, comparisons=found, patients=patients)
     write_results(folder.results, merged)
+    under_way("drawing pictures and writing the report")
     others = beside(comparing.run.compare)
     arms = {arm: merged | {"scores": [r for r in merged["scores"] if r["arm"] == arm]} for arm in others}
     write_report(

@@ -6,7 +6,7 @@ Each rule of `RULES` reads the same evidence and gives sentences; what none of t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.errors import LedgerError
@@ -123,6 +123,26 @@ def _nothing_found(evidence: Evidence) -> Iterator[tuple[str, str]]:
             yield column.key, f"{told}: next to nothing of what was drawn is found."
 
 
+def _structure_missed(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """A structure that is next to never found, behind a mean over structures that hides it."""
+    for column, row in _scored(evidence):
+        if metric_name(column.metric) not in OVERLAPS or row["value"] < NOTHING:
+            continue
+        for metric, value in _by_structure(evidence, column).items():
+            if value is not None and value < NOTHING:
+                name = metric.removeprefix(f"{column.metric}_")
+                yield column.key, f"Next to nothing of {name} is found ({metric_name(column.metric)} {number(value)})."
+
+
+def _by_structure(evidence: Evidence, column: Column) -> dict[str, float | None]:
+    """Metric -> pooled value after the last step, of the column's metric by structure."""
+    own, other = f"{column.metric}_", f"{column.metric}_ceiling"
+    rows = [row for row in evidence.arm.rows if row["task"] == column.task and row["center"] == POOLED]
+    metrics = dict.fromkeys(r["metric"] for r in rows if r["metric"].startswith(own))
+    last = {m: final_scores(rows, replace(column, metric=m)) for m in metrics if not m.startswith(other)}
+    return {metric: found[POOLED]["value"] for metric, found in last.items() if POOLED in found}
+
+
 def _few_cases(evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Fewer than ten test cases, over all centers or at some."""
     for column, row in _scored(evidence):
@@ -209,6 +229,7 @@ RULES: dict[str, Rule] = {
     "no_score": _no_score,
     "guessing": _guessing,
     "nothing_found": _nothing_found,
+    "structure_missed": _structure_missed,
     "worse_than_start": _worse_than_start,
     "reversed_groups": _reversed_groups,
     "simpler_is_better": _simpler_is_better,

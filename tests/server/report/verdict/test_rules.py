@@ -115,6 +115,19 @@ def test_a_segmentation_that_finds_nothing(value, is_said):
     assert not is_said or "next to nothing of what was drawn" in found["tumour_ct"]
 
 
+@about("structure_missed")
+@pytest.mark.parametrize(("value", "is_said"), [(0.0, True), (0.049, True), (0.05, False), (None, False)])
+def test_a_structure_that_a_mean_over_structures_hides(value, is_said):
+    events = run_events()
+    last = next(event for event in reversed(events) if event["kind"] == "step_finished")
+    row = last_row(events, "tumour_ct")
+    told = [("GTVp", 0.8, "pooled"), ("GTVn", value, "pooled"), ("GTVp", 0.0, "CHUM"), ("ceiling_GTVn", 0.0, "pooled")]
+    last["scores"] += [row | {"metric": f"{row['metric']}_{n}", "value": v, "center": c} for n, v, c in told]
+    assert said("structure_missed", events) == (
+        [("tumour_ct", f"Next to nothing of GTVn is found (Dice {value:.3f}).")] if is_said else []
+    )
+
+
 @about("few_cases")
 def test_fewer_than_ten_test_cases():
     events = run_events()
