@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LONGEST = 48  # voxels along a volume's longest side at the chosen spacing
 STEP_MM = 0.5
-OPTIMIZER_STEPS = 300  # of the middle center over all rounds: with 120, five cases a center missed the small structure
+OPTIMIZER_STEPS = 300  # of the middle center over all rounds; with 120 a small structure was missed (LOG, 2026-11-28)
 MOST_EPOCHS = 10  # in a round: beyond it the centers' states drift apart
 
 
