@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from common import plugins
 from common.config.adapter import PARTS, Adapter
 from common.config.compose import composing
-from common.config.compose.composing import composed
+from common.config.compose.composing import Stored, composed
 from common.config.compose.registry import complete, register
 from common.config.compose.short import spelled_out
 from common.config.federation import FEDERATIONS
@@ -113,8 +113,8 @@ def _is_a_word(text: str) -> bool:
 
 @lru_cache(maxsize=16)  # a study's run takes seconds to compose, and each arm of each cell asks for it
 def _composed(overrides: tuple[str, ...], loaded: tuple[tuple[str, str], ...]) -> Run:
-    register(overrides)
-    config = composed(CONFIGS, overrides, root=Run, loaded=loaded)
+    studies = register(overrides)
+    config = composed(CONFIGS, overrides, root=Run, stored=Stored(loaded, studies))
     try:
         run: Any = OmegaConf.to_object(config)
         complete(run)

@@ -21,8 +21,9 @@ def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Seq
     """The curriculum over LocalGrid with the run's workers; ``only`` limits the centers that exist."""
     from server.app import app
 
-    with alone_in(folder, patience_s=10.0):
-        pass  # whoever names a folder in use hears so before everything is loaded; the server's app holds it later
+    if folder.path.exists():
+        with alone_in(folder, patience_s=10.0):
+            pass  # whoever names a folder in use hears so before everything is loaded; the server's app holds it later
     under_way("reading the cohort")
     files, sizes = write_centers(run, folder, data_roots(run, progress=_progress))
     _check_named_centers(run, files)

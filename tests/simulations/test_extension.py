@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
-from common.config.load import CONFIGS, compose_run
+from common.config.load import CONFIGS, compose_run, forget
 from simulations.studies import OPTIONS, STAGES, STUDIES
 from tests.helpers.resolved import digest, recorded
 
@@ -31,6 +32,14 @@ def test_composing_works_without_simulations_and_says_whose_studies_and_faults_a
     study, fault = done.stdout.splitlines()
     assert study.endswith("and run it with python -m simulations compare study=hn4.")
     assert fault.startswith("faults has a; faults happen in simulations only")
+
+
+def test_a_study_is_found_after_a_run_without_one(monkeypatch):
+    """A study's groups come into Hydra's store when the first is asked for, in a process that has composed before."""
+    monkeypatch.delitem(ConfigStore.instance().repo.get("schema", {}), "study", raising=False)
+    forget()
+    assert compose_run(["curriculum=smoke"]).study is None
+    assert compose_run(["study=attacks"]).study is not None
 
 
 def test_every_study_has_its_options_and_generated_steps_are_of_known_studies():

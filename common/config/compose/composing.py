@@ -11,7 +11,7 @@ import copy
 import difflib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -34,25 +34,35 @@ WORDS = {"Boolean": "true or false", "Float": "a number", "Integer": "a whole nu
 NO_CHOICE = ("deploy", "hydra", "mapping", "method", "schema")  # folders that a run chooses nothing from
 
 
-Loaded = tuple[tuple[str, str], ...]
+@dataclass(frozen=True)
+class Stored:
+    """What stands in Hydra's ConfigStore beside the groups that are always there: files are merged once for each.
+
+    Args:
+        plugins: those loaded, by path and digest.
+        studies: whether another package's groups are there, which come with the first study that is asked for.
+    """
+
+    plugins: tuple[tuple[str, str], ...] = ()
+    studies: bool = False
 
 
-def composed(folder: Path, overrides: Sequence[str], *, root: type, loaded: Loaded = ()) -> DictConfig:
+def composed(folder: Path, overrides: Sequence[str], *, root: type, stored: Stored = Stored()) -> DictConfig:
     """The configuration ``config`` of a folder with a command line's overrides.
 
     Args:
         root: the dataclass that the whole is typed with; its schemas stand in Hydra's ConfigStore.
-        loaded: the plugins behind these, by path and digest: files are merged once for each set of them.
+        stored: what else these may choose from.
 
     Raises:
         ConfigError: every problem of the command line that can be seen together, one sentence each.
     """
-    repository = _repository(folder, loaded)
+    repository = _repository(folder, stored)
     given, problems = _parsed(overrides)
     problems += [problem for override in given for problem in _misspelt(override, repository, root)]
     _refuse(problems)
     choices = [override for override in given if _is_choice(override, repository)]
-    config = copy.deepcopy(_of_files(folder, loaded, tuple(_as_given(override) for override in choices)))
+    config = copy.deepcopy(_of_files(folder, stored, tuple(_as_given(override) for override in choices)))
     for override in (override for override in given if not _is_choice(override, repository)):
         problems += _set(config, override)
     _refuse(problems)
@@ -65,8 +75,8 @@ def forget() -> None:
     _of_files.cache_clear()
 
 
-@lru_cache(maxsize=1)
-def _repository(folder: Path, loaded: Loaded) -> CachingConfigRepository:
+@lru_cache(maxsize=2)
+def _repository(folder: Path, stored: Stored) -> CachingConfigRepository:
     if GlobalHydra.instance().is_initialized():
         GlobalHydra.instance().clear()
     with initialize_config_dir(str(folder), version_base="1.3"):
@@ -75,9 +85,9 @@ def _repository(folder: Path, loaded: Loaded) -> CachingConfigRepository:
 
 
 @lru_cache(maxsize=32)  # merging takes a third of a second, and most runs of one process differ in values only
-def _of_files(folder: Path, loaded: Loaded, choices: tuple[str, ...]) -> DictConfig:
+def _of_files(folder: Path, stored: Stored, choices: tuple[str, ...]) -> DictConfig:
     """All files that a command line chooses, merged; the caller sets values in a copy."""
-    repository = _repository(folder, loaded)
+    repository = _repository(folder, stored)
     config = _merged(_files(_parsed(choices)[0], repository), repository)
     OmegaConf.set_struct(config, True)
     return config

@@ -71,8 +71,8 @@ def extend(extension: Extension) -> None:
         EXTENSIONS.append(extension)
 
 
-def register(overrides: Sequence[str]) -> None:
-    """Fill the config store with all that ``overrides`` may choose from.
+def register(overrides: Sequence[str]) -> bool:
+    """Fill the config store with all that ``overrides`` may choose from; whether that includes studies.
 
     Raises:
         ConfigError: they choose a study, and nothing here knows one.
@@ -96,6 +96,7 @@ def register(overrides: Sequence[str]) -> None:
         )
     for node in (node for extension in EXTENSIONS if chosen for node in extension.nodes()):
         _store(node)
+    return bool(chosen)
 
 
 class _Chosen(ConfigNode):

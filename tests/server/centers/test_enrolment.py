@@ -106,7 +106,7 @@ def test_a_deadline_that_nobody_met_is_told_apart_from_nobody_being_there():
     said = r"'A': 'no_reply'.*1 connected nodes did not answer within the step's deadline of 7 s: give steps\.tumour_ct"
     with pytest.raises(RoundFailed, match=said):
         enrol(Federation(Reciting([None]), patience_s=0.0), asked)
-    with pytest.raises(RoundFailed, match=r"'X': 'not_connected'\}\.$"):
+    with pytest.raises(RoundFailed, match=r"'X': 'not_connected'\}\. What the codes mean: [\w/.]+$"):
         enrolled([Reply("Y", counts={**FULL, "train": 0})], centers=("X", "Y"), evaluate_at=())
 
 
