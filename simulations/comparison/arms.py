@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -134,8 +132,7 @@ def _record(folder: Path, arm: str, work: StepWork) -> None:
 
 def write_records(folder: Path, step: str, found: Sequence[Observed], *, mode: str = "") -> None:
     """Leave the test patients' records of a step, as one mode shows them, in a job's folder."""
-    rows = [{"center": o.center, "patient": o.patient, "record": _plain(o.observation)} for o in found]
-    write_json(folder / records_name(step, mode), rows)
+    write_json(folder / records_name(step, mode), [one.row() for one in found])
 
 
 def tune_job(comparing: Comparing, job: Job) -> None:
@@ -225,7 +222,3 @@ def _last_writer(work: StepWork, earlier: Mapping[str, State]) -> str:
 def _train(work: StepWork, start: State) -> Trained:
     center = pooled(open_centers(work.files, work.trained))
     return train_pooled(center, baseline_order(work.run, work.step, base=work.base, state=start))
-
-
-def _plain(observation: dict[str, Any]) -> dict[str, Any]:
-    return {name: np.asarray(value, np.float64).tolist() for name, value in observation.items()}

@@ -42,7 +42,7 @@ def observed_of(run: Run, folder: RunFolder, event: Mapping[str, Any]) -> list[O
     for code in sorted(codes):
         with suppress(DataError):
             found += observe(run, step, state, open_centers(files, [code]), base=base, **kept)
-    write_json(path, {"step": event["step"], "centers": codes, "patients": [_plain(one) for one in found]})
+    write_json(path, {"step": event["step"], "centers": codes, "patients": [one.row() for one in found]})
     return found
 
 
@@ -55,11 +55,6 @@ def staying(ledger: Ledger, centers: Sequence[str]) -> list[str]:
     """Those of the centers that have not left the run."""
     left = withdrawn(ledger)
     return [center for center in centers if center not in left]
-
-
-def _plain(one: Observed) -> dict[str, Any]:
-    record = {name: np.asarray(value, np.float64).tolist() for name, value in one.observation.items()}
-    return {"center": one.center, "patient": one.patient, "record": record}
 
 
 def _arrays(record: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from client.center.center import Center
@@ -26,6 +28,11 @@ class Observed:
     center: str
     patient: str
     observation: Observation
+
+    def row(self) -> dict[str, Any]:
+        """As a folder of records holds it, in JSON."""
+        record = {name: np.asarray(value, np.float64).tolist() for name, value in self.observation.items()}
+        return {"center": self.center, "patient": self.patient, "record": record}
 
 
 def observe(

@@ -34,8 +34,8 @@ def of_cell(comparing: Comparing, cell: Cell) -> list[Row]:
 def _federated(comparing: Comparing, arm: str, cell: Cell) -> list[Row]:
     ledger = Ledger(comparing.arm_folder(arm, cell).ledger)
     steps = [event["step"] for event in ledger.events("step_finished")]
-    counted = {step: rounds_of(ledger, step) for step in steps}
-    return [{"arm": arm, "step": s, "rounds": len(r)} | asdict(spent(r)) for s, r in counted.items() if spent(r).steps]
+    cost = {step: (len(rounds), spent(rounds)) for step in steps for rounds in [rounds_of(ledger, step)]}
+    return [{"arm": arm, "step": s, "rounds": n} | asdict(of_all) for s, (n, of_all) in cost.items() if of_all.steps]
 
 
 def _alone(comparing: Comparing, job: Job) -> list[Row]:

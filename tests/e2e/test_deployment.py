@@ -5,7 +5,6 @@ Slow for its polls, not for its work: both of Flower's ends look for messages ev
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import urllib.error
@@ -27,10 +26,9 @@ from common.protocol.wire import STATUS_COUNTS, check_declared, declared_sums, u
 from common.store.ledger import Ledger
 from common.tasks import build_task
 from server.deploy.folder import Deployment
-from server.deploy.processes import nginx_program
 from server.deploy.status import status
 from simulations.virtual.loopback import Loopback, loopback
-from tests.helpers.deployed import SIZES, one_step, overrides, roots, start_nodes
+from tests.helpers.deployed import SIZES, need_nginx, one_step, overrides, roots, start_nodes
 from tests.helpers.recording import Recording, RecordingProxy
 from tests.helpers.small import adapters, federate, write_centers
 
@@ -42,12 +40,7 @@ RUN_S = 600.0
 @pytest.fixture(scope="module")
 def proxy_and_fed(tmp_path_factory):
     """The federation of this module's tests, and the proxy through which its hospitals reach nginx."""
-    try:
-        nginx_program()
-    except FedgraftError as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
+    need_nginx()
     base = tmp_path_factory.mktemp("federation")
     with loopback(base, roots(base)) as made:
         made.start_server()

@@ -10,9 +10,8 @@ from omegaconf import OmegaConf
 
 from common.store.ledger import Ledger
 from server.commands import report
-from server.deploy.processes import nginx_program
 from simulations.virtual.loopback import loopback
-from tests.helpers.deployed import one_step, start_nodes
+from tests.helpers.deployed import need_nginx, one_step, start_nodes
 from tests.helpers.small import write_cohort
 from tests.test_own_things import CODE, PAGES
 
@@ -26,7 +25,7 @@ def name_plugin(file: Path, title: str, code: str) -> None:
 
 
 def test_a_rule_that_each_side_names_for_itself_aggregates(tmp_path):
-    nginx_program()
+    need_nginx()
     [(title, code)] = CODE.findall((PAGES / "own-rule.md").read_text())
     with loopback(tmp_path, {"CHUM": write_cohort(tmp_path / "data", {"CHUM": 6})}) as fed:
         name_plugin(fed.coordinator / "server.yaml", title, code)

@@ -5,7 +5,6 @@ Each sentence that people read is true: it names what happened and what to do.
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import pytest
@@ -13,9 +12,8 @@ from omegaconf import OmegaConf
 
 from common.errors import FedgraftError
 from common.store.ledger import Ledger
-from server.deploy.processes import nginx_program
 from simulations.virtual.loopback import Loopback, command, free_ports, loopback
-from tests.helpers.deployed import one_step, start_nodes
+from tests.helpers.deployed import need_nginx, one_step, start_nodes
 from tests.helpers.small import write_cohort
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -25,12 +23,7 @@ TOLD = "does not let in the key"
 @pytest.fixture(scope="module")
 def fed(tmp_path_factory):
     """A coordinator and one hospital, at work; the tests use it one after the other."""
-    try:
-        nginx_program()
-    except FedgraftError as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
+    need_nginx()
     base = tmp_path_factory.mktemp("federation")
     with loopback(base, {"CHUM": write_cohort(base / "CHUM-data", {"CHUM": 6})}) as made:
         made.start_server()

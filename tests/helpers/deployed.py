@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
+
+from common.errors import FedgraftError
+from server.deploy.processes import nginx_program
 from simulations.virtual.loopback import Loopback
 from tests.helpers.small import write_cohort
 
@@ -14,6 +19,16 @@ VIEW = [f"steps.{step}.view.{key}=[16,16,16]" for step in ("tumour_ct", "tumour_
 def roots(base: Path) -> dict[str, Path]:
     """Each hospital's own data folder."""
     return {code: write_cohort(base / f"{code}-data", {code: count}) for code, count in SIZES.items()}
+
+
+def need_nginx() -> None:
+    """Skip what stands behind nginx where there is none; in CI that is a failure."""
+    try:
+        nginx_program()
+    except FedgraftError as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
 
 
 def start_nodes(fed: Loopback, *codes: str) -> None:

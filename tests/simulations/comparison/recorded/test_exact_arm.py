@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +18,7 @@ from common.model.adapted import AdaptedModel
 from simulations.comparison import arms
 from simulations.comparison.arms import run_job
 from simulations.comparison.baselines import baseline_order
-from simulations.comparison.comparing import Cell, Comparing, Job
+from simulations.comparison.comparing import Job
 from simulations.comparison.names import EXACT, FEDERATED
 from simulations.comparison.paired import compare_arms, patients_of
 from simulations.comparison.patients import open_centers
@@ -73,16 +72,9 @@ def test_held_out_cases_choose_the_penalty(signal, chosen):
     assert np.array_equal(model.weight, fit_newton(Cox(), layout, train, penalty=chosen).weight)
 
 
-def test_a_comparison_records_the_arm_for_prognosis_and_for_segmentation(small_centers, tmp_path, monkeypatch):
+def test_a_comparison_records_the_arm_for_prognosis_and_for_segmentation(federated_cell):
     run = small_run(centers=CENTERS, steps=["relapse", "tumour_ct"], rounds=1)
-    comparing = Comparing(run, tmp_path / "compare", ())
-    cell = Cell(run.data.split.fold, run.seed)
-    folder = comparing.arm_folder(FEDERATED, cell)
-    federate(run, folder.path, small_centers)
-    folder.centers.mkdir(exist_ok=True)
-    for code in CENTERS:
-        shutil.copy(small_centers[code], folder.centers)
-    monkeypatch.setattr(arms, "compose_run", lambda overrides: run)
+    comparing, cell = federated_cell(run)
     for arm in (EXACT, FEDERATED):
         run_job(comparing, Job(arm, cell))
     heads, decoders = (patients_of(comparing, arm, "tumour_ct") for arm in (EXACT, FEDERATED))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,11 +9,10 @@ import torch
 
 from common.config.adapter import VoxelLinearPart
 from common.model.adapted import AdaptedModel
-from simulations.comparison import arms
 from simulations.comparison.arms import run_job
 from simulations.comparison.baselines import baseline_order
 from simulations.comparison.beside import RECORDERS, REQUESTED, beside
-from simulations.comparison.comparing import Cell, Comparing, Job
+from simulations.comparison.comparing import Job
 from simulations.comparison.names import BLURS, EXACT, EXACT_RANDOM, FEDERATED, UNTRAINED
 from simulations.comparison.paired import comparisons_of, patients_of
 from simulations.comparison.patients import open_centers
@@ -40,19 +38,12 @@ def test_the_arm_is_the_federation_with_the_ridge_that_it_chooses(small_centers,
     assert max(float((found[name] - federated[name]).abs().max()) for name in found) < 1e-9
 
 
-def test_a_comparison_records_the_heads_for_segmentation(small_centers, tmp_path, monkeypatch):
+def test_a_comparison_records_the_heads_for_segmentation(federated_cell, monkeypatch):
     monkeypatch.setattr(exact_voxels_arm, "RIDGES", replace(exact_voxels_arm.RIDGES, penalties=[]))
     run = small_run(centers=CENTERS, steps=["tumour_ct"], rounds=1)
     run.compare.arms, run.compare.draws, run.compare.random_backbone = ["blurs"], 50, False
     run.compare.pairs = []
-    comparing = Comparing(run, tmp_path / "compare", ())
-    cell = Cell(run.data.split.fold, run.seed)
-    folder = comparing.arm_folder(FEDERATED, cell)
-    federate(run, folder.path, small_centers)
-    folder.centers.mkdir(exist_ok=True)
-    for code in CENTERS:
-        shutil.copy(small_centers[code], folder.centers)
-    monkeypatch.setattr(arms, "compose_run", lambda overrides: run)
+    comparing, cell = federated_cell(run)
     for arm in (EXACT, BLURS, FEDERATED):
         run_job(comparing, Job(arm, cell))
     exact, blurs, deep = (patients_of(comparing, arm, "tumour_ct") for arm in (EXACT, BLURS, FEDERATED))
