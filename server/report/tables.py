@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.config.limits.budget import spent
@@ -24,6 +24,8 @@ from server.evaluation.matrix import (
 from server.report.charts import interval_strip, ticks
 from server.report.record import RunRecord, StepRecord
 from server.report.words import CHANCE, DASH, MARGINS, count, metric_name, number, sentence, signed, size, task_name
+
+CEILING = "_ceiling"  # after a metric's name: of a mask that is perfect on the training grid
 
 
 @dataclass
@@ -107,8 +109,9 @@ def center_matrices(arm: Arm) -> list[dict[str, Any]]:
 
 
 def centers(arm: Arm) -> dict[str, Any]:
-    """Center x task after the last step: value, interval where there is one, n, and the worst center marked."""
-    shown = columns(arm.rows, arm.metrics)
+    """Center x task after the last step: value, interval where there is one, n, and the worst center marked; beside a
+    segmentation that was scored on the CT's grid, the ceiling of each center."""
+    shown = with_ceilings(arm.rows, columns(arm.rows, arm.metrics))
     finals = {c.key: final_scores(arm.rows, c) for c in shown}
     worst = {c.key: worst_center(arm.rows, c)[0] for c in shown}
     scored = {key: sum(r["value"] is not None for c, r in rows.items() if c != POOLED) for key, rows in finals.items()}
@@ -116,7 +119,7 @@ def centers(arm: Arm) -> dict[str, Any]:
     for center in [*centers_of(arm.rows), POOLED]:
         cells = [_score(finals[c.key].get(center), c) for c in shown]
         for cell, c in zip(cells, shown, strict=True):
-            cell["worst"] = scored[c.key] > 1 and worst[c.key] == center
+            cell["worst"] = scored[c.key] > 1 and worst[c.key] == center and not is_ceiling(c)
         body.append(
             {"name": "All centers, pooled" if center == POOLED else center, "pooled": center == POOLED, "cells": cells}
         )
@@ -130,7 +133,23 @@ def arms(every: Sequence[Arm]) -> dict[str, Any] | None:
     keys = {c.key: c for arm in reversed(every) for c in columns(arm.rows, arm.metrics)}
     shown = [keys[c.key] for c in columns(every[0].rows, every[0].metrics)]
     shown += [c for key, c in keys.items() if key not in {c.key for c in shown}]
+    shown = with_ceilings([row for arm in every for row in arm.rows], shown)
     return {"columns": [_heading(c) for c in shown], "rows": [_arm_row(arm, shown) for arm in every]}
+
+
+def with_ceilings(rows: Sequence[Row], shown: Sequence[Column]) -> list[Column]:
+    """Each column, and after it what a mask perfect on the training grid would reach, where that was scored."""
+    there = {(row["task"], row["metric"], row.get("mode") or "") for row in rows if row["value"] is not None}
+    found: list[Column] = []
+    for column in shown:
+        ceiling = replace(column, key=f"{column.key}{CEILING}", metric=f"{column.metric}{CEILING}")
+        found += [column, *([ceiling] if (column.task, ceiling.metric, column.mode) in there else [])]
+    return found
+
+
+def is_ceiling(column: Column) -> bool:
+    """Whether the column holds what a perfect mask would reach, and no score."""
+    return column.metric.endswith(CEILING)
 
 
 def comparisons(items: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -192,7 +211,7 @@ def _card(step: StepRecord, position: int) -> dict[str, Any]:
 
 def _heading(column: Column) -> dict[str, str]:
     return {
-        "task": task_name(column.key),
+        "task": task_name(column.key.removesuffix(CEILING)),
         "metric": metric_name(column.metric),
         "mode": column.mode.replace("+", " + "),
     }
@@ -259,12 +278,12 @@ def _score(row: Row | None, column: Column) -> dict[str, Any]:
 
 
 def _arm_row(arm: Arm, shown: Sequence[Column]) -> dict[str, Any]:
-    own = {c.key: c for c in columns(arm.rows, arm.metrics)}
+    own = {c.key: c for c in with_ceilings(arm.rows, columns(arm.rows, arm.metrics))}
     cells = []
     for column in shown:
         mine = own.get(column.key)
         pooled = final_scores(arm.rows, mine).get(POOLED) if mine else None
-        cells.append(_score(pooled, column) | {"below": _worst(arm, mine) if mine else ""})
+        cells.append(_score(pooled, column) | {"below": _worst(arm, mine) if mine and not is_ceiling(mine) else ""})
     return {"name": arm.name, "cells": cells}
 
 
