@@ -81,6 +81,7 @@ def rescore_step(coordinator: Coordinator, step: Step) -> None:
     }
     found = score_all(coordinator, finished | event, remaining, label=step.name)
     event |= {"scores": found.rows, "curves": found.curves, "bytes": enrolment.bytes}
+    event |= {"subgroups": found.subgroups} if found.subgroups else {}
     ledger.append("step_rescored", event)
     coordinator.narrator.say(f"{step.name}: scored again at {', '.join(remaining) or 'no center'}")
 

@@ -28,6 +28,7 @@ from client.policy.orders import allows, scores_asked, sums_asked
 from client.policy.start import check_start, keep_own
 from client.privacy.record import Chosen, Question, chosen
 from client.privacy.release import Minimum, released
+from client.privacy.subgroups import subgroup_sums, tellable
 from client.privacy.sums import (
     exact_of,
     question_of_labels,
@@ -47,6 +48,7 @@ from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
 from common.config.load import to_json
 from common.config.run import Split
+from common.data.subgroups import members_of
 from common.errors import PolicyRefusal
 from common.exact.step import CELLS
 from common.exact.thresholds import THRESHOLDS
@@ -54,7 +56,8 @@ from common.model.adapted import AdaptedModel
 from common.protocol.compression import form
 from common.protocol.declaration import arriving_form, extra_form, sent_back
 from common.protocol.messages import TOO_FEW_CASES, Order, Reply, State, Sums
-from common.tasks import Task, build_task
+from common.protocol.wire import TEST
+from common.tasks import Observation, Task, build_task
 from common.tasks.cells import Cells
 from common.tasks.cuts import EVENTS, GRID, HISTOGRAM, event_histogram
 
@@ -272,6 +275,7 @@ class Center:
             observed = observe(order, model, task, cases)
             scores = scores_of(task, [observation for observation, _ in observed], order, minimum=minimum)
             sums = with_fit(scores, [loss for _, loss in observed])
+            sums |= self._by_subgroup(order, task, cases, [observation for observation, _ in observed])
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
         return self._released(order, reply, cells=task.cells)
 
@@ -284,6 +288,16 @@ class Center:
         except PolicyRefusal as refusal:
             log.warning("center=%s code=%s nothing is scored: %s", self.code, refusal.code, refusal)
             return None, 0
+
+    def _by_subgroup(self, order: Order, task: Task, cases: CaseSet, observations: Sequence[Observation]) -> Sums:
+        """The same scores by the step's subgroups, of test cases."""
+        if order.subset != TEST or not task.by_subgroup or not order.step.subgroups:
+            return {}
+        shown = [cases.cases[place] for place in cases.having(order.mode)]
+        groups = members_of(order.step, [case.record for case in shown])
+        minimum = self.minimum(order).cell
+        told = tellable(question_of_scores(order), shown, groups, vault=self.vault, minimum=minimum)
+        return subgroup_sums(task, observations, told, minimum=minimum)
 
     def own_state(self, order: Order) -> State:
         """The order's state with this center's own tensors (FedBN's, Ditto's) of the round named in ``since``."""

@@ -130,7 +130,11 @@ def _record_exact(folder: Path, work: StepWork) -> None:
 
 def write_records(folder: Path, step: str, found: Sequence[Observed], *, mode: str = "") -> None:
     """Leave the test patients' records of a step, as one mode shows them, in a job's folder."""
-    rows = [{"center": o.center, "patient": o.patient, "record": _plain(o.observation)} for o in found]
+    rows = [
+        {"center": o.center, "patient": o.patient, "record": _plain(o.observation)}
+        | ({"levels": list(o.levels)} if o.levels else {})
+        for o in found
+    ]
     write_json(folder / records_name(step, mode), rows)
 
 

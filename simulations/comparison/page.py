@@ -15,7 +15,14 @@ from simulations.comparison.comparing import Comparing, prepare
 from simulations.comparison.exact_arm import has_exact_form
 from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
 from simulations.comparison.overlays import overlays_of
-from simulations.comparison.paired import SMALLEST, arm_rows, comparisons_of, harmed_centers, shares_of_centralized
+from simulations.comparison.paired import (
+    SMALLEST,
+    arm_rows,
+    comparisons_of,
+    harmed_centers,
+    shares_of_centralized,
+    subgroup_rows,
+)
 from simulations.comparison.training import costs, of_cell, training_rows
 from simulations.comparison.tuning import inequalities
 from simulations.virtual.own_data import settled
@@ -46,6 +53,7 @@ def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Com
         overlays=overlays_of(comparing.run, comparing.arm_folder(FEDERATED, comparing.cells[0])),
         comparisons=found,
         patients=patients,
+        subgroups=merged["subgroups"],
         notes=notes_of(comparing, found),
         command=f"python -m simulations compare {' '.join(overrides)}",
     )
@@ -67,6 +75,7 @@ def _results(comparing: Comparing, found: list[Comparison]) -> Results:
         label = PATIENTS if arm == FEDERATED else arm
         merged["scores"] += [{**row, "arm": label} for row in arm_rows(comparing, arm)]
     merged["training"] = training_rows(comparing)
+    merged["subgroups"] = [row for arm in (FEDERATED, *_baselines(comparing)) for row in subgroup_rows(comparing, arm)]
     merged["comparisons"] = [comparison.row() for comparison in found]
     merged["tuning"] = {"rates": list(comparing.run.compare.learning_rates), "unequal": inequalities(comparing.run)}
     return merged
