@@ -42,8 +42,7 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
         subgroups += found.subgroups
         curves |= found.curves
         primary[name] = build_task(coordinator.run.steps[name].task).primary
-    told = {"subgroups": subgroups} if subgroups else {}
-    return {"scores": rows, "curves": curves, "primary": primary} | told
+    return {"scores": rows, "curves": curves, "primary": primary, "subgroups": subgroups}
 
 
 def score_all(coordinator: Coordinator, event: dict[str, Any], centers: Sequence[str], *, label: str) -> Found:
