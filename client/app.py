@@ -21,7 +21,7 @@ from client.policy.asked import check_asked, check_step, echoed
 from client.vault.outbox import NotRecorded, record_reply
 from common.errors import FedgraftError, WireError
 from common.protocol.messages import Order, Reply, State
-from common.protocol.wire import check_declared, content_facts, declared_sums, pack_reply, unpack_order
+from common.protocol.wire import check_declared, content_facts, declared_scores, pack_reply, unpack_order
 from common.runtime.cli import FULL, os_sentence
 from common.tasks import build_task
 
@@ -137,7 +137,7 @@ def _declared(
 ) -> RecordDict:
     """The reply as Flower content, if it holds nothing that the step does not declare."""
     task = build_task(order.step.task)
-    sums = task.label_shapes if labels else declared_sums(task, curves=order.wants_curves)
+    sums = task.label_shapes if labels else declared_scores(order, task)
     if of_round:
         from common.exact.step import declared_in_order
 

@@ -140,6 +140,7 @@ def _step_finished(
     }
     found = evaluate_all(coordinator, [*learned(coordinator.ledger), event], label=step.name)
     event |= {"scores": found["scores"], "curves": found["curves"], "primary": found["primary"]}
+    event |= {"subgroups": found["subgroups"]} if found["subgroups"] else {}
     event["spent"] = asdict(spent(rounds_of(coordinator.ledger, step.name)))
     event["seconds"] = round(time.perf_counter() - began, 3)
     coordinator.narrator.step_finished(coordinator.ledger.append("step_finished", event))

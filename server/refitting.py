@@ -2,7 +2,7 @@
 
 Both happen when the run is started next, for both need the remaining centers. Until then the ledger's older scores are
 those of a model that is no longer in use, and results and report say so instead of showing them
-(`server.report.superseded`).
+(`server.report.reading.superseded`).
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def rescore_step(coordinator: Coordinator, step: Step) -> None:
     }
     found = score_all(coordinator, finished | event, remaining, label=step.name)
     event |= {"scores": found.rows, "curves": found.curves, "bytes": enrolment.bytes}
+    event |= {"subgroups": found.subgroups} if found.subgroups else {}
     ledger.append("step_rescored", event)
     coordinator.narrator.say(f"{step.name}: scored again at {', '.join(remaining) or 'no center'}")
 

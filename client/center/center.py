@@ -28,6 +28,7 @@ from client.policy.orders import allows, scores_asked, sums_asked
 from client.policy.start import check_start, keep_own
 from client.privacy.record import Chosen, Question, chosen
 from client.privacy.release import Minimum, released
+from client.privacy.subgroups import by_subgroup
 from client.privacy.sums import (
     event_times_of,
     exact_of,
@@ -272,8 +273,10 @@ class Center:
             counts["suppressed"] = 1
         else:
             observed = observe(order, model, task, cases)
-            scores = scores_of(task, [observation for observation, _ in observed], order, minimum=minimum)
-            sums = with_fit(scores, [loss for _, loss in observed])
+            found = [observation for observation, _ in observed]
+            sums = with_fit(scores_of(task, found, order, minimum=minimum), [loss for _, loss in observed])
+            rows = [cases.cases[place] for place in cases.having(order.mode)]
+            sums |= by_subgroup(order, task, rows, found, vault=self.vault, minimum=minimum)
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
         return self._released(order, reply, cells=task.cells)
 

@@ -12,17 +12,14 @@ With a minimum of 1 there is nothing to keep and nothing is written.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from client.data.case import Case
+from client.privacy.combinations import tells_of_few
 from client.vault.cohort import hashed_id, read_cohort
 from client.vault.ending import check_end, end_of, known_end, note_end
 from client.vault.lock import alone
@@ -86,11 +83,20 @@ class Chosen:
     waiting: int = 0
 
 
-def chosen(question: Question, cases: Sequence[Case], *, vault: Path, minimum: int, keep: bool = True) -> Chosen:
+def chosen(
+    question: Question,
+    cases: Sequence[Case],
+    *,
+    vault: Path,
+    minimum: int,
+    keep: bool = True,
+    all_or_none: bool = False,
+) -> Chosen:
     """Over whom of the cases the question may be answered; that is on record before the answer is made.
 
     Args:
         keep: False looks only.
+        all_or_none: leave nobody out but newcomers who wait: of a subgroup that would be a choice.
 
     Raises:
         PolicyRefusal: the cases differ by a few from those of an earlier answer, and there is no other set.
@@ -102,7 +108,8 @@ def chosen(question: Question, cases: Sequence[Case], *, vault: Path, minimum: i
         record = read_record(vault)
         gone = read_cohort(vault).erased  # by the same key: an order is placed in the cohort before it is answered
         by_hash = {record.hashed(case.patient): case for case in cases}
-        found = settled(question, frozenset(by_hash), record.answered, minimum=minimum, erased=gone)
+        asked = frozenset(by_hash)
+        found = settled(question, asked, record.answered, minimum=minimum, erased=gone, all_or_none=all_or_none)
         if keep and Answered(question, found) not in record.answered:
             _append(vault, record, Answered(question, found))
     return Chosen([case for hashed, case in by_hash.items() if hashed in found], len(by_hash) - len(found))
@@ -115,8 +122,12 @@ def settled(
     *,
     minimum: int,
     erased: Collection[str] = (),
+    all_or_none: bool = False,
 ) -> frozenset[str]:
     """The largest suitable set of these patients that differs from every earlier one by nobody or by enough.
+
+    Args:
+        all_or_none: without `_fewer` and without earlier sets that leave out more than newcomers.
 
     Raises:
         PolicyRefusal: there is none.
@@ -132,8 +143,9 @@ def settled(
     if near:
         return max(near, key=lambda one: (len(one), sorted(one)))
     lost = any((one - patients) & set(erased) for one in earlier if 0 < len(one ^ patients) < minimum)
-    fewer = None if lost else _fewer(patients, earlier, histories, minimum)
-    candidates = [one for one in [*again, fewer] if one is not None and len(one) >= minimum]
+    fewer = None if lost or all_or_none else _fewer(patients, earlier, histories, minimum)
+    others = [] if all_or_none else [*again, fewer]
+    candidates = [one for one in others if one is not None and len(one) >= minimum]
     if lost or not candidates:
         raise PolicyRefusal(
             DIFFERENCE,
@@ -216,28 +228,7 @@ def _histories(question: Question, answered: Sequence[Answered]) -> set[History]
 
 def _is_apart(one: frozenset[str], histories: Collection[History], minimum: int) -> bool:
     """Whether no combination of the answers, this one among them, is a sum over 1 to minimum - 1 patients."""
-    return not any(_tells_of_few([*history, one], minimum) for history in histories)
-
-
-def _tells_of_few(sets: Sequence[frozenset[str]], minimum: int) -> bool:
-    """Whether adding and subtracting sums over these sets, with whatever weights, leaves a sum over a few patients.
-
-    Patients who are in the same sets are an atom. There is such a combination if, without some atoms of together fewer
-    than the minimum, the sets' indicators are of lower rank: one of them then lives on those atoms alone.
-    """
-    distinct = sorted(set(sets), key=sorted)
-    atoms = Counter(tuple(patient in one for one in distinct) for patient in frozenset().union(*distinct))
-    matrix = np.array(list(atoms), np.float64).T  # (sets, atoms)
-    sizes = np.array(list(atoms.values()))
-    rank = np.linalg.matrix_rank(matrix)
-    small = [int(place) for place in np.flatnonzero(sizes < minimum)]
-    for count in range(1, minimum):
-        for left_out in combinations(small, count):
-            if sizes[list(left_out)].sum() >= minimum:
-                continue
-            if np.linalg.matrix_rank(np.delete(matrix, left_out, axis=1)) < rank:
-                return True
-    return False
+    return not any(tells_of_few([*history, one], minimum) for history in histories)
 
 
 def _fewer(

@@ -126,6 +126,8 @@ def _composed(overrides: tuple[str, ...], loaded: tuple[tuple[str, str], ...]) -
         step.name = step.name or key
         step.methods = [chosen(entry, presets=CONFIGS / "method") for entry in step.methods]
         _stand_in(step, run.data)
+        if run.subgroups and not step.subgroups:
+            step.subgroups, step.age_cuts = list(run.subgroups), list(run.age_cuts)
     return run
 
 
@@ -138,9 +140,11 @@ def run_to_yaml(run: Run) -> str:
 
 LATER = (  # fields of a step that the first release did not have
     ("view", "intensities"), ("view", "score_on"), ("task", "within"), ("task", "tolerance_mm"),
-    ("federation", "penalties"), ("", "budget"),
+    ("federation", "penalties"), ("", "budget"), ("", "subgroups"), ("", "age_cuts"),
 )  # fmt: skip
-USUAL = {("view", "score_on"): CT_GRID, ("task", "tolerance_mm"): 3.0}  # what says as little as an empty value
+USUAL = {  # what says as little as an empty value
+    ("view", "score_on"): CT_GRID, ("task", "tolerance_mm"): 3.0, ("", "age_cuts"): [65.0],
+}  # fmt: skip
 
 
 def step_to_json(step: Step) -> str:

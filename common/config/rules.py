@@ -39,6 +39,7 @@ from common.config.step import Step
 from common.data.batch import CT, MODALITY, PET, is_volume, parse_mode, volumes_of
 from common.data.findings import FINDINGS_TARGET
 from common.data.records import MODEL_VARIABLES
+from common.data.subgroups import LEVELS
 from common.errors import ConfigError
 
 DATA_KINDS = ("folder", "phantom")
@@ -405,9 +406,20 @@ def _newton(step: Step, run: Run) -> Iterator[str]:
         yield f"'{name}' is no variable that a model can use; known: {', '.join(MODEL_VARIABLES)}."
 
 
+def _subgroups(step: Step, run: Run) -> Iterator[str]:
+    for name in sorted(set(step.subgroups) - set(LEVELS)):
+        yield f"'{name}' is no subgroup that scores can be told by; known: {', '.join(sorted(LEVELS))}."
+    if len(set(step.subgroups)) < len(step.subgroups):
+        yield f"subgroups names one twice: {', '.join(step.subgroups)}."
+    if "age" in step.subgroups and not step.age_cuts:
+        yield "subgroups names age, and age_cuts has no year between two bands; set age_cuts=[65]."
+    if any(low >= high for low, high in pairwise(step.age_cuts)):
+        yield f"age_cuts are {step.age_cuts}; they must rise."
+
+
 STEP_RULES: list[Callable[[Step, Run], Iterator[str]]] = [
     ceiling_problems, _task, _modalities, _parts, _view, _order, _rounds, _federation, _guards, _compression, _sum_only,
     _personal, method_problems, _training, _grid, _newton, metric_problems, structure_problems, window_problems,
-    twice_problems,
+    twice_problems, _subgroups,
 ]  # fmt: skip
 OF_A_RUN = (_order,)  # what only a whole run can break

@@ -107,6 +107,8 @@ class Run:
     controls: dict[str, Step] = field(default_factory=dict)  # steps that only a comparison runs, after the others
     with_controls: bool = False  # run the controls too, as a comparison does
     compare: Compare = field(default_factory=Compare)
+    subgroups: list[str] = field(default_factory=list)  # of every step that names none itself
+    age_cuts: list[float] = field(default_factory=lambda: [65.0])  # with them: years between the bands of age
     faults: dict[str, Any] = field(default_factory=dict)  # name -> what goes wrong on purpose, in simulations only
     continues: str | None = None  # an earlier run beside this one: its adapters and hospitals' shelves are the start
     plugins: list[str] = field(default_factory=list)  # own code of this machine (common/plugins.py); never in an order

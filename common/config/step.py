@@ -42,6 +42,9 @@ class Step:
     starts_from: str | None = None  # an earlier step whose parts are the start
     writes: str | None = None  # lineage; null: the step's own name, so nothing can overwrite it
     train_parts: list[str] = field(default_factory=lambda: ["*"])  # the others stay at their start
+    # Test scores are also told by these: age, hpv, scanner, sex, t_stage (common/data/subgroups.py); empty: the run's.
+    subgroups: list[str] = field(default_factory=list)
+    age_cuts: list[float] = field(default_factory=lambda: [65.0])  # years between the bands of age
     region: str = "head_neck"  # of the body; another cohort may put its own in the place of head_neck
 
     def __post_init__(self) -> None:

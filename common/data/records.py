@@ -22,7 +22,7 @@ Value = float | str
 Record = Mapping[str, Value]
 
 NUMBER, FLAG, ORDERED, CHOICE, WORDS = "number", "flag", "ordered", "choice", "words"
-BASELINE, PLAN = "baseline", "plan"
+BASELINE, PLAN, ACQUIRED = "baseline", "plan", "acquired"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Variable:
         low, high: of a number, in ``unit``.
         levels: in their order; a choice of two becomes one column, of more one column each, an ordered one its rank.
         log: a number whose logarithm is used.
-        when: baseline, or plan: decided after the diagnosis, so no input of a task that predicts the diagnosis.
+        when: baseline; plan: decided after the diagnosis, so no input of a task that predicts the diagnosis; or
+            acquired: of the images, so no input of a model at all.
     """
 
     name: str
@@ -104,6 +105,7 @@ SCHEMA: dict[str, Variable] = {
         Variable("chemotherapy", FLAG, when=PLAN),
         Variable("radiotherapy", FLAG, when=PLAN),
         Variable("surgery", FLAG, when=PLAN),
+        Variable("scanner", CHOICE, levels=("canon", "ge", "philips", "siemens", "other"), when=ACQUIRED),
     )
 }
 # One fact under two names: HECKTOR 2022 says whether chemotherapy was given, 2025 which of two treatments. A record
@@ -114,7 +116,7 @@ PROXIES: dict[str, frozenset[str]] = {
     "hpv": frozenset({"hpv"}),
     **dict.fromkeys(("t_stage", "n_stage", "m_stage"), STAGING),
 }
-MODEL_VARIABLES = tuple(n for n, v in SCHEMA.items() if v.kind != WORDS and n not in SAME_FACT)
+MODEL_VARIABLES = tuple(n for n, v in SCHEMA.items() if v.kind != WORDS and v.when != ACQUIRED and n not in SAME_FACT)
 
 
 def withheld_for(target: str) -> frozenset[str]:

@@ -19,6 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from common.config.load import from_json, step_from_json, step_to_json, to_json
 from common.config.run import BackboneSpec, Split
+from common.data.subgroups import levels_of, named
 from common.errors import WireError
 from common.protocol.arrays import (
     MAX_ARRAYS,
@@ -46,6 +47,7 @@ ORDER = re.compile(r"[0-9a-f]{64}|")
 LARGE = 64 << 20  # bytes of arrays that are compared with the step's declaration before they are decoded
 NAME, TEXT = 120, 512  # characters of a step's name, and of any other text in an order
 LONG_TEXTS = {"step": 1 << 20, "backbone": 1 << 14, "split": 1 << 12}
+TEST = "test"  # the only split whose scores are told by subgroup
 FIT_SUMS: dict[str, tuple[int, ...]] = {"fit.loss": (), "fit.cases": (), "fit.batches": ()}
 
 
@@ -61,10 +63,24 @@ class DeclaresSums(Protocol):
     @property
     def label_shapes(self) -> dict[str, tuple[int, ...]]: ...
 
+    @property
+    def by_subgroup(self) -> Mapping[str, tuple[str, ...]]: ...
+
 
 def declared_sums(task: DeclaresSums, *, curves: bool) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every sum that a step's scores may carry; ``curves`` where the order wants them."""
     return {**FIT_SUMS, **task.sum_shapes, **(task.curve_shapes if curves else {})}
+
+
+def declared_scores(order: Order, task: DeclaresSums) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every sum that the answer to an order for scores may carry, those by subgroup among them."""
+    shapes = declared_sums(task, curves=order.wants_curves)
+    if order.subset == TEST:
+        needed = {name for needs in task.by_subgroup.values() for name in needs}
+        own = {name: task.sum_shapes[name] for name in sorted(needed)} | {"cases": ()}
+        for level in levels_of(order.step) if needed else ():
+            shapes |= named(level, own)
+    return shapes
 
 
 def pack_order(order: Order) -> RecordDict:

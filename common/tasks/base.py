@@ -38,6 +38,7 @@ class Task(Protocol):
         signed: names of sums that may be negative.
         cells: which sums count patients by cell, see `common.tasks.cells`: a center tells none of a few.
         by_time: names of `sums` that count patients by time: a center makes them of `together`'s records.
+        by_subgroup: metric -> the sums from which it is made, of metrics that are also told by subgroup of patients.
         zero_shot: whether the frozen model answers by itself, without a trained head.
     """
 
@@ -66,6 +67,9 @@ class Task(Protocol):
 
     @property
     def by_time(self) -> frozenset[str]: ...
+
+    @property
+    def by_subgroup(self) -> Mapping[str, tuple[str, ...]]: ...
 
     def head(self, dim: int) -> nn.Module | None:
         """The last layer on an embedding of ``dim``; None where the output is made elsewhere."""
@@ -120,6 +124,7 @@ class Scored:
     signed: frozenset[str] = frozenset({"fit.loss"})
     cells: Sequence[Cells] = ()
     by_time: frozenset[str] = frozenset()
+    by_subgroup: Mapping[str, tuple[str, ...]] = {}
 
     def head(self, dim: int) -> nn.Module | None:
         """A linear layer to the outputs."""
@@ -146,6 +151,18 @@ class Scored:
 
     def intervals(self, sums: Sums) -> dict[str, tuple[float, float] | None]:
         return {}
+
+
+def subgroup_names(task: Task) -> list[str]:
+    """The sums that are told of a subgroup."""
+    return sorted({name for needs in task.by_subgroup.values() for name in needs})
+
+
+def subgroup_scores(task: Task, sums: Sums) -> dict[str, tuple[float | None, tuple[float, float] | None]]:
+    """Metrics of a subgroup's merged sums, each with its 95 % interval where it has one."""
+    nothing = {name: np.zeros(shape) for name, shape in task.sum_shapes.items()}
+    metrics, intervals = task.metrics(nothing | sums), task.intervals(nothing | sums)
+    return {name: (metrics.get(name), intervals.get(name)) for name in task.by_subgroup}
 
 
 def merge_sums(parts: Iterable[Sums]) -> Sums:

@@ -107,6 +107,10 @@ class Classification:
         return frozenset()
 
     @property
+    def by_subgroup(self) -> dict[str, tuple[str, ...]]:
+        return {self.primary: ("confusion",) if self.exclusive else ("negatives", "positives")}
+
+    @property
     def curve_shapes(self) -> Shapes:
         names = ("reliability_cases", "reliability_observed", "reliability_predicted")
         return {"labeled": (), "calibrated_nll": ()} | dict.fromkeys(names, (CALIBRATION_BINS,))

@@ -130,6 +130,10 @@ class Prognosis:
         return frozenset({"breslow_events", "breslow_risk"}) if self.spec.loss == COX else frozenset()
 
     @property
+    def by_subgroup(self) -> dict[str, tuple[str, ...]]:
+        return {"c_index": ("comparable", "concordant", "events", "spread_cc", "spread_cn", "spread_nn", "tied")}
+
+    @property
     def curve_shapes(self) -> Shapes:
         kaplan_meier = dict.fromkeys(("km_at_risk", "km_events"), (GROUPS, self.bins))
         on_grid = dict.fromkeys(("auc_pairs", "auc_wins", "brier"), (self.bins,))

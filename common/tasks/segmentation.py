@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -68,6 +68,10 @@ class Segmentation(Scored):
     bounds = BOUNDS
     signed = frozenset()
     cells = CELLS
+    by_subgroup: Mapping[str, tuple[str, ...]] = {
+        "dsc_agg": ("dice_cases", "intersection", "volumes"),
+        "dice": ("dice_cases", "dice_squares", "dice_sum"),
+    }
 
     def __init__(self, spec: SegmentationTask):
         self.structures = list(spec.structures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from common.exact.step import declared_in_order
 from common.protocol.arrays import Form, form_of
 from common.protocol.messages import Order
-from common.protocol.wire import declared_sums
+from common.protocol.wire import declared_scores
 from common.tasks import build_task
 
 DESCRIBE, EVALUATE, SUMS = "query.describe", "evaluate", "query.sums"
@@ -16,5 +16,5 @@ def answer_form(order: Order, action: str) -> Form:
     if action == SUMS:
         return form_of({}, {}, declared_in_order(order))
     task = build_task(order.step.task)
-    shapes = task.label_shapes if action == DESCRIBE else declared_sums(task, curves=order.wants_curves)
+    shapes = task.label_shapes if action == DESCRIBE else declared_scores(order, task)
     return form_of({}, {}, shapes)

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from common.config.federation import Guards
+from common.data.subgroups import apart
 from common.errors import WireError
 from common.protocol.messages import Reply, State, Sums
 from common.protocol.wire import FIT_SUMS, check_declared
-from common.tasks.base import Task
+from common.tasks.base import Task, subgroup_names
 from common.tasks.bounds import flattened, impossible
 
 NORMAL_MAD = 1.4826  # a normal distribution's standard deviation in median absolute deviations
@@ -65,8 +66,16 @@ def expected_of_task(
     """The sums of a task, with the bounds that it declares."""
 
     def wrong(sums: Sums, most: float) -> str:
-        own = float(sums["fit.cases"]) if "fit.cases" in sums else most
-        return impossible(sums, bounds=task.bounds, signed=task.signed, cases=own)
+        everybody, by_level = apart(sums)
+        own = float(everybody["fit.cases"]) if "fit.cases" in everybody else most
+        known = {*subgroup_names(task), "cases"}
+        for level, said in by_level.items():
+            if set(said) != known:
+                return f"{level} lacks some of its sums"
+            found = impossible(said, bounds=task.bounds, signed=task.signed, cases=own)
+            if found:
+                return f"{level}: {found}"
+        return impossible(everybody, bounds=task.bounds, signed=task.signed, cases=own)
 
     return Expected(shapes, needed=frozenset(needed), cases=cases, impossible=wrong)
 

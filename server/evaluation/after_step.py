@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from common.config.step import Step
@@ -17,10 +17,11 @@ from server.coordinator import Coordinator
 
 @dataclass
 class Found:
-    """One task's rows, and its curves where it has any."""
+    """One task's rows, its curves where it has any, and its rows by subgroup where the step names some."""
 
     rows: list[dict[str, Any]]
     curves: dict[str, Any]
+    subgroups: list[dict[str, Any]] = field(default_factory=list)
 
 
 def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label: str) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
     first evaluated at, so that a center that joins later cannot look like forgetting.
     """
     rows: list[dict[str, Any]] = []
+    subgroups: list[dict[str, Any]] = []
     curves: dict[str, Any] = {}
     primary: dict[str, str] = {}
     for event in seen:
@@ -37,9 +39,10 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
         centers = sorted({c for e in seen if e["region"] == event["region"] for c in e["evaluated_at"]})
         found = score_all(coordinator, event, centers, label=label)
         rows += found.rows
+        subgroups += found.subgroups
         curves |= found.curves
         primary[name] = build_task(coordinator.run.steps[name].task).primary
-    return {"scores": rows, "curves": curves, "primary": primary}
+    return {"scores": rows, "curves": curves, "primary": primary, "subgroups": subgroups}
 
 
 def score_all(coordinator: Coordinator, event: dict[str, Any], centers: Sequence[str], *, label: str) -> Found:
@@ -56,9 +59,11 @@ def score_all(coordinator: Coordinator, event: dict[str, Any], centers: Sequence
     order.threshold, order.known = event["threshold"], known_of(event)
     order.since = event["kept_round"]
     rows = coordinator.scorer.score(order, task, centers, label=label, pooled_over=event["evaluated_at"])
+    over = event["evaluated_at"]
+    levels = coordinator.scorer.by_subgroup(order, task, centers, label=label, pooled_over=over)
     if not order.wants_curves:
-        return Found(rows, {})
-    return Found(rows, {event["task"]: coordinator.scorer.curves(order, task, event["evaluated_at"])})
+        return Found(rows, {}, levels)
+    return Found(rows, {event["task"]: coordinator.scorer.curves(order, task, over)}, levels)
 
 
 def learned(ledger: Ledger) -> list[dict[str, Any]]:

@@ -14,12 +14,14 @@ from safetensors.numpy import save
 from common.backbones.base import tensors_digest
 from common.config.load import step_to_json
 from common.data.modality_sets import mode_label, scored_modes
+from common.data.subgroups import apart, levels_of
 from common.protocol.declaration import keeps_state
 from common.protocol.messages import Order, Sums
-from common.protocol.wire import declared_sums
+from common.protocol.wire import declared_scores
 from common.store.ledger import Ledger
 from common.store.sums import read_sums, write_sums
 from common.tasks import Task, merge_sums
+from common.tasks.base import subgroup_scores
 from server.centers.federation import UNREACHED, Federation
 from server.centers.quarantine import record_rejected
 from server.centers.roster import Roster
@@ -70,12 +72,12 @@ class Scorer:
 
         Returns the centers that said nothing; one whose answer was stopped has answered, and is not struck twice.
         """
-        shapes = declared_sums(task, curves=order.wants_curves)
+        shapes = declared_scores(order, task)
         exchange = self.federation.ask_each({center: orders[center] for center in keys}, "evaluate")
         mode = mode_label(order.step, order.mode)
         event = {"step": order.step.name, "subset": order.subset, "mode": mode, "bytes": exchange.bytes}
         self.ledger.append("scored", event)
-        needed = set(shapes) - {"fit.batches"}
+        needed = set(apart(shapes)[0]) - {"fit.batches"}
         for center, reply in sorted(exchange.replies.items()):
             most = self.roster.registered(center, order.subset)
             rejection = screen(reply, expected_of_task(task, shapes, cases=most, needed=needed))
@@ -123,6 +125,25 @@ class Scorer:
         silent = sorted(set(centers) - set(by_center))
         return rows + [{**known, "metric": task.primary, "center": c, "value": None, "n": None} for c in silent]
 
+    def by_subgroup(
+        self, order: Order, task: Task, centers: Sequence[str], *, label: str, pooled_over: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Rows like those of `score` for each level of the step's subgroups: at every center that tells it, and pooled
+        over those of ``pooled_over``; a level that none of them tells has a pooled row without a value."""
+        order.subset = "test"
+        rows: list[dict[str, Any]] = []
+        for mode in scored_modes(order.step) if task.by_subgroup and order.step.subgroups else []:
+            answers = {c: apart(s)[1] for c, s in self.sums(replace(order, mode=mode), task, centers).items()}
+            known = {"step": label, "task": order.step.name, "mode": mode_label(order.step, mode)}
+            for level in levels_of(order.step):
+                told = {center: by_level[level] for center, by_level in answers.items() if level in by_level}
+                pooled = [center for center in pooled_over if center in told]
+                for where, parts in [*((c, [c]) for c in told), ("pooled", pooled)]:
+                    sums = merge_sums([told[center] for center in parts])
+                    head = {**known, "subgroup": level, "center": where, "told_by": len(parts)}
+                    rows += _level_rows(task, sums, head)
+        return rows
+
     def curves(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Any]:
         """Kaplan-Meier counts by predicted-risk group and predicted against observed shares, summed over centers."""
         order.subset = "test"
@@ -144,8 +165,17 @@ def _interval(found: tuple[float, float] | None) -> dict[str, float]:
     return {} if found is None else {"low": found[0], "high": found[1]}
 
 
+def _level_rows(task: Task, sums: Sums, known: dict[str, Any]) -> list[dict[str, Any]]:
+    if not sums:
+        return [{**known, "metric": metric, "value": None, "n": None} for metric in task.by_subgroup]
+    return [
+        {**known, "metric": metric, "value": value, "n": int(sums["cases"]), **_interval(interval)}
+        for metric, (value, interval) in subgroup_scores(task, sums).items()
+    ]
+
+
 def _own(sums: Sums) -> Sums:
-    return {name: value for name, value in sums.items() if not name.startswith(("fit.", "km_"))}
+    return {name: value for name, value in apart(sums)[0].items() if not name.startswith(("fit.", "km_"))}
 
 
 def _key(order: Order, digest: str, center: str) -> str:

@@ -20,9 +20,9 @@ from server.report.charts import (
     reliability_chart,
     survival_chart,
 )
-from server.report.record import RunRecord, StepRecord
+from server.report.reading.record import RunRecord, StepRecord
+from server.report.reading.traffic import PHASES, total
 from server.report.survival import risk_groups
-from server.report.traffic import PHASES, total
 from server.report.words import count, metric_name, number, p_value, sentence, share, size, task_name
 
 

@@ -12,7 +12,8 @@ from common.errors import LedgerError
 from server.evaluation.matrix import Row, columns, with_intervals
 from server.report import figures, story, tables
 from server.report.ceilings import ceiling_notes
-from server.report.record import Event, RunRecord, join_runs, read_run
+from server.report.reading.record import Event, RunRecord, join_runs, read_run
+from server.report.subgroups import subgroup_tables
 from server.report.tables import Arm, Comparison, comparison_of
 from server.report.verdict.lines import verdict
 from server.report.verdict.rules import Evidence, bad_news
@@ -45,6 +46,7 @@ def write_report(
     patients: Sequence[Row] = (),
     notes: Sequence[str] = (),
     command: str | None = None,
+    subgroups: Sequence[Row] = (),
 ) -> Path:
     """Write the page; the same input gives the same bytes.
 
@@ -57,13 +59,14 @@ def write_report(
         patients: score rows of the run with intervals over patients, where one process saw them.
         notes: plain sentences, shown with the results.
         command: what repeats the run; default: composed from curriculum and seed.
+        subgroups: score rows by subgroup, of several arms; default: the run's own.
 
     Raises:
         LedgerError: when no arm has events, or they are not a run's.
     """
     run, arms = _read(source)
     evidence = Evidence(run, arms[0], comparisons, patients)
-    page = _page(evidence, arms, notes=notes, command=command)
+    page = _page(evidence, arms, notes=notes, command=command, subgroups=subgroups)
     page["overlays"] = [{"title": o.title, "caption": o.caption, "data": _inline(o.png)} for o in overlays]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +115,9 @@ def _arm_of_results(name: str, results: Mapping[str, Any]) -> Arm:
     return Arm(name, rows, metrics, results.get("learned", {}).get(arm, {}), bits)
 
 
-def _page(evidence: Evidence, arms: Sequence[Arm], *, notes: Sequence[str], command: str | None) -> dict[str, Any]:
+def _page(
+    evidence: Evidence, arms: Sequence[Arm], *, notes: Sequence[str], command: str | None, subgroups: Sequence[Row]
+) -> dict[str, Any]:
     run, main = evidence.run, evidence.arm
     return {
         "style": STYLE.read_text(encoding="utf-8"),
@@ -130,6 +135,7 @@ def _page(evidence: Evidence, arms: Sequence[Arm], *, notes: Sequence[str], comm
         "matrix": tables.matrix(main.rows, main),
         "center_matrices": tables.center_matrices(main),
         "centers": tables.centers(replace(main, rows=with_intervals(main.rows, evidence.patients))),
+        "subgroups": subgroup_tables(subgroups or run.subgroups),
         "arms": tables.arms(arms),
         "comparisons": tables.comparisons(evidence.comparisons),
         "learning": figures.learning(run),

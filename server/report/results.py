@@ -11,7 +11,7 @@ from typing import Any
 from common.config.limits.budget import spent
 from common.errors import LedgerError
 from server.evaluation.matrix import summary
-from server.report.record import Event, RunRecord, read_run
+from server.report.reading.record import Event, RunRecord, read_run
 
 FORMAT = 1
 SCHEMA = Path(__file__).with_name("results.schema.json")
@@ -30,8 +30,8 @@ def results(events: Iterable[Event], *, kind: str = "federated") -> Results:
 
     Beyond the schema it carries ``metrics`` (task -> primary metric), ``learned`` (column -> step) and ``data`` (with
     ``minimum_cases`` and ``minimum_cell``, the fewest patients that the run's centers trained and told results of), and
-    every row of ``communication`` has a ``phase`` (`server.report.traffic.PHASES`; the round of what is none is 0): all
-    that crossed is their sum. An arm
+    every row of ``communication`` has a ``phase`` (`server.report.reading.traffic.PHASES`; the round of what is none is
+    0): all that crossed is their sum; ``subgroups`` holds the last models' scores by subgroup of patients. An arm
     without a ``verified`` event has no entry in ``summary`` (the number of changed bits is not known, so it is not
     claimed) and ``base.after`` says "not verified".
     """
@@ -61,6 +61,7 @@ def results(events: Iterable[Event], *, kind: str = "federated") -> Results:
         "learned": {arm: run.learned()},
         "data": dict(run.begun.get("data", {})),
         "superseded": [{"arm": arm} | row for row in run.superseded],
+        "subgroups": [{"arm": arm} | row for row in run.subgroups],
     }
 
 
@@ -93,6 +94,7 @@ def merge_results(parts: Sequence[Results], *, name: str, kind: str = "compare")
         "metrics": {arm: metrics for part in parts for arm, metrics in part.get("metrics", {}).items()},
         "learned": {arm: learned for part in parts for arm, learned in part.get("learned", {}).items()},
         "data": first.get("data", {}),
+        "subgroups": [{"arm": _arm(part)} | row for part in parts for row in part.get("subgroups", [])],
     }
 
 

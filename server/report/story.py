@@ -6,7 +6,7 @@ import re
 
 from server.evaluation.matrix import POOLED, columns, final_scores, summary
 from server.report.figures import traffic_per_reply
-from server.report.record import RunRecord, StepRecord
+from server.report.reading.record import RunRecord, StepRecord
 from server.report.tables import Arm, exact, why_missing
 from server.report.vaults import vaults_say
 from server.report.words import (

@@ -22,7 +22,7 @@ from server.evaluation.matrix import (
     worst_center,
 )
 from server.report.charts import interval_strip, ticks
-from server.report.record import RunRecord, StepRecord
+from server.report.reading.record import RunRecord, StepRecord
 from server.report.words import CHANCE, DASH, MARGINS, count, metric_name, number, sentence, signed, size, task_name
 
 CEILING = "_ceiling"  # after a metric's name: of a mask that is perfect on the training grid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from server.centers.stopped import short_of_disks
-from server.report.record import RunRecord, StepRecord
+from server.report.reading.record import RunRecord, StepRecord
 from server.report.words import listed, sentence, task_word
 
 

@@ -14,7 +14,7 @@ from common.errors import LedgerError
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.evaluation.matrix import as_it_stands, with_intervals, without_counterpart
-from server.report.record import Event
+from server.report.reading.record import Event
 from server.report.report import Overlay, bad_news_of, comparison_of, write_report
 from server.report.results import results, write_results
 from server.run.folder import RunFolder, load_plugins, read_config

@@ -16,7 +16,7 @@ from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.centers.roster import withdrawn
 from server.coordinator import run_id_of
-from server.report.superseded import replaced
+from server.report.reading.superseded import replaced
 from server.run.folder import RunFolder
 from simulations.comparison.patients import Observed, observe, open_centers
 
@@ -33,7 +33,10 @@ def observed_of(run: Run, folder: RunFolder, event: Mapping[str, Any]) -> list[O
     path = folder.records(key)
     known = json.loads(path.read_text()) if path.exists() else {}
     if known.get("centers") == codes:
-        return [Observed(row["center"], row["patient"], _arrays(row["record"])) for row in known["patients"]]
+        return [
+            Observed(row["center"], row["patient"], _arrays(row["record"]), tuple(row.get("levels", ())))
+            for row in known["patients"]
+        ]
     files = {path.stem: path for path in folder.centers.glob("*.yaml")}
     base = ledger.events("run_started")[0]["base"]
     kept = {"since": event["kept_round"], "run_id": run_id_of(ledger)}

@@ -17,7 +17,14 @@ from simulations.comparison.beside import beside
 from simulations.comparison.comparing import Comparing, prepare
 from simulations.comparison.names import BLURS, EXACT, EXACT_RANDOM, FEDERATED, PATIENTS
 from simulations.comparison.overlays import overlays_of
-from simulations.comparison.paired import SMALLEST, arm_rows, comparisons_of, harmed_centers, shares_of_centralized
+from simulations.comparison.paired import (
+    SMALLEST,
+    arm_rows,
+    comparisons_of,
+    harmed_centers,
+    shares_of_centralized,
+    subgroup_rows,
+)
 from simulations.comparison.recorded.exact_arm import has_exact_form
 from simulations.comparison.recorded.exact_voxels_arm import BLURRED, RIDGES, has_exact_head
 from simulations.comparison.training import costs, of_cell, training_rows
@@ -64,6 +71,7 @@ def compare(overrides: Sequence[str], *, say=print) -> tuple[RunFolder, list[Com
         overlays=overlays_of(comparing.run, comparing.arm_folder(FEDERATED, comparing.cells[0])),
         comparisons=found,
         patients=patients,
+        subgroups=merged["subgroups"],
         notes=notes_of(comparing, found),
         command=f"python -m simulations compare {' '.join(overrides)}",
     )
@@ -81,6 +89,9 @@ def _results(comparing: Comparing, found: list[Comparison]) -> Results:
         label = PATIENTS if arm == FEDERATED else arm
         merged["scores"] += [{**row, "arm": label} for row in arm_rows(comparing, arm)]
     merged["training"] = training_rows(comparing)
+    merged["subgroups"] = [
+        row for arm in (FEDERATED, *beside(comparing.run.compare)) for row in subgroup_rows(comparing, arm)
+    ]
     merged["comparisons"] = [comparison.row() for comparison in found]
     merged["tuning"] = {"rates": list(comparing.run.compare.learning_rates), "unequal": inequalities(comparing.run)}
     return merged

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from common.config.step import Step
+from common.data.subgroups import levels_of
 from common.metrics import (
     Estimate,
     Resampled,
@@ -40,24 +41,28 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Patient:
-    """One test patient of one fold under one arm: a record per seed."""
+    """One test patient of one fold under one arm: a record per seed, and the subgroups that the patient is of."""
 
     center: str
     patient: str
     fold: int
     records: tuple[dict[str, np.ndarray], ...]
+    levels: tuple[str, ...] = ()
 
 
 def patients_of(comparing: Comparing, arm: str, step: str, *, mode: str = "") -> list[Patient]:
     """Every test patient of an arm and step in one mode, folds joined, in the order of center and ID."""
     found: dict[tuple[str, str, int], list[dict[str, np.ndarray]]] = {}
+    levels: dict[tuple[str, str, int], tuple[str, ...]] = {}
     for cell in comparing.cells:
         folders = (comparing.folder / "records" / cell.name).glob(f"{arm}-*" if arm == LOCAL else arm)
         for path in sorted(folder / records_name(step, mode) for folder in folders):
             for row in json.loads(path.read_text()) if path.exists() else []:
                 record = {name: np.asarray(value) for name, value in row["record"].items()}
-                found.setdefault((row["center"], row["patient"], cell.fold), []).append(record)
-    return [Patient(c, p, f, tuple(records)) for (c, p, f), records in sorted(found.items())]
+                key = (row["center"], row["patient"], cell.fold)
+                found.setdefault(key, []).append(record)
+                levels[key] = tuple(row.get("levels", ()))
+    return [Patient(*key, tuple(records), levels[key]) for key, records in sorted(found.items())]
 
 
 def value_of_patients(step: Step, patients: Sequence[Patient], metric: str) -> float | None:
@@ -237,6 +242,27 @@ def arm_rows(comparing: Comparing, arm: str) -> list[dict[str, Any]]:
         patients = patients_of(comparing, arm, step.name)
         for metric in metrics_of(step, patients):
             rows += score_rows(arm, step, patients, metric, draws=comparing.run.compare.draws)
+    return rows
+
+
+def subgroup_rows(comparing: Comparing, arm: str) -> list[dict[str, Any]]:
+    """Score rows of an arm by each level of its steps' subgroups, over all centers, with intervals over patients; a
+    level of fewer than the run's minimum cell has no value."""
+    rows: list[dict[str, Any]] = []
+    for step in _trained(comparing, with_controls=arm == FEDERATED):
+        patients = patients_of(comparing, arm, step.name) if step.subgroups else []
+        known = {"arm": arm, "step": step.name, "task": step.name, "mode": "+".join(step.modalities), "center": POOLED}
+        for level in levels_of(step) if patients else []:
+            own = [patient for patient in patients if level in patient.levels]
+            for metric in build_task(step.task).by_subgroup:
+                few = len(own) < max(comparing.run.data.minimum_cell, 1)
+                found = (
+                    Estimate(None, n=0)
+                    if few
+                    else difference_of(step, own, None, metric, draws=comparing.run.compare.draws)
+                )
+                ends = {"value": found.value, "low": found.low, "high": found.high, "n": None if few else len(own)}
+                rows.append({**known, "subgroup": level, "metric": metric, **ends})
     return rows
 
 

@@ -16,6 +16,7 @@ from client.training.prediction import predict
 from common.config.run import Run
 from common.config.step import Step
 from common.data.batch import Batch
+from common.data.subgroups import members_of
 from common.protocol.messages import State
 from common.tasks import Observation
 from simulations.comparison.baselines import baseline_order
@@ -23,16 +24,18 @@ from simulations.comparison.baselines import baseline_order
 
 @dataclass(frozen=True)
 class Observed:
-    """One test patient's record under one state."""
+    """One test patient's record under one state, and the subgroups that the patient is of."""
 
     center: str
     patient: str
     observation: Observation
+    levels: tuple[str, ...] = ()
 
     def row(self) -> dict[str, Any]:
         """As a folder of records holds it, in JSON."""
         record = {name: np.asarray(value, np.float64).tolist() for name, value in self.observation.items()}
-        return {"center": self.center, "patient": self.patient, "record": record}
+        of = {"levels": list(self.levels)} if self.levels else {}
+        return {"center": self.center, "patient": self.patient, "record": record} | of
 
 
 def observe(
@@ -63,7 +66,11 @@ def observe(
         model.load(center.own_state(order))
         observed = records_of(order, model, task, cases)
         shown = [cases.cases[i] for i in cases.having(mode)]
-        found += [Observed(center.code, case.patient, o) for case, (o, _) in zip(shown, observed, strict=True)]
+        levels = [tuple(level for level, own in members_of(step, [case.record]).items() if own) for case in shown]
+        found += [
+            Observed(center.code, case.patient, o, own)
+            for case, (o, _), own in zip(shown, observed, levels, strict=True)
+        ]
     return found
 
 

@@ -15,6 +15,7 @@ from common.config.federation import FEDERATIONS
 from common.config.methods import CONTINUAL
 from common.config.options import COMPRESSIONS
 from common.config.task import PrognosisTask
+from common.data.subgroups import LEVELS
 from common.exact.columns import moment_shapes
 from common.exact.objectives import build_objective, newton_shapes
 from common.exact.ridge import ridge_shapes
@@ -43,6 +44,7 @@ def leaving_page() -> str:
     text += "## By action\n\n" + table(("asked", "arrays", "sums", "counts", "guarded by"), ACTIONS)
     text += "\n## Arrays\n\n" + table(("what", "leaves", "guarded by"), _arrays())
     text += "\n## Sums of tasks\n\n" + table(("task", "sum", "asked as", "guarded by"), _task_sums())
+    text += "\n## Scores by subgroup\n\n" + BY_SUBGROUP + table(("task", "metric", "sums"), _subgroup_sums())
     text += "\n## Sums of exact fits\n\n" + table(("asked as", "sums", "guarded by"), _exact_sums())
     text += "\n## Counts\n\n" + table(("count", "of", "guarded by"), COUNTS)
     text += "\n## Codes\n\nOne of these, and never a sentence: " + _listed(CODES) + ".\n"
@@ -54,11 +56,21 @@ ACTIONS = (
      "`minimum_cell`, `sums`"),
     ("train", "trained tensors of parts that train and are not local", "fit.loss, fit.cases, fit.batches",
      "cases, batches, skipped", "`minimum_cases`, `federations`, `parts`, `initialisations`, `reach`"),
-    ("evaluate", "none", "scores, and curves once a step is learned", "cases, skipped, suppressed",
+    ("evaluate", "none", "scores, those by subgroup among them, and curves once a step is learned",
+     "cases, skipped, suppressed",
      "`minimum_cell`, `test_folds`, `sums`"),
     ("sums", "none", "event times, moments, Gram sums, or a gradient and Hessian", "cases, skipped",
      "`minimum_cases`, `minimum_cell`, `sums`, no rows that a few share (`client/privacy/rows.py`)"),
 )  # fmt: skip
+BY_SUBGROUP = f"""\
+Where a step names `subgroups` ({", ".join(f"`{name}`" for name in sorted(LEVELS))}), test scores leave once more for
+each level, as `GROUP=LEVEL/SUM`: `cases`, and the sums below. A level leaves only where no combination of this answer
+and all earlier ones is a sum over 1 to `minimum_cell` - 1 patients (`client/privacy/subgroups.py`): not a level of a
+few, not the level that the total would tell it by, not two groups that differ by a few. Cells within a level (who has
+a structure, who had an event, bins of scores) keep the same rule against the total and the levels before; what fails
+it is left out. What is left of a total, patients without a recorded value, counts as a level.
+
+"""
 FEW, FLAG = "told as `minimum_cell` when fewer", "nothing: it counts no patients"
 COUNTS_SAY = {
     "adjusted": ("patients whose recorded variables or times were changed before a sum", FEW),
@@ -114,6 +126,12 @@ def _task_sums() -> Iterator[tuple[str, str, str, str]]:
                     continue
                 seen.add((spec.kind, f"{name}{shape}"))
                 yield label, f"`{name}` {list(shape) or 'a number'}", f"`{kind}`", _guard(name, task.cells)
+
+
+def _subgroup_sums() -> Iterator[tuple[str, str, str]]:
+    for label, spec in EXAMPLES.items():
+        for metric, needs in build_task(spec).by_subgroup.items():
+            yield label, f"`{metric}`", _listed(needs)
 
 
 def _guard(name: str, cells: Sequence[Cells]) -> str:

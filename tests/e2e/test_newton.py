@@ -21,7 +21,7 @@ from common.exact.step import exact_part, objective_of, state_of
 from common.store.ledger import Ledger
 from server.__main__ import main
 from server.learning.withdraw import withdraw
-from server.report.record import read_run
+from server.report.reading.record import read_run
 from server.report.results import results
 from server.run.finish import verify_folder, write_outputs
 from server.run.folder import RunFolder

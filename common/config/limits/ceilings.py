@@ -70,7 +70,7 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
     ResolutionPart: {"patch": (1, 512)},
     Selection: {"every": (1, 100_000)},
     SkipPart: {"features": (1, 512)},
-    Step: {"rounds": (0, 100_000)},
+    Step: {"rounds": (0, 100_000), "age_cuts": (1, 120)},
     Training: {"epochs": (1, 10_000), "batch": (1, 4096), "learning_rate": (0, 1e3), "weight_decay": (0, 1e3),
                "clip_norm": (0, 1e9), "draw": (0, 1e6)},
     VoxelLinearPart: {"levels": (0, 64), "blurs": (0.1, 32), "voxels": (1, 100_000), "inside": (0.01, 0.99)},
@@ -89,7 +89,7 @@ ENTRIES: dict[type, dict[str, int]] = {
     PrognosisTask: {"cuts_days": 512},
     RehearsalMethod: {"at": 10_000},
     SegmentationTask: {"structures": 64, "within": 64},
-    Step: {"modalities": 16, "modes": 64, "methods": 16, "train_parts": 64},
+    Step: {"modalities": 16, "modes": 64, "methods": 16, "train_parts": 64, "subgroups": 5, "age_cuts": 8},
     VoxelLinearPart: {"levels": 64, "blurs": 32},
     View: {"intensities": 16},
 }

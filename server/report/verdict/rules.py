@@ -12,7 +12,7 @@ from typing import Any
 from common.errors import LedgerError
 from common.metrics import LOWER_IS_BETTER
 from server.evaluation.matrix import POOLED, START, Column, Row, columns, final_scores, score_matrix, summary
-from server.report.record import RunRecord
+from server.report.reading.record import RunRecord
 from server.report.survival import RiskGroups, risk_groups
 from server.report.tables import Arm, Comparison, exact, why_missing
 from server.report.words import CHANCE, count, listed, metric_name, number, sentence

@@ -6,7 +6,7 @@ import torch
 from common.protocol.messages import Order
 from common.tasks import build_task
 from server.learning.start import starting_state
-from tests.helpers.small import coordinator, forget, small_run, tampering
+from tests.helpers.small import coordinator, forget, small_run, tampering, write_centers
 
 
 @pytest.fixture
@@ -55,3 +55,33 @@ def test_a_center_that_is_not_connected_has_a_row_without_a_value(scoring):
     scorer, order, task, seen = scoring
     rows = scorer.score(order, task, ["CHUM", "GONE"], label="a")
     assert [(r["value"], r["n"]) for r in rows if r["center"] == "GONE"] == [(None, None)] and len(seen) == 1
+
+
+def test_levels_of_a_subgroup_are_rows_of_their_own_and_add_up_to_all(scoring):
+    scorer, order, task, seen = scoring
+    order.step.subgroups, over = ["sex", "scanner"], ["CHUM", "MDA"]
+    scores = scorer.score(order, task, over, label="a")
+    asked = len(seen)
+    rows = scorer.by_subgroup(order, task, over, label="a", pooled_over=over)
+    assert len(seen) == asked == 2, "the scores' own answers hold them"
+    pooled = {row["subgroup"]: row for row in rows if row["center"] == "pooled"}
+    [whole] = [row for row in scores if row["center"] == "pooled" and row["metric"] == "c_index"]
+    assert pooled["sex=male"]["n"] + pooled["sex=female"]["n"] == whole["n"] == 5
+    assert {row["metric"] for row in rows} == {"c_index"} and "subgroup" not in scores[0]
+    nobody = pooled["scanner=ge"]
+    assert (nobody["value"], nobody["n"], nobody["told_by"]) == (None, None, 0)
+
+
+def test_no_subgroup_of_a_few_leaves_a_center(tmp_path, small_root):
+    forget()
+    run = small_run(steps=["relapse"])
+    run.steps["relapse"].subgroups = ["sex"]
+    files = write_centers(tmp_path / "few", small_root, ["MDA"], minimum_cell=2)
+    leader = coordinator(run, tmp_path, tampering()(files, workers=0))
+    order, task = leader.order(run.steps["relapse"]), build_task(run.steps["relapse"].task)
+    order.state = starting_state(leader, run.steps["relapse"])
+    leader.federation.discover(order)
+    rows = leader.scorer.by_subgroup(order, task, ["MDA"], label="a", pooled_over=["MDA"])
+    [whole] = [row for row in leader.scorer.score(order, task, ["MDA"], label="a") if row["center"] == "MDA"][:1]
+    assert whole["n"] == 3, "so that one of two levels is a single patient, and the other would tell of it"
+    assert [(row["center"], row["value"], row["n"]) for row in rows] == [("pooled", None, None)] * 2

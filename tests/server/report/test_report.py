@@ -11,7 +11,7 @@ import pytest
 from common.errors import LedgerError
 from common.metrics import Estimate
 from server.report import story
-from server.report.record import read_run
+from server.report.reading.record import read_run
 from server.report.report import Comparison, Overlay, comparison_of, write_report
 from server.report.results import results
 from server.report.tables import verdict

@@ -11,8 +11,8 @@ import pytest
 
 from common.errors import LedgerError
 from server.report.console import summary_table
+from server.report.reading.traffic import total
 from server.report.results import NOT_VERIFIED, SCHEMA, merge_results, results, write_results
-from server.report.traffic import total
 
 
 @pytest.fixture

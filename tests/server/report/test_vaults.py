@@ -1,6 +1,6 @@
 """Hospitals that went on without their vaults, or knew more than the ledger, and disks that were full."""
 
-from server.report.record import read_run
+from server.report.reading.record import read_run
 from server.report.story import warnings
 from server.run.narration import Narrator
 

@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from common.metrics import Estimate
-from server.report.record import read_run
+from server.report.reading.record import read_run
 from server.report.report import bad_news_of
 from server.report.tables import Arm, Comparison
 from server.report.verdict.rules import RULES, Evidence, bad_news

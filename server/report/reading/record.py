@@ -8,8 +8,8 @@ from typing import Any
 
 from common.errors import LedgerError
 from server.evaluation.matrix import columns
-from server.report.superseded import Replaced, current, replaced
-from server.report.traffic import traffic
+from server.report.reading.superseded import Replaced, current, replaced
+from server.report.reading.traffic import traffic
 
 Event = Mapping[str, Any]
 
@@ -53,6 +53,7 @@ class RunRecord:
     traffic: list[dict[str, Any]] = field(default_factory=list)  # bytes by step, phase, round and center
     folds: int = 1  # runs joined into this record
     superseded: list[dict[str, Any]] = field(default_factory=list)  # rows of models that a withdrawal replaced
+    subgroups: list[dict[str, Any]] = field(default_factory=list)  # rows by subgroup of patients, of the last models
     withdrawn: dict[str, dict[str, str]] = field(default_factory=dict)  # center that left -> step -> how it was undone
 
     @property
@@ -103,6 +104,7 @@ def read_run(events: Iterable[Event]) -> RunRecord:
         released_model_bytes=_field(events, "released_model_bytes"),
         traffic=traffic(events),
         superseded=superseded,
+        subgroups=_subgroups(steps, newer),
         withdrawn={e["center"]: dict(e["steps"]) for e in events if e["kind"] == "center_withdrawn"},
     )
 
@@ -116,9 +118,10 @@ def join_runs(runs: Sequence[RunRecord]) -> RunRecord:
     if len(runs) == 1:
         return first
     rows = [{"fold": fold} | row for fold, run in enumerate(runs) for row in run.rows]
+    subgroups = [{"fold": fold} | row for fold, run in enumerate(runs) for row in run.subgroups]
     curves = {task: _summed([run.curves[task] for run in runs if task in run.curves]) for task in first.curves}
     verified = _joined_verification([run.verified for run in runs])
-    return replace(first, rows=rows, curves=curves, verified=verified, folds=len(runs))
+    return replace(first, rows=rows, curves=curves, verified=verified, folds=len(runs), subgroups=subgroups)
 
 
 def _summed(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -180,6 +183,20 @@ def _curves(steps: Sequence[StepRecord], newer: Mapping[str, Replaced]) -> dict[
         found.pop(task, None)
         found |= (one.rescored or {}).get("curves", {})
     return found
+
+
+def _subgroups(steps: Sequence[StepRecord], newer: Mapping[str, Replaced]) -> list[dict[str, Any]]:
+    """By task, from the last step that told them; of a model that was replaced the newer one's, or none."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for step in steps:
+        own: dict[str, list[dict[str, Any]]] = {}
+        for row in (step.finished or {}).get("subgroups") or []:
+            own.setdefault(row["task"], []).append(dict(row))
+        found |= own
+    for task, one in newer.items():
+        if task in found:
+            found[task] = [dict(row) for row in (one.rescored or {}).get("subgroups") or []]
+    return [row for rows in found.values() for row in rows]
 
 
 def _metrics(steps: Sequence[StepRecord], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -6,10 +6,10 @@ import copy
 
 import pytest
 
-from server.report.record import read_run
+from server.report.reading.record import read_run
+from server.report.reading.superseded import current, replaced
 from server.report.report import write_report
 from server.report.results import results
-from server.report.superseded import current, replaced
 from tests.server.report.conftest import _row, run_events
 
 
