@@ -7,7 +7,7 @@ from pathlib import Path
 
 from client.center.config import CenterConfig
 from client.center.resident import CASE_SETS, cases_at, data_key, drop_oldest, kept
-from client.data.case import Case
+from client.data.case import Case, untold_of
 from client.data.dataset import CaseSet, targets_of, trainable, usable
 from client.data.images.cache import VolumeCache
 from client.privacy.sums import labels_of
@@ -15,6 +15,7 @@ from client.vault.cohort import read_cohort
 from client.vault.erased import hold_back
 from common.backbones.base import Tokenizer
 from common.config.step import Step
+from common.errors import DataError
 from common.protocol.messages import Order, Sums
 from common.tasks import build_task
 
@@ -33,7 +34,12 @@ def part_of(everyone: Sequence[Case], part: Mapping[str, str], step: Step, name:
 
     Args:
         part: by patient, of everyone; what a step can use moves nobody.
+
+    Raises:
+        DataError: the step needs the outcome, and no patient's can be used.
     """
+    if step.task.kind == "prognosis" and (untold := untold_of(everyone)):
+        raise DataError(untold)
     found = [case for case in everyone if part[case.patient] == name and usable(case, step)]
     return found if name == "test" else [case for case in found if trainable(case, step)]
 

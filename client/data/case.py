@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Case:
         reference: the modality whose image carries the grid; a case without it is a case without images.
         structures: name -> the label's values; None where the layout names none (HECKTOR: 1 GTVp, 2 GTVn).
         ignore: the label's value where nobody drew anything; it is neither trained nor scored.
+        untold: why nobody's outcome can be used at the center, one sentence each: steps that need it are refused.
     """
 
     patient: str
@@ -43,11 +44,17 @@ class Case:
     reference: str = CT
     structures: Mapping[str, Values] | None = None
     ignore: int | None = None
+    untold: tuple[str, ...] = ()
 
     @property
     def has_grid(self) -> bool:
         """Whether the image is there on whose grid every other one and the label are read."""
         return self.reference in self.images
+
+
+def untold_of(cases: Iterable[Case]) -> list[str]:
+    """Why the outcome of these cases' centers cannot be used, each sentence once."""
+    return list(dict.fromkeys(sentence for case in cases for sentence in case.untold))
 
 
 def label_values(case: Case, structures: Sequence[str] | None = None) -> list[Values]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from client.data.case import Case
+from client.data.case import Case, untold_of
 from client.data.dataset import CaseSet
 from client.data.images.cache import VolumeCache
 from client.data.layouts import find_cases
@@ -67,7 +67,10 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
 
 def _cases(root: Path) -> dict[str, list[Case]]:
     found: dict[str, list[Case]] = {}
-    for case in find_cases(root):
+    everyone = find_cases(root)
+    if untold := untold_of(everyone):
+        raise DataError(untold)
+    for case in everyone:
         if case.days is not None and CT in case.images and PET in case.images:
             found.setdefault(case.center, []).append(case)
     if not found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from client.data.case import untold_of
 from client.data.layouts import find_cases
 from client.data.splits import PARTS, split_cases
 from common.config.run import Run
@@ -30,10 +31,17 @@ def cohort_found(run: Run) -> tuple[list[str], list[str]]:
 
 
 def counted(run: Run) -> dict[str, dict[str, int]]:
-    """Cases by center and part of the split, whatever a step needs of them. Raises DataError."""
+    """Cases by center and part of the split, whatever a step needs of them.
+
+    Raises:
+        DataError: they cannot be read, or a step needs an outcome that cannot be used.
+    """
     found: dict[str, dict[str, int]] = {}
+    needs_outcome = any(step.task.kind == "prognosis" for step in run.steps.values())
     for root in data_roots(run):
         everyone = find_cases(root, mapping=run.data.mapping, layout=run.data.layout)
+        if needs_outcome and (untold := untold_of(everyone)):
+            raise DataError(untold)
         for part, cases in split_cases(everyone, split=run.data.split).items():
             for case in cases:
                 found.setdefault(case.center, dict.fromkeys(PARTS, 0))[part] += 1
@@ -41,10 +49,16 @@ def counted(run: Run) -> dict[str, dict[str, int]]:
 
 
 def check_cases(run: Run, *, say: Callable[[str], None] = print) -> None:
-    """Of one's own folder, before anything starts: who has too few cases to train. Raises DataError where all have."""
-    if run.data.kind != "folder" or run.data.minimum_cases <= 1:
+    """Of one's own folder, before anything starts: who has too few cases to train.
+
+    Raises:
+        DataError: all have, or an outcome that a step needs cannot be used.
+    """
+    if run.data.kind != "folder":
         return
     counts = counted(run)
+    if run.data.minimum_cases <= 1:
+        return
     if problems := too_few(run, counts):
         raise DataError(problems)
     for line in small_centers(run, counts):

@@ -35,7 +35,7 @@ def read_hecktor(root: Path, center: str | None, options: Options) -> list[Case]
     files = _scan(root)
     rows = read_tables(root, center=wanted, mapping=options.mapping)
     findings, reports, problems = read_chest(root)
-    options.problems += _duplicates(files, wanted) + rows.problems + problems
+    options.problems += _duplicates(files, wanted) + rows.stopping + problems
     everyone = _patients(files, rows)
     own = sorted(patient for patient, where in everyone.items() if wanted in (None, where))
     if not own:
@@ -118,4 +118,5 @@ def _case(
         event=event,
         findings=findings,
         report=report,
+        untold=tuple(rows.untold.get(OUTCOME, ())),
     )

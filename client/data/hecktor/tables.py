@@ -81,6 +81,7 @@ class Rows:
         problems: what stops a center: IDs and outcomes of more than a few patients that cannot be told.
         odd: what costs a cell, a row, a patient's outcome or a table, and is left out; it stops nothing.
         refused: outcomes by patient that cannot be told, from whichever table.
+        untold: by outcome, the problems that only it has: they stop the steps that need it, and no others.
         notes: worth knowing.
         read: names of the tables that a mapping fitted.
     """
@@ -94,6 +95,13 @@ class Rows:
     notes: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
     refused: dict[str, set[str]] = field(default_factory=dict)
+    untold: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def stopping(self) -> list[str]:
+        """The problems that stop a center whatever the step needs."""
+        outcomes = {sentence for sentences in self.untold.values() for sentence in sentences}
+        return [problem for problem in self.problems if problem not in outcomes]
 
     def outcome(self, patient: str, name: str) -> tuple[float, int] | None:
         """(days, event), or None unless both are recorded."""
@@ -378,16 +386,17 @@ def _merge_column(
     if outcome:
         for patient in [*wrong, *contradicting]:
             rows.refused.setdefault(patient, set()).add(name)
+    stops = partial(_cannot_tell, rows, name) if outcome else rows.problems.append
     if wrong:
         left = "" if wrong_stops else " and count as not recorded"
-        (rows.problems if wrong_stops else rows.odd).append(
+        (stops if wrong_stops else rows.odd.append)(
             f"{len(wrong)} values of '{column}' in '{path.name}' cannot be used{left}; write {wanted}, or leave the "
             "cell empty where it is unknown."
         )
     if contradicting:
         log.warning("table=%s %s differs from an earlier table: %s", path.name, name, sorted(contradicting))
         counts = "" if contradiction_stops else ", so neither counts" if outcome else ", which counts"
-        (rows.problems if contradiction_stops else rows.odd).append(
+        (stops if contradiction_stops else rows.odd.append)(
             f"{len(contradicting)} patients have another '{column}' in '{path.name}' than in an earlier table{counts}; "
             "make the tables agree."
         )
@@ -408,7 +417,18 @@ def _check_outcomes(rows: Rows, mappings: tuple[TableMapping, ...]) -> None:
     for name in names:
         _check_pairs(rows, name)
         if not declared[name].confirmed:
-            rows.problems += _odd_units(rows, name, declared[name])
+            for sentence in _odd_units(rows, name, declared[name]):
+                _cannot_tell(rows, name, sentence)
+    for name in rows.untold:
+        for patient in rows.centers:
+            rows.days.get(patient, {}).pop(name, None)
+            rows.events.get(patient, {}).pop(name, None)
+
+
+def _cannot_tell(rows: Rows, name: str, sentence: str) -> None:
+    """Note what stops every step that needs an outcome."""
+    rows.problems.append(sentence)
+    rows.untold.setdefault(name, []).append(sentence)
 
 
 def _check_pairs(rows: Rows, name: str) -> None:
@@ -417,7 +437,7 @@ def _check_pairs(rows: Rows, name: str) -> None:
         log.warning("event without a time: %s", timeless)
         few = is_few(len(timeless), len(rows.events))
         left = ", and are left out where this outcome is studied" if few else ""
-        (rows.odd if few else rows.problems).append(
+        (rows.odd.append if few else partial(_cannot_tell, rows, name))(
             f"{len(timeless)} patients have an event without a time ({name}){left}; enter the time of the event or "
             "leave both empty."
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.data.case import HECKTOR, Case, Values
+from client.data.case import HECKTOR, Case, Values, untold_of
 from client.data.hecktor.cases import read_hecktor
 from client.data.layouts.brats import is_brats, read_brats
 from client.data.layouts.declared import FILE, read_declared
@@ -47,11 +47,13 @@ def find_cases(root: Path, *, center: str | None = None, mapping: str | None = N
 
     Raises:
         DataError: the folder is missing, it holds no case, or its tables or names are broken; all problems together.
+            A whole outcome that cannot be used is none of them: it is in the cases, and stops the steps that need it.
         UnknownName: there is no such layout.
     """
-    cases, problems = survey(root, center=center, mapping=mapping, layout=layout)
-    if problems:
-        raise DataError(problems)
+    options = Options(mapping=mapping)
+    cases = _read(Path(root), center, layout, options)
+    if options.problems:
+        raise DataError([*options.problems, *untold_of(cases)])
     return cases
 
 
@@ -68,7 +70,8 @@ def survey(
         UnknownName: there is no such layout.
     """
     options = Options(mapping=mapping)
-    return _read(Path(root), center, layout, options), options.problems
+    cases = _read(Path(root), center, layout, options)
+    return cases, [*options.problems, *untold_of(cases)]
 
 
 def layout_kind(root: Path, layout: str = AUTO) -> str:

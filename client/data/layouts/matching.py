@@ -130,7 +130,7 @@ def _rows(folder: Path, options: Options) -> Rows:
     if options.mapping is None and not any(path.suffix.lower() in TEXT for path in files_below(folder)):
         return Rows()
     rows = read_tables(folder, mapping=options.mapping)
-    options.problems += rows.problems
+    options.problems += rows.stopping
     return rows
 
 
@@ -152,6 +152,7 @@ def _case(one: Found, center: str, layout: Layout, rows: Rows) -> Case:
         reference=layout.reference,
         structures=layout.structures,
         ignore=layout.ignore,
+        untold=tuple(rows.untold.get(OUTCOME, ())),
     )
 
 

@@ -1,7 +1,8 @@
 """A hundred kinds of bad data: what doctor says of each, what a run does, and that no number changes in silence.
 
 Each row is a mutation of a healthy cohort of ten patients, the verdict (severity, area, words; None where nothing is
-said because nothing changes) and how many cases a run would use and skip, or REFUSED.
+said because nothing changes) and how many cases a run would use and skip, or REFUSED; UNTOLD where only a step that
+needs the outcome is refused, and the others use all.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pytest
 
 from client.center.config import CenterConfig
 from client.commands.doctor import diagnose
+from client.data.case import untold_of
 from client.data.images.checks import load_usable
 from client.data.images.volumes import prepare
 from client.data.layouts import find_cases
@@ -27,7 +29,7 @@ from common.errors import DataError
 
 COUNT, SIDE, MM = 10, 24, 3.0
 HEADER = "PatientID,CenterID,Gender,Age,Tobacco Consumption,Performance Status,Relapse,RFS,HPV Status"
-REFUSED = "refused"
+REFUSED, UNTOLD = "refused", "the outcome refused"
 ALL, ONE_LESS, GONE = (COUNT, 0), (COUNT - 1, 1), (COUNT - 1, 0)
 VIEW = View(spacing_mm=[6.0] * 3, size=[8] * 3, window=[8] * 3, crop="center")
 
@@ -294,7 +296,7 @@ KINDS = {
     "a table of no bytes": (table(lambda t: ""), (E, "records", "is empty"), REFUSED),
     "PatientID renamed": (table(lambda t: t.replace("PatientID", "Patient")), (W, "records", "is not read"), ALL),
     "Age renamed": (table(lambda t: t.replace("Age", "Alter")), (W, "records", "'age' (age)"), ALL),
-    "RFS renamed": (table(lambda t: t.replace(",RFS", ",Survival")), (W, "records", "'rfs' (rfs.time)"), REFUSED),
+    "RFS renamed": (table(lambda t: t.replace(",RFS", ",Survival")), (W, "records", "'rfs' (rfs.time)"), UNTOLD),
     "Age twice": (table(lambda t: t.replace("Gender", "Age")), (W, "records", "several columns called 'age'"), ALL),
     "RFS twice": (table(lambda t: t.replace("Gender", "RFS")), (E, "records", "several columns called 'rfs'"), REFUSED),
     "a table of something else": (copy_of(lambda t: "Nurse,Shift\nA,1\n"), (W, "records", "'ehr_old.csv' is not"), ALL),
@@ -337,21 +339,21 @@ KINDS = {
         (W, "records", "tells who relapses"), ALL,
     ),
     # outcomes
-    "relapse coded 1 and 2": (column("Relapse", lambda c: int(c) + 1), (E, "records", "of 'relapse'"), REFUSED),
+    "relapse coded 1 and 2": (column("Relapse", lambda c: int(c) + 1), (E, "records", "of 'relapse'"), UNTOLD),
     "relapse perhaps": (column("Relapse", lambda c: "perhaps", only=[1]), (W, "records", "of 'relapse'"), ALL),
-    "relapse perhaps for two": (column("Relapse", lambda c: "perhaps", only=[1, 2]), (E, "records", "of 'r"), REFUSED),
-    "two times in words": (column("RFS", lambda c: "long", only=[1, 2]), (E, "records", "2 values of 'rfs'"), REFUSED),
+    "relapse perhaps for two": (column("Relapse", lambda c: "perhaps", only=[1, 2]), (E, "records", "of 'r"), UNTOLD),
+    "two times in words": (column("RFS", lambda c: "long", only=[1, 2]), (E, "records", "2 values of 'rfs'"), UNTOLD),
     "two IDs that are none": (column("PatientID", lambda c: "Doe", only=[1, 2]), (E, "records", "2 rows of"), REFUSED),
     "a time in words": (column("RFS", lambda c: "long", only=[1]), (W, "records", "1 values of 'rfs'"), ALL),
     "a time below zero": (column("RFS", lambda c: -5, only=[1]), (W, "records", "1 values of 'rfs'"), ALL),
     "an event without a time": (column("RFS", lambda c: "", only=[1]), (W, "records", "event without a time"), ALL),
     "no event and no time": (column("RFS", lambda c: "", only=[2]), (N, "records", "no event and no time"), ALL),
     "a time without its end": (column("Relapse", lambda c: "", only=[1]), (N, "records", "not whether it ended"), ALL),
-    "months everywhere": (column("RFS", lambda c: int(c) // 30), (E, "records", "are they months"), REFUSED),
+    "months everywhere": (column("RFS", lambda c: int(c) // 30), (E, "records", "are they months"), UNTOLD),
     "months for some": (
         column("RFS", lambda c: int(c) // 30, only=[2, 4]), (W, "records", "were months entered for some"), ALL,
     ),
-    "hours everywhere": (column("RFS", lambda c: int(c) * 24), (E, "records", "is its unit right"), REFUSED),
+    "hours everywhere": (column("RFS", lambda c: int(c) * 24), (E, "records", "is its unit right"), UNTOLD),
     "all times equal": (column("RFS", lambda c: 900), (W, "records", "All times of follow-up are 900"), ALL),
     "a time of 0": (column("RFS", lambda c: 0, only=[1]), (W, "records", "a follow-up of 0 days"), ALL),
     "no event": (column("Relapse", lambda c: 0), (W, "records", "have no event"), ALL),
@@ -379,6 +381,9 @@ def used(root):
         ready, skipped = load_usable(cases, prepare_one=lambda c: prepare(c, view=VIEW, modalities=[CT, PET]))
     except DataError:
         return REFUSED, None
+    if untold_of(cases):
+        assert (len(ready), skipped) == ALL and not any(case.event is not None for case in cases)
+        return UNTOLD, None
     numbers = {
         case.patient: (
             [tensor.numpy() for tensor in made.images.values()],
@@ -433,6 +438,7 @@ RUNS = {
     ONE_LESS: "leaves that patient out and counts it",
     GONE: "has one patient less",
     REFUSED: "does not begin",
+    UNTOLD: "refuses the steps that need the outcome; the others use all ten patients",
 }
 SEVERITIES = {W: "warning", E: "**error**", N: "note"}
 PAGE = Path(__file__).resolve().parents[3] / "docs/hospital/bad-data.md"

@@ -8,7 +8,7 @@ from common.config.load import compose_run
 from common.errors import DataError
 from simulations.__main__ import main
 from simulations.virtual.planning import absent, check_cases, counted
-from tests.helpers.small import SIZES
+from tests.helpers.small import SIZES, write_cohort
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +67,13 @@ def test_a_center_that_will_not_train_is_named_with_its_cases(small_root):
     )
     check_cases(compose_run(settings(small_root)), say=said.append)
     assert said == [line]
+
+
+def test_an_outcome_that_cannot_be_used_stops_a_run_with_prognosis_before_anything_starts_and_no_other(tmp_path):
+    root = write_cohort(tmp_path / "root", {"CHUM": 3, "HMR": 3})
+    table = root / "hecktor2022_endpoint_training.csv"
+    table.write_text(table.read_text().replace(",1,", ",2,").replace(",0,", ",1,"))
+    own = ["data=folder", f"data.root={root}"]
+    check_cases(compose_run(["curriculum=smoke", *own]))
+    with pytest.raises(DataError, match="of 'relapse'"):
+        check_cases(compose_run(["curriculum=quickstart", *own]))
