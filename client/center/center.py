@@ -38,13 +38,14 @@ from client.privacy.sums import (
     scores_of,
     with_fit,
 )
+from client.privacy.unnoised import check_strict, enter, scored, trained
 from client.training.exact import exact_rows, score_sums
 from client.training.job import Job, prepare
 from client.training.loop import FitLog, fit
 from client.training.observation import observe
 from client.vault.downlink import outgoing, received
 from client.vault.folds import sides
-from client.vault.standing import Standing
+from client.vault.standing import Standing, note_trained
 from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
 from common.config.load import to_json
@@ -103,12 +104,12 @@ class Center:
                 check_cases(self.config.policy, len(self.part(order, "train")))
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
-            return self._released(order, Reply(self.code, code=refusal.code, counts=counts))
+            return self._released(order, Reply(self.code, code=refusal.code, counts=counts), what="counts")
         picked = self._labelled(order)
         if picked.waiting:
             counts["waiting"] = picked.waiting
         reply = Reply(self.code, counts=counts, sums=self._labels_of(order, picked.cases))
-        return self._released(order, reply, over=counts["train"])
+        return self._released(order, reply, what="labels" if reply.sums else "counts", over=counts["train"])
 
     def label_sums(self, order: Order) -> Sums:
         """The task's counts over the training cases' labels, as they may leave; none where the policy tells none."""
@@ -129,7 +130,8 @@ class Center:
 
     def _labels_of(self, order: Order, cases: Sequence[Case]) -> Sums:
         reply = Reply(self.code, sums=label_sums(cases, order.step, minimum=self.minimum(order).cell))
-        return self._released(order, reply, cells=build_task(order.step.task).cells, over=len(cases)).sums
+        cells = build_task(order.step.task).cells
+        return released(reply, minimum=self.minimum(order), cells=cells, over=len(cases)).sums
 
     # ------------------------------------------------------------------------------------------------------- train
 
@@ -138,7 +140,8 @@ class Center:
         started = time.perf_counter()
         job = self.prepare(order)
         reply = self.settle(job, fit(job))
-        return self._released(order, replace(reply, seconds=time.perf_counter() - started))
+        what = trained(order, reply, is_noised=False)
+        return self._released(order, replace(reply, seconds=time.perf_counter() - started), what=what)
 
     def prepare(self, order: Order) -> Job:
         """The order as a job: its model loaded, its cases prepared, its methods begun. Raises PolicyRefusal."""
@@ -179,7 +182,7 @@ class Center:
         sums = {"fit.loss": done.loss, "fit.cases": done.cases, "fit.batches": done.batches}
         log.info("step=%s round=%s center=%s loss=%.4f", order.step.name, order.round, self.code, done.loss)
         leaving = cut_to_own_rank(outgoing(order, leaving, vault), order.step.adapter.parts, self.code)
-        standing = self._trained(order)
+        standing = note_trained(self.vault, order)
         return Reply(
             self.code,
             state=leaving,
@@ -187,16 +190,6 @@ class Center:
             sums={name: np.array(value, np.float64) for name, value in sums.items()},
             counts={"cases": len(job.cases), "batches": done.batches, "skipped": job.cases.skipped, **told, **standing},
         )
-
-    def _trained(self, order: Order) -> dict[str, int]:
-        """The vault's note that the round was trained, and what the server must know of the vault beside it."""
-        standing = Standing(self.vault, order)
-        told = {"afresh": int(standing.afresh), "ahead": standing.ahead}
-        if standing.ahead:
-            log.warning("step=%s round=%s was trained before, up to round %s: the coordinator's ledger was rolled back",
-                        order.step.name, order.round, standing.ahead)  # fmt: skip
-        standing.trained()
-        return {name: number for name, number in told.items() if number}
 
     def arriving(self, order: Order) -> tuple[State, State]:
         """What an order of a step may bring: a state or, as a difference, its compressed form, and extras."""
@@ -217,7 +210,9 @@ class Center:
         """Answer with sums over the local training cases: event times for a grid, moments, Gram sums, or a Newton
         objective's loss, gradient and Hessian at the order's parameters."""
         started = time.perf_counter()
-        check_order(self.config.policy, order, asks=sums_asked(order))
+        what = sums_asked(order)[0]
+        check_order(self.config.policy, order, asks=[what])
+        check_strict(self.config.policy, what)
         if order.subset == GRID:
             return self._event_histogram(order)
         model, _ = self._resident_model(order)
@@ -232,7 +227,7 @@ class Center:
         counts = {"cases": len(cases), "skipped": cases.skipped, **({"waiting": waiting} if waiting else {})}
         if order.subset == THRESHOLDS:
             scored = Reply(self.code, sums=score_sums(order, model, cases, minimum=minimum), counts=counts)
-            return self._released(order, replace(scored, seconds=time.perf_counter() - started))
+            return self._released(order, replace(scored, seconds=time.perf_counter() - started), what=what)
         shared = exact_rows(order, model, cases, minimum=minimum)
         sums = exact_of(order, layout, shared, vault=self.vault, minimum=minimum)
         log.info(
@@ -243,7 +238,7 @@ class Center:
         if shared.adjusted:
             counts["adjusted"] = shared.adjusted
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
-        return self._released(order, reply, cells=CELLS)
+        return self._released(order, reply, what=what, cells=CELLS)
 
     def _event_histogram(self, order: Order) -> Reply:
         """When events happened among the training cases, in coarse bins up to the task's horizon."""
@@ -252,7 +247,8 @@ class Center:
         if not target:
             raise PolicyRefusal(TOO_FEW_CASES, "There is no training case to tell event times of.")
         sums = event_times_of(order, target, minimum=self.minimum(order).cell)
-        return self._released(order, Reply(self.code, sums=sums), cells=(HISTOGRAM,), over=len(picked.cases))
+        reply = Reply(self.code, sums=sums)
+        return self._released(order, reply, what="grid", cells=(HISTOGRAM,), over=len(picked.cases))
 
     # ---------------------------------------------------------------------------------------------------- evaluate
 
@@ -260,6 +256,7 @@ class Center:
         """Score the order's state on one local split; only sums over at least the minimum number of cases leave."""
         started = time.perf_counter()
         check_order(self.config.policy, order, asks=scores_asked(order))
+        check_strict(self.config.policy, scored(order))
         standing = Standing(self.vault, order)
         standing.check()
         order = self._received(order)
@@ -278,7 +275,7 @@ class Center:
             rows = [cases.cases[place] for place in cases.having(order.mode)]
             sums |= by_subgroup(order, task, rows, found, vault=self.vault, minimum=minimum)
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
-        return self._released(order, reply, cells=task.cells)
+        return self._released(order, reply, what=scored(order) if sums else "counts", cells=task.cells)
 
     def _scorable(self, order: Order, cases: CaseSet, minimum: int) -> tuple[CaseSet | None, int]:
         """The cases that may be scored, and how many wait; None where the difference to an earlier answer is a few."""
@@ -374,6 +371,15 @@ class Center:
         tokenizer = backbone_of(self.config, order).tokenizer
         return prepared(picked.cases, order, self.config, tokenizer=tokenizer), picked.waiting
 
-    def _released(self, order: Order, reply: Reply, *, cells: Sequence[Cells] = (), over: int | None = None) -> Reply:
-        """The reply as it leaves: the one exit of every action."""
-        return released(reply, minimum=self.minimum(order), cells=cells, over=over)
+    def _released(
+        self, order: Order, reply: Reply, *, what: str, cells: Sequence[Cells] = (), over: int | None = None
+    ) -> Reply:
+        """The reply as it leaves: the one exit of every action.
+
+        Args:
+            what: of `client.privacy.unnoised.KINDS`, for the privacy account; empty where all of it carries noise.
+        """
+        leaving = released(reply, minimum=self.minimum(order), cells=cells, over=over)
+        if what:
+            enter(self.vault, self.config.policy, order, what)
+        return leaving

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from client.data.splits import Deal
 from client.policy import Policy, test_folds
+from client.policy.policy import ceiling_of
 from common.config.run import BackboneSpec
 from common.data.batch import CT, EHR, PET, RECORD
 from common.errors import ConfigError, PolicyRefusal
@@ -65,6 +66,7 @@ def read_config(path: Path | str) -> CenterConfig:
     load(config.plugins, folder=Path(path).parent)
     _check_modalities(config.modalities, path)
     _check_split(config, path)
+    ceiling_of(config.policy)
     return config
 
 

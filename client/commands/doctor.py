@@ -72,6 +72,7 @@ def diagnose(
         look: called with each case while its volumes are in memory.
     """
     from client.commands.files import vault_of
+    from client.doctor.account import check_account
     from client.doctor.cohort import check_counts, check_duplicates, check_layout, check_records, check_waiting
     from client.doctor.finding import gathered
     from client.doctor.machine import check_machine
@@ -89,7 +90,7 @@ def diagnose(
         found += [*check_layout(config, cases), *check_duplicates(examined)]
         found += [*check_records(config, cases), *check_tables(config, cases), *check_counts(config, cases, examined)]
         found += check_waiting(config, cases, vault_of(config))
-    found += [*check_machine(config), *check_network(config)]
+    found += [*check_account(config, vault_of(config)), *check_machine(config), *check_network(config)]
     if overrides:
         found += check_need(config, overrides)
     return cases, gathered(found)

@@ -307,8 +307,13 @@ policy:
   # group has). Beyond either its process is ended, the coordinator gets a code, the node takes the next message.
   maximum_seconds: 7200.0
   maximum_memory_gb: null
-  # This release has neither: true declines every step, with the reason.
+  # The most of a patient's privacy that is spent here, over every step, run and restart together: epsilon at delta,
+  # such as 8 at 0.001 for some hundred patients. Then steps learn with noise only. null: no ceiling.
+  # strict: true lets nothing out without noise: no scores, no statistics.
+  privacy: {{epsilon: null, delta: null, strict: false}}
+  # true: steps learn with noise only, also without a ceiling here.
   require_privacy: false
+  # This release has no secure sums: true declines every step, with the reason.
   require_secure_aggregation: false
   # Local times in which this machine is left alone, as in ["08:00-18:00"].
   quiet_hours: []

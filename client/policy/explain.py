@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from client.policy.hours import quiet_spans
-from client.policy.policy import ALL, NEED_A_WORD, SUMS, Policy, test_folds
+from client.policy.policy import ALL, NEED_A_WORD, SUMS, Policy, ceiling_of, demands_privacy, test_folds
 
 CAN, CANNOT, WITHIN = "can", "cannot", "within"
 HEADS = {
@@ -40,7 +40,7 @@ class Sentence:
 
 def explained(policy: Policy) -> list[Sentence]:
     """Every sentence, what can be asked before what cannot. Raises ConfigError for a policy that cannot be read."""
-    found = [*_kinds(policy), *_models(policy), *_limits(policy), *_answers(policy), *_never(policy)]
+    found = [*_kinds(policy), *_models(policy), *_limits(policy), *_answers(policy), *_noise(policy), *_never(policy)]
     return sorted(found, key=lambda one: list(HEADS).index(one.about))
 
 
@@ -52,8 +52,15 @@ def in_short(policy: Policy) -> str:
     without = f"; refuses {_listed(refused)}" if refused else ""
     return (
         f"Trains with {policy.minimum_cases} cases or more, tells results of {policy.minimum_cell} or more, tests on "
-        f"{tested}, works at most {policy.maximum_seconds:g} s on a message{without}."
+        f"{tested}, works at most {policy.maximum_seconds:g} s on a message{_spends(policy)}{without}."
     )
+
+
+def _spends(policy: Policy) -> str:
+    ceiling = ceiling_of(policy)
+    if ceiling is None:
+        return ", learns with noise only" if demands_privacy(policy) else ""
+    return f", spends at most epsilon {ceiling.epsilon:g} at delta {ceiling.delta:g}"
 
 
 def _kinds(policy: Policy) -> Iterator[Sentence]:
@@ -133,10 +140,35 @@ def _answers(policy: Policy) -> Iterator[Sentence]:
     yield Sentence(WITHIN, f"no result and no count of fewer than {policy.minimum_cell} cases leaves", "minimum_cell")
 
 
+def _noise(policy: Policy) -> Iterator[Sentence]:
+    ceiling = ceiling_of(policy)
+    without = "have a step learn from patients without noise (a step with `privacy` has it)"
+    if policy.require_privacy:
+        yield Sentence(CANNOT, without, "require_privacy")
+    if ceiling is not None or policy.privacy.strict:
+        yield Sentence(CANNOT, without, "privacy")
+    if ceiling is not None:
+        yield Sentence(
+            CANNOT,
+            f"spend more than epsilon {ceiling.epsilon:g} at delta {ceiling.delta:g} of a patient's privacy, over "
+            "every step, run and restart together: a round that would is not begun",
+            "privacy",
+        )
+    if policy.privacy.strict:
+        yield Sentence(CANNOT, "have scores, statistics or losses, none of which carries noise", "privacy")
+    elif demands_privacy(policy):
+        yield Sentence(
+            CAN, "have scores, statistics and losses without noise; each is a line in the privacy account", "privacy"
+        )
+    else:
+        yield Sentence(CAN, "have steps learn from patients without noise, as often as it likes", "privacy")
+
+
 def _never(policy: Policy) -> Iterator[Sentence]:
-    for name in ("require_privacy", "require_secure_aggregation"):
-        if getattr(policy, name):
-            yield Sentence(CANNOT, "have any step run: this release cannot give what is required", name)
+    if policy.require_secure_aggregation:
+        yield Sentence(
+            CANNOT, "have any step run: this release cannot give what is required", "require_secure_aggregation"
+        )
     yield Sentence(CANNOT, "read files by their paths, this machine's environment, or run code of its own", "always")
     yield Sentence(CANNOT, "exceed the ceilings of the release: sizes, ranks, bins, classes, epochs", "always")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from client.policy.hours import check_quiet
-from client.policy.policy import ALL, NEED_A_WORD, Policy, test_folds
+from client.policy.policy import ALL, NEED_A_WORD, Policy, demands_privacy, test_folds
 from common.config.adapter import role_of
 from common.config.methods import methods_asked
 from common.config.objective import RIDGE
@@ -145,10 +145,12 @@ def _test_fold(policy: Policy, order: Order) -> PolicyRefusal | None:
 
 
 def _privacy(policy: Policy, order: Order) -> PolicyRefusal | None:
-    if not policy.require_privacy:
+    if not demands_privacy(policy) or order.step.rounds == 0 or getattr(order.step, "privacy", None) is not None:
         return None
     return PolicyRefusal(
-        "declined.privacy", "Local policy requires differential privacy, which this release cannot give: no step runs."
+        "declined.privacy",
+        f"Step '{order.step.name}' learns from patients without noise; policy.privacy or policy.require_privacy asks "
+        "for steps with `privacy`.",
     )
 
 

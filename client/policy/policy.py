@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,23 @@ NEED_A_WORD: dict[str, dict[str, str]] = {  # field -> kind that an empty list d
         "resolution": "it is the first layer that images meet: a crafted one can copy them into an update",
     },
 }
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The most of its patients' privacy that a hospital spends, over everything, for good."""
+
+    epsilon: float
+    delta: float
+
+
+@dataclass
+class Budget:
+    """``policy.privacy``: what may be spent, and whether anything leaves without noise at all."""
+
+    epsilon: float | None = None  # over every step, run and restart; null: no ceiling
+    delta: float | None = None  # at which epsilon is meant: well below one over the number of patients
+    strict: bool = False  # nothing leaves without noise: no scores, no statistics, no counts
 
 
 @dataclass
@@ -46,9 +64,29 @@ class Policy:
     maximum_rounds: int = 1000  # of a step
     maximum_seconds: float = 7200.0  # for one message; then its process is ended
     maximum_memory_gb: float | None = None  # resident, for one message; null: nine tenths of what this machine has
-    require_privacy: bool = False
+    require_privacy: bool = False  # nothing is learned here without noise; a budget asks for that, too
+    privacy: Budget = field(default_factory=Budget)
     require_secure_aggregation: bool = False
     quiet_hours: list[str] = field(default_factory=list)  # local times such as 08:00-18:00 in which nothing is trained
+
+
+def ceiling_of(policy: Policy) -> Ceiling | None:
+    """The hospital's ceiling; None where it sets none. Raises ConfigError for one that is none."""
+    budget = policy.privacy
+    if budget.epsilon is None and budget.delta is None:
+        return None
+    epsilon, delta = budget.epsilon, budget.delta
+    if epsilon is None or delta is None or not 0 < epsilon < math.inf or not 0 < delta < 1:
+        raise ConfigError(
+            f"policy.privacy has epsilon {epsilon} and delta {delta}; write both, a positive epsilon such as 8 and a "
+            "delta between 0 and 1, well below one over the number of patients, such as 0.001."
+        )
+    return Ceiling(epsilon, delta)
+
+
+def demands_privacy(policy: Policy) -> bool:
+    """Whether a step that learns from patients without noise is refused."""
+    return policy.require_privacy or policy.privacy.strict or ceiling_of(policy) is not None
 
 
 def test_folds(policy: Policy) -> list[int] | None:

@@ -30,6 +30,11 @@ def note_end(ledger: Ledger) -> None:
     write_sealed(end_of(ledger.path), {LINES: len(events), HASH: events[-1]["hash"]})
 
 
+def note_last(path: Path, digest: str) -> None:
+    """The same of a file whose chain is not read, for the hash of the line that was added last."""
+    write_sealed(end_of(path), {LINES: path.read_bytes().count(b"\n"), HASH: digest})
+
+
 def known_end(path: Path) -> Mapping[str, Any]:
     """What is noted, read before the file itself; nothing of an earlier release's. Raises DamagedFile."""
     end = end_of(path)
@@ -40,4 +45,17 @@ def check_end(path: Path, events: Sequence[Mapping[str, Any]], end: Mapping[str,
     """Raise LedgerError where the file lacks lines that it once had."""
     lines = int(end.get(LINES, 0))
     if lines and (len(events) < lines or events[lines - 1]["hash"] != end[HASH]):
-        raise LedgerError(f"{path.name} has {len(events)} lines, and {end_of(path).name} beside it knows of {lines}")
+        raise _cut(path, len(events), lines)
+
+
+def check_uncut(path: Path) -> None:
+    """The same of a file whose chain is not read: the line that is noted is there. Raises LedgerError, DamagedFile."""
+    end = known_end(path)
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    known = int(end.get(LINES, 0))
+    if known and (len(lines) < known or f'"hash":"{end[HASH]}"'.encode() not in lines[known - 1]):
+        raise _cut(path, len(lines), known)
+
+
+def _cut(path: Path, lines: int, known: int) -> LedgerError:
+    return LedgerError(f"{path.name} has {lines} lines, and {end_of(path).name} beside it knows of {known}")

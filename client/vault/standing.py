@@ -8,6 +8,7 @@ is how a ledger that was rolled back is noticed.
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from common.store.sealed import DamagedFile, read_sealed, write_sealed
 FOLDER = "runs"
 LOST = "lost.json"  # what was asked for and is not there, until the hospital says what to do
 PLAIN = re.compile(r"[0-9a-f]{1,64}")
+log = logging.getLogger("fedgraft.center")
+
 REMEDY = "restore the vault from a backup, or move the file aside and accept the loss with `python -m client afresh`."
 
 
@@ -108,6 +111,17 @@ class Standing:
 
     def _read(self) -> dict[str, Any] | None:
         return None if self.path is None or not self.path.exists() else _sealed(self.path)
+
+
+def note_trained(root: Path, order: Order) -> dict[str, int]:
+    """The vault's note that the round was trained, and what the server must know of the vault beside it."""
+    standing = Standing(root, order)
+    told = {"afresh": int(standing.afresh), "ahead": standing.ahead}
+    if standing.ahead:
+        log.warning("step=%s round=%s was trained before, up to round %s: the coordinator's ledger was rolled back",
+                    order.step.name, order.round, standing.ahead)  # fmt: skip
+    standing.trained()
+    return {name: number for name, number in told.items() if number}
 
 
 def losses(root: Path) -> list[dict[str, Any]]:

@@ -45,7 +45,13 @@ FIELDS = {  # field -> the code of a refusal, when it is given
         "a message holds more resident memory, its process is ended; null: nine tenths of what the machine or its "
         "control group has",
     ),
-    "require_privacy": ("declined.privacy", "always: this release cannot give differential privacy"),
+    "require_privacy": ("declined.privacy", "the step learns from patients without noise; a budget asks for it, too"),
+    "privacy": (
+        "declined.budget",
+        "`epsilon` at `delta` is the most of a patient's privacy that is spent over every step, run and restart, and a "
+        "round that would pass it is not begun; a step without noise gets `declined.privacy`; with `strict: true` "
+        "whatever carries no noise (scores, statistics) gets `declined.noise`",
+    ),
     "require_secure_aggregation": ("declined.secure_aggregation", "always: this release has no secure sums"),
     "quiet_hours": ("declined.quiet_hours", 'local times such as `["08:00-18:00"]`'),
 }  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from client.__main__ import main
 from client.policy import Policy
 from client.policy.explain import CAN, CANNOT, SUMS_SAY, explained, in_short
-from client.policy.policy import SUMS
+from client.policy.policy import SUMS, Budget
 
 STRICT = Policy(
     tasks=["segmentation"], federations=["mean"], parts=["decoder"], sums=["scores"], bases=["0" * 64],
@@ -40,6 +40,18 @@ def test_a_list_is_read_out():
     assert "08:00 to 18:00" in said(STRICT, CANNOT, "quiet_hours")
 
 
+def test_a_ceiling_is_read_out():
+    spends = Policy(privacy=Budget(8.0, 0.001))
+    assert "spend more than epsilon 8 at delta 0.001 of a patient's privacy, over every" in said(
+        spends, CANNOT, "privacy"
+    )
+    assert "each is a line in the privacy account" in said(spends, CAN, "privacy")
+    assert "scores, statistics or losses" in said(Policy(privacy=Budget(strict=True)), CANNOT, "privacy")
+    assert "without noise, as often as it likes" in said(Policy(), CAN, "privacy")
+    assert "spends at most epsilon 8 at delta 0.001" in in_short(spends)
+    assert "learns with noise only" in in_short(Policy(require_privacy=True))
+
+
 def test_a_cross_validated_study_is_put_in_words():
     assert "folds other than 0" in said(Policy(), CANNOT, "test_folds")
     assert "who trained then tests" in said(Policy(test_folds="all"), CAN, "test_folds")
@@ -59,3 +71,7 @@ def test_a_policy_that_cannot_be_read_is_a_sentence(tmp_path, capsys):
     file = tmp_path / "center.yaml"
     file.write_text(f"code: CHUM\nroot: {tmp_path}\npolicy: {{quiet_hours: [noon]}}\n")
     assert main(["policy", str(file)]) == 2 and "quiet_hours holds 'noon'" in capsys.readouterr().err
+    file.write_text(f"code: CHUM\nroot: {tmp_path}\npolicy: {{privacy: {{epsilon: 8}}}}\n")
+    assert main(["policy", str(file)]) == 2 and "epsilon 8.0 and delta None; write both" in capsys.readouterr().err
+    file.write_text(f"code: CHUM\nroot: {tmp_path}\npolicy: {{privacy: {{epsilon: 8, delta: 1e-3}}}}\n")
+    assert main(["policy", str(file)]) == 0 and "epsilon 8 at delta 0.001" in capsys.readouterr().out

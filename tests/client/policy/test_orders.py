@@ -9,7 +9,7 @@ import pytest
 from client.policy import Policy, check_cases, check_order
 from client.policy import test_folds as folds_of
 from client.policy.orders import scores_asked, sums_asked
-from client.policy.policy import SUMS
+from client.policy.policy import SUMS, Budget, Ceiling, ceiling_of, demands_privacy
 from common.config.adapter import DecoderPart, FullPart, LoraPart, PatchEmbedPart, ResolutionPart
 from common.config.federation import FedDynFederation, NewtonFederation, ScaffoldFederation
 from common.config.run import BackboneSpec, Split
@@ -33,6 +33,8 @@ def order(number=1):
         (Policy(maximum_rounds=1), "declined.rounds"),
         (Policy(parts=["lora", "mlp"]), "declined.part"),
         (Policy(require_privacy=True), "declined.privacy"),
+        (Policy(privacy=Budget(8.0, 0.001)), "declined.privacy"),
+        (Policy(privacy=Budget(strict=True)), "declined.privacy"),
         (Policy(require_secure_aggregation=True), "declined.secure_aggregation"),
         (Policy(quiet_hours=["00:00-23:59", "23:59-00:00"]), "declined.quiet_hours"),
     ],
@@ -46,6 +48,24 @@ def test_an_order_below_the_floor_is_declined(policy, code):
 def test_an_open_policy_and_a_matching_one_let_an_order_pass():
     for policy in (Policy(), Policy(tasks=["segmentation"], bases=["base"], maximum_rounds=5)):
         check_order(policy, order(5))
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta"),
+    [(8.0, None), (None, 0.001), (0.0, 0.001), (-1.0, 0.001), (float("inf"), 0.001), (8.0, 0.0), (8.0, 1.0)],
+)
+def test_a_ceiling_that_is_none_is_a_sentence(epsilon, delta):
+    with pytest.raises(ConfigError, match=r"policy\.privacy has epsilon .* write both, a positive epsilon such as 8"):
+        ceiling_of(Policy(privacy=Budget(epsilon, delta)))
+
+
+def test_a_ceiling_demands_privacy_of_every_step_that_learns():
+    assert ceiling_of(Policy()) is None and not demands_privacy(Policy())
+    spends = Policy(privacy=Budget(8.0, 0.001))
+    assert ceiling_of(spends) == Ceiling(8.0, 0.001) and demands_privacy(spends)
+    only_scored = order()
+    only_scored.step.rounds = 0
+    check_order(spends, only_scored)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""What leaves without noise, by name: each such reply is a line of the privacy account, and no epsilon covers it.
+
+An account is kept where the hospital's policy sets a budget or demands privacy, and from a cohort's first private step
+on; elsewhere no reply carries noise, `sent.jsonl` lists every one, and nothing is written here. Whatever the gate lets
+out then is a line before it leaves: scores, statistics, updates without noise, and of a private step its losses and
+counts. ``policy.privacy.strict`` lets none of them out: the coordinator gets a code, and noised updates alone leave.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from client.policy.policy import Policy, demands_privacy
+from client.privacy.spending import FILE, UNNOISED, AccountProblem, begin
+from client.vault.ending import check_uncut, end_of, note_last
+from client.vault.lock import alone
+from common.errors import FedgraftError, PolicyRefusal
+from common.protocol.messages import Order, Reply
+from common.store.ledger import append_line
+
+NOISE = "declined.noise"
+KINDS = {  # what left -> what it is, and what it may tell
+    "counts": "numbers of patients and of batches: how many there are",
+    "curves": "sums for survival curves, calibration and thresholds, of a test or validation set",
+    "gram": "Gram sums of a ridge fit: means and products of columns",
+    "grid": "a histogram of event times",
+    "labels": "counts of labels",
+    "losses": "sums of training losses, and numbers of patients and batches, beside a noised update",
+    "moments": "means and variances of columns",
+    "newton": "gradients and Hessians of an exact fit",
+    "scores": "sums of scores of a test set",
+    "thresholds": "counts of voxels by score",
+    "update": "an adapter's update, without any noise",
+    "validation": "sums of scores of a validation set, by which rounds are chosen and settings are tuned",
+}
+
+
+def check_strict(policy: Policy, what: str) -> None:
+    """Raise PolicyRefusal where a hospital lets nothing out without noise."""
+    if policy.privacy.strict:
+        raise PolicyRefusal(
+            NOISE, f"policy.privacy.strict lets nothing leave without noise; the order asks for {KINDS[what]}."
+        )
+
+
+def enter(vault: Path, policy: Policy, order: Order, what: str) -> None:
+    """A line for a reply that is about to leave without noise, where an account is kept; on disk before it leaves.
+
+    Its cost does not grow with what the account says: the chain is read by whoever charges.
+
+    Raises:
+        AccountProblem: the account was cut, or its last line was changed.
+    """
+    path = vault / FILE
+    if not (demands_privacy(policy) or path.exists() or end_of(path).exists()):
+        return
+    line = {"what": what, "run": order.run, "step": order.step.name, "round": order.round, "subset": order.subset}
+    with alone(path):
+        try:
+            check_uncut(path)
+            if not path.exists() or path.stat().st_size == 0:
+                begin(vault)
+            note_last(path, append_line(path, UNNOISED, line))
+        except FedgraftError as error:
+            raise AccountProblem(f"{path} cannot be continued ({error}); nothing was sent.") from error
+
+
+def scored(order: Order) -> str:
+    """What an order for scores tells, of `KINDS`."""
+    return "validation" if order.subset == "validation" else "curves" if order.wants_curves else "scores"
+
+
+def trained(order: Order, reply: Reply, *, is_noised: bool) -> str:
+    """What a training reply tells without noise, of `KINDS`; nothing where a noised state leaves alone."""
+    if not is_noised:
+        return "update"
+    return "losses" if reply.sums or reply.counts else ""
