@@ -83,9 +83,14 @@ def declared_scores(order: Order, task: DeclaresSums) -> dict[str, tuple[int, ..
     return shapes
 
 
-def pack_order(order: Order) -> RecordDict:
-    """An order as Flower content."""
+def pack_order(order: Order, action: str = "") -> RecordDict:
+    """An order as Flower content.
+
+    Args:
+        action: what is asked, the message's type: of two questions about the same state each has an id of its own.
+    """
     config: dict[str, Any] = {
+        "action": action,
         "step": step_to_json(order.step),
         "backbone": to_json(order.backbone),
         "split": to_json(order.split),

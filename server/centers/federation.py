@@ -103,7 +103,9 @@ class Federation:
 
     def ask_each(self, orders: Mapping[str, Order], action: str) -> Exchange:
         """`ask` with an order for each center; one that several share is packed once."""
-        contents = {id(order): pack_order(order) for order in {id(own): own for own in orders.values()}.values()}
+        contents = {
+            id(order): pack_order(order, action) for order in {id(own): own for own in orders.values()}.values()
+        }
         messages = [
             Message(contents[id(order)], dst_node_id=self.nodes[center], message_type=action)
             for center, order in sorted(orders.items())
@@ -221,7 +223,7 @@ class Federation:
         return found
 
     def _send(self, nodes: Mapping[str, int], order: Order, action: str, timeout_s: float) -> Exchange:
-        content = pack_order(order)
+        content = pack_order(order, action)
         messages = [Message(content, dst_node_id=node, message_type=action) for node in nodes.values()]
         names = {node: name for name, node in nodes.items()}
         return self.exchange(messages, names=names, timeout_s=timeout_s, form=answer_form(order, action))

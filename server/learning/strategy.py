@@ -263,7 +263,7 @@ class AdapterStrategy(Strategy):
             met, earlier = center in self.met, self.earlier.get(center, 0) if keeps_state(order.step) else 0
             key = (id(own), since, best, met, earlier)
             if key not in packed:
-                packed[key] = pack_order(replace(own, since=since, best=best, met=met, earlier=earlier))
+                packed[key] = pack_order(replace(own, since=since, best=best, met=met, earlier=earlier), kind)
             self.asked[center] = order_id(packed[key])
             messages.append(Message(packed[key], dst_node_id=self.nodes[center], message_type=kind))
         return messages

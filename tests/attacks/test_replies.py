@@ -126,8 +126,7 @@ LIES: dict[str, Callable[[Told, str], RecordDict]] = {
 # What the ledger says of the liar, by lie, and where it is another code, by action.
 CODES: dict[str, tuple[str, dict[str, str]]] = {
     "a replayed reply": ("stale", {}),
-    # asked to describe by the very order that asks for sums, whose id is then the same
-    "a reply to another order": ("stale", {"moments": "undeclared", "gram": "undeclared"}),
+    "a reply to another order": ("stale", {}),
     "another answer under this order's id": ("undeclared", {"thresholds": "incomplete"}),
     "impossible sums": ("impossible", {}),
     "finite sums that overflow": ("impossible", {}),

@@ -33,6 +33,11 @@ def test_whatever_is_asked_otherwise_is_another_order(change):
     assert read_reply(reply, asked=other).is_usable
 
 
+def test_the_same_state_asked_for_by_another_action_is_another_order():
+    ids = {order_id(pack_order(an_order(), action)) for action in ("train", "evaluate", "query.describe", "query.sums")}
+    assert len(ids) == 4
+
+
 def test_a_code_from_a_node_that_could_not_read_the_order_is_heard():
     assert read_reply(pack_reply(Reply("CHUM", code="wire")), asked="a" * 64).code == "wire"
     assert read_reply(pack_reply(Reply("CHUM")), asked="a" * 64).code == "stale"

@@ -19,7 +19,7 @@ from simulations.virtual.local_grid import LocalGrid
 from tests.helpers.small import small_run
 
 STATE = {"decoder/w": torch.zeros(2)}
-NO_SUMS = SimpleNamespace(sum_shapes={}, bounds=(), signed=frozenset())
+NO_SUMS = SimpleNamespace(sum_shapes={}, bounds=(), signed=frozenset(), by_subgroup={})
 FIT = {name: np.array(1.0) for name in ("fit.loss", "fit.cases", "fit.batches")}
 
 
