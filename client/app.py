@@ -38,6 +38,7 @@ class Verbs:
     """What a center does with each kind of order. The bench of a round's overhead has centers that only answer."""
 
     describe: Verb = lambda center, order: center.describe(order)
+    stage: Verb = lambda center, order: center.stage(order)
     train: Verb = lambda center, order: center.train(order)
     sums: Verb = lambda center, order: center.sums(order)
     evaluate: Verb = lambda center, order: center.evaluate(order)
@@ -62,6 +63,11 @@ def client_app(verbs: Verbs) -> ClientApp:
     def describe(message: Message, context: Context) -> Message:
         """Counts of usable cases for a step."""
         return _answer(message, context, verbs.describe, verbs.declared, labels=True)
+
+    @app.query("stage")
+    def stage(message: Message, context: Context) -> Message:
+        """Keep a finished step, merged into the frozen model."""
+        return _answer(message, context, verbs.stage, verbs.declared)
 
     @app.query("sums")
     def sums(message: Message, context: Context) -> Message:

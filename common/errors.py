@@ -5,6 +5,7 @@ FedgraftError                 something a person can act on; the message is one 
 ├── UnknownName               a name that no registry knows; carries the options and a suggestion
 ├── DataError                 a center's data cannot be used (all problems of the center listed)
 ├── BackboneError             weights that do not fit, or a base that is not the one agreed on
+│   └── BaseMissing           a base that grew by stages which are not all here; they can be sent
 ├── AdapterError              an adapter state that does not belong to this step or base
 ├── WireError                 a message that carries what it must not, or lacks what it must
 ├── BankError                 a bank entry that is missing, damaged or never learned
@@ -42,6 +43,12 @@ class DataError(FedgraftError):
 
 class BackboneError(FedgraftError):
     code = "backbone"
+
+
+class BaseMissing(BackboneError):
+    """Stages of a grown base are not here: the server sends them in their order and asks again."""
+
+    code = "base_missing"
 
 
 class AdapterError(FedgraftError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from common.backbones import backbone_digest, load_backbone
@@ -11,6 +13,7 @@ from common.config.step import Step
 from common.protocol.messages import Order
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
+from server.bases.grown import GrownBases
 from server.centers.federation import Federation
 from server.centers.roster import Roster
 from server.evaluation.scoring import Scorer
@@ -19,7 +22,7 @@ from server.run.narration import Narrator
 
 
 class Coordinator:
-    """One run's shared things: the frozen model, the bank, the ledger and the federation."""
+    """One run's shared things: the frozen model that it began with, the bank, the ledger and the federation."""
 
     def __init__(self, federation: Federation, run: Run, folder: RunFolder, narrator: Narrator):
         self.federation, self.run, self.folder, self.narrator = federation, run, folder, narrator
@@ -28,18 +31,29 @@ class Coordinator:
         self.ledger = Ledger(folder.ledger)
         self.backbone: Backbone = load_backbone(run.backbone)
         self.base = backbone_digest(self.backbone)
+        self.bases = GrownBases(self.bank, self.ledger, self.backbone, self.base)
+        federation.stages = self.stage_orders
         self.scorer = Scorer(federation, folder, self.ledger)
         self.roster = federation.roster = Roster(self.ledger)
 
     def order(self, step: Step) -> Order:
-        """An order for a step, without a state."""
-        run = self.run
+        """An order for a step on the base that it stands on, without a state."""
+        return self._order_on(step, self.bases.digest_for(step))
+
+    def stage_orders(self, merged: Sequence[str]) -> list[Order]:
+        """The orders that bring the stages of a base to a center, in their order."""
+        return self.bases.stages(merged, self._order_on)
+
+    def _order_on(self, step: Step, base: str) -> Order:
+        run, ref = self.run, self.bases.bases.base_of(self.base, base)
         return Order(
             step=step,
             seed=run.seed,
             round=0,
             backbone=run.backbone,
-            base=self.base,
+            base=base,
+            root=ref.root if ref.merged else "",
+            merged=list(ref.merged),
             split=run.data.split,
             skip_unreadable=run.data.skip_unreadable,
             minimum_cell=run.data.minimum_cell,

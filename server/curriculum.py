@@ -14,6 +14,7 @@ from common.model.state import parts_of
 from common.protocol.messages import Order, State
 from common.store.bank import Entry
 from common.tasks import build_task
+from server.bases.growing import grow_base
 from server.centers.enrolment import Enrolment, as_recorded, known_of
 from server.centers.roster import rounds_of
 from server.coordinator import Coordinator
@@ -37,8 +38,9 @@ def run_curriculum(coordinator: Coordinator) -> None:
         fix_cuts(step, order, coordinator.federation, coordinator.ledger, say=coordinator.narrator.say)
         if coordinator.ledger.finished(name):
             coordinator.narrator.say(f"{name}: finished before, skipped")
-            continue
-        run_step(coordinator, step)
+        else:
+            run_step(coordinator, step)
+        grow_base(coordinator, name)
     after_withdrawals(coordinator)
 
 
@@ -75,7 +77,7 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
         task=task,
         validation={center: enrolment.counts[center].get("validation", 0) for center in enrolment.training},
         seeded=seeded_names(coordinator, step, order.state),
-        base_weights=frozen_weights(coordinator.backbone, step.adapter.parts),
+        base_weights=frozen_weights(coordinator.bases.backbone_for(step), step.adapter.parts),
     )
     strategy.summary()
     return run_rounds(

@@ -35,7 +35,7 @@ def after_withdrawals(coordinator: Coordinator) -> None:
 
 def fit_exactly(coordinator: Coordinator, order: Order, centers: Sequence[str]) -> tuple[State, int]:
     """The state and the number of questions of a Newton step over these centers."""
-    layout = AdaptedModel(coordinator.backbone, order.step, seed=order.seed).exact_layout
+    layout = AdaptedModel(coordinator.bases.backbone_for(order.step), order.step, seed=order.seed).exact_layout
     asking = Asking(
         coordinator.federation,
         order,

@@ -3,27 +3,77 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from client.center.config import CenterConfig, own_files
-from client.center.resident import MODELS, Resident, frozen_model, keep_model, kept
+from client.center.resident import MODELS, Resident, frozen_model, keep_model, kept, kept_base
 from common.backbones.base import Backbone
 from common.config.load import step_to_json, to_json
-from common.errors import PolicyRefusal
+from common.errors import BackboneError, PolicyRefusal
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order, State
+from common.store.bank import AdapterBank
+from common.store.bases import BaseRef, Bases
 
 
 def backbone_of(config: CenterConfig, order: Order) -> Backbone:
-    """The order's frozen model from this center's own files. Raises PolicyRefusal when it is not the server's."""
-    spec = own_files(config, order.backbone)
-    backbone, digest = frozen_model(to_json(spec), config.device)
-    if digest != order.base:
+    """The order's frozen model from this center's own files, with the stages merged that its base is made of.
+
+    Raises:
+        PolicyRefusal: this center's own frozen model is not the server's.
+        BaseMissing: the base grew by stages that are not in this center's vault.
+        BackboneError: these stages make another base here.
+    """
+    spec = to_json(own_files(config, order.backbone))
+    backbone, digest = frozen_model(spec, config.device)
+    if digest == order.base:
+        return backbone
+    bases = bases_of(config)
+    if digest != (order.root or digest) or (not order.root and bases.ref(order.base) is None):
+        asked = order.root or order.base
         raise PolicyRefusal(
             "declined.base_mismatch",
-            f"This center's frozen model is {digest[:12]}, the server's is {order.base[:12]}: "
+            f"This center's frozen model is {digest[:12]}, the server's is {asked[:12]}: "
             "install the same weights on both sides.",
         )
-    return backbone
+    return grown_model(bases, order, backbone, root=digest, key=(spec, config.device))
+
+
+def grown_model(bases: Bases, order: Order, backbone: Backbone, *, root: str, key: tuple[str, str]) -> Backbone:
+    """The base that an order names, made once a process from the root and the stages in the vault."""
+    ref = bases.base_of(root, order.base)
+    if order.merged and list(ref.merged) != order.merged:
+        raise BackboneError(
+            f"Base {order.base[:12]} is made of {len(ref.merged)} stages here and of {len(order.merged)} others in the "
+            "order; nothing was done. Ask the coordinator which run it is of."
+        )
+    return kept_base((*key, order.base), lambda: bases.build(order.base, backbone, root_digest=root), around=backbone)
+
+
+def bases_of(config: CenterConfig) -> Bases:
+    """The bases that this center can make again, in its vault."""
+    return Bases(AdapterBank(Path(config.vault) / config.code / "bases"))
+
+
+def keep_stage(config: CenterConfig, order: Order) -> str:
+    """Store the stage that an order brings and merge it into the order's base; the new base's digest.
+
+    Raises:
+        BaseMissing: a stage before it is missing.
+        BankError: what the order brings is not the entry that it names.
+        BackboneError: the new base has another digest than the server's.
+    """
+    before, bases = backbone_of(config, order), bases_of(config)
+    bases.bank.keep(order.step, order.state, key=order.stage, base=order.base, parents=order.parents)
+    digest, _ = bases.grow(order.base, before, order.stage, root=order.root or order.base)
+    if digest != order.grown:
+        # Kept all the same: orders on that base are then answered by a code, and the stages are not sent again.
+        bases.keep(order.grown, BaseRef(order.root or order.base, (*order.merged, order.stage)))
+        raise BackboneError(
+            f"Stage '{order.step.name}' makes base {digest[:12]} here and {order.grown[:12]} at the server; this "
+            "center cannot stand on it. The frozen model, or the release, differs on one side."
+        )
+    return digest
 
 
 def model_of(config: CenterConfig, order: Order) -> AdaptedModel:

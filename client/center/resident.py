@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -100,6 +100,18 @@ def frozen_model(spec: str, device: str) -> tuple[Backbone, str]:
             MODELS.clear()  # they are built around the same tensors
         FROZEN[spec, device] = found
     return found.backbone, found.digest
+
+
+def kept_base(key: tuple, make: Callable[[], Backbone], *, around: Backbone) -> Backbone:
+    """A base that grew, kept beside the frozen model that it grew from; what it shares with that costs nothing."""
+    found = kept(FROZEN, key)
+    if found is None:
+        backbone = make()
+        shared = {tensor.data_ptr() for tensor in [*around.parameters(), *around.buffers()]}
+        own = [t for t in [*backbone.parameters(), *backbone.buffers()] if t.data_ptr() not in shared]
+        found = FROZEN[key] = Frozen(backbone, str(key[-1]), bytes_of(own))
+        drop_oldest(FROZEN, room_for=0, most=OF_FROZEN * device_bytes(str(key[1])))
+    return found.backbone
 
 
 def keep_model(key: tuple, model: AdaptedModel, *, around: Backbone, device: str) -> Resident:

@@ -350,15 +350,27 @@ class Models:
         from common.backbones import backbone_digest, load_backbone
         from common.errors import BackboneError
 
+        self._add_grown(entry.base)
         while entry.base not in self._backbones and self._specs:
             backbone = load_backbone(self._specs.pop(0)).to(self._device)
             self._backbones[backbone_digest(backbone)] = backbone
+            self._add_grown(entry.base)
         if entry.base not in self._backbones:
             raise BackboneError(
                 f"The adapter '{entry.lineage}' was learned on the frozen model {entry.base[:12]}, which is not "
                 f"{self._tried}; name its weights with --weights{self._wanted}."
             )
         return self._backbones[entry.base]
+
+    def _add_grown(self, digest: str) -> None:
+        """The base of a digest, where it grew from a frozen model that is here."""
+        from common.store.bases import Bases
+
+        bases = Bases(self._bank)
+        ref = bases.ref(digest) if digest not in self._backbones else None
+        if ref is not None and ref.root in self._backbones:
+            root = self._backbones[ref.root]
+            self._backbones[digest] = bases.build(digest, root, root_digest=ref.root).to(self._device)
 
 
 def _name(spec: BackboneSpec) -> str:

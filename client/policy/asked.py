@@ -74,7 +74,7 @@ def _whole(order: Order) -> list[tuple[str, int]]:
 def _names(order: Order) -> Iterator[str]:
     if order.subset not in SUBSETS:
         yield f"subset is '{order.subset[:LONGEST_NAME]}', which is none of {', '.join(filter(None, SUBSETS))}"
-    for name, value in (("id", order.id), ("digest", order.digest), ("reference", order.reference)):
+    for name, value in (("id", order.id), ("digest", order.digest), ("reference", order.reference), *_of_base(order)):
         if not _HEX.fullmatch(value):
             yield f"{name} is no digest"
     if not (_RUN.fullmatch(order.run) and _RUN.fullmatch(order.continues)):
@@ -82,6 +82,12 @@ def _names(order: Order) -> Iterator[str]:
     longest = max(map(len, [order.mode, order.base, *order.seeded]), default=0)
     if longest > 10 * LONGEST_NAME or len(order.seeded) > MOST_NAMES:
         yield f"a name of {longest} letters, or {len(order.seeded)} names"
+
+
+def _of_base(order: Order) -> list[tuple[str, str]]:
+    """What names a grown base, and the stage that makes one more."""
+    named = [("root", order.root), ("stage", order.stage), ("grown", order.grown)]
+    return named + [(f"a key of {what}", key) for what in ("merged", "parents") for key in getattr(order, what)]
 
 
 def _arrays(order: Order) -> Iterator[str]:

@@ -99,7 +99,8 @@ def _declined(name: str, listed: Sequence[str], asked: Sequence[str], code: str)
 
 
 def _base(policy: Policy, order: Order) -> PolicyRefusal | None:
-    if not policy.bases or order.base in policy.bases:
+    """A base that grew is judged by its root: its stages are steps whose parts the policy has allowed one by one."""
+    if not policy.bases or {order.base, order.root} & {*policy.bases}:
         return None
     return PolicyRefusal("declined.base", f"Frozen model {order.base[:12]} is not on the local allow-list.")
 

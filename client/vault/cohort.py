@@ -22,6 +22,7 @@ from client.data.splits import Deal, Place
 from client.vault.ending import check_end, end_of, known_end, note_end
 from client.vault.standing import VaultError
 from common.errors import FedgraftError
+from common.protocol.messages import STAGE
 from common.store.ledger import Ledger
 
 FILE = "cohort.jsonl"
@@ -176,7 +177,8 @@ def _with_tombstones(cohort: Cohort, vault: Path) -> Cohort:
 
 
 def _check_not_lost(vault: Path, *, begun: bool) -> None:
-    """What has left tells that patients had been split: then the file is lost, not absent.
+    """What has left tells that patients had been split: then the file is lost, not absent. A stage of the frozen model
+    is taken in without looking at a patient, so an answer to one tells nothing.
 
     Args:
         begun: whether the note of where it ended says that there was one.
@@ -186,7 +188,8 @@ def _check_not_lost(vault: Path, *, begun: bool) -> None:
 
     path = vault / SENT
     try:
-        answered = path.exists() and any(event.get("code") == "ok" for event in Ledger(path).events(REPLY))
+        told = Ledger(path).events(REPLY) if path.exists() else []
+        answered = any(event.get("code") == "ok" and event.get("action") != STAGE for event in told)
     except (FedgraftError, OSError):
         answered = False  # whoever records the next reply says so
     if answered or begun:

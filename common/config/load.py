@@ -140,7 +140,7 @@ def run_to_yaml(run: Run) -> str:
 
 LATER = (  # fields of a step that the first release did not have
     ("view", "intensities"), ("view", "score_on"), ("task", "within"), ("task", "tolerance_mm"),
-    ("federation", "penalties"), ("", "budget"), ("", "subgroups"), ("", "age_cuts"),
+    ("federation", "penalties"), ("", "budget"), ("", "subgroups"), ("", "age_cuts"), ("", "stands_on"),
 )  # fmt: skip
 USUAL = {  # what says as little as an empty value
     ("view", "score_on"): CT_GRID, ("task", "tolerance_mm"): 3.0, ("", "age_cuts"): [65.0],

@@ -22,6 +22,7 @@ from common.config.limits.budget import budget_of
 from common.config.limits.ceilings import LONGEST_NAME, ceiling_problems
 from common.config.methods import methods_asked
 from common.config.methods.problems import lineage_problems, method_problems
+from common.config.methods.standing import standing_problems
 from common.config.objective import RIDGE, objective_name
 from common.config.options import (
     COMPRESSIONS,
@@ -122,6 +123,7 @@ def _run_rules(run: Run) -> Iterator[str]:
         yield from extension.problems(run)
     yield from name_problems(run)
     yield from lineage_problems(run)
+    yield from standing_problems(run)
 
 
 def _task(step: Step, run: Run) -> Iterator[str]:

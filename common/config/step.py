@@ -45,6 +45,7 @@ class Step:
     # Test scores are also told by these: age, hpv, scanner, sex, t_stage (common/data/subgroups.py); empty: the run's.
     subgroups: list[str] = field(default_factory=list)
     age_cuts: list[float] = field(default_factory=lambda: [65.0])  # years between the bands of age
+    stands_on: str | None = None  # an earlier step that is merged into the frozen model first; null: the model as it is
     region: str = "head_neck"  # of the body; another cohort may put its own in the place of head_neck
 
     def __post_init__(self) -> None:

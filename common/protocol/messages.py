@@ -17,6 +17,7 @@ State = dict[str, "Tensor"]
 Sums = dict[str, np.ndarray]
 
 OK = "ok"
+STAGE = "query.stage"  # the question that brings a stage of a grown base; no patient is looked at for it
 EXTRA = "./"  # before the names of what a rule asks for beside the state; part names hold neither
 TOO_FEW_CASES = "declined.cases"  # to train; evaluation may still be possible
 
@@ -48,6 +49,11 @@ class Order:
     continues: str = ""  # id of the run that this one continues: the step's shelf there is read at its start
     earlier: int = 0  # the last round of this center that counts in that run's step; 0: none
     known: Sums = field(default_factory=dict)  # what centers' sums have said so far: class counts, a temperature
+    root: str = ""  # digest of the frozen model that the base grew from; empty: the base did not grow
+    merged: list[str] = field(default_factory=list)  # keys of what was merged into the root, in order, to make the base
+    stage: str = ""  # stage: key of the entry that the order brings, to be merged into the base and kept
+    parents: list[str] = field(default_factory=list)  # stage: of that entry; they are part of its key
+    grown: str = ""  # stage: digest that the base must have afterwards
     run: str = ""  # the run's own id, from its ledger's first line: a center's vault has a shelf for each run and step
     id: str = ""  # digest of the order's content, made when it is packed: every reply echoes it
 

@@ -105,6 +105,10 @@ def pack_order(order: Order, action: str = "") -> RecordDict:
     config |= {"since": order.since, "best": order.best, "met": order.met, "seeded": list(order.seeded)}
     config |= {"attempt": order.attempt, "continues": order.continues, "earlier": order.earlier}
     config |= {"reference": order.reference, "digest": order.digest, "run": order.run}
+    if order.root:
+        config |= {"root": order.root, "merged": list(order.merged)}
+    if order.stage:
+        config |= {"stage": order.stage, "parents": list(order.parents), "grown": order.grown}
     if order.threshold is not None:
         config["threshold"] = float(order.threshold)
     arrays = pack_state(_with_extra(order.state, order.extra))
@@ -183,10 +187,22 @@ def _without_arrays(content: RecordDict) -> Order:
         seeded=[str(name) for name in config["seeded"]],  # type: ignore[union-attr]
         reference=str(config["reference"]),
         digest=str(config["digest"]),
+        root=str(config.get("root", "")),
+        merged=_listed(config, "merged"),
+        stage=str(config.get("stage", "")),
+        parents=_listed(config, "parents"),
+        grown=str(config.get("grown", "")),
         run=str(config["run"]),
         id=str(config["id"]),
         known={name: checked(name, array) for name, array in content.array_records["known"].items()},
     )
+
+
+def _listed(config: ConfigRecord, name: str) -> list[str]:
+    value = config.get(name, [])
+    if not isinstance(value, list):
+        raise WireError(f"An order's {name} is no list of names.")
+    return [str(key) for key in value]
 
 
 def pack_reply(reply: Reply) -> RecordDict:

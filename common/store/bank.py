@@ -76,15 +76,32 @@ class AdapterBank:
             parents=list(parents),
             centers=list(centers),
         )
-        place = self.folder / entry.key
-        if not (place / "entry.json").exists():
-            write_tensors(place / "state.safetensors", state)
-            if probe is not None:
-                write_tensors(place / "probe.safetensors", {"output": probe})
-            write_json(place / "entry.json", asdict(entry))
+        self._store(entry, state, probe)
         others = {lineage: key for lineage, key in self.heads().items() if lineage != entry.lineage}
         self.set_heads({**others, entry.lineage: entry.key})
         return entry
+
+    def keep(self, step: Step, state: Mapping[str, Tensor], *, key: str, base: str, parents: Sequence[str]) -> Entry:
+        """Store an entry that another bank committed, without making it a head.
+
+        Raises:
+            BankError: step, state, base and parents do not have this key.
+        """
+        digest, text = tensors_digest(state), step_to_json(step)
+        if _key(text, digest, base, parents) != key:
+            raise BankError(f"What was sent as adapter {key[:12]} is another one; nothing was stored.")
+        entry = Entry(key, step.writes or step.name, base, digest, text, list(parents))
+        self._store(entry, state, None)
+        return entry
+
+    def _store(self, entry: Entry, state: Mapping[str, Tensor], probe: Tensor | None) -> None:
+        place = self.folder / entry.key
+        if (place / "entry.json").exists():
+            return
+        write_tensors(place / "state.safetensors", state)
+        if probe is not None:
+            write_tensors(place / "probe.safetensors", {"output": probe})
+        write_json(place / "entry.json", asdict(entry))
 
     def entry(self, key: str) -> Entry:
         """What is known of one adapter."""

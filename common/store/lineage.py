@@ -31,7 +31,8 @@ def parts_in_use(bank: AdapterBank, *, head: str, own: str) -> dict[str, str]:
     forms = {part: _form(state) for part, state in parts_of(bank.get(own)).items()}
     found: dict[str, str] = {}
     for entry in _back_from(bank, head, lineage=mine.lineage):
-        theirs = {} if entry.key == own else parts_of(bank.get(entry.key))
+        same_base = entry.key != own and entry.base == mine.base  # what is learned on another base is of no use here
+        theirs = parts_of(bank.get(entry.key)) if same_base else {}
         for part in forms.keys() - found.keys():
             if entry.key == own or (part in theirs and _is_shared(mine.step, entry.step, part, theirs, forms)):
                 found[part] = entry.key

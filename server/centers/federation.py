@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from common.errors import RoundFailed
+from common.errors import BaseMissing, RoundFailed
 from common.protocol.arrays import Form
-from common.protocol.messages import Order, Reply
+from common.protocol.messages import STAGE, Order, Reply
 from common.protocol.wire import content_bytes, order_id, pack_order, unpack_reply
 from server.centers.forms import answer_form
 from server.centers.roster import Roster
@@ -72,6 +72,7 @@ class Federation:
         self.grid = grid
         self.patience_s = patience_s
         self.enrolled = enrolled
+        self.stages: Callable[[Sequence[str]], Sequence[Order]] | None = None  # what bases are made of, to be sent
         self.roster: Roster | None = None  # of the run: nothing is sent to a center that has left it
         self.nodes: dict[str, int] = {}
         self._asked: set[int] = set()  # nodes that were asked who they are
@@ -129,7 +130,7 @@ class Federation:
             if size is None or size[0] is not message.content:  # one order goes to every center
                 size = (message.content, content_bytes(message.content))
             found.bytes[names[message.metadata.dst_node_id]] = {"up": 0, "down": size[1]}
-        for reply in self.grid.send_and_receive(sent, timeout=timeout_s) if sent else []:
+        for reply in self._answers(sent, found.bytes, names=names, timeout_s=timeout_s) if sent else []:
             name = names.get(reply.metadata.src_node_id)
             if reply.has_error() or name not in found.bytes:
                 continue
@@ -137,6 +138,30 @@ class Federation:
             found.messages.append(reply)
         found.seconds = time.perf_counter() - started
         return found
+
+    def _answers(
+        self, sent: list[Message], traffic: Traffic, *, names: Mapping[int, str], timeout_s: float
+    ) -> list[Message]:
+        """Replies; a center that lacks stages of the order's base gets them in their order and is asked once more."""
+        replies = list(self.grid.send_and_receive(sent, timeout=timeout_s))
+        lacking = {reply.metadata.src_node_id for reply in replies if _lacks_base(reply)}
+        again = [message for message in sent if message.metadata.dst_node_id in lacking]
+        if not again or self.stages is None:
+            return replies
+        for order in self.stages(_merged_in(again[0])):
+            content = pack_order(order)
+            for message in again:
+                traffic[names[message.metadata.dst_node_id]]["down"] += content_bytes(content)
+            asked = [Message(content, dst_node_id=m.metadata.dst_node_id, message_type=STAGE) for m in again]
+            for reply in self.grid.send_and_receive(asked, timeout=timeout_s):
+                if not reply.has_error() and (name := names.get(reply.metadata.src_node_id)) in traffic:
+                    traffic[str(name)]["up"] += content_bytes(reply.content)
+        repeated = [
+            Message(m.content, dst_node_id=m.metadata.dst_node_id, message_type=m.metadata.message_type) for m in again
+        ]
+        newer = list(self.grid.send_and_receive(repeated, timeout=timeout_s))
+        answered = {reply.metadata.src_node_id for reply in newer}
+        return [reply for reply in replies if reply.metadata.src_node_id not in answered] + newer
 
     def exchange(
         self, messages: Iterable[Message], *, names: Mapping[int, str], timeout_s: float, form: Form
@@ -247,6 +272,19 @@ class Federation:
                     f"None of {at_least} centers connected within {self.patience_s:.0f} s; start their clients."
                 )
             time.sleep(min(1.0, self.patience_s))
+
+
+def _lacks_base(reply: Message) -> bool:
+    """Whether a center says that it lacks stages; whatever else its bytes are is for `read_reply` to say."""
+    try:
+        return str(reply.content.config_records["status"]["code"]) == BaseMissing.code
+    except Exception:
+        return False
+
+
+def _merged_in(message: Message) -> list[str]:
+    """The stages of the base that an order names."""
+    return [str(key) for key in message.content.config_records["config"].get("merged", [])]  # type: ignore[union-attr]
 
 
 def added(a: Traffic, b: Traffic) -> Traffic:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.exact.step import declared_in_order
 from common.protocol.arrays import Form, form_of
-from common.protocol.messages import Order
+from common.protocol.messages import STAGE, Order
 from common.protocol.wire import declared_scores
 from common.tasks import build_task
 
@@ -15,6 +15,8 @@ def answer_form(order: Order, action: str) -> Form:
     """The form of the answers to a question that carry sums; those to training are `AdapterStrategy`'s to know."""
     if action == SUMS:
         return form_of({}, {}, declared_in_order(order))
+    if action == STAGE:
+        return form_of({}, {}, {})
     task = build_task(order.step.task)
     shapes = task.label_shapes if action == DESCRIBE else declared_scores(order, task)
     return form_of({}, {}, shapes)

@@ -11,6 +11,7 @@ EXAMPLE = "python -m server inspect backbone=swin_unetr"
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. backbone=swin_unetr")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument("--run", metavar="FOLDER", help="instead: what a run's frozen model grew to, stage by stage")
     parser.add_argument("--digest", action="store_true", help="load the weights and print their SHA-256 instead")
     parser.add_argument("--table", action="store_true", help="docs/results/sizes.md: the real sizes of every backbone")
 
@@ -18,7 +19,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print sizes, or a digest."""
     from dataclasses import asdict
+    from pathlib import Path
 
+    if arguments.run is not None:
+        from server.bases.listed import listed
+
+        print(listed(Path(arguments.run)))
+        return 0
     from common.config.load import compose_run
 
     composed = compose_run(arguments.overrides)  # a typo is answered before PyTorch is imported

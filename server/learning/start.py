@@ -5,6 +5,7 @@ from __future__ import annotations
 from common.config.run import Run
 from common.config.step import Step
 from common.model.adapted import AdaptedModel
+from common.model.merging import mergeable_parts
 from common.model.state import what_fits
 from common.protocol.declaration import made_from_seed
 from common.protocol.messages import State
@@ -16,11 +17,11 @@ from server.run.probe import probe_output
 
 def starting_state(coordinator: Coordinator, step: Step) -> State:
     """Parts of the step named in ``starts_from`` where they exist there, seeded initial values for the others."""
-    state = AdaptedModel(coordinator.backbone, step, seed=coordinator.run.seed).state()
+    state = AdaptedModel(coordinator.bases.backbone_for(step), step, seed=coordinator.run.seed).state()
     key = start_key(coordinator, step)
     if key is None:
         return state
-    earlier = coordinator.bank.get(key)
+    earlier = _not_merged(coordinator, step, key)
     shared = what_fits(earlier, state)
     reshaped = sorted({name.partition("/")[0] for name in earlier.keys() & state.keys() - shared.keys()})
     if reshaped:
@@ -28,6 +29,15 @@ def starting_state(coordinator: Coordinator, step: Step) -> State:
         changed = f"{', '.join(reshaped)} of '{earlier_name}' have other shapes in this step and start anew"
         coordinator.narrator.say(f"          {changed}")
     return {**state, **shared}
+
+
+def _not_merged(coordinator: Coordinator, step: Step, key: str) -> State:
+    """The tensors of an earlier adapter that are not in the step's base already: an update would count twice there."""
+    earlier = coordinator.bank.get(key)
+    if key not in coordinator.bases.ref_for(step).merged:
+        return earlier
+    inside = mergeable_parts(coordinator.bank.entry(key).step)
+    return {name: tensor for name, tensor in earlier.items() if name.partition("/")[0] not in inside}
 
 
 def start_key(coordinator: Coordinator, step: Step) -> str | None:
@@ -42,15 +52,16 @@ def start_key(coordinator: Coordinator, step: Step) -> str | None:
 
 def seeded_names(coordinator: Coordinator, step: Step, start: State) -> list[str]:
     """Tensors of the start that need not travel, because no round changes them and the seed makes them anywhere."""
-    initial = AdaptedModel(coordinator.backbone, step, seed=coordinator.run.seed).state()
+    initial = AdaptedModel(coordinator.bases.backbone_for(step), step, seed=coordinator.run.seed).state()
     return made_from_seed(start, initial, step)
 
 
 def commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrolment) -> Entry:
-    probe = probe_output(coordinator.backbone, step, state, seed=coordinator.run.seed)
+    base = coordinator.bases.digest_for(step)
+    probe = probe_output(coordinator.bases.backbone_of(base), step, state, seed=coordinator.run.seed)
     parent = start_key(coordinator, step)
     return coordinator.bank.commit(
-        step, state, base=coordinator.base, parents=[parent] if parent else [], centers=enrolment.training, probe=probe
+        step, state, base=base, parents=[parent] if parent else [], centers=enrolment.training, probe=probe
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from safetensors.numpy import load_file
 
-from common.backbones import load_backbone
+from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
 from common.config.run import BackboneSpec
 from common.config.step import Step
@@ -26,6 +26,7 @@ from common.exact.ridge import ridge_from_sums
 from common.exact.step import exact_part, objective_of, state_of
 from common.model.adapted import AdaptedModel
 from common.store.bank import AdapterBank
+from common.store.bases import Bases
 from common.store.ledger import Ledger
 from server.centers.roster import withdrawn
 from server.learning.exact.questions import Question
@@ -149,8 +150,9 @@ def _subtract(
 ) -> str:
     """Total minus the center's own sums; then its file is deleted."""
     config: Any = OmegaConf.load(folder.config)
-    backbone: Backbone = load_backbone(BackboneSpec(**OmegaConf.to_container(config.backbone)))  # type: ignore[arg-type]
+    root: Backbone = load_backbone(BackboneSpec(**OmegaConf.to_container(config.backbone)))  # type: ignore[arg-type]
     head = bank.head(step.writes or name)
+    backbone = Bases(bank).build(bank.entry(head).base, root, root_digest=backbone_digest(root))
     absent = [c for c in remaining if not _own_sums(folder, name, c).exists()]
     if absent:
         raise BankError(f"The sums of {_named(absent)} in step '{name}' are missing; restore them from a backup.")

@@ -6,10 +6,12 @@ All that is needed later stands in the run's own first row: the other folder may
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from typing import Any
 
 from common.errors import ConfigError
 from common.store.bank import AdapterBank
+from common.store.bases import Bases
 from common.store.ledger import Ledger
 from server.centers.roster import Roster
 from server.run.folder import RunFolder
@@ -39,12 +41,24 @@ def take_over(folder: RunFolder, name: str, *, base: str) -> dict[str, Any]:
             "fits the one that it was trained on."
         )
     bank, source = AdapterBank(folder.bank), AdapterBank(other.bank)
-    for key in heads.values():
-        source.get(key)  # checked against its hash
-        if not bank.holds(key):
-            shutil.copytree(other.bank / key, folder.bank / key, dirs_exist_ok=True)
+    _copy(source, bank, heads.values())
     bank.set_heads({**heads, **bank.heads()})
     return {"run": name, "id": started[0]["id"], "heads": heads, "used": _used(ledger)}
+
+
+def _copy(source: AdapterBank, bank: AdapterBank, keys: Iterable[str]) -> None:
+    """Entries, with the bases that they stand on and the stages that these are made of."""
+    wanted, found = list(keys), Bases(source)
+    for base in {source.entry(key).base for key in wanted}:
+        for digest in found.chain(base):
+            ref = found.ref(digest)
+            assert ref is not None
+            Bases(bank).keep(digest, ref)
+            wanted += ref.merged
+    for key in dict.fromkeys(wanted):
+        source.get(key)  # checked against its hash
+        if not bank.holds(key):
+            shutil.copytree(source.folder / key, bank.folder / key, dirs_exist_ok=True)
 
 
 def _used(ledger: Ledger) -> dict[str, dict[str, int]]:

@@ -6,6 +6,7 @@ A hospital predicts from it without any server; all else that it needs is the fr
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from omegaconf import OmegaConf
 from common.errors import BankError
 from common.files import write_bytes, write_json
 from common.store.bank import AdapterBank, Entry
+from common.store.bases import Bases
 from common.store.exported import FORMAT, MANIFEST, PUBLIC_KEY, SIGNATURE, file_digest, fingerprint, signed_files
 from common.store.ledger import Ledger
 from common.store.sealed import write_sealed
@@ -40,7 +42,8 @@ Use one on your own images, without any server:
   each lineage is in use. Tensors are safetensors files; `entry.json` holds the step that trained them.
 - `manifest.json` says what each adapter is for and gives the SHA-256 of every file; `manifest.sig` is its Ed25519
   signature by the key in `signer.pub`. Compare that key's fingerprint with the coordinator's: {fingerprint}
-- The frozen model is not here. Its digest is {base}.
+- The frozen model is not here. Its digest is {base}. What later steps stand on grew from it: `bank/bases/` says by
+  which adapters, and `predict` merges them.
 
 {lines}
 """
@@ -63,7 +66,7 @@ def export(folder: RunFolder, out: Path, *, key: Path, everything: bool = False)
         raise BankError(f"{folder.path} has no finished step to export.")
     keys = sorted(path.parent.name for path in folder.bank.glob("*/entry.json")) if everything else heads.values()
     entries = {whole: bank.entry(whole) for whole in sorted(set(keys))}
-    for whole in entries:
+    for whole in sorted({*entries, *_stages(bank, entries.values(), out)}):
         bank.get(whole)  # checked against its hash before it is signed
         shutil.copytree(folder.bank / whole, out / "bank" / whole)
     write_sealed(out / "bank" / "heads.json", {lineage: head for lineage, head in heads.items() if head in entries})
@@ -83,6 +86,17 @@ def export(folder: RunFolder, out: Path, *, key: Path, everything: bool = False)
     write_json(out / MANIFEST, manifest)
     write_bytes(out / SIGNATURE, signer.sign((out / MANIFEST).read_bytes()))
     return out / MANIFEST
+
+
+def _stages(bank: AdapterBank, entries: Iterable[Entry], out: Path) -> set[str]:
+    """Keys of the entries that the adapters' bases are made of; what each base is made of is written to the export."""
+    bases, found = Bases(bank), set()
+    for digest in {digest for entry in entries for digest in bases.chain(entry.base)}:
+        ref = bases.ref(digest)
+        assert ref is not None
+        Bases(AdapterBank(out / "bank")).keep(digest, ref)
+        found |= {*ref.merged}
+    return found
 
 
 def _manifest(
@@ -120,6 +134,7 @@ def _card(entry: Entry, is_head: bool) -> dict[str, Any]:
         "view": asdict(step.view),
         "trained_at": entry.centers,
         "state_hash": entry.state_hash,
+        "base": entry.base,
     }
 
 

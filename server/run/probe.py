@@ -17,6 +17,7 @@ from common.model.adapted import AdaptedModel
 from common.protocol.messages import State
 from common.seeding import generator_for
 from common.store.bank import AdapterBank
+from common.store.bases import Bases
 from common.store.ledger import Ledger
 from server.run.folder import RunFolder
 
@@ -77,7 +78,10 @@ def verify_run(folder: RunFolder, spec: BackboneSpec, *, seed: int, backbone: Ba
     changed: dict[str, int] = {}
     committed = {event["step"]: event["key"] for event in ledger.events("step_finished")}
     committed |= {f"{e['step']} without {e['without']}": e["key"] for e in ledger.events("step_refitted")}
+    root, bases = backbone_digest(backbone), Bases(bank)
+    grown = {digest: bases.build(digest, backbone, root_digest=root) for digest in (root, *bases.known())}
     for name, key in committed.items():
-        output = probe_output(backbone, bank.entry(key).step, bank.get(key), seed=seed)
+        entry = bank.entry(key)
+        output = probe_output(grown[entry.base], entry.step, bank.get(key), seed=seed)
         changed[name] = changed_bits(output, bank.probe(key))
     return Verification(changed, backbone_digest(backbone))

@@ -94,6 +94,7 @@ def prepare(overrides: Sequence[str]) -> Comparing:
     run = compose_run([*overrides, "with_controls=true"])
     check_run(run)
     _check_grids(run)
+    _check_bases(run)
     unknown = [word for word in run.compare.arms if word not in REQUESTED]
     if unknown:
         raise UnknownName("arm", unknown[0], REQUESTED, where="compare.arms")
@@ -109,6 +110,16 @@ def _check_grids(run: Run) -> None:
                 f"Step '{name}' chooses its grid from the run's own centers, which a comparison's other arms cannot "
                 f"follow: set steps.{name}.task.cuts_days to the cuts that one run wrote to its ledger (grid_chosen)."
             )
+
+
+def _check_bases(run: Run) -> None:
+    """An arm that trains without the federation would need a base of its own."""
+    standing = [f"'{name}' on '{step.stands_on}'" for name, step in run.steps.items() if step.stands_on is not None]
+    if standing:
+        raise ConfigError(
+            f"Steps stand on earlier steps ({', '.join(standing)}), and a comparison cannot yet give each arm a base "
+            "of its own: run the curriculum by itself (python -m simulations run), or leave stands_on out."
+        )
 
 
 def composed(overrides: Sequence[str], folder: Path) -> Comparing:

@@ -38,7 +38,7 @@ def observed_of(run: Run, folder: RunFolder, event: Mapping[str, Any]) -> list[O
             for row in known["patients"]
         ]
     files = {path.stem: path for path in folder.centers.glob("*.yaml")}
-    base = ledger.events("run_started")[0]["base"]
+    base = bank.entry(key).base
     kept = {"since": event["kept_round"], "run_id": run_id_of(ledger)}
     step, state = bank.entry(key).step, bank.get(key)
     found: list[Observed] = []

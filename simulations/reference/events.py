@@ -10,6 +10,7 @@ from simulations.reference.markdown import generated, table
 from simulations.reference.source import ROOT, calls
 
 MEANING = {
+    "base_grown": "a finished step was merged into the frozen model: of what the new base is made, and where",
     "center_joined": "a hospital came to a step that was under way",
     "center_released": "a person let a suspended center take part again",
     "center_withdrawn": "a center's share was taken out of what was fitted from sums",

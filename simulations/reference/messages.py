@@ -27,6 +27,7 @@ CODES = {
     "backbone": "the frozen model's file does not fit, or is another one than agreed on",
     "bank": "an adapter in the bank is missing or damaged",
     "config": "a setting cannot be read, breaks a rule of the server's own, or is above a ceiling",
+    "base_missing": "the vault lacks stages of the base that the order names; they are sent in order, once",
     "conflicting": "two replies of one center to one question",
     "counts": "more cases claimed than registered at enrolment",
     "data": "the center's files cannot be used; its own log names them",

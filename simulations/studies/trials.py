@@ -167,7 +167,7 @@ def _federated(
             result.failed = str(error)
         _measure(result, leader.ledger, work, step)
     observed = observe(
-        run, step, state, open_centers(files), base=leader.base, since=result.kept_round, run_id=leader.run_id
+        run, step, state, open_centers(files), base=order.base, since=result.kept_round, run_id=leader.run_id
     )
     result.patients = [
         {

@@ -72,10 +72,11 @@ def lineage_problems(run: Run) -> Iterator[str]:
                 f"write a lineage of its own (steps.{name}.writes=null)."
             )
         taught = sorted({spec.kind for spec in step.methods} & (TAUGHT | {"rehearsal"}))
-        if taught and not before and step.starts_from is None:
+        if taught and not before and step.starts_from is None and step.stands_on is None:
             yield (
                 f"Step '{name}' lists {', '.join(taught)}, which keeps what was known, and starts from the seed, where "
-                f"nothing was: set steps.{name}.starts_from, or steps.{name}.writes to an earlier step's lineage."
+                f"nothing was: set steps.{name}.starts_from or stands_on, or steps.{name}.writes to an earlier step's "
+                "lineage."
             )
         before.append(name)
 

@@ -9,6 +9,7 @@ Event = Mapping[str, Any]
 Row = dict[str, Any]
 
 ENROL, START, ROUNDS, REPEATED, SUMS, TEST = "enrol", "start", "rounds", "repeated", "sums", "test"
+GROWN = "grown"
 PHASES = {
     ENROL: "asking the centers what they hold for a step",
     START: "validating a step's start",
@@ -16,8 +17,10 @@ PHASES = {
     REPEATED: "rounds of an attempt that failed, or that were stopped, and were repeated",
     SUMS: "sums that a step is solved from",
     TEST: "scoring test cases, and the validation cases that calibrate a step",
+    GROWN: "sending a finished step to be merged into the frozen model",
 }
 _ASKED = {
+    "base_grown": GROWN,
     "grid_chosen": ENROL,
     "step_started": ENROL,
     "step_refitted": ENROL,

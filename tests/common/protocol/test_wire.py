@@ -39,6 +39,16 @@ def test_an_order_survives_including_zero_size_arrays():
     assert (back.step, back.threshold, back.subset, back.round) == (order.step, 0.25, "test", 2)
 
 
+def test_the_base_that_an_order_names_and_a_stage_survive():
+    key, root = "a" * 64, "b" * 64
+    order = an_order(root=root, merged=[key], stage="c" * 64, parents=[key], grown="d" * 64)
+    back = unpack_order(through_proto(pack_order(order)))
+    assert (back.root, back.merged, back.stage, back.parents, back.grown) == (
+        root, [key], "c" * 64, [key], "d" * 64,
+    )  # fmt: skip
+    assert "root" not in pack_order(an_order()).config_records["config"], "a base that did not grow costs no byte"
+
+
 def test_a_reply_survives():
     reply = Reply("CHUM", state=STATE, sums={"cases": np.array([3.0])}, counts={"cases": 3}, seconds=1.5)
     back = unpack_reply(through_proto(pack_reply(reply)))
