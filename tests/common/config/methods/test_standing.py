@@ -48,7 +48,6 @@ def test_a_step_on_the_model_as_it_is_keeps_the_text_and_so_the_key_of_earlier_r
 
 
 def test_a_comparison_says_that_its_arms_cannot_stand_on_a_grown_base_yet():
-    lora = "{kind: lora, sites: [image_attention]}"
-    overrides = ["curriculum=quickstart", f"+steps.tumour_ct.adapter.parts.inside={lora}"]
+    overrides = ["curriculum=quickstart", "adapter@steps.tumour_ct.adapter=decoder_lora"]
     with pytest.raises(ConfigError, match="cannot yet give each arm a base of its own"):
         prepare([*overrides, "steps.tumour_ctpet.starts_from=null", "steps.tumour_ctpet.stands_on=tumour_ct"])
