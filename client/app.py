@@ -38,11 +38,17 @@ class Verbs:
     """What a center does with each kind of order. The bench of a round's overhead has centers that only answer."""
 
     describe: Verb = lambda center, order: center.describe(order)
-    stage: Verb = lambda center, order: center.stage(order)
+    stage: Verb = lambda center, order: _take_stage(center, order)
     train: Verb = lambda center, order: center.train(order)
     sums: Verb = lambda center, order: center.sums(order)
     evaluate: Verb = lambda center, order: center.evaluate(order)
     declared: Callable[..., tuple[State, State]] = lambda center, order: center.declared(order)
+
+
+def _take_stage(center: Center, order: Order) -> Reply:
+    from client.center.stages import take_stage  # with torch, as the center itself
+
+    return take_stage(center, order)
 
 
 def client_app(verbs: Verbs) -> ClientApp:

@@ -17,7 +17,7 @@ import numpy as np
 
 from client.center.config import CenterConfig, read_config
 from client.center.device import set_device
-from client.center.models import backbone_of, initial_state, keep_stage, model_of, resident_model
+from client.center.models import backbone_of, initial_state, model_of, resident_model
 from client.center.patients import everyone_at, label_sums, part_of, prepared
 from client.data.case import Case
 from client.data.dataset import CaseSet, targets_of
@@ -132,16 +132,6 @@ class Center:
         reply = Reply(self.code, sums=label_sums(cases, order.step, minimum=self.minimum(order).cell))
         cells = build_task(order.step.task).cells
         return released(reply, minimum=self.minimum(order), cells=cells, over=len(cases)).sums
-
-    def stage(self, order: Order) -> Reply:
-        """Keep a finished step's adapter and merge it into the frozen model: a base for later steps to stand on.
-
-        Nothing of an earlier base changes. Raises as `client.center.models.keep_stage`, and what the policy refuses.
-        """
-        check_order(self.config.policy, order)
-        digest = keep_stage(self.config, order)
-        log.info("step=%s center=%s base=%s merged=%s", order.step.name, self.code, digest[:12], len(order.merged) + 1)
-        return self._released(order, Reply(self.code))
 
     # ------------------------------------------------------------------------------------------------------- train
 

@@ -13,7 +13,7 @@ from common.errors import BackboneError, PolicyRefusal
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order, State
 from common.store.bank import AdapterBank
-from common.store.bases import BaseRef, Bases
+from common.store.bases import Bases
 
 
 def backbone_of(config: CenterConfig, order: Order) -> Backbone:
@@ -53,27 +53,6 @@ def grown_model(bases: Bases, order: Order, backbone: Backbone, *, root: str, ke
 def bases_of(config: CenterConfig) -> Bases:
     """The bases that this center can make again, in its vault."""
     return Bases(AdapterBank(Path(config.vault) / config.code / "bases"))
-
-
-def keep_stage(config: CenterConfig, order: Order) -> str:
-    """Store the stage that an order brings and merge it into the order's base; the new base's digest.
-
-    Raises:
-        BaseMissing: a stage before it is missing.
-        BankError: what the order brings is not the entry that it names.
-        BackboneError: the new base has another digest than the server's.
-    """
-    before, bases = backbone_of(config, order), bases_of(config)
-    bases.bank.keep(order.step, order.state, key=order.stage, base=order.base, parents=order.parents)
-    digest, _ = bases.grow(order.base, before, order.stage, root=order.root or order.base)
-    if digest != order.grown:
-        # Kept all the same: orders on that base are then answered by a code, and the stages are not sent again.
-        bases.keep(order.grown, BaseRef(order.root or order.base, (*order.merged, order.stage)))
-        raise BackboneError(
-            f"Stage '{order.step.name}' makes base {digest[:12]} here and {order.grown[:12]} at the server; this "
-            "center cannot stand on it. The frozen model, or the release, differs on one side."
-        )
-    return digest
 
 
 def model_of(config: CenterConfig, order: Order) -> AdaptedModel:

@@ -149,7 +149,7 @@ class Federation:
         if not again or self.stages is None:
             return replies
         for order in self.stages(_merged_in(again[0])):
-            content = pack_order(order)
+            content = pack_order(order, STAGE)
             for message in again:
                 traffic[names[message.metadata.dst_node_id]]["down"] += content_bytes(content)
             asked = [Message(content, dst_node_id=m.metadata.dst_node_id, message_type=STAGE) for m in again]

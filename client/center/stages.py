@@ -1,0 +1,51 @@
+"""Stages: a finished step that the coordinator sends to be merged into the frozen model, kept in the vault."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from client.center.config import CenterConfig
+from client.center.models import backbone_of, bases_of
+from client.policy import check_order
+from client.privacy.release import released
+from common.errors import BackboneError
+from common.protocol.messages import Order, Reply
+from common.store.bases import BaseRef
+
+if TYPE_CHECKING:
+    from client.center.center import Center
+
+log = logging.getLogger("fedgraft.center")
+
+
+def take_stage(center: Center, order: Order) -> Reply:
+    """Keep a finished step's adapter and merge it into the frozen model: a base for later steps to stand on.
+
+    Nothing of an earlier base changes, and no patient is looked at. Raises as `keep_stage`, or what the policy says.
+    """
+    check_order(center.config.policy, order)
+    digest = keep_stage(center.config, order)
+    log.info("step=%s center=%s base=%s merged=%s", order.step.name, center.code, digest[:12], len(order.merged) + 1)
+    return released(Reply(center.code), minimum=center.minimum(order))
+
+
+def keep_stage(config: CenterConfig, order: Order) -> str:
+    """Store the stage that an order brings and merge it into the order's base; the new base's digest.
+
+    Raises:
+        BaseMissing: a stage before it is missing.
+        BankError: what the order brings is not the entry that it names.
+        BackboneError: the new base has another digest than the server's.
+    """
+    before, bases = backbone_of(config, order), bases_of(config)
+    bases.bank.keep(order.step, order.state, key=order.stage, base=order.base, parents=order.parents)
+    digest, _ = bases.grow(order.base, before, order.stage, root=order.root or order.base)
+    if digest != order.grown:
+        # Kept all the same: orders on that base are then answered by a code, and the stages are not sent again.
+        bases.keep(order.grown, BaseRef(order.root or order.base, (*order.merged, order.stage)))
+        raise BackboneError(
+            f"Stage '{order.step.name}' makes base {digest[:12]} here and {order.grown[:12]} at the server; this "
+            "center cannot stand on it. The frozen model, or the release, differs on one side."
+        )
+    return digest
