@@ -31,7 +31,7 @@ EXAMPLES = """examples:
 """
 
 
-LONG = ("bench", "compare", "federation", "flower", "phantom", "pretrain", "run")
+LONG = ("bench", "compare", "federation", "flower", "phantom", "plan", "pretrain", "run")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -169,12 +169,12 @@ def _plan(arguments: argparse.Namespace) -> int:
     from common.config.load import compose_run
     from server.commands.plan import plan
 
-    run = compose_run(arguments.overrides)
     if not arguments.machine:
-        return plan(run, machine=False)
+        return plan(compose_run(arguments.overrides), machine=False, may_be_open=True)
+    from simulations.virtual.own_data import settled
     from simulations.virtual.planning import cohort_found
 
-    return plan(run, machine=True, cohort=cohort_found)
+    return plan(compose_run(settled(arguments.overrides)), machine=True, cohort=cohort_found)
 
 
 def _federation(arguments: argparse.Namespace) -> None:
@@ -211,8 +211,8 @@ def _compare(arguments: argparse.Namespace) -> int | None:
 def _study(run: Run, overrides: Sequence[str]) -> None:
     from rich.console import Console
 
-    from simulations.studies import run_study, study_folder
     from simulations.studies.page import console_table
+    from simulations.studies.run import run_study, study_folder
 
     folder = study_folder(run)
     page = run_study(run, overrides, folder=folder)

@@ -15,16 +15,16 @@ HEADINGS = ("option", "of", "default", "unit", "meaning")
 
 
 def options(prefix: str = "") -> list[Option]:
-    """Every option of a run, its studies and faults, that begins with ``prefix``.
+    """Every option of a run, its studies and faults, that begins with ``prefix``; else those whose last word it is.
 
     Raises:
-        ConfigError: none does.
+        ConfigError: there is none.
     """
-    from simulations.studies import OPTIONS
-    from simulations.virtual.faults import Fault
+    from simulations.studies.options import OPTIONS
+    from simulations.virtual.fault_options import Fault
 
     every = options_of_run({"study": OPTIONS, "faults.NAME": {"fault": Fault}})
-    found = matching(every, prefix)
+    found = matching(every, prefix) or [option for option in every if option.path.rpartition(".")[2] == prefix]
     if not found:
         heads = sorted({option.path.partition(".")[0] for option in every})
         raise ConfigError(f"No option begins with '{prefix}'; options begin with {', '.join(heads)}.")

@@ -135,7 +135,7 @@ def _simulate(overrides: Sequence[str]) -> Path:
 
 def _compare(overrides: Sequence[str]) -> Path:
     from simulations.comparison.page import compare
-    from simulations.studies import run_study, study_folder
+    from simulations.studies.run import run_study, study_folder
 
     run = compose_run(overrides)
     if run.study is None:

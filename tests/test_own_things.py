@@ -29,7 +29,8 @@ from common.tasks import build_task
 from server.aggregation import Setting, Update, aggregate
 from server.curriculum import Coordinator
 from simulations.__main__ import main
-from simulations.studies import OPTIONS, STUDIES
+from simulations.studies.options import OPTIONS
+from simulations.studies.run import STUDIES
 from tests.helpers.small import SIDE, SPACING, federate
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "developer"

@@ -1,1 +1,1 @@
-"""Configuration: `schema` says what may be set, `load` composes it, `rules` says what cannot work together."""
+"""Configuration: one module a subject; `load` composes a run, `rules` says what does not go together."""

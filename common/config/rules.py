@@ -235,8 +235,6 @@ def _order(step: Step, run: Run) -> Iterator[str]:
 
 
 def _rounds(step: Step, run: Run) -> Iterator[str]:
-    if step.rounds < 0:
-        yield f"rounds is {step.rounds}; it must be 0 or more."
     if step.budget:
         yield from _budget(step)
     if step.selection.every < 1:

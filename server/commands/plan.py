@@ -31,18 +31,21 @@ def run(arguments: argparse.Namespace) -> int:
     return plan(compose_run(arguments.overrides), machine=arguments.machine)
 
 
-def plan(run: Run, *, machine: bool, cohort: Callable[[Run], Found] = lambda run: ([], [])) -> int:
+def plan(
+    run: Run, *, machine: bool, cohort: Callable[[Run], Found] = lambda run: ([], []), may_be_open: bool = False
+) -> int:
     """Print a run, what is here for it and every problem; the exit code.
 
     Args:
         machine: whether this machine is looked at too.
         cohort: what is here of the run's data and what is wrong with it, looked at with ``machine``.
+        may_be_open: whether steps may leave something to the data folder: those rules wait until it is asked.
     """
     from common.config.load import run_to_yaml
     from common.config.rules import broken_rules
 
     print(run_to_yaml(run))
-    problems = [f"broken rule: {problem}" for problem in broken_rules(run)]
+    problems = [f"broken rule: {problem}" for problem in broken_rules(run, may_be_open=may_be_open)]
     if machine:
         from server.run.machine import machine_facts, machine_problems
 

@@ -7,7 +7,6 @@ was searched; the step's training was set by the mean's validation scores, which
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.config.run import Run
@@ -59,16 +58,6 @@ LORA_RULES: dict[str, tuple[str, ...]] = {
 }
 METRICS = {"segmentation": "dsc_agg", "prognosis": "c_index", "classification": "auroc"}
 SHOWN = {"dsc_agg": "DSCagg", "c_index": "C-index", "auroc": "AUROC"}
-
-
-@dataclass
-class AggregationStudy:
-    """Every aggregation rule on one segmentation and one prognosis step."""
-
-    kind: str = "aggregation"
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])  # each a run of every rule
-    steps: list[str] = field(default_factory=lambda: ["tumour_ct", "relapse"])  # each a table
-    draws: int = 200  # of the patient-level bootstrap
 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:

@@ -9,7 +9,6 @@ proves nothing. The step's training was set by the undefended mean's validation 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.config.run import Run
@@ -17,7 +16,7 @@ from common.tasks import build_task
 from simulations.studies.aggregation import METRICS, SHOWN
 from simulations.studies.page import Page, Picture, Table
 from simulations.studies.trials import Result, Scored, Trial, run_trials, score_row, signed
-from simulations.virtual.faults import Fault
+from simulations.virtual.fault_options import Fault
 
 MEAN, GUARDED, HOSTILE, UNTRAINED = "mean, undefended", "mean behind guards", "profile hostile", "untrained"
 KEPT, CLEAN_COST = 0.97, 0.005
@@ -40,19 +39,6 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 Rows = dict[tuple[str, str, int], list[Trial]]  # (rule, attack, f): one trial per seed
 CLEAN = "none"
-
-
-@dataclass
-class AttacksStudy:
-    """Every attack against every robust rule, with none, one and two attackers."""
-
-    kind: str = "attacks"
-    seeds: list[int] = field(default_factory=lambda: [1])  # each a run of every row
-    step: str = "tumour_ct"  # the one that is attacked
-    attackers: list[str] = field(default_factory=lambda: ["CHUP", "CHUS"])  # the first f of them attack
-    # Kinds of faults.
-    attacks: list[str] = field(default_factory=lambda: ["scaled", "sign_flip", "ipm", "alie", "label_flip", "nan"])
-    draws: int = 200  # of the patient-level bootstrap
 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:

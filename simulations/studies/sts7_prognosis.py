@@ -7,7 +7,6 @@ scaled like it: nothing is trained, so what a feature is worth shows in the line
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,29 +20,19 @@ from common.backbones import load_backbone
 from common.config.run import Run
 from common.config.step import Step
 from common.config.task import PrognosisTask
-from common.config.view import View
 from common.data.batch import CT, PET
 from common.data.records import MODEL_VARIABLES, encode_records, record_layout
 from common.errors import DataError, UnknownName
 from common.exact.columns import Layout, Rows
+from simulations.studies.options.prognosis import Sts7PrognosisStudy
 from simulations.studies.page import Page
 from simulations.studies.survival_table import add_inputs, check_cohort, cohort_table, lead
 from simulations.survival.cohort import Cohort
-from simulations.survival.options import CoxStudy
 
 RECORDS = "records"
 AT_ONCE = 4  # cases encoded together
 
 Features = dict[str, dict[str, np.ndarray]]  # modality -> patient -> (C,)
-
-
-@dataclass
-class Sts7PrognosisStudy(CoxStudy):
-    """On records and frozen features of a folder with images (data.root). Inputs are records, CT and PET."""
-
-    kind: str = "sts7_prognosis"
-    variables: list[str] = field(default_factory=list)  # of the records; empty: all of the schema
-    view: View = field(default_factory=View)
 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:

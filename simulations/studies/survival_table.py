@@ -7,7 +7,7 @@ table of patients with a center column.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from common.metrics import Estimate, Pairs
 from server.report.charts import MONTH
 from simulations.comparison.names import CENTRALIZED, EXACT, FEDADAM, FEDAVG, LEFT_OUT, LOCAL, label_of
 from simulations.studies.forest import forest
+from simulations.studies.options.prognosis import SurvivalTableStudy
 from simulations.studies.page import Page, Picture, Table
 from simulations.studies.risk_pictures import risk_pictures
 from simulations.survival.arms import ARMS, fit, pooled_fit
@@ -36,14 +37,6 @@ FEDERATIONS = (EXACT, FEDAVG, FEDADAM)
 Estimates = Mapping[str, Estimate]  # by center, and pooled
 MOST_CENTERS = 20
 BOOTSTRAP_SEED = 1005  # apart from the splits' seeds
-
-
-@dataclass
-class SurvivalTableStudy(CoxStudy):
-    """On one table (data.table, data.mapping). Inputs are variables of the schema; none: all that the mapping has."""
-
-    kind: str = "survival_table"
-    outcome: str = "rfs"  # one of the mapping's outcomes
 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:

@@ -39,7 +39,8 @@ from server.run.narration import Narrator
 from simulations.comparison.paired import Patient, difference_of, value_of_patients
 from simulations.comparison.patients import observe, open_centers
 from simulations.virtual.centers import data_roots, write_centers
-from simulations.virtual.faults import Fault, FaultyGrid
+from simulations.virtual.fault_options import Fault
+from simulations.virtual.faults import FaultyGrid
 from simulations.virtual.federate import worker_count
 from simulations.virtual.pool import side_by_side
 

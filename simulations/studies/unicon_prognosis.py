@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import product
 
 from common.config.run import Run
 from simulations.comparison.comparing import Comparing
@@ -20,12 +18,9 @@ from simulations.studies.cells import (
     run_cells,
     score,
 )
+from simulations.studies.options.unicon_prognosis import INPUTS, LOSSES, WITHIN
 from simulations.studies.page import Page, Table, Value
-from simulations.studies.stages import Stage, StudySize
 
-INPUTS = {"text": "text", "image": "image", "both": "image + text"}
-WITHIN = {"pma": "no", "wma": "yes"}
-LOSSES = {"mtlr": "MTLR", "deephit": "DeepHit"}
 # arXiv 2508.14024, its prognosis table: HECKTOR, 488 patients, 5 folds (FACTS B4).
 PAPER = {
     "text_pma_mtlr": 0.668, "text_pma_deephit": 0.686, "text_wma_mtlr": 0.652, "text_wma_deephit": 0.683,
@@ -34,30 +29,6 @@ PAPER = {
 }  # fmt: skip
 BASELINES = {"mtlr": 0.634, "deephit": 0.661}  # SurvRNC's task models
 METRIC = "c_index"
-SHOWN = {"text": ["EHR"], "image": ["CT"], "both": ["CT", "EHR"]}
-ADAPTER = {
-    ("text", "pma"): "text_pma", ("text", "wma"): "text_wma", ("image", "pma"): "image_pma",
-    ("image", "wma"): "image_prognosis", ("both", "pma"): "both_pma", ("both", "wma"): "unicon_prognosis",
-}  # fmt: skip
-
-
-def stages() -> dict[str, Stage]:
-    """The table's cells: every input, with and without LoRA within the encoders, under both losses."""
-    return {
-        f"{given}_{within}_{loss}": Stage("relapse", ADAPTER[given, within], loss, {"modalities": SHOWN[given]})
-        for given, within, loss in product(INPUTS, WITHIN, LOSSES)
-    }
-
-
-@dataclass
-class UniconPrognosisStudy(StudySize):
-    """UNICON's prognosis table."""
-
-    kind: str = "unicon_prognosis"
-    # What runs beside the federation, itself included.
-    arms: list[str] = field(
-        default_factory=lambda: ["federated", "federated Newton", "centralized", "random backbone", "untrained"]
-    )
 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:

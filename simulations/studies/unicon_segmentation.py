@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import product
 
 from common.config.run import Run
 from simulations.comparison.comparing import Comparing
@@ -20,41 +18,13 @@ from simulations.studies.cells import (
     run_cells,
     score,
 )
+from simulations.studies.options.unicon_segmentation import IMAGES, VARIANTS
 from simulations.studies.page import Page, Table, Value
-from simulations.studies.stages import Stage, StudySize
 
-VARIANTS = {
-    "scratch": ("UNETR from scratch", "no", "no"),
-    "pma": ("decoder on the frozen encoder", "yes", "no"),
-    "wma": ("LoRA and one linear layer", "no", "yes"),
-    "both": ("LoRA and decoder", "yes", "yes"),
-}
-IMAGES = {"ct": "CT", "ctpet": "CT + PET"}
 # arXiv 2508.14024: its ablation table is not in what we have; the best values are, and from the text CT's baseline is
 # "2 % below" (FACTS B4). Percent there, shares here.
 PAPER = {"both_ct": "0.628", "both_ctpet": "0.657", "scratch_ct": "about 0.608"}
 METRIC = "dice"
-SHOWN = {"ct": ["CT"], "ctpet": ["CT", "PET"]}
-ADAPTER = {
-    ("scratch", "ct"): "scratch", ("scratch", "ctpet"): "scratch_pet", ("pma", "ct"): "decoder",
-    ("pma", "ctpet"): "decoder_pet", ("wma", "ct"): "lora_linear", ("wma", "ctpet"): "lora_linear_pet",
-    ("both", "ct"): "decoder_lora", ("both", "ctpet"): "decoder_lora_pet",
-}  # fmt: skip
-
-
-def stages() -> dict[str, Stage]:
-    """The ablation's cells: every variant on CT and on CT + PET."""
-    return {
-        f"{variant}_{images}": Stage("tumour_ct", ADAPTER[variant, images], values={"modalities": SHOWN[images]})
-        for variant, images in product(VARIANTS, IMAGES)
-    }
-
-
-@dataclass
-class UniconSegmentationStudy(StudySize):
-    """UNICON's segmentation ablation."""
-
-    kind: str = "unicon_segmentation"
 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:

@@ -34,7 +34,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -42,55 +42,19 @@ from unittest import mock
 import torch
 from flwr.app import ConfigRecord, Message
 
-from common.config.load import plain, step_from_json
+from common.config.load import step_from_json
 from common.config.options import NONE
-from common.config.run import Run
 from common.data.batch import Batch
 from common.protocol.arrays import pack_state, unpack_state
 from common.protocol.compression import applied, decode, difference, encode
 from common.protocol.messages import Order, State
 from common.protocol.wire import unpack_order
 from common.seeding import seed_for
+from simulations.virtual.fault_options import FACTORS, Fault
 from simulations.virtual.local_grid import LocalGrid, WorkerLost, _answer
 
 HORIZON_DAYS = 1825.0
 ALSO_IN_VALIDATION = frozenset({"dropout", "straggler", "label_flip"})
-FACTORS = {"straggler": 10.0, "scaled": 100.0, "sign_flip": 1.0, "alie": 1.0, "ipm": 3.0, "count_inflation": 1000.0}
-
-
-FAULTS = (
-    "alie", "count_inflation", "crash", "dropout", "duplicate", "inf", "ipm", "label_flip", "nan", "replay", "scaled",
-    "sign_flip", "stale", "straggler", "wrong_keys", "wrong_shape",
-)  # fmt: skip
-
-
-@dataclass
-class Fault:
-    """Something that goes wrong on purpose in a simulation."""
-
-    kind: str = "???"  # one of FAULTS: what happens
-    centers: list[str] = field(default_factory=lambda: ["*"])  # whom it befalls; "*": everyone
-    steps: list[str] = field(default_factory=lambda: ["*"])  # in which steps; "*": all
-    rounds: list[int] = field(default_factory=list)  # empty: every round
-    probability: float = 1.0  # of each center in each round, drawn from the run's seed
-    factor: float | None = None  # of a kind that scales, slows down or inflates; null: the kind's own
-
-
-def typed(run: Run) -> None:
-    """A composed run's faults as `Fault`, every key and type checked."""
-    run.faults = {name: plain(Fault, dict(given)) for name, given in run.faults.items()}
-
-
-def problems(run: Run) -> Iterator[str]:
-    """What is wrong with a run's faults, one sentence each."""
-    for name, fault in run.faults.items():
-        if fault.kind not in FAULTS:
-            yield f"Fault '{name}' has kind '{fault.kind}'; it can be {', '.join(FAULTS)}."
-        unknown = sorted(set(fault.steps) - {"*"} - set(run.steps))
-        if unknown:
-            yield f"Fault '{name}' names steps {unknown}; the run has {sorted(run.steps)}."
-        if not 0 < fault.probability <= 1 or min([*fault.rounds, 1]) < 1:
-            yield f"Fault '{name}' needs a probability in (0, 1] and rounds from 1."
 
 
 class FaultyGrid(LocalGrid):

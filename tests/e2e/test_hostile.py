@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 
 from common.config.load import compose_run
-from simulations.virtual.faults import Fault, FaultyGrid
+from simulations.virtual.fault_options import Fault
+from simulations.virtual.faults import FaultyGrid
 from tests.helpers.small import federate, small_run, write_centers, write_cohort
 
 SIZES = {"CHUM": 5, "CHUP": 4, "CHUS": 4, "CHUV": 4, "HGJ": 5, "HMR": 4, "MDA": 5}

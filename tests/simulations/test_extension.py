@@ -9,7 +9,9 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from common.config.load import CONFIGS, compose_run, forget
-from simulations.studies import OPTIONS, STAGES, STUDIES
+from common.config.rules import broken_rules
+from simulations.studies.options import OPTIONS, STAGES
+from simulations.studies.run import STUDIES
 from tests.helpers.resolved import digest, recorded
 
 RECORDED = recorded()
@@ -56,3 +58,13 @@ def test_a_studys_view_sizes_its_steps_in_every_option():
     run = compose_run(["study=unicon_segmentation", "study.view.pet=suv", "study.view.ct_hu=[-200,250]"])
     assert {step.view.pet for step in run.steps.values()} == {"suv"}
     assert run.steps["pma_ct"].view.ct_hu == [-200.0, 250.0]
+
+
+def test_a_folder_for_runs_that_cannot_be_made_is_a_broken_rule_and_nothing_is_left(tmp_path):
+    (tmp_path / "file").write_text("")
+    there = compose_run(["curriculum=smoke", f"out={tmp_path / 'new' / 'runs'}"])
+    assert broken_rules(there) == [] and [path.name for path in tmp_path.iterdir()] == ["file"]
+    [problem] = broken_rules(compose_run(["curriculum=smoke", f"out={tmp_path / 'file' / 'runs'}"]))
+    assert problem.startswith(f"out is '{tmp_path}/file/runs', and {tmp_path}/file is a file; name a folder")
+    [problem] = broken_rules(compose_run(["curriculum=smoke", "out=/proc/runs"]))
+    assert problem.startswith("out is '/proc/runs', and in /proc no folder can be made")

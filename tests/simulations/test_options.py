@@ -35,3 +35,9 @@ def test_the_page_has_a_row_for_each_option_and_the_console_the_asked_ones(capsy
 def test_an_unknown_beginning_is_answered_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"No option begins with 'runtim\.x'; options begin with backbone, compare"):
         options("runtim.x")
+
+
+def test_an_options_last_word_finds_it_wherever_it_stands():
+    found = {option.path for option in options("learning_rate")}
+    assert {"steps.STEP.training.learning_rate", "study.learning_rate"} <= found
+    assert all(path.endswith(".learning_rate") for path in found)

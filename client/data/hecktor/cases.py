@@ -92,7 +92,8 @@ def _nobody(root: Path, center: str | None, others: list[str]) -> str:
     if center is None or not others:
         return (
             f"No case was found under '{root}': no file is named as in imagesTr/CHUM-001__CT.nii.gz, "
-            "hecktor_nii/CHUV001_ct.nii.gz or CHUM-001/CHUM-001__CT.nii.gz; check data.root."
+            "hecktor_nii/CHUV001_ct.nii.gz or CHUM-001/CHUM-001__CT.nii.gz, and there is no dataset.json (nnU-Net), no "
+            "CASE/CASE_t1.nii.gz (BraTS) and no layout.yaml either; check data.root."
         )
     close = difflib.get_close_matches(center, others, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""

@@ -28,6 +28,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from common.config.compose.short import FOR_EVERY_STEP
 from common.errors import ConfigError, suggestion
 
 WORDS = {"Boolean": "true or false", "Float": "a number", "Integer": "a whole number", "String": "a word"}
@@ -159,6 +160,8 @@ def _unknown_key(override: Override, path: Sequence[str], root: type) -> Iterato
         elif is_dataclass(kind):
             known = [field.name for field in fields(kind)]
             if key not in known:
+                if not place:  # at the top also what is short for every step
+                    known += FOR_EVERY_STEP
                 yield _no_such_key(override, path[:place], key, known, sought=_everywhere(root, key))
                 return
             kind = _type_of(kind, key)

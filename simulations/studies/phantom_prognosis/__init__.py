@@ -17,13 +17,10 @@ from server.run.folder import RunFolder
 from simulations.comparison.patients import open_centers
 from simulations.studies.page import Page
 from simulations.studies.phantom_prognosis.cohort import cohort_of
-from simulations.studies.phantom_prognosis.options import PhantomPrognosisStudy
 from simulations.studies.phantom_prognosis.page import page_of
 from simulations.studies.phantom_prognosis.training import table_of, tested_risks, train
 from simulations.studies.phantom_prognosis.yardsticks import newton_risks
 from simulations.virtual.centers import data_roots, write_centers
-
-__all__ = ["PhantomPrognosisStudy", "run"]
 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:

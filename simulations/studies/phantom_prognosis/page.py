@@ -11,9 +11,10 @@ import numpy as np
 from common.config.run import Run
 from common.metrics import Resampled, bootstrap_concordance, bootstrap_weights
 from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL, RANDOM, label_of
+from simulations.studies.options.prognosis import PhantomPrognosisStudy
 from simulations.studies.page import Page, Table
+from simulations.studies.phantom_prognosis.cells import ARMS, NEWTON, RECORDS
 from simulations.studies.phantom_prognosis.cohort import Cohort, Risks
-from simulations.studies.phantom_prognosis.options import ARMS, NEWTON, RECORDS, PhantomPrognosisStudy
 from simulations.studies.phantom_prognosis.picture import picture_of
 from simulations.studies.phantom_prognosis.yardsticks import true_hazard
 

@@ -26,8 +26,8 @@ from server.run.folder import RunFolder
 from simulations.comparison.baselines import baseline_order, train_pooled
 from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL, RANDOM, arm_of
 from simulations.comparison.patients import open_centers
+from simulations.studies.phantom_prognosis.cells import Cell, cells, study_step
 from simulations.studies.phantom_prognosis.cohort import Cohort, Risks, split_of, with_outcome
-from simulations.studies.phantom_prognosis.options import Cell, cells, study_step
 from simulations.virtual.features import Encoded, FeatureCenter, FeatureTable, feature_table, federated
 from simulations.virtual.federate import worker_count
 from simulations.virtual.pool import side_by_side

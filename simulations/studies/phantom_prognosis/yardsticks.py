@@ -16,8 +16,8 @@ from common.data.batch import CT, EHR
 from common.data.records import encode_records, record_layout
 from common.exact.columns import Layout, LinearModel, Rows, plain_rows
 from simulations.comparison.recorded.exact_arm import fit_chosen
+from simulations.studies.phantom_prognosis.cells import MODALITIES, NEWTON, RECORDS
 from simulations.studies.phantom_prognosis.cohort import Cohort, Risks, part_at, with_outcome
-from simulations.studies.phantom_prognosis.options import MODALITIES, NEWTON, RECORDS
 from simulations.studies.phantom_prognosis.training import table_of
 from simulations.virtual.features import FeatureTable
 

@@ -6,8 +6,8 @@ import pytest
 
 from common.config.load import compose_run
 from common.errors import UnknownName
-from simulations.studies import run_study
 from simulations.studies.page import Page, Picture, Table, markdown, write_page
+from simulations.studies.run import run_study
 
 PAGE = Page(
     "Rules <compared>",

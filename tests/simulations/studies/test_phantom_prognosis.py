@@ -9,10 +9,10 @@ from common.config.load import compose_run
 from common.config.rules import broken_rules
 from common.metrics import concordance_index, harrell_counts
 from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL, RANDOM
-from simulations.studies import run_study
+from simulations.studies.phantom_prognosis.cells import NEWTON, cells
 from simulations.studies.phantom_prognosis.cohort import Cohort
-from simulations.studies.phantom_prognosis.options import NEWTON, cells
 from simulations.studies.phantom_prognosis.page import Indices
+from simulations.studies.run import run_study
 
 
 def cohort(n=60):

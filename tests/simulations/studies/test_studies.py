@@ -9,9 +9,11 @@ import pytest
 from common.config.load import compose_run
 from common.config.rules import broken_rules
 from common.errors import ConfigError, UnknownName
-from simulations.studies import OPTIONS, STUDIES, run_study, unicon_prognosis, unicon_segmentation
+from simulations.studies import unicon_prognosis, unicon_segmentation
 from simulations.studies.cells import prepared
+from simulations.studies.options import OPTIONS
 from simulations.studies.pemma_fusion import METHODS
+from simulations.studies.run import STUDIES, run_study
 
 OURS = ("pemma_fusion", "unicon_prognosis", "unicon_segmentation")
 DATA = {

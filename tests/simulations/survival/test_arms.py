@@ -21,9 +21,9 @@ from common.exact.columns import standardise
 from common.metrics import Estimate, Pairs, harrell_counts, pairs_of
 from server.report.charts import MONTH
 from simulations.comparison.names import CENTRALIZED, EXACT, LEFT_OUT, LOCAL, label_of
-from simulations.studies import run_study
 from simulations.studies.forest import forest
 from simulations.studies.risk_pictures import calibration_points, curves_by_risk, risk_pictures
+from simulations.studies.run import run_study
 from simulations.studies.survival_table import cohort_of, outcome_cases
 from simulations.survival.arms import ARMS, fit, pooled_fit
 from simulations.survival.cohort import Cohort, Fold, Learning

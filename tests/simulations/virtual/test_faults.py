@@ -11,7 +11,8 @@ from common.config.rules import broken_rules
 from common.errors import ConfigError, RoundFailed, UnknownName
 from common.store.ledger import Ledger
 from server.centers.quarantine import release, strikes, suspended
-from simulations.virtual.faults import FAULTS, TAMPER, Fault, FaultyGrid, flipped
+from simulations.virtual.fault_options import FAULTS, Fault
+from simulations.virtual.faults import TAMPER, FaultyGrid, flipped
 from tests.helpers.small import adapters, federate, small_run
 
 CENTERS = ["CHUM", "CHUP", "HMR", "MDA"]

@@ -68,3 +68,9 @@ def test_a_bare_option_of_training_is_answered_with_its_path():
 
 def test_a_short_form_is_never_an_option_of_the_step_itself():
     assert {"learning_rate", "epochs", "batch", "lr"} <= set(SHORT) and "rounds" not in SHORT
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("federated=fedavg", "federation"), ("adaptr=lora", "adapter")])
+def test_a_misspelt_choice_for_every_step_is_answered_with_it(typed, meant):
+    with pytest.raises(ConfigError, match=rf"Did you mean '{meant}'\?"):
+        compose_run([typed])

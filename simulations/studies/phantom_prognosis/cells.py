@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from common.config.run import Run
 from common.config.step import Selection, Step
 from common.data.batch import CT, EHR
 from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL
+from simulations.studies.options.prognosis import PhantomPrognosisStudy
 
 ARMS = (FEDERATED, CENTRALIZED, LOCAL)
 
@@ -21,22 +22,6 @@ MODALITIES = {"text": [EHR], "image": [CT], "image+text": [CT, EHR]}
 
 
 NEWTON, RECORDS = "Newton on frozen features", "Newton on the record"
-
-
-@dataclass
-class PhantomPrognosisStudy:
-    """Prognosis heads on frozen features of the phantom cohort, for every input, loss and way to learn."""
-
-    kind: str = "phantom_prognosis"
-    inputs: list[str] = field(default_factory=lambda: ["text", "image", "image+text"])  # what the models see
-    losses: list[str] = field(default_factory=lambda: ["deephit", "mtlr", "cox"])  # of the prognosis heads
-    folds: int = 5  # of the cross-validation
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])  # each a run of every cell
-    rounds: int = 30  # and passes of the arms that are not federated
-    batch: int = 16  # cases
-    learning_rate: float = 1e-3  # AdamW's
-    penalties: list[float] = field(default_factory=lambda: [3.0, 30.0, 300.0])  # of the Newton baseline
-    draws: int = 1000  # of the bootstrap over patients
 
 
 @dataclass(frozen=True)
