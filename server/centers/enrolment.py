@@ -19,6 +19,7 @@ from server.centers.roster import WITHDRAWN
 from server.centers.screening import Rejection, expected_of_task, screen
 
 IMPLAUSIBLE = "counts_implausible"
+PARTS = ("train", "validation", "test")
 FEWEST_OTHERS = 2  # of one other nobody knows which of the two is wrong
 
 
@@ -117,17 +118,19 @@ def join(
 
 
 def _refuse_implausible(enrolment: Enrolment, step: Step, *, known: Mapping[str, int]) -> None:
-    """Do not train with centers whose counts dwarf the others': a mean by cases would be theirs, and nobody can check.
+    """Neither train with centers whose counts dwarf the others' nor score at them: a mean by cases, and a pooled score,
+    would be theirs, and nobody can check.
 
     Each is compared with the median of at least two others, those that take part already included.
     """
     factor = step.federation.guards.cases_factor
-    counts = dict(known) | {center: enrolment.counts[center]["train"] for center in enrolment.training}
-    for center in list(enrolment.training):
-        others = [cases for name, cases in counts.items() if name != center]
-        most = max(enrolment.counts[center].get(name, 0) for name in ("train", "validation"))
-        if factor > 0 and len(others) >= FEWEST_OTHERS and most > factor * max(statistics.median(others), 1):
-            enrolment.training.remove(center)
+    said = {center: enrolment.counts[center] for center in {*enrolment.training, *enrolment.evaluating}}
+    most = {center: max(counts.get(part, 0) for part in PARTS) for center, counts in said.items()}
+    for center in sorted(said):
+        others = [cases for name, cases in {**known, **most}.items() if name != center]
+        if factor > 0 and len(others) >= FEWEST_OTHERS and most[center] > factor * max(statistics.median(others), 1):
+            enrolment.training = [name for name in enrolment.training if name != center]
+            enrolment.evaluating = [name for name in enrolment.evaluating if name != center]
             enrolment.refused[center] = IMPLAUSIBLE
 
 

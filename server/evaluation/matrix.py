@@ -149,9 +149,9 @@ def without_counterpart(patients: Sequence[Row], rows: Sequence[Row]) -> list[Ro
 
 
 def worst_center(rows: Sequence[Row], column: Column) -> tuple[str | None, float | None]:
-    """The center with the worst score after the last step, and that score."""
+    """The center with the worst score after the last step, and that score, of those that the pooled row is over."""
     sign = _sign(column.metric)
-    scored = {c: r["value"] for c, r in final_scores(rows, column).items() if c != POOLED and r["value"] is not None}
+    scored = {c: r["value"] for c, r in _pooled_centers(rows, column).items() if r["value"] is not None}
     if not scored:
         return None, None
     worst = min(scored, key=lambda center: (sign * scored[center], center))
@@ -177,8 +177,13 @@ def _transfer(steps: list[str], values: list[float | None], home: str | None, *,
 
 def _by_center(rows: Sequence[Row], column: Column) -> dict[str, Any]:
     center, value = worst_center(rows, column)
-    scored = [r["value"] for c, r in final_scores(rows, column).items() if c != POOLED]
+    scored = [row["value"] for row in _pooled_centers(rows, column).values()]
     return {"worst_center": center, "worst": value, "center_mean": _mean(scored)}
+
+
+def _pooled_centers(rows: Sequence[Row], column: Column) -> dict[str, Row]:
+    """The final rows of the centers that the pooled row is over: without those that joined later."""
+    return {c: row for c, row in final_scores(rows, column).items() if c != POOLED and not row.get("joined")}
 
 
 def _is_at(row: Row, column: Column, *, step: str, center: str) -> bool:

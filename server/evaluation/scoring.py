@@ -23,7 +23,7 @@ from common.store.sums import read_sums, write_sums
 from common.tasks import Task, merge_sums
 from common.tasks.base import subgroup_scores
 from server.centers.federation import UNREACHED, Federation
-from server.centers.quarantine import record_rejected
+from server.centers.quarantine import GUARDED, record_rejected
 from server.centers.roster import Roster
 from server.centers.screening import expected_of_task, screen
 from server.run.folder import RunFolder
@@ -35,6 +35,7 @@ class Scorer:
     def __init__(self, federation: Federation, folder: RunFolder, ledger: Ledger):
         self.federation, self.folder, self.ledger = federation, folder, ledger
         self.roster = Roster(ledger)
+        self.unused: dict[tuple[str, str], str] = {}  # (step, center) -> the code of an answer without scores
 
     def sums(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Sums]:
         """Sums by center; a center whose result is suppressed or failed has no entry."""
@@ -80,8 +81,11 @@ class Scorer:
         needed = set(apart(shapes)[0]) - {"fit.batches"}
         for center, reply in sorted(exchange.replies.items()):
             most = self.roster.registered(center, order.subset)
-            rejection = screen(reply, expected_of_task(task, shapes, cases=most, needed=needed))
+            expected = expected_of_task(task, shapes, cases=most, needed=needed)
+            rejection = screen(reply, replace(expected, empty="suppressed" in reply.counts))
+            self.unused.pop((order.step.name, center), None)
             if rejection:
+                self.unused[order.step.name, center] = rejection.code
                 record_rejected(self.ledger, center, rejection, step=order.step.name, action="evaluate")
             else:
                 write_sums(self.folder.evaluation(keys[center]), reply.sums or {"suppressed": np.ones(1)})
@@ -108,22 +112,39 @@ class Scorer:
     ) -> list[dict[str, Any]]:
         answers = self._answers(order, task, centers)
         by_center = {center: sums for center, sums in answers.items() if "suppressed" not in sums}
-        missing = sorted(set(pooled_over) - set(answers))
-        pooled = [] if set(missing) - self.roster.gone else [by_center[c] for c in pooled_over if c in by_center]
+        missing = sorted(set(pooled_over) - set(by_center))
         known: dict[str, Any] = {"step": label, "task": order.step.name, "mode": mode_label(order.step, order.mode)}
+        lost = set(missing) - self.roster.gone - (set(answers) - self._scored_before(known))
+        pooled = [] if lost else [by_center[center] for center in pooled_over if center in by_center]
         rows: list[dict[str, Any]] = []
         for center, sums in [*by_center.items(), ("pooled", merge_sums(pooled))]:
             cases = int(sums["fit.cases"]) if "fit.cases" in sums else 0
             metrics = task.metrics(_own(sums)) if sums else {task.primary: None}
             intervals = task.intervals(_own(sums)) if sums else {}
+            late = {} if center in {*pooled_over, "pooled"} else {"joined": True}
             rows += [
-                {**known, "metric": m, "center": center, "value": v, "n": cases, **_interval(intervals.get(m))}
+                {**known, "metric": m, "center": center, "value": v, "n": cases, **_interval(intervals.get(m)), **late}
                 for m, v in metrics.items()
             ]
         if missing:  # a score over fewer centers must not look like one over all
             rows = [row | {"missing": missing} if row["center"] == "pooled" else row for row in rows]
         silent = sorted(set(centers) - set(by_center))
-        return rows + [{**known, "metric": task.primary, "center": c, "value": None, "n": None} for c in silent]
+        empty = {**known, "metric": task.primary, "value": None, "n": None}
+        return rows + [
+            {**empty, "center": c, **({} if c in answers else self._why(order.step.name, c))} for c in silent
+        ]
+
+    def _why(self, step: str, center: str) -> dict[str, str]:
+        """What the row of a center without an answer says."""
+        code = self.unused.get((step, center), UNREACHED)
+        said = "no answer" if code == UNREACHED else f"{'stopped' if code in GUARDED else 'refused'}: {code}"
+        return {"why": said}
+
+    def _scored_before(self, known: Mapping[str, Any]) -> set[str]:
+        """Centers with a score of the task in the mode on record: a later one without them is over other patients."""
+        events = [*self.ledger.events("start_scores"), *self.ledger.events("step_finished")]
+        rows = [row for event in events for row in event.get("scores", []) if row["value"] is not None]
+        return {row["center"] for row in rows if (row["task"], row["mode"]) == (known["task"], known["mode"])}
 
     def by_subgroup(
         self, order: Order, task: Task, centers: Sequence[str], *, label: str, pooled_over: Sequence[str]

@@ -24,6 +24,7 @@ from server.report.words import (
 )
 
 ROUNDING = 1e-6  # the share of an update that an exact rule may seem to miss
+ASKED = {"describe": "to describe its cases of", "sums": "for sums of", "evaluate": "for test scores of"}  # by action
 _NUMBER = re.compile(r"\d[\d.]*(e[+-]?\d+)?")
 
 
@@ -56,7 +57,7 @@ def tiles(run: RunRecord, arm: Arm) -> list[dict[str, str]]:
 
 def warnings(run: RunRecord) -> list[str]:
     """Everything a reader must know before trusting a number, one sentence each."""
-    found = [_integrity, _unfinished, _withdrawals, _refusals, _failures, vaults_say, _rules, _gaps]
+    found = [_integrity, _unfinished, _withdrawals, _refusals, _failures, _stopped, vaults_say, _rules, _gaps]
     return [sentence for told in found for sentence in told(run)]
 
 
@@ -250,6 +251,25 @@ def _failures(run: RunRecord) -> list[str]:
         for r in step.rounds
         for center, code in r.get("failed", {}).items()
     ]
+
+
+def _stopped(run: RunRecord) -> list[str]:
+    """Answers that are no round's and that the guards stopped, each sentence once; whom an exact fit lost."""
+    found: list[str] = []
+    for event in run.rejected:
+        task = task_word(event["step"])
+        if event["kind"] == "reply_rejected":
+            why = f": {event['told']}" if event.get("told") else ""
+            found.append(
+                f"{event['center']}, asked {ASKED[event['action']]} {task}, gave an answer that was stopped, code "
+                f"'{event['code']}'{why}."
+            )
+        else:
+            found += [
+                f"The exact fit of {task} went on without {center} (code '{code}')."
+                for center, code in event["centers"].items()
+            ]
+    return list(dict.fromkeys(found))
 
 
 def _rules(run: RunRecord) -> list[str]:

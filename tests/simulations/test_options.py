@@ -33,7 +33,9 @@ def test_the_page_has_a_row_for_each_option_and_the_console_the_asked_ones(capsy
 
 
 def test_an_unknown_beginning_is_answered_with_the_known_ones():
-    with pytest.raises(ConfigError, match=r"No option begins with 'runtim\.x'; options begin with age_cuts, backbone, compare"):
+    with pytest.raises(
+        ConfigError, match=r"No option begins with 'runtim\.x'; options begin with age_cuts, backbone, compare"
+    ):
         options("runtim.x")
 
 

@@ -55,6 +55,7 @@ class RunRecord:
     superseded: list[dict[str, Any]] = field(default_factory=list)  # rows of models that a withdrawal replaced
     subgroups: list[dict[str, Any]] = field(default_factory=list)  # rows by subgroup of patients, of the last models
     withdrawn: dict[str, dict[str, str]] = field(default_factory=dict)  # center that left -> step -> how it was undone
+    rejected: list[Event] = field(default_factory=list)  # answers that the guards stopped, and centers lost in a fit
 
     @property
     def arm(self) -> str:
@@ -106,6 +107,7 @@ def read_run(events: Iterable[Event]) -> RunRecord:
         superseded=superseded,
         subgroups=_subgroups(steps, newer),
         withdrawn={e["center"]: dict(e["steps"]) for e in events if e["kind"] == "center_withdrawn"},
+        rejected=[e for e in events if e["kind"] in ("reply_rejected", "newton_lost")],
     )
 
 

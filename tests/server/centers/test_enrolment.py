@@ -58,6 +58,14 @@ def test_a_center_whose_counts_dwarf_the_others_does_not_train(inflated):
     assert enrolled([*replies, Reply("D", counts={**FULL, "train": 400})]).training == ["A", "B", "C", "D"]
 
 
+@pytest.mark.parametrize("evaluates_only", [False, True])
+def test_nor_is_it_scored_at(evaluates_only):
+    """Its scores over as many cases as it likes would be the pooled ones."""
+    liar = {**FULL, "test": 10**12} | ({"train": 0} if evaluates_only else {})
+    found = enrolled([*(Reply(code, counts=FULL) for code in "ABC"), Reply("D", counts=liar)])
+    assert (found.training, found.evaluating, found.refused["D"]) == (list("ABC"), list("ABC"), "counts_implausible")
+
+
 def test_of_two_centers_nobody_knows_which_count_is_wrong():
     found = enrolled([Reply("A", counts=FULL), Reply("B", counts={**FULL, "train": 10**9})])
     assert found.training == ["A", "B"] and not found.refused

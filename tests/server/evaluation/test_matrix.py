@@ -103,6 +103,14 @@ def test_the_worst_center_is_taken_after_the_last_step_and_skips_suppressed_ones
     assert summary(rows, {"a": "dice"})["tasks"]["a"]["center_mean"] == pytest.approx(0.55)
 
 
+def test_worst_and_mean_are_over_the_centers_of_the_pooled_row():
+    rows = [row("two", "a", 0.8, "CHUM"), row("two", "a", 0.9, "MDA"), row("two", "a", 0.85)]
+    late = row("two", "a", 0.1, "HMR", joined=True)
+    found = summary([*rows, late], {"a": "dice"})["tasks"]["a"]
+    assert (found["worst_center"], found["worst"], found["average"]) == ("CHUM", 0.8, 0.85)
+    assert found["center_mean"] == pytest.approx(0.85)
+
+
 def test_a_task_seen_in_two_modes_has_two_columns_and_the_fuller_keeps_the_name():
     rows = [row("one", "a", 0.4), row("one", "a", 0.6, mode="CT+PET")]
     assert columns(rows, {"a": "dice"}) == [

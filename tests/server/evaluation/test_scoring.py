@@ -1,12 +1,16 @@
 """Scores are asked for once per state and center, and a new state is a new question."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from common.protocol.messages import Order
+from common.protocol.wire import pack_reply, unpack_reply
 from common.tasks import build_task
 from server.learning.start import starting_state
-from tests.helpers.small import coordinator, forget, small_run, tampering, write_centers
+from tests.helpers.small import asked, code_of, coordinator, forget, small_run, tampering, write_centers
 
 
 @pytest.fixture
@@ -39,6 +43,50 @@ def test_a_center_that_joins_does_not_move_the_pooled_row(scoring):
     rows = scorer.score(order, task, ["CHUM", "HMR", "MDA"], label="a", pooled_over=["CHUM", "MDA"])
     n = {row["center"]: row["n"] for row in rows if row["metric"] == "c_index"}
     assert n["pooled"] == n["CHUM"] + n["MDA"] and n["HMR"] == 1
+    assert {row["center"] for row in rows if row.get("joined")} == {"HMR"}
+
+
+def test_a_pooled_row_names_who_tells_too_little_and_is_none_once_they_had_told(scoring):
+    scorer, order, task, _ = scoring
+    over = ["CHUM", "MDA"]
+    earlier = scorer.score(order, task, over, label="start")
+
+    def answers(order, task, centers):
+        found = answers.real(order, task, centers)
+        return {center: {"suppressed": np.ones(1)} if center == "MDA" else sums for center, sums in found.items()}
+
+    answers.real, scorer._answers = scorer._answers, answers
+
+    def pooled():
+        return next(r for r in scorer.score(order, task, over, label="a") if r["center"] == "pooled")
+
+    row = pooled()
+    assert row["missing"] == ["MDA"] and row["value"] is not None and row["n"] == 2
+    scorer.ledger.append("start_scores", {"task": "relapse", "scores": earlier})
+    row = pooled()
+    assert row["missing"] == ["MDA"] and row["value"] is None
+
+
+def test_an_answer_without_scores_says_that_they_are_suppressed_or_is_stopped(tmp_path, small_centers):
+    forget()
+    run = small_run(steps=["relapse"])
+
+    def empty(sent, reply):
+        if asked(sent)[0] != "evaluate" or code_of(reply) != "MDA":
+            return reply
+        for name, record in pack_reply(replace(unpack_reply(reply.content), sums={}, counts={})).items():
+            reply.content[name] = record
+        return reply
+
+    leader = coordinator(run, tmp_path, tampering(empty)(small_centers, workers=0))
+    order, task = leader.order(run.steps["relapse"]), build_task(run.steps["relapse"].task)
+    order.state = starting_state(leader, run.steps["relapse"])
+    leader.federation.discover(order)
+    rows = leader.scorer.score(order, task, ["CHUM", "MDA", "GONE"], label="a", pooled_over=["CHUM", "MDA"])
+    why = {row["center"]: row.get("why") for row in rows if row["value"] is None}
+    assert why == {"MDA": "stopped: incomplete", "GONE": "no answer", "pooled": None}
+    [event] = leader.ledger.events("reply_rejected")
+    assert (event["center"], event["action"], event["code"]) == ("MDA", "evaluate", "incomplete")
 
 
 def test_curves_are_asked_for_with_a_threshold_only(scoring):
@@ -61,9 +109,9 @@ def test_levels_of_a_subgroup_are_rows_of_their_own_and_add_up_to_all(scoring):
     scorer, order, task, seen = scoring
     order.step.subgroups, over = ["sex", "scanner"], ["CHUM", "MDA"]
     scores = scorer.score(order, task, over, label="a")
-    asked = len(seen)
+    before = len(seen)
     rows = scorer.by_subgroup(order, task, over, label="a", pooled_over=over)
-    assert len(seen) == asked == 2, "the scores' own answers hold them"
+    assert len(seen) == before == 2, "the scores' own answers hold them"
     pooled = {row["subgroup"]: row for row in rows if row["center"] == "pooled"}
     [whole] = [row for row in scores if row["center"] == "pooled" and row["metric"] == "c_index"]
     assert pooled["sex=male"]["n"] + pooled["sex=female"]["n"] == whole["n"] == 5

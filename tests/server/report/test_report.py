@@ -126,6 +126,19 @@ def test_warnings_name_refusals_failures_and_gaps(render, events):
     assert "Relapse: no score for HMR (suppressed: too few cases)." in text
 
 
+def test_answers_that_were_stopped_outside_rounds_are_named(render, events):
+    known = {"time": events[0]["time"], "step": "relapse"}
+    why = {"action": "evaluate", "code": "impossible", "told": "cases is more than the 9 that there are"}
+    stopped = {"kind": "reply_rejected", **known, "center": "MDA", **why}
+    events[-1:-1] = [stopped, {"kind": "newton_lost", **known, "centers": {"HGJ": "stale"}}]
+    text = Page(render(events)).text
+    assert (
+        "MDA, asked for test scores of relapse, gave an answer that was stopped, code 'impossible': cases is more than"
+        in text
+    )
+    assert "The exact fit of relapse went on without HGJ (code 'stale')." in text
+
+
 def test_a_drift_is_shown_as_one(render, events):
     events[-1] |= {"changed_bits": {"relapse": 12}, "base_after": "0000" * 16}
     text = Page(render(events)).text
