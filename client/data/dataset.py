@@ -327,6 +327,7 @@ TARGETS: Registry[tuple[Callable[[Case, Step], bool], Target]] = Registry(
     "target",
     {
         "classification": (_has_classes, _classification),
+        "masked": (lambda case, step: True, lambda case, prepared, step: {}),  # it needs no label
         "prognosis": (lambda case, step: case.days is not None and case.event is not None, _prognosis),
         "segmentation": (lambda case, step: case.label is not None and case.has_grid, _segmentation),
     },

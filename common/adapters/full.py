@@ -6,15 +6,18 @@ the wire and isolation see one more (large) part. Which tensors is said by patte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from common.backbones.base import Backbone
 from common.config.adapter import FullPart
 from common.config.limits.patterns import chosen
 from common.errors import AdapterError
 
+NOTHING = r"(?!)"  # matches no name
 START_STD = 0.02  # of weights from scratch: ViT's truncated normal (timm, BERT)
 
 
@@ -32,8 +35,9 @@ class OwnTensors:
         """Nothing: layers stay in evaluation mode (no dropout, no drifting statistics), only their tensors move."""
 
 
-def own_tensors(twin: nn.Module, spec: FullPart) -> OwnTensors:
-    """Give a twin its own copies of the parameters whose whole names match.
+def own_tensors(twin: Backbone, spec: FullPart) -> OwnTensors:
+    """Give a twin its own copies of the parameters whose whole names match, but for those that never travel
+    (`Backbone.stays`).
 
     ``scratch`` replaces them by ViT's usual start (normal of standard deviation 0.02 cut at two of them, biases 0,
     scales 1), drawn from torch's global generator.
@@ -43,7 +47,7 @@ def own_tensors(twin: nn.Module, spec: FullPart) -> OwnTensors:
     """
     found: dict[str, nn.Parameter] = {}
     for name, module, attribute, parameter in list(_places(twin)):
-        if parameter.numel() and chosen(name, spec.tensors):
+        if parameter.numel() and chosen(name, spec.tensors) and not re.fullmatch(twin.stays or NOTHING, name):
             with torch.no_grad():
                 own = nn.Parameter(parameter.detach().clone())
                 if spec.scratch:

@@ -80,6 +80,19 @@ def _load_shapes(backbone: Backbone, path: str | Path) -> None:
     shapes.load_checkpoint(backbone, path)
 
 
+def _dimension_free(spec: BackboneSpec) -> Backbone:
+    from common.backbones.vision import dimension_free
+
+    return dimension_free.DimensionFree(_config(dimension_free.CONFIGS, spec), text_folder=spec.text_folder)
+
+
+def _load_dimension_free(backbone: Backbone, path: str | Path) -> None:
+    from common.backbones.vision import dimension_free
+
+    assert isinstance(backbone, dimension_free.DimensionFree)
+    dimension_free.load_checkpoint(backbone, path)
+
+
 def _tiny(spec: BackboneSpec) -> Backbone:
     from common.backbones.tiny import TinyBackbone
 
@@ -92,6 +105,12 @@ BACKBONES: Registry[Kind] = Registry(
     {
         "ct_clip": Kind(
             _ct_clip, _load_ct_clip, "CT-CLIP_v2.pt (CT-RATE)", frozenset({"text_folder", "projection", "weights"})
+        ),
+        "dimension_free": Kind(
+            _dimension_free,
+            _load_dimension_free,
+            "a base that curriculum=medcoss trained",
+            frozenset({"text_folder", "weights"}),
         ),
         "shapes": Kind(
             _shapes, _load_shapes, "shapes.safetensors (python -m simulations pretrain shapes)", frozenset({"weights"})

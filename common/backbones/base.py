@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,13 @@ class Features:
             quantisation; empty for a batch without volumes.
         pooled: embeddings by source: ``image`` (B, C_image) and, where a report was given, ``text`` (B, C_text).
             Rows of cases that lack the source are zero.
+        shown: of masked modelling, by source, what was shown of it and what the encoder says of that
+            (`common.model.masking`).
     """
 
     pyramid: list[Tensor]
     pooled: dict[str, Tensor]
+    shown: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Backbone(nn.Module):
         native: the view of the pretraining data.
         tokenizer: the text side's own tokenizer.
         takes_sequence: whether `forward` accepts ``join=SEQUENCE``.
+        stays: regular expression of tensors that no part may train or send: their changed rows would tell words.
     """
 
     sites: dict[str, str]
@@ -88,6 +92,7 @@ class Backbone(nn.Module):
     native: NativeView
     tokenizer: Tokenizer
     takes_sequence: bool = False
+    stays: str = ""
 
     @property
     def token_dim(self) -> int:

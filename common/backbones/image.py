@@ -53,7 +53,7 @@ class ImageBackbone(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = BagOfWords(WORDS)
+        self.words: nn.Module = BagOfWords(WORDS)
         self.tokenizer = HashTokenizer(WORDS, punctuation=False)
 
     def encode(self, tokens: list[Tensor], position: nn.Module | None) -> tuple[list[Tensor], Tensor]:
@@ -84,8 +84,12 @@ class ImageBackbone(Backbone):
             pyramid = [keep(x, tokens.seen) for x in pyramid]
             pooled["image"] = keep(image, tokens.seen)
         if EHR in inputs:
-            pooled["text"] = keep(self.words(inputs[EHR]), presence(present, EHR, inputs[EHR]))
+            pooled["text"] = keep(self.read(inputs[EHR]), presence(present, EHR, inputs[EHR]))
         return Features(pyramid, pooled)
+
+    def read(self, ids: Tensor) -> Tensor:
+        """What is said of reports (B, text_dim)."""
+        return self.words(ids)
 
     def _encode_all(self, read: list[Sequence], position: nn.Module | None) -> tuple[list[Tensor], Tensor]:
         found = [self.encode(part.tokens, position) for part in read]

@@ -12,6 +12,7 @@ Triple = tuple[int, int, int]
 SHIPPED = ("ct_clip", "mini")  # the weights that come with fedgraft
 MULTIPLES: dict[str, dict[str, Triple]] = {
     "ct_clip": {"mini": (8, 8, 8), "released": (10, 20, 20)},
+    "dimension_free": {"tiny": (8, 8, 8), "vit_b": (16, 16, 16)},
     "shapes": {"base": (8, 8, 8), "small": (8, 8, 8)},
     "swin_unetr": {"base": (32, 32, 32), "small": (32, 32, 32)},
     "tiny": {"any": (8, 8, 8)},

@@ -9,6 +9,7 @@ from typing import Any
 from common.config.backbones import declared_multiple
 from common.config.run import Run
 from common.config.step import Step
+from common.data.sources import named_sources
 from common.errors import suggestion
 
 LOSS = "loss"  # any task's mean loss per case
@@ -27,6 +28,9 @@ def metrics_of(task: Any) -> list[str] | None:
         several = task.classes if len(task.classes) > 1 else []
         found = ["auroc", "auprc", "balanced_accuracy"]
         return [*found, *(f"{name}_{label}" for name in found[:2] for label in several), LOSS]
+    if task.kind == "masked":
+        several = [source.name for source in named_sources(task.sources)] if len(task.sources) > 1 else []
+        return ["restored", *(f"restored_{name}" for name in several), LOSS]
     if task.kind != "prognosis":
         return None
     return ["c_index", "antolini", "nll"] if task.loss == "cox" else ["c_index", "antolini", LOSS]

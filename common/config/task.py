@@ -1,4 +1,4 @@
-"""What a step learns: classification, prognosis or segmentation, with its options."""
+"""What a step learns: classification, prognosis, segmentation or what is masked, with its options."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ class ClassificationTask:
     zero_shot: bool = False  # score by text prompts instead of a trained head
     imbalance: str = "none"  # counts: rarer classes weigh more, by the centers' summed counts; weights: as given
     weights: list[float] = field(default_factory=list)  # one per class; of a binary or multi-label class: of its yes
+
+
+@dataclass
+class MaskedTask:
+    """Self-supervised: what was hidden of reports and images is restored from the rest. It needs no label."""
+
+    kind: str = "masked"
+    # What is looked at, at once: EHR, CT (a volume), CT:slices, PET:projection; several: a decoder for each (joint).
+    sources: list[str] = field(default_factory=lambda: ["CT"])
+    hidden: float = 0.0  # share that is hidden; 0: the paper's, 0.75 of an image's patches and 0.15 of a report's words
+    width: int = 32  # channels of the decoder of images, which is new in each step
+    layers: int = 1  # blocks of that decoder; the paper has 8
 
 
 @dataclass
@@ -49,5 +61,10 @@ class SegmentationTask:
 TASKS: Registry[type] = Registry(
     "task",
     "spec",
-    {"classification": ClassificationTask, "prognosis": PrognosisTask, "segmentation": SegmentationTask},
+    {
+        "classification": ClassificationTask,
+        "masked": MaskedTask,
+        "prognosis": PrognosisTask,
+        "segmentation": SegmentationTask,
+    },
 )

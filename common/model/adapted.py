@@ -21,7 +21,7 @@ from common.data.batch import CT, volumes_of
 from common.errors import AdapterError
 from common.exact.columns import Layout
 from common.model.building import build_parts, exact_layout, inject
-from common.model.encoding import Apart, encoding_of
+from common.model.encoding import Encoding, encoding_of
 from common.model.readout import LinearReadout, VoxelLinearReadout, readout_of
 from common.model.state import check_fits, names_by_part, tensors_of
 from common.model.twin import frozen_twin
@@ -111,8 +111,8 @@ class AdaptedModel(nn.Module):
     @property
     def encoder_is_frozen(self) -> bool:
         """Whether training leaves `encode` as it is, so that its features may be computed once and kept; every
-        modality's apart, up to full resolution, are too large to keep."""
-        return not self._inside() & self._trained and not isinstance(self._encoding, Apart)
+        modality's apart, up to full resolution, are too large to keep, and masks are drawn anew each time."""
+        return not self._inside() & self._trained and isinstance(self._encoding, Encoding)
 
     def encoder_key(self) -> str:
         """What, beside the base and the inputs, decides what `encode` says: the modalities that it looks at and a

@@ -22,6 +22,7 @@ from common.data.batch import RECORD
 from common.exact.columns import Layout
 from common.exact.step import layout_of, voxels_of
 from common.exact.voxels import voxel_columns
+from common.model.masking import MASKED
 from common.seeding import seed_for
 from common.tasks import Task
 
@@ -63,12 +64,21 @@ def build_parts(backbone: Backbone, step: Step, task: Task, *, seed: int) -> nn.
                 parts[name] = build_part(step.adapter.parts[name], around)
     if layout is not None or voxels is not None:
         return parts
-    fusions = of_kind(step, "fusion")
     with _seeded(seed, HEAD):
-        head = task.head(fusions[0][1].width if fusions else sum(widths))
+        head = _head(backbone, step, task, sum(widths))
     if head is not None:
         parts[HEAD] = head
     return parts
+
+
+def _head(backbone: Backbone, step: Step, task: Task, width: int) -> nn.Module | None:
+    """The task's last layer, or the decoders of what is masked; None where a part ends in the output."""
+    if step.task.kind == MASKED:
+        from common.adapters.masked_decoder import build_decoders
+
+        return build_decoders(backbone, step)
+    fusions = of_kind(step, "fusion")
+    return task.head(fusions[0][1].width if fusions else width)
 
 
 def sources_of(step: Step) -> list[tuple[str, str | None]]:

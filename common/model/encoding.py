@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from common.adapters.compatibility import HEAD
 from common.backbones.base import SEQUENCE, Backbone, Features, Join
 from common.config.step import Step
 from common.data.batch import CT, RECORD, volumes_of
+from common.data.sources import named_sources
 from common.model.building import of_kind
+from common.model.masking import MASKED, Masking
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,10 @@ class Apart:
         return Features([torch.cat(level, dim=1) for level in zip(*each, strict=True)], {})
 
 
-def encoding_of(step: Step, parts: Mapping[str, nn.Module]) -> Encoding | Apart:
+def encoding_of(step: Step, parts: Mapping[str, nn.Module]) -> Encoding | Apart | Masking:
     """How the step's parts change the way in."""
+    if step.task is not None and step.task.kind == MASKED:
+        return Masking(named_sources(step.task.sources), step.task.hidden, parts[HEAD])
     if of_kind(step, "voxel_linear"):
         return Apart(volumes_of(step.modalities))
     stems = {spec.modality: parts[name] for name, spec in of_kind(step, "patch_embed")}

@@ -16,9 +16,11 @@ from common.adapters.compatibility import HEAD, IMAGE, feeds
 from common.backbones.base import Backbone, Features
 from common.config.step import Step
 from common.data.batch import CT, RECORD
+from common.data.sources import named_sources
 from common.errors import AdapterError
 from common.exact.step import records_of
 from common.model.building import of_kind, sources_of, width_of
+from common.model.masking import MASKED, MaskedReadout
 from common.tasks import Task
 
 Tensors = Mapping[str, Tensor]
@@ -165,6 +167,8 @@ class ZeroShotReadout:
 
 def readout_of(step: Step, task: Task, backbone: Backbone, parts: Mapping[str, nn.Module]) -> Readout:
     """The end of the step's model."""
+    if step.task.kind == MASKED:
+        return MaskedReadout(parts[HEAD], named_sources(step.task.sources))
     if task.zero_shot:
         return ZeroShotReadout(backbone, task.classes)  # type: ignore[attr-defined]
     for name, _ in of_kind(step, "decoder"):

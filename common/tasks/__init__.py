@@ -9,6 +9,7 @@ import numpy as np
 
 from common.data.findings import FINDINGS_TARGET
 from common.data.records import withheld_for
+from common.data.sources import named_sources
 from common.errors import UnknownName
 from common.plugins import Registry
 from common.tasks.base import Observation, Sums, Task, merge_sums, pooled_metrics
@@ -33,7 +34,8 @@ class Question(NamedTuple):
     """What a task answers; adapters for the same question stand in for each other.
 
     Args:
-        about: a classification's target ("hpv"), a segmentation's structures ("GTVn+GTVp"); empty for a prognosis.
+        about: a classification's target ("hpv"), a segmentation's structures ("GTVn+GTVp"), a
+            masked task's sources; empty for a prognosis.
     """
 
     kind: str
@@ -44,6 +46,8 @@ def question_of(spec: Any) -> Question:
     """The question of a task's spec."""
     if spec.kind == "classification":
         return Question(spec.kind, spec.target)
+    if spec.kind == "masked":
+        return Question(spec.kind, "+".join(sorted(source.name for source in named_sources(spec.sources))))
     return Question(spec.kind, "+".join(sorted(spec.structures)) if spec.kind == "segmentation" else "")
 
 
@@ -64,6 +68,12 @@ def _classification(spec: Any, known: Known | None) -> Task:
     return Classification(spec, known)
 
 
+def _masked(spec: Any, known: Known | None) -> Task:
+    from common.tasks.masked import Masked
+
+    return Masked(spec)
+
+
 def _prognosis(spec: Any, known: Known | None) -> Task:
     from common.tasks.prognosis import Prognosis
 
@@ -81,6 +91,7 @@ TASKS: Registry[Callable[[Any, Known | None], Task]] = Registry(
     "build",
     {
         "classification": _classification,
+        "masked": _masked,
         "prognosis": _prognosis,
         "segmentation": _segmentation,
     },

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SPECS = {
     "ct_clip": BackboneSpec(),
     "ct_clip_random": BackboneSpec(random_seed=0),
+    "dimension_free": BackboneSpec(kind="dimension_free", config="tiny", random_seed=0),
     "shapes": BackboneSpec(kind="shapes", config="small", random_seed=0),
     "swin_unetr": BackboneSpec(kind="swin_unetr", config="small", random_seed=0),
     "tiny": BackboneSpec(kind="tiny"),

@@ -45,6 +45,7 @@ PIECES: dict[str, dict[str, Any]] = {  # piece of an adapter -> its parts, or wh
     "resolution": {"stem": ResolutionPart()},  # the task's own CT patch embedding and positions
     "everything": {"full": FullPart(tensors=IMAGE_SIDE)},  # every tensor of the image side trained, not only adapters
     "from_scratch": {"full": FullPart(tensors=IMAGE_SIDE, scratch=True)},  # ... from random values
+    "encoder": {"encoder": FullPart()},  # every tensor of the encoder trained but words', the lineage of stages
     "exact_voxels": {"voxels": VoxelLinearPart()},  # a linear model of every voxel, for federation=newton
     "linear": {"linear": LinearPart()},  # a linear head on frozen features and records, for federation=newton
 }
@@ -54,6 +55,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {  # preset -> its pieces
     "decoder_lora": ("decoder", "lora_image"),
     "decoder_lora_pet": ("decoder", "pet", "lora_image"),
     "decoder_pet": ("decoder", "pet"),
+    "encoder_decoder": ("encoder", "decoder"),
     "full_ct": ("decoder", "everything"),
     "full_pet": ("decoder", "pet_copy", "everything"),
     "image_pet_prognosis": ("lora_image", "image", "fusion", "pet_stem"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.config.methods.continual import FeaturesMethod, LwfMethod, RehearsalMethod, SequentialMethod
 from common.config.methods.drift import DittoMethod, FedDynMethod, LocalMethod, ProximalMethod, ScaffoldMethod
+from common.data.sources import named_sources
 from common.plugins import Registry
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ METHODS: Registry[type] = Registry(
         "sequential": SequentialMethod,
     },
 )
+WORDS = "head/EHR_report"
+"""The part of a masked step's state that guesses words. It never leaves a center."""
 CONTINUAL = frozenset({"features", "lwf", "rehearsal", "sequential"})
 """Kinds that say how a lineage goes on: a step that lists none may not write one that an earlier step writes."""
 TAUGHT = frozenset({"features", "lwf"})
@@ -36,8 +39,25 @@ OWN_STATE = frozenset({"ditto", "feddyn", "local", "rehearsal", "scaffold"})
 
 def methods_asked(step: Step) -> list[Any]:
     """The options of every method of a step, in the order in which they act: those that its federation asks for by its
-    own options (own gradients are recorded before any pull), then those that it lists."""
-    return [*_of_federation(step.federation), *step.methods]
+    own options (own gradients are recorded before any pull), then those that it lists; local where words are learned,
+    whose head must stay."""
+    return _with_words_kept([*_of_federation(step.federation), *step.methods], step)
+
+
+def _with_words_kept(asked: list[Any], step: Step) -> list[Any]:
+    """The same, with the head of words among what stays at each center: whatever a configuration says of it."""
+    kept = [f"{WORDS}.*"] if step.task is not None and step.task.kind == "masked" and reads_words(step) else []
+    if not kept:
+        return asked
+    own = next((spec for spec in asked if spec.kind == "local"), None)
+    if own is None:
+        return [LocalMethod(kept), *asked]
+    return [LocalMethod([*own.tensors, *kept]) if spec is own else spec for spec in asked]
+
+
+def reads_words(step: Step) -> bool:
+    """Whether a masked step has reports among its sources."""
+    return any(source.is_report for source in named_sources(step.task.sources))
 
 
 def asked_of_kind(step: Step, kind: str) -> list[Any]:
