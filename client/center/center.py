@@ -166,6 +166,7 @@ class Center:
             methods=methods,
             autocast=self.config.mixed_precision,
             another=lambda: model_of(self.config, replace(order, state={})),
+            others=lambda step: self.case_set(replace(order, step=step), "train", model),
         )
 
     def settle(self, job: Job, done: FitLog) -> Reply:

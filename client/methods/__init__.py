@@ -14,6 +14,7 @@ from client.methods.lwf import Lwf
 from client.methods.proximal import Proximal
 from client.methods.rehearsal import Rehearsal
 from client.methods.scaffold import Scaffold
+from client.methods.stages.medcoss import Medcoss
 from client.vault.vault import Vault
 from common.config.methods import methods_asked
 from common.config.step import Step
@@ -28,6 +29,7 @@ METHODS: Registry[Callable[[Any, Vault], Method]] = Registry(
         "feddyn": lambda spec, vault: FedDyn(spec.alpha, vault),
         "local": lambda spec, vault: Local(vault),
         "lwf": lambda spec, vault: Lwf(spec.strength, vault, temperature=spec.temperature),
+        "medcoss": lambda spec, vault: Medcoss(spec, vault),
         "proximal": lambda spec, vault: Proximal(spec.strength),
         "rehearsal": lambda spec, vault: Rehearsal(spec, vault),
         "scaffold": lambda spec, vault: Scaffold(vault),

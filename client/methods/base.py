@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from client.data.case import Case
-from client.training.batches import Item
+from client.training.batches import Item, Turn
 from client.training.job import Answer, Job
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order, State
@@ -39,8 +39,8 @@ class Method:
     def begin(self, job: Job) -> None:
         """Before the first batch: read the vault, change the model's start."""
 
-    def batches(self, stream: Iterable[Item]) -> Iterable[Item]:
-        """The batches that are trained on, in their order; others may be put between them."""
+    def batches(self, stream: Iterable[Item | Turn]) -> Iterable[Item | Turn]:
+        """The batches that are trained on, in their order; others may be put between them, and turns of one's own."""
         return stream
 
     def loss(self, answer: Answer) -> Tensor | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from client.data.case import Case
 from client.data.images.own_grid import OwnGrid
@@ -19,6 +20,18 @@ from common.protocol.messages import Order
 from common.seeding import generator_for
 
 Item = tuple[Batch, Features | None]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A step of the optimizer on something else than a batch of the task, which a method puts between those.
+
+    Args:
+        loss: computes what is descended on, in the place of the task's loss and of what methods add to it. Tensors
+            that it does not depend on stay where they are.
+    """
+
+    loss: Callable[[], Tensor]
 
 
 class Cases(Protocol):

@@ -16,6 +16,7 @@ from torch import Tensor
 from client.training.batches import Batches, Cases, Item
 from client.training.optimizer import optimizer_for
 from common.backbones.base import Features
+from common.config.step import Step
 from common.data.batch import Batch
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order
@@ -56,6 +57,7 @@ class Job:
         methods: what the federation asks for beside the task's loss, in the order in which it acts.
         autocast: compute the forward pass in bfloat16.
         another: makes a second model of the step, for a method that compares this one with it.
+        others: this center's training cases as another step sees them, prepared, for a method that rehearses it.
     """
 
     order: Order
@@ -69,6 +71,7 @@ class Job:
     methods: Sequence[Method] = ()
     autocast: bool = False
     another: Callable[[], AdaptedModel] | None = None
+    others: Callable[[Step], Cases] | None = None
 
 
 def prepare(
@@ -82,6 +85,7 @@ def prepare(
     methods: Sequence[Method] = (),
     autocast: bool = False,
     another: Callable[[], AdaptedModel] | None = None,
+    others: Callable[[Step], Cases] | None = None,
 ) -> Job:
     """The order's round over these cases, its methods begun.
 
@@ -101,6 +105,7 @@ def prepare(
         methods=methods,
         autocast=autocast,
         another=another,
+        others=others,
     )
     for method in methods:
         method.begin(job)

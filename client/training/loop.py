@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from client.training.batches import Item
+from client.training.batches import Item, Turn
 from client.training.job import Answer, Job
 from common.data.batch import Batch
 from common.model.adapted import AdaptedModel
@@ -28,6 +28,13 @@ class FitLog:
     cases: int = 0
     parts: set[str] = field(default_factory=set)  # that at least one batch reached and trained
 
+    def add(self, batch: Batch, loss: float, parts: set[str]) -> None:
+        """One batch more, of this mean loss."""
+        self.loss += loss * len(batch)
+        self.batches += 1
+        self.cases += len(batch)
+        self.parts |= parts
+
 
 def fit(job: Job) -> FitLog:
     """Train the job's model on its batches once. Who trained before in this process makes no difference."""
@@ -36,23 +43,35 @@ def fit(job: Job) -> FitLog:
     model.train()
     log, trained = FitLog(), model.trainable_parameters()
     for item in _stream(job):
-        batch = item[0]
         job.optimizer.zero_grad(set_to_none=True)
-        answer = _answer(job, item)
-        loss = job.task.loss(answer.output, batch)
-        _with_methods(job, answer, loss).backward()
-        log.parts |= _keep_reached(model, batch)
+        if isinstance(item, Turn):
+            _take(job, item)
+        else:
+            loss, parts = _learn(job, item)
+            log.add(item[0], float(loss), parts)
         for method in job.methods:
             _add_penalty(method, model)
             method.gradient(_with_gradient(model))
         if clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(trained, clip_norm)
         _step(job)
-        log.loss += float(loss.detach()) * len(batch)
-        log.batches += 1
-        log.cases += len(batch)
     model.eval()
     return log
+
+
+def _learn(job: Job, item: Item) -> tuple[Tensor, set[str]]:
+    """The gradients of a batch of the task, and of what methods add to it; its loss and the parts that it trains."""
+    answer = _answer(job, item)
+    loss = job.task.loss(answer.output, item[0])
+    _with_methods(job, answer, loss).backward()
+    return loss.detach(), _keep_reached(job.model, item[0])
+
+
+def _take(job: Job, turn: Turn) -> None:
+    """The gradients of a method's turn, which counts among neither batches nor cases."""
+    with torch.autocast(job.model.device.type, dtype=torch.bfloat16, enabled=job.autocast):
+        loss = turn.loss()
+    loss.backward()
 
 
 def _keep_reached(model: AdaptedModel, batch: Batch) -> set[str]:
@@ -71,9 +90,9 @@ def _with_gradient(model: AdaptedModel) -> dict[str, nn.Parameter]:
     return {n: p for n, p in model.named_trainable_parameters().items() if p.grad is not None}
 
 
-def _stream(job: Job) -> Iterable[Item]:
+def _stream(job: Job) -> Iterable[Item | Turn]:
     """The job's batches, as each method hands them on."""
-    stream = job.batches
+    stream: Iterable[Item | Turn] = job.batches
     for method in job.methods:
         stream = method.batches(stream)
     return stream

@@ -18,6 +18,7 @@ from client.vault.vault import Vault
 from common.store.sealed import DamagedFile, read_sealed, write_sealed
 
 FILE = "memory.json"
+FILES = "memory*.json"
 REMEDY = "restore the vault from a backup, or delete this file and accept the loss with `python -m client afresh`."
 
 
@@ -27,20 +28,29 @@ class MemoryProblem(VaultError):
     code = "vault.memory"
 
 
-def remember(vault: Vault, cases: Sequence[Case]) -> None:
-    """Write who is in the step's memory, in the place of whoever was."""
+def remember(vault: Vault, cases: Sequence[Case], *, path: Path | None = None) -> None:
+    """Write who is in the step's memory, in the place of whoever was.
+
+    Args:
+        path: of a memory that several steps share (`shared`).
+    """
     key = read_cohort(vault.root).key
     rows = [{"patient": hashed_id(key, case.patient), "content": _content(key, case)} for case in cases]
-    write_sealed(vault.path / FILE, rows)
+    write_sealed(path or vault.path / FILE, rows)
 
 
-def remembered(vault: Vault, cases: Iterable[Case]) -> list[Case] | None:
+def shared(vault: Vault, name: str) -> Path:
+    """Where the steps of a run that keep a memory of this name find it."""
+    return vault.shelf(name) / f"memory-{name}.json"
+
+
+def remembered(vault: Vault, cases: Iterable[Case], *, path: Path | None = None) -> list[Case] | None:
     """Those of the cases that the step's memory holds and whose files are as they were; None before there is one.
 
     Raises:
         MemoryProblem: the memory should be there and is not, is damaged, or holds nobody whose files are as they were.
     """
-    path = vault.path / FILE
+    path = path or vault.path / FILE
     if not path.exists():
         _check_not_lost(vault, path)
         return None
@@ -63,7 +73,7 @@ def remembered(vault: Vault, cases: Iterable[Case]) -> list[Case] | None:
 def forget_patient(root: Path, hashed: str) -> int:
     """Take a patient out of every memory of a center's vault; how many held the patient."""
     held = 0
-    for path in sorted((root / "steps").glob(f"*/{FILE}")):
+    for path in sorted((root / "steps").glob(f"*/{FILES}")):
         rows = read_sealed(path, remedy=REMEDY)
         left = [row for row in rows if row["patient"] != hashed]
         if len(left) < len(rows):

@@ -38,7 +38,11 @@ class Vault:
 
     def __init__(self, root: Path, order: Order):
         self.root, self.order = root, order
-        self.path = _shelf(root, order.step.name, order.run or f"{order.seed}\x1f{order.base}")
+        self.path = self.shelf(order.step.name)
+
+    def shelf(self, name: str) -> Path:
+        """The run's folder of a step, or of what several of its steps share."""
+        return _shelf(self.root, name, self.order.run or f"{self.order.seed}\x1f{self.order.base}")
 
     def load(self, name: str, *, since: int) -> State:
         """The entry of round ``since``, the last one whose update the server used. Empty at a step's start (0), unless

@@ -24,6 +24,7 @@ from common.config.methods import methods_asked
 from common.config.methods.problems import lineage_problems, method_problems
 from common.config.methods.standing import standing_problems
 from common.config.methods.stages import masked_problems
+from common.config.methods.stages import masked_problems, rehearsal_problems, stage_order_problems
 from common.config.objective import RIDGE, objective_name
 from common.config.options import (
     COMPRESSIONS,
@@ -420,7 +421,8 @@ def _subgroups(step: Step, run: Run) -> Iterator[str]:
 
 STEP_RULES: list[Callable[[Step, Run], Iterator[str]]] = [
     ceiling_problems, _task, _modalities, _parts, _view, _order, _rounds, _federation, _guards, _compression, _sum_only,
-    _personal, method_problems, _training, _grid, _newton, masked_problems, metric_problems, structure_problems,
-    window_problems, twice_problems, _subgroups,
+    _personal, method_problems, _training, _grid, _newton, masked_problems, rehearsal_problems,
+    metric_problems, structure_problems, window_problems, twice_problems, _subgroups,
+    stage_order_problems,
 ]  # fmt: skip
-OF_A_RUN = (_order,)  # what only a whole run can break
+OF_A_RUN = (_order, stage_order_problems)  # what only a whole run can break

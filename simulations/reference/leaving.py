@@ -112,6 +112,11 @@ def _arrays() -> Iterator[tuple[str, str, str]]:
     others = sorted(set(FEDERATIONS.shipped) - {"scaffold", "newton"})
     yield f"rules {_listed(others)}", "nothing beside the parts", "`federations`"
     yield "`federation.local`, `federation.personal`", "nothing: these tensors stay in the vault", "the declaration"
+    yield (
+        "masked reports",
+        "nothing of words: their embeddings never train, the head that guesses them stays in the vault",
+        "the declaration",
+    )
     yield f"compression {_listed(COMPRESSIONS)}", "the same numbers, rounded differences of them, or fewer", "the form"
 
 

@@ -78,6 +78,7 @@ CODES = {
     "round": "too few usable replies: the round is void",
     "round.too_few": "fewer updates than a robust rule needs",
     "stale": "an answer to another round",
+    "stages": "earlier self-supervised stages cannot be rehearsed where training has no center's cases",
     "teacher": "the model that a method is taught by is missing or another one than before",
     "undeclared": "arrays or sums that the step does not declare",
     "unknown": "a name that this release does not know",

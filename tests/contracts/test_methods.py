@@ -12,7 +12,7 @@ from client.center.center import Center
 from client.methods.teacher import TeacherProblem
 from common.backbones import backbone_digest, load_backbone
 from common.config.methods import CONTINUAL, TAUGHT
-from common.config.methods.continual import FeaturesMethod, LwfMethod, RehearsalMethod, SequentialMethod
+from common.config.methods.continual import FeaturesMethod, LwfMethod, MedcossMethod, RehearsalMethod, SequentialMethod
 from common.model.adapted import AdaptedModel
 from common.protocol.declaration import TEACHER
 from common.protocol.messages import Order
@@ -22,6 +22,7 @@ from tests.helpers.small import forget, small_run
 IDENTITY = {  # kind -> options at which it equals sequential bit for bit, and options at which it must not
     "features": (FeaturesMethod(strength=0.0), FeaturesMethod(strength=50.0)),
     "lwf": (LwfMethod(strength=0.0), LwfMethod(strength=50.0)),
+    "medcoss": (MedcossMethod(), None),  # above nothing in self-supervised stages only: client/methods/stages
     "rehearsal": (RehearsalMethod(at=[]), RehearsalMethod(at=["CHUM"], cases=1)),
     "sequential": (SequentialMethod(), None),
 }
@@ -100,7 +101,7 @@ def test_a_strong_teacher_keeps_the_answer_nearer_to_its_own(center, order):
 @pytest.mark.parametrize("kind", sorted(TAUGHT))
 def test_without_its_teacher_nothing_is_trained(kind, center, order):
     made, _ = order
-    step = replace(made.step, methods=[IDENTITY[kind][1]])
+    step = replace(made.step, methods=[IDENTITY[kind][1] or MedcossMethod(stages=["EHR"])])
     with pytest.raises(TeacherProblem, match="the order brings no such model"):
         center.train(replace(made, step=step, run="c" * 9))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from common.config.methods.continual import FeaturesMethod, LwfMethod, RehearsalMethod, SequentialMethod
+from common.config.methods.continual import FeaturesMethod, LwfMethod, MedcossMethod, RehearsalMethod, SequentialMethod
 from common.config.methods.drift import DittoMethod, FedDynMethod, LocalMethod, ProximalMethod, ScaffoldMethod
 from common.data.sources import named_sources
 from common.plugins import Registry
@@ -21,6 +21,7 @@ METHODS: Registry[type] = Registry(
         "feddyn": FedDynMethod,
         "local": LocalMethod,
         "lwf": LwfMethod,
+        "medcoss": MedcossMethod,
         "proximal": ProximalMethod,
         "rehearsal": RehearsalMethod,
         "scaffold": ScaffoldMethod,
@@ -29,11 +30,11 @@ METHODS: Registry[type] = Registry(
 )
 WORDS = "head/EHR_report"
 """The part of a masked step's state that guesses words. It never leaves a center."""
-CONTINUAL = frozenset({"features", "lwf", "rehearsal", "sequential"})
+CONTINUAL = frozenset({"features", "lwf", "medcoss", "rehearsal", "sequential"})
 """Kinds that say how a lineage goes on: a step that lists none may not write one that an earlier step writes."""
-TAUGHT = frozenset({"features", "lwf"})
+TAUGHT = frozenset({"features", "lwf", "medcoss"})
 """Kinds that compare the model with the one that the step began with, which travels with each order."""
-OWN_STATE = frozenset({"ditto", "feddyn", "local", "rehearsal", "scaffold"})
+OWN_STATE = frozenset({"ditto", "feddyn", "local", "medcoss", "rehearsal", "scaffold"})
 """Kinds for which a center's work depends on what its vault holds from earlier rounds."""
 
 

@@ -23,6 +23,20 @@ class LwfMethod:
 
 
 @dataclass
+class MedcossMethod:
+    """MedCoSS: features of a few cases of earlier self-supervised stages stay what the last stage's model says."""
+
+    stages: list[str] = field(default_factory=list)  # sources of earlier stages: [EHR, "CT:slices"]; none: sequential
+    share: float = 0.2  # of the optimizer's steps, those that rehearse; at least one in a round
+    strength: float = 1.0  # of the features' mean squared difference
+    select: str = "kmeans"  # who is kept: kmeans, those nearest to the centers of clusters, or random
+    clusters: float = 0.01  # of a stage's cases at a center, the number of clusters; at least one
+    kept: float = 0.05  # of a stage's cases at a center, those that are kept; at least one of each cluster
+    mixup: bool = True  # rehearsed cases are mixed with each other, within their source
+    kind: str = "medcoss"
+
+
+@dataclass
 class RehearsalMethod:
     """Rehearsal: centers of earlier steps take part with a few of their training cases, drawn once at random."""
 

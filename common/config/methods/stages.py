@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from common.config.run import Run
 from common.config.step import Step
@@ -14,7 +14,7 @@ PARTS = ("full", "lora")  # what may train beside the decoders
 
 def masked_problems(step: Step, run: Run) -> Iterator[str]:
     """A masked step's sources, its parts and its backbone fit together."""
-    if step.task is None or step.task.kind != "masked":
+    if not _is_masked(step):
         return
     task = step.task
     if not task.sources:
@@ -37,3 +37,41 @@ def masked_problems(step: Step, run: Run) -> Iterator[str]:
         yield f"a masked task trains {' or '.join(PARTS)} parts and its own decoders; take out {', '.join(others)}."
     if step.federation.kind == "newton":
         yield "a masked task is not fitted from sums; use federation=mean."
+
+
+def rehearsal_problems(step: Step, run: Run) -> Iterator[str]:
+    """Method medcoss rehearses stages that an earlier step of the run learned, by shares that mean something."""
+    for spec in (spec for spec in step.methods if spec.kind == "medcoss"):
+        if spec.stages and not _is_masked(step):
+            yield "method medcoss keeps self-supervised stages, and this step's task is no masked one; take it out."
+            continue
+        yield from source_problems(spec.stages, where="method medcoss's stages")
+        if spec.select not in ("kmeans", "random"):
+            yield f"method medcoss has select '{spec.select}'; it can be kmeans or random."
+        if not 0 <= spec.share < 1 or not 0 < spec.clusters <= 1 or not 0 < spec.kept <= 1:
+            yield (
+                f"method medcoss has share {spec.share:g}, clusters {spec.clusters:g} and kept {spec.kept:g}; share is "
+                "of the steps, 0 or more and below 1, the others are of a stage's cases, above 0 and at most 1."
+            )
+
+
+def stage_order_problems(step: Step, run: Run) -> Iterator[str]:
+    """Each rehearsed stage was learned before, and none of them is the one that is learned now."""
+    for spec in (spec for spec in step.methods if spec.kind == "medcoss" and _is_masked(step)):
+        yield from _out_of_order(step, run, spec.stages)
+
+
+def _out_of_order(step: Step, run: Run, stages: Sequence[str]) -> Iterator[str]:
+    names = list(run.steps)
+    before = [run.steps[name] for name in names[: names.index(step.name)]] if step.name in names else []
+    learned = {s for other in before if _is_masked(other) for s in named_sources(other.task.sources)}
+    for source in named_sources(stages):
+        if source in named_sources(step.task.sources):
+            yield f"method medcoss rehearses {source.name}, which this step learns: a stage order does not repeat."
+        elif source not in learned and not run.continues:
+            known = ", ".join(sorted(s.name for s in learned)) or "none"
+            yield f"method medcoss rehearses {source.name}, which no earlier step learns; learned before: {known}."
+
+
+def _is_masked(step: Step) -> bool:
+    return step.task is not None and step.task.kind == "masked"

@@ -6,7 +6,8 @@ import pytest
 
 from common.config.adapter import DecoderPart
 from common.config.load import compose_run
-from common.config.methods.stages import masked_problems
+from common.config.methods.continual import MedcossMethod
+from common.config.methods.stages import masked_problems, rehearsal_problems, stage_order_problems
 from common.config.rules import broken_rules
 
 
@@ -54,3 +55,34 @@ def test_parts_that_nothing_reads_are_refused(medcoss):
     step.adapter.parts["decoder"] = DecoderPart()
     [sentence] = masked_problems(step, medcoss)
     assert sentence == "a masked task trains full or lora parts and its own decoders; take out decoder."
+
+
+def rehearsing(run, name="stage_ct", **options):
+    step = copy.deepcopy(run.steps[name])
+    step.methods = [MedcossMethod(**options)]
+    return [*rehearsal_problems(step, run), *stage_order_problems(step, run)]
+
+
+def test_a_stage_order_that_repeats_or_runs_ahead_is_said(medcoss):
+    assert rehearsing(medcoss, stages=["EHR", "CT:slices"]) == []
+    assert rehearsing(medcoss, stages=["CT"]) == [
+        "method medcoss rehearses CT_volume, which this step learns: a stage order does not repeat."
+    ]
+    assert rehearsing(medcoss, stages=["PET"]) == [
+        "method medcoss rehearses PET_volume, which no earlier step learns; learned before: CT_slices, EHR_report."
+    ]
+    assert rehearsing(medcoss, stages=["EHR", "EHR"]) == [
+        "method medcoss's stages names EHR_report twice; a stage is learned once."
+    ]
+
+
+@pytest.mark.parametrize("options", [{"share": 1.0}, {"kept": 1.5}, {"kept": 0.0}, {"clusters": 2.0}])
+def test_a_buffer_larger_than_the_site_is_said(medcoss, options):
+    [sentence] = rehearsing(medcoss, **options)
+    assert "the others are of a stage's cases, above 0 and at most 1" in sentence
+
+
+def test_a_step_with_labels_cannot_rehearse_stages(medcoss):
+    assert rehearsing(medcoss, "tumour_ct", stages=["EHR"]) == [
+        "method medcoss keeps self-supervised stages, and this step's task is no masked one; take it out."
+    ]
