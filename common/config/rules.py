@@ -22,9 +22,8 @@ from common.config.limits.budget import budget_of
 from common.config.limits.ceilings import LONGEST_NAME, ceiling_problems
 from common.config.methods import methods_asked
 from common.config.methods.problems import lineage_problems, method_problems
-from common.config.methods.standing import standing_problems
-from common.config.methods.stages import masked_problems
 from common.config.methods.stages import masked_problems, rehearsal_problems, stage_order_problems
+from common.config.methods.standing import standing_problems
 from common.config.objective import RIDGE, objective_name
 from common.config.options import (
     COMPRESSIONS,
