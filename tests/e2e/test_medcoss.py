@@ -17,16 +17,21 @@ CODES = ["CHUM", "MDA"]
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def run():
-    found = compose_run(["curriculum=medcoss", "name=stages"])
+def small(curriculum: str):
+    found = compose_run([f"curriculum={curriculum}", "name=stages"])
     found.data.split.folds, found.data.split.validation = 3, 0.34
     found.steps = {name: found.steps[name] for name in STEPS}
-    found.steps["tumour_ct"].starts_from = "stage_ct"
+    last = found.steps["tumour_ct"]
+    last.starts_from, last.stands_on = ("stage_ct", None) if last.stands_on is None else (None, "stage_ct")
     for step in found.steps.values():
         step.rounds, step.view, step.training.epochs = 1, copy.deepcopy(VIEW), 1
         step.centers, step.evaluate_at = list(CODES), list(CODES)
     return found
+
+
+@pytest.fixture(scope="module")
+def run():
+    return small("medcoss")
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +72,14 @@ def test_the_coordinator_never_learns_words(leaders, run):
     words = [name for name in state if name.startswith(WORDS)]
     assert words and all(torch.equal(state[name], seeded[name]) for name in words)
     assert not torch.equal(state["encoder/layers.0.qkv.weight"], seeded["encoder/layers.0.qkv.weight"])
+
+
+def test_stages_by_lora_are_merged_one_after_the_other(tmp_path):
+    run = small("medcoss_merged")
+    root = write_cohort(tmp_path / "cohort", {"CHUM": 6, "MDA": 7})
+    leader = federate(run, tmp_path / "run", write_centers(tmp_path / "centers", root, CODES))
+    grown = leader.ledger.events("base_grown")
+    assert [event["step"] for event in grown] == STEPS[:3]
+    assert [event["from"] for event in grown[1:]] == [event["base"] for event in grown[:-1]]
+    assert len({event["base"] for event in grown}) == 3
+    assert verify_run(leader.folder, run.backbone, seed=run.seed).total == 0

@@ -35,6 +35,7 @@ PIECES: dict[str, dict[str, Any]] = {  # piece of an adapter -> its parts, or wh
     "linear_voxels": {"decoder": {"style": "linear"}},  # ... in its place one linear layer to the voxels
     "lora": {"within": LoraPart()},  # inside both encoders
     "lora_image": {"within": LoraPart(sites=["image_attention"])},
+    "lora_shared": {"within": LoraPart(sites=["image_attention", "image_feedforward"])},  # of a dimension_free encoder
     "lora_text": {"within": LoraPart(sites=["text_attention"])},
     "pet": PET,  # PET's patch embedding and full-resolution skip
     "pet_copy": PET | {"stem_pet": PatchEmbedPart(init="copy")},  # the same, the embedding starting from CT's
