@@ -18,8 +18,8 @@ from common.config.view import View
 class BackboneSpec:
     """The frozen model, known by its kind, size and weights."""
 
-    kind: str = "ct_clip"  # ct_clip, unetr, swin_unetr or tiny
-    config: str = "mini"  # ct_clip: mini, released; unetr: vit_b, small; swin_unetr: base, small
+    kind: str = "ct_clip"  # ct_clip, dimension_free, shapes, swin_unetr, tiny or unetr
+    config: str = "mini"  # ct_clip: mini, released; dimension_free: tiny, vit_b; others: their kind's own
     weights: str | None = None  # path of a checkpoint; null: the shipped weights of the mini CT-CLIP
     text_folder: str | None = None  # a local CXR-BERT folder for the released text side
     projection: bool = True  # ct_clip: false leaves out the visual projection, which only zero-shot scores need
