@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 EXAMPLE = "python -m client init --code CHUM --root /data/hecktor --server fedgraft.example.org:443"
-LAYOUTS = ("auto", "brats", "declared", "hecktor", "nnunet")
-EDITIONS = ("2021", "2022", "2025", "2026")
 CODE = re.compile(r"[A-Z][A-Z0-9]{1,15}")
 
 
@@ -106,8 +104,11 @@ def _check(answers: dict[str, str]) -> None:
             f"modalities is '{answers['modalities']}'; write the images that steps may see in capitals (CT, PET, MR), "
             "and EHR where they may see clinical records."
         )
-    if answers["layout"] not in (*EDITIONS, *LAYOUTS) and not answers["layout"].endswith((".yaml", ".yml")):
-        problems.append(f"layout is '{answers['layout']}'; write {', '.join((*LAYOUTS, *EDITIONS))} or a .yaml file.")
+    from client.data.layouts import AUTO, EDITIONS, READERS
+
+    layouts = (AUTO, *READERS, *EDITIONS)
+    if answers["layout"] not in layouts and not answers["layout"].endswith((".yaml", ".yml")):
+        problems.append(f"layout is '{answers['layout']}'; write {', '.join(layouts)} or a .yaml file.")
     if answers["split"] and _split(answers["split"]) is None:
         problems.append(
             f"split is '{answers['split']}'; write the seed, the number of folds (2 or more) and the validation share "

@@ -8,6 +8,7 @@ from typing import Any
 
 from common.errors import LedgerError
 from common.metrics import Estimate
+from common.metrics.names import chance
 from server.evaluation.matrix import POOLED, Column, final_scores
 from server.report.charts import (
     MONTH,
@@ -35,9 +36,6 @@ def learning(run: RunRecord) -> dict[str, Any]:
     return {"cards": cards, "legend": [*legend, {"name": "all centers, pooled", "key": key(None)}]}
 
 
-CHANCE = {"auroc": 0.5, "balanced_accuracy": 0.5, "c_index": 0.5}
-
-
 def survival(run: RunRecord) -> list[dict[str, Any]]:
     """One chart per prognosis task, or the reason why there is none."""
     return [_survival_card(task, counts) for task, counts in run.curves.items() if "at_risk" in counts]
@@ -55,8 +53,8 @@ def forests(run: RunRecord, columns: Sequence[Column]) -> list[dict[str, Any]]:
         scores = final_scores(run.rows, column)
         if len(scores) > 2:
             rows = [_estimate(center, row) for center, row in sorted(scores.items(), key=lambda s: s[0] == POOLED)]
-            chance = CHANCE.get(column.metric)
-            chart = forest_chart(rows, label=metric_name(column.metric), chance=chance)
+            guess = chance(column.metric)
+            chart = forest_chart(rows, label=metric_name(column.metric), chance=guess)
             cards.append({"name": task_name(column.task), "mode": column.mode, "chart": chart})
     return cards
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from common.config.limits.budget import spent
 from common.metrics import LOWER_IS_BETTER, Estimate
+from common.metrics.names import chance, margin
 from server.evaluation.matrix import (
     POOLED,
     START,
@@ -23,7 +24,7 @@ from server.evaluation.matrix import (
 )
 from server.report.charts import interval_strip, ticks
 from server.report.reading.record import RunRecord, StepRecord
-from server.report.words import CHANCE, DASH, MARGINS, count, metric_name, number, sentence, signed, size, task_name
+from server.report.words import DASH, count, metric_name, number, sentence, signed, size, task_name
 
 CEILING = "_ceiling"  # after a metric's name: of a mask that is perfect on the training grid
 
@@ -169,11 +170,11 @@ def verdict(item: Comparison) -> str:
         return f"{sentence(item.a)} is better: the interval excludes 0."
     if found.high < 0:
         return f"{sentence(item.a)} is worse: the interval excludes 0."
-    margin = MARGINS.get(metric_name(item.metric).split(" GTV")[0])
-    if margin is None:
+    within = margin(item.metric)
+    if within is None:
         return "Interval includes 0: no difference shown."
-    ruled = "is ruled out" if found.low > -margin else "is not ruled out"
-    return f"Interval includes 0: no difference shown. A loss beyond the margin of {margin} {ruled}."
+    ruled = "is ruled out" if found.low > -within else "is not ruled out"
+    return f"Interval includes 0: no difference shown. A loss beyond the margin of {within} {ruled}."
 
 
 def why_missing(row: Row) -> str:
@@ -223,7 +224,7 @@ def _scale(column: Column, values: Sequence[float | None]) -> tuple[float, float
     if column.metric in LOWER_IS_BETTER or any(not 0 <= v <= 1 for v in known):
         low, high = min(known, default=0.0), max(known, default=1.0)
         return (high, low) if column.metric in LOWER_IS_BETTER else (low, high)
-    return CHANCE.get(metric_name(column.metric).split(" GTV")[0], 0.0), 1.0
+    return chance(column.metric) or 0.0, 1.0
 
 
 def _cell(value: float | None, scale: tuple[float, float], *, home: bool = False) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from typing import Any
 from common.metrics.names import metric_name as metric_name
 
 DASH = "—"
-CHANCE = {"AUROC": 0.5, "Balanced accuracy": 0.5, "C-index": 0.5}  # the value of guessing, where it is not zero
-MARGINS = {"C-index": 0.02, "Dice": 0.01, "aggregated Dice": 0.01}  # non-inferiority, DESIGN section 8
 _SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 

@@ -21,6 +21,7 @@ from common.metrics import (
     bootstrap_median,
     bootstrap_weights,
 )
+from common.metrics.names import margin
 from common.tasks import build_task, pooled_metrics
 from server.evaluation.matrix import POOLED
 from server.report.report import Comparison
@@ -28,7 +29,6 @@ from simulations.comparison.beside import beside, pairs_of_heads
 from simulations.comparison.comparing import Comparing, records_name
 from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL
 
-MARGINS = {"dsc_agg": 0.01, "dice": 0.01, "c_index": 0.02}  # non-inferiority, DESIGN section 8
 SMALLEST = 5  # patients; below, no interval is claimed
 HD95 = "hd95"  # of a structure the median over patients; then the mean over structures
 DISTANCES = (HD95, "surface_dice", "lesion_f1")  # of cases that were scored where they were drawn
@@ -175,12 +175,12 @@ def compare_patients(
 
 
 def _note(gain: Estimate, metric: str) -> str:
-    margin = MARGINS.get(metric)
+    within = margin(metric)
     if gain.low is None:
         return f"fewer than {SMALLEST} patients: no interval"
-    if margin is None:
+    if within is None:
         return ""
-    return f"not inferior at margin {margin}" if gain.low > -margin else f"non-inferiority at margin {margin} not shown"
+    return f"not inferior at margin {within}" if gain.low > -within else f"non-inferiority at margin {within} not shown"
 
 
 def comparisons_of(comparing: Comparing) -> list[Comparison]:

@@ -32,7 +32,7 @@ from common.config.load import compose_run
 from common.config.run import Run
 from common.errors import RoundFailed
 from common.runtime.offline import SWITCHES
-from common.runtime.processes import terminated_is_interrupted
+from common.runtime.processes import program, terminated_is_interrupted
 from common.store.ledger import Ledger
 from server.run.folder import RunFolder
 from simulations.simulate import simulate
@@ -95,7 +95,7 @@ class Link:
             "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items())
         )
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [_program("flwr"), "run", str(ROOT), "ours", "--stream"]
+        command = [program("flwr"), "run", str(ROOT), "ours", "--stream"]
         command += ["--run-config", str(self.folder / "run.toml"), "--federation-config", federation]
         with (
             log.open("w") as record,
@@ -133,7 +133,7 @@ def superlink(variables: dict[str, str]) -> Iterator[Link]:
     (folder / "flwr" / "config.toml").write_text(
         f'[superlink]\ndefault = "ours"\n\n[superlink.ours]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
-    command = [_program("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
+    command = [program("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"]
     try:
         with (
@@ -221,14 +221,6 @@ def _environment(folder: Path, variables: dict[str, str]) -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's name for: one machine, loopback only
     }
     return {**inherited, **SWITCHES, **own, **variables}
-
-
-def _program(name: str) -> str:
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise RoundFailed(f"'{name}' is not installed beside {sys.executable}; run `make setup`.")
-    return found
 
 
 def _free_port() -> int:

@@ -11,11 +11,12 @@ from typing import Any
 
 from common.errors import LedgerError
 from common.metrics import LOWER_IS_BETTER
+from common.metrics.names import chance
 from server.evaluation.matrix import POOLED, START, Column, Row, columns, final_scores, score_matrix, summary
 from server.report.reading.record import RunRecord
 from server.report.survival import RiskGroups, risk_groups
 from server.report.tables import Arm, Comparison, exact, why_missing
-from server.report.words import CHANCE, count, listed, metric_name, number, sentence
+from server.report.words import count, listed, metric_name, number, sentence
 
 FEWEST = 10  # test cases; a score over fewer is an anecdote
 CEILING = "centralized"  # the one arm that is not simpler than a federation: it has all data in one place
@@ -250,7 +251,7 @@ def _scored(evidence: Evidence) -> Iterator[tuple[Column, Row]]:
 def _chance(run: RunRecord, column: Column) -> float | None:
     """What guessing reaches; of a balanced accuracy one over the classes, where the run says how many there are."""
     if column.metric != "balanced_accuracy":
-        return CHANCE.get(metric_name(column.metric))
+        return chance(column.metric)
     classes = next((step.plan.get("classes") for step in run.steps if step.task == column.task), None)
     return 1 / max(classes, 2) if classes else None
 
