@@ -24,6 +24,9 @@ from server.learning.rounds import run_rounds
 from server.learning.start import commit, seeded_names, start_key, starting_state
 from server.learning.strategy import AdapterStrategy
 from server.learning.withdraw import centers_of
+from server.methods import brought, remarks
+from server.methods.asking import before, keep
+from server.methods.base import Begun
 from server.refitting import after_withdrawals, enrol_for, fit_exactly
 from server.run.begin import begin
 from server.run.length import with_its_rounds
@@ -60,6 +63,9 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
 
     state, kept = train_step(coordinator, order, enrolment) if step.rounds > 0 else (start, 0)
     entry = commit(coordinator, step, state, enrolment)
+    if step.rounds > 0:
+        ended = replace(order, state=state, round=kept)
+        keep(coordinator, ended, entry, enrolment.training, key=start_key(coordinator, step))
     _step_finished(coordinator, step, entry, kept, enrolment, began=began)
 
 
@@ -70,13 +76,20 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
         found = fit_exactly(coordinator, order, enrolment.training)
         enrolment.training = centers_of(coordinator.ledger, step.name)
         return found
+    seeded = seeded_names(coordinator, step, order.state)
+    earlier = before(coordinator.bank, step, start_key(coordinator, step))
+    begun = Begun(step, order.state, order.base, frozenset(seeded))
+    brings = brought(begun, earlier)
+    for said in remarks(begun, brings):
+        coordinator.narrator.say(f"          {said}")
     strategy = AdapterStrategy(
         order,
         nodes={center: coordinator.federation.nodes[center] for center in enrolment.training},
         cases={center: enrolment.counts[center]["train"] for center in enrolment.training},
         task=task,
         validation={center: enrolment.counts[center].get("validation", 0) for center in enrolment.training},
-        seeded=seeded_names(coordinator, step, order.state),
+        seeded=seeded,
+        brought=brings,
         base_weights=frozen_weights(coordinator.bases.backbone_for(step), step.adapter.parts),
     )
     strategy.summary()

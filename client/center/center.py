@@ -15,14 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
+from client.center.answers import event_histogram, keepsakes
 from client.center.config import CenterConfig, read_config
 from client.center.device import set_device
 from client.center.models import backbone_of, initial_state, model_of, resident_model
 from client.center.patients import everyone_at, label_sums, part_of, prepared
 from client.data.case import Case
-from client.data.dataset import CaseSet, targets_of
+from client.data.dataset import CaseSet
 from client.data.splits import PARTS
 from client.methods import methods_of
+from client.methods.base import Method
 from client.policy import check_cases, check_order
 from client.policy.orders import allows, scores_asked, sums_asked
 from client.policy.start import check_start, keep_own
@@ -30,7 +32,6 @@ from client.privacy.record import Chosen, Question, chosen
 from client.privacy.release import Minimum, released
 from client.privacy.subgroups import by_subgroup
 from client.privacy.sums import (
-    event_times_of,
     exact_of,
     question_of_labels,
     question_of_rows,
@@ -55,11 +56,12 @@ from common.exact.step import CELLS
 from common.exact.thresholds import THRESHOLDS
 from common.model.adapted import AdaptedModel
 from common.protocol.compression import form
-from common.protocol.declaration import arriving_form, extra_form, sent_back
+from common.protocol.declaration import extra_form, sent_back
+from common.protocol.keepsakes import KEEPSAKES, arriving_form
 from common.protocol.messages import TOO_FEW_CASES, Order, Reply, State, Sums
 from common.tasks import Task, build_task
 from common.tasks.cells import Cells
-from common.tasks.cuts import GRID, HISTOGRAM
+from common.tasks.cuts import GRID
 
 log = logging.getLogger("fedgraft.center")
 
@@ -104,12 +106,12 @@ class Center:
                 check_cases(self.config.policy, len(self.part(order, "train")))
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
-            return self._released(order, Reply(self.code, code=refusal.code, counts=counts), what="counts")
+            return self.let_out(order, Reply(self.code, code=refusal.code, counts=counts), what="counts")
         picked = self._labelled(order)
         if picked.waiting:
             counts["waiting"] = picked.waiting
         reply = Reply(self.code, counts=counts, sums=self._labels_of(order, picked.cases))
-        return self._released(order, reply, what="labels" if reply.sums else "counts", over=counts["train"])
+        return self.let_out(order, reply, what="labels" if reply.sums else "counts", over=counts["train"])
 
     def label_sums(self, order: Order) -> Sums:
         """The task's counts over the training cases' labels, as they may leave; none where the policy tells none."""
@@ -123,7 +125,7 @@ class Center:
         if order.step.rounds == 0 or not build_task(order.step.task).label_shapes:
             return Chosen(cases)
         try:
-            return self._chosen(order, question_of_labels(order), cases)
+            return self.asked_of(order, question_of_labels(order), cases)
         except PolicyRefusal as refusal:
             log.warning("center=%s code=%s labels are not counted: %s", self.code, refusal.code, refusal)
             return Chosen(waiting=len(cases))
@@ -141,20 +143,18 @@ class Center:
         job = self.prepare(order)
         reply = self.settle(job, fit(job))
         what = trained(order, reply, is_noised=False)
-        return self._released(order, replace(reply, seconds=time.perf_counter() - started), what=what)
+        return self.let_out(order, replace(reply, seconds=time.perf_counter() - started), what=what)
 
     def prepare(self, order: Order) -> Job:
         """The order as a job: its model loaded, its cases prepared, its methods begun. Raises PolicyRefusal."""
         check_order(self.config.policy, order)
         Standing(self.vault, order).check()
         order = self._received(order)
-        check_start(self.config.policy, order, self._vault(order))
+        check_start(self.config.policy, order, self.shelf(order))
         order = replace(order, state=within_own_rank(order.state, order.step.adapter.parts, self.code))
-        model, task = self._resident_model(order)
+        model, task = self.ready_model(order)
         model.train_in_round(order.round)
-        chosen, methods = self.part(order, "train"), methods_of(order.step, self._vault(order))
-        for method in methods:
-            chosen = method.cases(order, self.code, chosen)
+        chosen, methods = self.trained_on(order)
         cases = prepared(chosen, order, self.config, tokenizer=model.backbone.tokenizer)
         check_cases(self.config.policy, len(cases))
         return prepare(
@@ -169,9 +169,16 @@ class Center:
             others=lambda step: self.case_set(replace(order, step=step), "train", model),
         )
 
+    def trained_on(self, order: Order) -> tuple[list[Case], list[Method]]:
+        """The training cases that the step's methods leave, and these methods."""
+        cases, methods = self.part(order, "train"), methods_of(order.step, self.shelf(order))
+        for method in methods:
+            cases = method.cases(order, self.code, cases)
+        return cases, methods
+
     def settle(self, job: Job, done: FitLog) -> Reply:
         """What leaves after a job: the tensors that it trained and that are not local, what methods declare, sums."""
-        order, vault = job.order, self._vault(job.order)
+        order, vault = job.order, self.shelf(job.order)
         state = {name: t for name, t in job.model.state().items() if name.partition("/")[0] in done.parts}
         leaving = {n: state[n] for n in sorted(sent_back(state, order.step, round=order.round))}
         keep_own(self.config.policy, order, leaving, vault)
@@ -208,48 +215,35 @@ class Center:
     # -------------------------------------------------------------------------------------------------------- sums
 
     def sums(self, order: Order) -> Reply:
-        """Answer with sums over the local training cases: event times for a grid, moments, Gram sums, or a Newton
-        objective's loss, gradient and Hessian at the order's parameters."""
+        """Answer with sums over the local training cases: event times, an exact fit's, or what methods keep."""
         started = time.perf_counter()
         what = sums_asked(order)[0]
         check_order(self.config.policy, order, asks=[what])
         check_strict(self.config.policy, what)
         if order.subset == GRID:
-            return self._event_histogram(order)
-        model, _ = self._resident_model(order)
-        everyone = self.case_set(
-            order, "train", model
-        )  # on this hospital's own split, before anything else is looked at
+            return event_histogram(self, order)
+        if order.subset == KEEPSAKES:
+            return keepsakes(self, order)
+        model, _ = self.ready_model(order)
+        # on this hospital's own split, before anything else is looked at
+        everyone = self.case_set(order, "train", model)
         layout, minimum = model.exact_layout, self.minimum(order).cell
-        cases, waiting = self._answerable(order, question_of_rows(order, layout), everyone)
+        cases, waiting = self.answerable(order, question_of_rows(order, layout), everyone)
         check_cases(self.config.policy, len(cases))
         if len(cases) < minimum:
             raise PolicyRefusal(TOO_FEW_CASES, f"Sums over {len(cases)} training cases are too close to the patients.")
         counts = {"cases": len(cases), "skipped": cases.skipped, **({"waiting": waiting} if waiting else {})}
         if order.subset == THRESHOLDS:
             scored = Reply(self.code, sums=score_sums(order, model, cases, minimum=minimum), counts=counts)
-            return self._released(order, replace(scored, seconds=time.perf_counter() - started), what=what)
+            return self.let_out(order, replace(scored, seconds=time.perf_counter() - started), what=what)
         shared = exact_rows(order, model, cases, minimum=minimum)
         sums = exact_of(order, layout, shared, vault=self.vault, minimum=minimum)
-        log.info(
-            "step=%s round=%s center=%s cases=%s adjusted=%s%s sums",
-            *(order.step.name, order.round, self.code, len(cases), shared.adjusted),
-            " outcome=untold" if shared.silent else "",
-        )
+        told = (shared.adjusted, " outcome=untold" if shared.silent else "")
+        log.info("step=%s round=%s center=%s adjusted=%s%s sums", order.step.name, order.round, self.code, *told)
         if shared.adjusted:
             counts["adjusted"] = shared.adjusted
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
-        return self._released(order, reply, what=what, cells=CELLS)
-
-    def _event_histogram(self, order: Order) -> Reply:
-        """When events happened among the training cases, in coarse bins up to the task's horizon."""
-        picked = self._chosen(order, question_of_labels(order), self.part(order, "train"))
-        target = targets_of(picked.cases, order.step)
-        if not target:
-            raise PolicyRefusal(TOO_FEW_CASES, "There is no training case to tell event times of.")
-        sums = event_times_of(order, target, minimum=self.minimum(order).cell)
-        reply = Reply(self.code, sums=sums)
-        return self._released(order, reply, what="grid", cells=(HISTOGRAM,), over=len(picked.cases))
+        return self.let_out(order, reply, what=what, cells=CELLS)
 
     # ---------------------------------------------------------------------------------------------------- evaluate
 
@@ -261,7 +255,7 @@ class Center:
         standing = Standing(self.vault, order)
         standing.check()
         order = self._received(order)
-        model, task = self._resident_model(replace(order, state=self.own_state(order)))
+        model, task = self.ready_model(replace(order, state=self.own_state(order)))
         minimum, sums = self.minimum(order).cell, Sums()
         cases, waiting = self._scorable(order, self.case_set(order, order.subset, model), minimum)
         shown = len(cases.having(order.mode)) if cases is not None else 0
@@ -270,20 +264,16 @@ class Center:
         if cases is None or shown < minimum:
             counts["suppressed"] = 1
         else:
-            observed = observe(order, model, task, cases)
-            found = [observation for observation, _ in observed]
-            sums = with_fit(scores_of(task, found, order, minimum=minimum), [loss for _, loss in observed])
-            rows = [cases.cases[place] for place in cases.having(order.mode)]
-            sums |= by_subgroup(order, task, rows, found, vault=self.vault, minimum=minimum)
+            sums = _scores(order, model, task, cases, vault=self.vault, minimum=minimum)
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
-        return self._released(order, reply, what=scored(order) if sums else "counts", cells=task.cells)
+        return self.let_out(order, reply, what=scored(order) if sums else "counts", cells=task.cells)
 
     def _scorable(self, order: Order, cases: CaseSet, minimum: int) -> tuple[CaseSet | None, int]:
         """The cases that may be scored, and how many wait; None where the difference to an earlier answer is a few."""
         if len(cases.having(order.mode)) < minimum:
             return cases, 0
         try:
-            return self._answerable(order, question_of_scores(order), cases)
+            return self.answerable(order, question_of_scores(order), cases)
         except PolicyRefusal as refusal:
             log.warning("center=%s code=%s nothing is scored: %s", self.code, refusal.code, refusal)
             return None, 0
@@ -291,7 +281,7 @@ class Center:
     def own_state(self, order: Order) -> State:
         """The order's state with this center's own tensors (FedBN's, Ditto's) of the round named in ``since``."""
         state = dict(order.state)
-        for method in methods_of(order.step, self._vault(order)):
+        for method in methods_of(order.step, self.shelf(order)):
             state |= method.own(order)
         return state
 
@@ -342,16 +332,16 @@ class Center:
         """The step's model with the order's state, a new one on this center's device, and its task."""
         return model_of(self.config, order), build_task(order.step.task, order.known)
 
-    def _resident_model(self, order: Order) -> tuple[AdaptedModel, Task]:
+    def ready_model(self, order: Order) -> tuple[AdaptedModel, Task]:
         return resident_model(self.config, order), build_task(order.step.task, order.known)
 
     def _received(self, order: Order) -> Order:
         """The order with its whole state, see `client.vault.downlink.received`."""
         if not order.digest:
             return order
-        return received(order, self._vault(order), initial=lambda: initial_state(self.config, order))
+        return received(order, self.shelf(order), initial=lambda: initial_state(self.config, order))
 
-    def _vault(self, order: Order) -> Vault:
+    def shelf(self, order: Order) -> Vault:
         return Vault(self.vault, order)
 
     def minimum(self, order: Order) -> Minimum:
@@ -359,20 +349,20 @@ class Center:
         policy = self.config.policy
         return Minimum(max(policy.minimum_cases, 1), max(order.minimum_cell, policy.minimum_cell, 1))
 
-    def _chosen(self, order: Order, question: Question, cases: Sequence[Case]) -> Chosen:
+    def asked_of(self, order: Order, question: Question, cases: Sequence[Case]) -> Chosen:
         """Over whom of the cases an exact question may be answered. Raises PolicyRefusal."""
         return chosen(question, cases, vault=self.vault, minimum=self.minimum(order).cell)
 
-    def _answerable(self, order: Order, question: Question, cases: CaseSet) -> tuple[CaseSet, int]:
+    def answerable(self, order: Order, question: Question, cases: CaseSet) -> tuple[CaseSet, int]:
         """The same of prepared cases that the order's mode can show, and how many wait."""
         shown = cases.having(order.mode)
-        picked = self._chosen(order, question, [cases.cases[place] for place in shown])
+        picked = self.asked_of(order, question, [cases.cases[place] for place in shown])
         if not picked.waiting:
             return cases, 0
         tokenizer = backbone_of(self.config, order).tokenizer
         return prepared(picked.cases, order, self.config, tokenizer=tokenizer), picked.waiting
 
-    def _released(
+    def let_out(
         self, order: Order, reply: Reply, *, what: str, cells: Sequence[Cells] = (), over: int | None = None
     ) -> Reply:
         """The reply as it leaves: the one exit of every action.
@@ -380,7 +370,16 @@ class Center:
         Args:
             what: of `client.privacy.unnoised.KINDS`, for the privacy account; empty where all of it carries noise.
         """
-        leaving = released(reply, minimum=self.minimum(order), cells=cells, over=over)
+        found = released(reply, minimum=self.minimum(order), cells=cells, over=over)
         if what:
             enter(self.vault, self.config.policy, order, what)
-        return leaving
+        return found
+
+
+def _scores(order: Order, model: AdaptedModel, task: Task, cases: CaseSet, *, vault: Path, minimum: int) -> Sums:
+    """A task's scores over cases, with the summed loss, and those of its subgroups."""
+    observed = observe(order, model, task, cases)
+    found = [observation for observation, _ in observed]
+    sums = with_fit(scores_of(task, found, order, minimum=minimum), [loss for _, loss in observed])
+    rows = [cases.cases[place] for place in cases.having(order.mode)]
+    return sums | by_subgroup(order, task, rows, found, vault=vault, minimum=minimum)

@@ -6,14 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from client.methods.base import Method
-from client.methods.ditto import Ditto
+from client.methods.derpp import Derpp
+from client.methods.drift.ditto import Ditto
+from client.methods.drift.feddyn import FedDyn
+from client.methods.drift.local import Local
+from client.methods.drift.proximal import Proximal
+from client.methods.drift.scaffold import Scaffold
+from client.methods.ewc import Ewc
 from client.methods.features import Features
-from client.methods.feddyn import FedDyn
-from client.methods.local import Local
 from client.methods.lwf import Lwf
-from client.methods.proximal import Proximal
+from client.methods.olora import OLora
+from client.methods.projection import Projection
 from client.methods.rehearsal import Rehearsal
-from client.methods.scaffold import Scaffold
 from client.methods.stages.medcoss import Medcoss
 from client.vault.vault import Vault
 from common.config.methods import methods_asked
@@ -24,12 +28,18 @@ METHODS: Registry[Callable[[Any, Vault], Method]] = Registry(
     "method",
     "build",
     {
+        "derpp": lambda spec, vault: Derpp(spec, vault),
         "ditto": lambda spec, vault: Ditto(spec.strength, vault),
+        "ewc": lambda spec, vault: Ewc(spec.kind, spec.strength, vault),
         "features": lambda spec, vault: Features(spec.strength, vault),
         "feddyn": lambda spec, vault: FedDyn(spec.alpha, vault),
         "local": lambda spec, vault: Local(vault),
         "lwf": lambda spec, vault: Lwf(spec.strength, vault, temperature=spec.temperature),
         "medcoss": lambda spec, vault: Medcoss(spec, vault),
+        "merge": lambda spec, vault: Method(),
+        "olora": lambda spec, vault: OLora(spec.strength, spec.form),
+        "online_ewc": lambda spec, vault: Ewc(spec.kind, spec.strength, vault),
+        "projection": lambda spec, vault: Projection(vault),
         "proximal": lambda spec, vault: Proximal(spec.strength),
         "rehearsal": lambda spec, vault: Rehearsal(spec, vault),
         "scaffold": lambda spec, vault: Scaffold(vault),

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from client.data.case import Case
 from client.training.batches import Item, Turn
 from client.training.job import Answer, Job
+from client.training.keepsakes import Kept
 from common.model.adapted import AdaptedModel
-from common.protocol.messages import Order, State
+from common.protocol.messages import Order, State, Sums
 
 
 class Method:
@@ -74,6 +75,12 @@ class Method:
         Args:
             leaving: the tensors that this center sends back, as trained.
         """
+        return {}
+
+    def keepsake(self, kept: Kept) -> Sums:
+        """Once, at a step's end, of the state that it keeps: sums over the training cases, by the names that
+        `common.protocol.keepsakes` declares. They pass the release gate and the server's screen, are added over the
+        centers, and become what later steps' orders bring (`server.methods`)."""
         return {}
 
     def counts(self) -> dict[str, int]:

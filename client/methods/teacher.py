@@ -11,7 +11,7 @@ from client.vault.vault import Vault
 from common.backbones.base import tensors_digest
 from common.errors import FedgraftError
 from common.model.adapted import AdaptedModel
-from common.protocol.declaration import TEACHER
+from common.protocol.keepsakes import TEACHER
 from common.protocol.messages import State
 
 SHELF = "teacher"

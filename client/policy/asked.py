@@ -19,10 +19,11 @@ from common.config.rules import broken_by_step
 from common.config.run import BackboneSpec
 from common.errors import ConfigError, WireError
 from common.exact.thresholds import THRESHOLDS
+from common.protocol.keepsakes import KEEPSAKES
 from common.protocol.messages import Order
 from common.tasks.cuts import GRID
 
-SUBSETS = ("", "train", "validation", "test", GRID, THRESHOLDS)
+SUBSETS = ("", "train", "validation", "test", GRID, KEEPSAKES, THRESHOLDS)
 MOST_NAMES = 100_000  # of tensors
 LARGEST = 1 << 53
 _HEX = re.compile(r"[0-9a-f]{0,64}")

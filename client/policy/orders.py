@@ -15,6 +15,7 @@ from common.config.methods import methods_asked
 from common.config.objective import RIDGE
 from common.errors import PolicyRefusal
 from common.exact.thresholds import THRESHOLDS
+from common.protocol.keepsakes import KEEPSAKES
 from common.protocol.messages import Order
 from common.tasks.cuts import GRID
 
@@ -54,6 +55,8 @@ def sums_asked(order: Order) -> list[str]:
         return ["grid"]
     if order.subset == THRESHOLDS:
         return ["thresholds"]
+    if order.subset == KEEPSAKES:
+        return ["keepsakes"]
     if getattr(order.step.federation, "objective", "") == RIDGE:
         return ["gram"]
     return ["moments"] if order.round == 0 else ["newton"]

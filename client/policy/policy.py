@@ -10,12 +10,15 @@ from common.errors import ConfigError, PolicyRefusal
 from common.protocol.messages import TOO_FEW_CASES
 
 ALL = "all"  # in a list: every kind, also those that need a word of their own
-SUMS = ("curves", "gram", "grid", "labels", "moments", "newton", "scores", "thresholds")
+SUMS = ("curves", "gram", "grid", "keepsakes", "labels", "moments", "newton", "scores", "thresholds")
 """Kinds of sums that may be asked: of scores and of curves over a split's cases; over the training cases, of their
-labels, their event times (grid), and for exact fits moments, Gram sums (ridge), Newton's gradients and Hessians and,
-of a segmentation, histograms of voxels' scores (thresholds)."""
+labels, their event times (grid), of what later steps' methods go on from (keepsakes), and for exact fits moments, Gram
+sums (ridge), Newton's gradients and Hessians and, of a segmentation, histograms of voxels' scores (thresholds)."""
 NEED_A_WORD: dict[str, dict[str, str]] = {  # field -> kind that an empty list does not allow -> why
-    "federations": {"scaffold": "what its first round sends is a mean raw gradient"},
+    "federations": {
+        "projection": "at a step's end it sends second moments of what each adapted layer sees of the patients",
+        "scaffold": "what its first round sends is a mean raw gradient",
+    },
     "parts": {
         "full": "it trains and sends tensors of the frozen model itself, after replacing them by the coordinator's",
         "patch_embed": "it is the first layer that images meet: a crafted one can copy them into an update",

@@ -95,6 +95,11 @@ def question_of_labels(order: Order) -> Question:
     return Question("labels", frozenset({"|".join(question_of(order.step.task))}))
 
 
+def question_of_keepsakes(order: Order) -> Question:
+    """What sums at a step's end ask, whichever state they are of."""
+    return Question("keepsakes", frozenset({"|".join(question_of(order.step.task))}))
+
+
 def question_of_scores(order: Order) -> Question:
     """What scores ask, whichever state is scored."""
     return Question("scores", frozenset({"|".join(question_of(order.step.task))}))

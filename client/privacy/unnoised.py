@@ -24,6 +24,7 @@ KINDS = {  # what left -> what it is, and what it may tell
     "curves": "sums for survival curves, calibration and thresholds, of a test or validation set",
     "gram": "Gram sums of a ridge fit: means and products of columns",
     "grid": "a histogram of event times",
+    "keepsakes": "sums over patients at a step's end, such as squared gradients, that later steps go on from",
     "labels": "counts of labels",
     "losses": "sums of training losses, and numbers of patients and batches, beside a noised update",
     "moments": "means and variances of columns",

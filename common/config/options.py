@@ -9,3 +9,5 @@ IMBALANCES = ("counts", "none", "weights")  # a classification's task.imbalance
 WEIGHTINGS = ("n", "sqrt", "uniform")  # federation.weighting
 VALIDATIONS = ("pooled", "median")  # federation.guards.validation
 NONE, FP16, INT8, TOPK = COMPRESSIONS = ("none", "fp16", "int8", "topk")  # federation.compression.kind
+MERGES = ("arithmetic", "average", "ties")  # method merge: how
+OVERLAPS = ("absolute", "squared")  # method olora: form

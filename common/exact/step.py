@@ -35,6 +35,7 @@ from common.exact.columns import (
 from common.exact.objectives import Objective, build_objective, newton_shapes
 from common.exact.ridge import CASES, GRAM, MOMENT, ridge_shapes, ridge_sums
 from common.exact.thresholds import ALL, MISSED, SCORE_BINS, THRESHOLDS, TRUE
+from common.protocol.keepsakes import KEEPSAKES, keepsake_shapes
 from common.protocol.messages import Order, Sums
 from common.tasks import build_task, withheld_fields
 from common.tasks.cells import Table
@@ -137,11 +138,14 @@ def round_sums(step: Step, layout: Layout, rows: Rows, *, round: int, known: Map
 
 
 def declared_in_order(order: Order) -> dict[str, tuple[int, ...]]:
-    """What a reply to an order for sums may say: a histogram of event times or of scores, or `round_sums`."""
+    """What a reply to an order for sums may say: a histogram of event times or of scores, what methods keep at a step's
+    end, or `round_sums`."""
     if order.subset == GRID:
         return {EVENTS: (BINS,)}
     if order.subset == THRESHOLDS:
         return score_shapes(order.step)
+    if order.subset == KEEPSAKES:
+        return keepsake_shapes(order.state, order.step)
     return declared_in_round(order.step, order.state, order.round)
 
 

@@ -9,14 +9,18 @@ from torch import Tensor
 
 from common.adapters.lowrank import seeded_tensors, trained_tensors
 from common.config.limits.patterns import matches_any
-from common.config.methods import OWN_STATE, TAUGHT, asked_of_kind, methods_asked
+from common.config.methods import OWN_STATE, asked_of_kind, methods_asked
 from common.config.options import NONE
 from common.config.step import Step
 from common.protocol.messages import State
 
 
-def sent_back(names: Iterable[str], step: Step, *, round: int) -> frozenset[str]:
-    """Names that a center returns after a round: trained in it, in a part that trains, and not local."""
+def sent_back(names: Iterable[str], step: Step, *, round: int | None) -> frozenset[str]:
+    """Names that a center returns after a round: trained in it, in a part that trains, and not local.
+
+    Args:
+        round: from 1; None: after any round.
+    """
     trained = trained_tensors([n for n in names if _in_training(n, step)], step.adapter.parts, round=round)
     return trained - local_tensors(trained, step)
 
@@ -32,21 +36,6 @@ def extra_form(sent: Mapping[str, Tensor], step: Step) -> State:
     if step.federation.kind != "scaffold":
         return {}
     return {f"control/{name}": torch.empty(t.shape, device="meta") for name, t in sent.items()}
-
-
-TEACHER = "teacher/"  # before the names of what an order brings of the step's start
-
-
-def arriving_form(state: Mapping[str, Tensor], step: Step) -> State:
-    """What an order may bring beside the state: SCAFFOLD's control variate, and the state that a step is taught by."""
-    taught = has_teacher(step)
-    teacher = {TEACHER + name: torch.empty_like(t, device="meta") for name, t in state.items()} if taught else {}
-    return extra_form(state, step) | teacher
-
-
-def has_teacher(step: Step) -> bool:
-    """Whether a method of the step compares the model with the one that the step began with."""
-    return any(spec.kind in TAUGHT for spec in methods_asked(step))
 
 
 def keeps_state(step: Step) -> bool:

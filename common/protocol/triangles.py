@@ -11,11 +11,17 @@ import math
 import numpy as np
 
 SYMMETRIC = ("newton.hessian", "ridge.gram")  # sums of shape (C, Q, Q)
+MOMENTS = "moment/"  # begins the names of further ones, of shape (Q, Q)
+
+
+def is_symmetric(name: str) -> bool:
+    """Whether a sum of this name is symmetric in its last two axes."""
+    return name in SYMMETRIC or name.startswith(MOMENTS)
 
 
 def traveling_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that a sum has on the wire: (C, Q (Q + 1) / 2) for the symmetric ones."""
-    if name not in SYMMETRIC:
+    if not is_symmetric(name):
         return tuple(shape)
     side = shape[-1]
     return (*shape[:-2], side * (side + 1) // 2)
@@ -23,7 +29,7 @@ def traveling_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def packed(name: str, value: np.ndarray) -> np.ndarray:
     """A sum as it travels. A symmetric one that is no stack of squares stays as it is: its reader will refuse it."""
-    if name not in SYMMETRIC or value.ndim < 2 or value.shape[-1] != value.shape[-2]:
+    if not is_symmetric(name) or value.ndim < 2 or value.shape[-1] != value.shape[-2]:
         return value
     rows, columns = np.tril_indices(value.shape[-1])
     return value[..., rows, columns]
@@ -31,7 +37,7 @@ def packed(name: str, value: np.ndarray) -> np.ndarray:
 
 def unpacked(name: str, value: np.ndarray) -> np.ndarray:
     """A sum as the house knows it; a length that no triangle has stays as it is, and is then undeclared."""
-    if name not in SYMMETRIC or value.ndim < 1:
+    if not is_symmetric(name) or value.ndim < 1:
         return value
     side = (math.isqrt(8 * value.shape[-1] + 1) - 1) // 2
     if side * (side + 1) // 2 != value.shape[-1] or side == 0:

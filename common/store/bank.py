@@ -1,7 +1,8 @@
 """AdapterBank: every adapter we ever learned, addressed by the hash of its content.
 
 A folder per entry: ``state.safetensors`` (the tensors), ``probe.safetensors`` (its outputs on a synthetic input, to
-prove later that nothing drifted) and ``entry.json``. An entry is never overwritten; lineages point at their head.
+prove later that nothing drifted), ``entry.json`` and, where methods keep something at a step's end, ``keepsakes/``. An
+entry is never overwritten; lineages point at their head.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from common.store.sealed import DamagedFile, read_sealed, write_sealed
 from common.tasks import question_of
 
 FORMAT = 1
+KEPT = "keepsakes"  # in an entry's folder
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,21 @@ class AdapterBank:
         if "output" not in stored:
             raise BankError(f"{path} holds no output; restore it from a backup.")
         return stored["output"]
+
+    def store_keepsake(self, key: str, kind: str, keepsake: Mapping[str, Tensor]) -> str:
+        """Store what one kind of method goes on from after an adapter, beside it; returns its digest."""
+        digest = tensors_digest(keepsake)
+        write_tensors(self.folder / key / KEPT / f"{kind}-{digest}.safetensors", keepsake)
+        return digest
+
+    def keepsake(self, key: str, kind: str) -> State | None:
+        """The same, checked against its digest; None where the adapter's step kept nothing for that kind."""
+        for path in sorted((self.folder / key / KEPT).glob(f"{kind}-*.safetensors")):
+            found = _load(path)
+            if tensors_digest(found) != path.stem.removeprefix(f"{kind}-"):
+                raise BankError(f"{path} does not have the hash in its name; restore it from a backup.")
+            return found
+        return None
 
     def head(self, lineage: str) -> str:
         """The key that a lineage points at."""

@@ -6,9 +6,10 @@ decoder, a linear part) is shared only by tasks that answer the same question; e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
-from torch import Tensor
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
 
 from common.config.adapter import role_of
 from common.config.step import Step
@@ -28,17 +29,16 @@ def parts_in_use(bank: AdapterBank, *, head: str, own: str) -> dict[str, str]:
         own: key of the entry that the task's own step committed; whatever no later step shares comes from there.
     """
     mine = bank.entry(own)
-    forms = {part: _form(state) for part, state in parts_of(bank.get(own)).items()}
+    wanted = identities(mine.step, bank.get(own), base=mine.base)
     found: dict[str, str] = {}
     for entry in _back_from(bank, head, lineage=mine.lineage):
-        same_base = entry.key != own and entry.base == mine.base  # what is learned on another base is of no use here
-        theirs = parts_of(bank.get(entry.key)) if same_base else {}
-        for part in forms.keys() - found.keys():
-            if entry.key == own or (part in theirs and _is_shared(mine.step, entry.step, part, theirs, forms)):
+        theirs = wanted if entry.key == own else identities(entry.step, bank.get(entry.key), base=entry.base)
+        for part in wanted.keys() - found.keys():
+            if theirs.get(part) == wanted[part]:
                 found[part] = entry.key
-        if entry.key == own or len(found) == len(forms):
+        if entry.key == own or len(found) == len(wanted):
             break
-    return {part: found.get(part, own) for part in sorted(forms)}
+    return {part: found.get(part, own) for part in sorted(wanted)}
 
 
 def state_in_use(bank: AdapterBank, *, head: str, own: str) -> State:
@@ -64,14 +64,19 @@ def _back_from(bank: AdapterBank, head: str, *, lineage: str) -> Iterator[Entry]
         key = entry.parents[0] if entry.parents else None
 
 
-def _is_shared(
-    mine: Step, other: Step, part: str, theirs: Mapping[str, State], forms: Mapping[str, dict[str, tuple]]
-) -> bool:
-    one, two = mine.adapter.parts.get(part), other.adapter.parts.get(part)
-    reads_out = one is None or role_of(one) in READS_OUT
-    same_question = question_of(mine.task) == question_of(other.task)
-    return one == two and (same_question or not reads_out) and _form(theirs[part]) == forms[part]
+def identities(step: Step, state: State, *, base: str) -> dict[str, str]:
+    """Part -> what it is, as a digest: steps share a part if it is the same in both.
+
+    The frozen model that it was learned on, its name, its declaration, its tensors' shapes and types; of what reads an
+    answer out, the question too.
+    """
+    return {part: _identity(step, part, own, base) for part, own in parts_of(state).items()}
 
 
-def _form(state: Mapping[str, Tensor]) -> dict[str, tuple]:
-    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
+def _identity(step: Step, part: str, own: State, base: str) -> str:
+    spec = step.adapter.parts.get(part)
+    reads_out = spec is None or role_of(spec) in READS_OUT
+    about = list(question_of(step.task)) if reads_out else []
+    form = [[name, str(tensor.dtype), list(tensor.shape)] for name, tensor in sorted(own.items())]
+    text = json.dumps([base, part, None if spec is None else asdict(spec), about, form], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -77,6 +77,10 @@ class Task(Protocol):
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """Mean loss of a batch; zero with a gradient where nothing can be learned from it, never NaN."""
 
+    def likelihood_loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """The part of the loss that is -log p(label | case), of a batch of one: what a Fisher matrix is of. A loss that
+        only compares cases (Cox) has none, and methods that ask for one refuse it."""
+
     def observe(self, output: Tensor, batch: Batch) -> list[Observation]:
         """One record per case, of what scoring needs."""
 
@@ -131,6 +135,10 @@ class Scored:
         from torch import nn
 
         return nn.Linear(dim, self.outputs)
+
+    def likelihood_loss(self: Task, output: Tensor, batch: Batch) -> Tensor:
+        """The loss itself."""
+        return self.loss(output, batch)
 
     def curve_sums(self, observations: Sequence[Observation], threshold: float) -> Sums:
         return {}

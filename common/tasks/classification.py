@@ -131,6 +131,10 @@ class Classification:
         each = -_log_probability(output, labels.clamp(min=0), self.spec.form) * self._weight_of(labels, output)
         return torch.where(known, each, torch.zeros_like(each)).sum() / known.sum().clamp(min=1)
 
+    def likelihood_loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """The loss itself."""
+        return self.loss(output, batch)
+
     def probabilities(self, output: Tensor) -> Tensor:
         """(B, C) in [0, 1] at the fitted temperature; a binary or multi-label entry is that of yes."""
         return _probabilities(output.double() / self.temperature, self.spec.form)

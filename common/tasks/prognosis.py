@@ -156,6 +156,14 @@ class Prognosis:
         index, event = discretise(batch.target[DAYS], batch.target[EVENT], self.cuts)
         return LOSSES[self.spec.loss](output.float(), index.to(output.device), event.to(output.device), self.spec)
 
+    def likelihood_loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """The loss without DeepHit's ranking term, which compares cases."""
+        if self.spec.loss != "deephit":
+            return self.loss(output, batch)
+        index, event = discretise(batch.target[DAYS], batch.target[EVENT], self.cuts)
+        scores = deephit_scores(output.float())
+        return nll_each(scores, index.to(output.device), event.to(output.device)).mean()
+
     def survival_curve(self, output: Tensor) -> Tensor:
         """Probability (B, K) of being free of relapse after each cut."""
         output = output.double()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
@@ -96,6 +97,12 @@ class Segmentation(Scored):
         sure = torch.full_like(output[:1, :, :1, :1, :1], -SURE).float()
         sure[:, 0] = SURE  # certain and right: no gradient, and nothing that counts in an overlap
         return self._loss(torch.where(ignored, sure, output.float()), labels.masked_fill(ignored, 0))
+
+    def likelihood_loss(self, output: Tensor, batch: Batch) -> Tensor:
+        """The cross-entropy, a mean over the annotated voxels; Dice is no likelihood."""
+        labels = label_map(batch).long()
+        total = F.cross_entropy(output.float(), labels, ignore_index=IGNORED, reduction="sum")
+        return total / (labels != IGNORED).sum().clamp(min=1)
 
     def observe(self, output: Tensor, batch: Batch) -> list[Observation]:
         """Volumes in mm3 per case: ``intersection``, ``predicted`` and ``truth``, each (S,)."""

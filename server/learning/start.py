@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from common.config.methods import asked_of_kind
 from common.config.run import Run
 from common.config.step import Step
+from common.errors import BankError
 from common.model.adapted import AdaptedModel
 from common.model.merging import mergeable_parts
 from common.model.state import what_fits
@@ -12,12 +14,16 @@ from common.protocol.messages import State
 from common.store.bank import Entry
 from server.centers.enrolment import Enrolment
 from server.coordinator import Coordinator
+from server.methods.merging import merged
 from server.run.probe import probe_output
 
 
 def starting_state(coordinator: Coordinator, step: Step) -> State:
-    """Parts of the step named in ``starts_from`` where they exist there, seeded initial values for the others."""
+    """Parts of the step named in ``starts_from`` where they exist there, or several steps' parts merged, where a method
+    says so; seeded initial values for the others."""
     state = AdaptedModel(coordinator.bases.backbone_for(step), step, seed=coordinator.run.seed).state()
+    for spec in asked_of_kind(step, "merge"):
+        return merged(spec, step, state, _sources(coordinator, step))
     key = start_key(coordinator, step)
     if key is None:
         return state
@@ -60,9 +66,29 @@ def commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrolm
     base = coordinator.bases.digest_for(step)
     probe = probe_output(coordinator.bases.backbone_of(base), step, state, seed=coordinator.run.seed)
     parent = start_key(coordinator, step)
-    return coordinator.bank.commit(
-        step, state, base=base, parents=[parent] if parent else [], centers=enrolment.training, probe=probe
+    parents = [parent] if parent else merged_keys(coordinator, step)
+    return coordinator.bank.commit(step, state, base=base, parents=parents, centers=enrolment.training, probe=probe)
+
+
+def _sources(coordinator: Coordinator, step: Step) -> list[tuple[Step, State]]:
+    """The steps to merge, with what they left. Raises BankError where one was learned on another frozen model."""
+    base, entries = (
+        coordinator.bases.digest_for(step),
+        [coordinator.bank.entry(k) for k in merged_keys(coordinator, step)],
     )
+    foreign = [entry.step.name for entry in entries if entry.base != base]
+    if foreign:
+        raise BankError(
+            f"Step '{step.name}' merges {', '.join(foreign)}, learned on another frozen model than its own "
+            f"({base[:12]}): their updates do not add up. Merge steps that stand on one base."
+        )
+    return [(entry.step, coordinator.bank.get(entry.key)) for entry in entries]
+
+
+def merged_keys(coordinator: Coordinator, step: Step) -> list[str]:
+    """What the steps that a step merges have left, as the ledger says; none where it merges none."""
+    names = [name for spec in asked_of_kind(step, "merge") for name in spec.of]
+    return [coordinator.ledger.events("step_finished", step=name)[-1]["key"] for name in names]
 
 
 def lineage_of(run: Run, name: str) -> str:

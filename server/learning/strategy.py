@@ -22,7 +22,7 @@ from common.data.modality_sets import validation_mode
 from common.errors import TooFewUpdates, WireError
 from common.protocol.arrays import Form, form_of, pack_state, unpack_state
 from common.protocol.compression import applied, decode, form
-from common.protocol.declaration import TEACHER, extra_form, has_teacher, keeps_state, sent_back
+from common.protocol.declaration import extra_form, keeps_state, sent_back
 from common.protocol.messages import Order, Reply, State
 from common.protocol.wire import FIT_SUMS, order_id, pack_order
 from common.tasks.base import Task
@@ -44,6 +44,7 @@ from server.learning.core import aggregated, quorum
 from server.learning.norms import extra_norms, part_norms
 from server.learning.outcome import Outcome
 from server.learning.replies import Check, screened
+from server.methods import settled
 
 log = logging.getLogger("fedgraft.server")
 
@@ -60,6 +61,7 @@ class AdapterStrategy(Strategy):
         task: Task,
         validation: Mapping[str, int] | None = None,
         seeded: Iterable[str] = (),
+        brought: State | None = None,
         base_weights: Mapping[str, Tensor] | None = None,
     ):
         """Args:
@@ -68,6 +70,7 @@ class AdapterStrategy(Strategy):
         task: the step's; its sums are screened by the bounds that it declares.
         validation: the same of validation cases; None: scores are not compared with a count.
         seeded: tensors that centers make from the seed.
+        brought: what each training order brings for the step's methods, see `server.methods.brought`.
         base_weights: frozen weights of the DoRA parts' layers, which their exact rule needs.
         """
         self.order = order
@@ -81,7 +84,7 @@ class AdapterStrategy(Strategy):
         self.base_weights = dict(base_weights or {})
         self.memory: State = {}  # of the aggregation rule, between rounds
         self.link = Link(order.step.federation.compression, list(seeded))
-        self.teacher = teacher_of(order, seeded=self.link.seeded)
+        self.brought = dict(brought or {})
         self.resting: dict[str, str] = {}  # center -> why it is not asked this round: suspended, left
         self.suspended: set[str] = set()  # of the step's centers, also those that could not enrol for it
         self.used: dict[str, list[int]] = {}  # center -> rounds in which its update was used
@@ -119,10 +122,9 @@ class AdapterStrategy(Strategy):
         return self._messages("train", replace(self.order, subset="", extra=self._sent_extra(server_round)))
 
     def _sent_extra(self, server_round: int) -> State:
-        """What centers need beside the state: SCAFFOLD's common control variate, in float32, and the step's start for
-        methods that are taught by it."""
+        """What centers need beside the state: SCAFFOLD's common control variate, in float32, and what methods bring."""
         wanted = extra_form({n: self.order.state[n] for n in self._expected(server_round)}, self.order.step)
-        return {name: self.memory[name].float() for name in wanted if name in self.memory} | self.teacher
+        return {name: self.memory[name].float() for name in wanted if name in self.memory} | self.brought
 
     def _expected(self, server_round: int) -> frozenset[str]:
         return sent_back(self.order.state, self.order.step, round=server_round)
@@ -171,8 +173,9 @@ class AdapterStrategy(Strategy):
         )
         done = aggregated(updates, start, self.memory, setting, needed=self.quorum)
         self.memory = done.memory
+        state = settled(step, start, done.state, self.brought)
         self.outcome.report = {**done.report, **({"notes": done.notes} if done.notes else {})}
-        return done.state
+        return state
 
     def _declared(self, center: str, whole: State) -> tuple[State, State, State]:
         """What a center trains of the whole, what of it travels as an update, and what in addition."""
@@ -285,13 +288,3 @@ class AdapterStrategy(Strategy):
                 self.link.acknowledge(center, digest)
             else:
                 self.link.forget(center)
-
-
-def teacher_of(order: Order, *, seeded: Iterable[str]) -> State:
-    """The step's start as it travels to methods that are taught by it, without what the seed makes; else nothing.
-
-    Args:
-        order: with the start as its state.
-    """
-    made = frozenset(seeded)
-    return {TEACHER + n: t for n, t in order.state.items() if n not in made} if has_teacher(order.step) else {}

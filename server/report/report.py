@@ -12,6 +12,7 @@ from common.errors import LedgerError
 from server.evaluation.matrix import Row, columns, with_intervals
 from server.report import figures, story, tables
 from server.report.ceilings import ceiling_notes
+from server.report.lineages import lineages
 from server.report.reading.record import Event, RunRecord, join_runs, read_run
 from server.report.subgroups import subgroup_tables
 from server.report.tables import Arm, Comparison, comparison_of
@@ -133,6 +134,7 @@ def _page(
         "notes": [*notes, *ceiling_notes(run.rows)],
         "steps": tables.curriculum(run),
         "matrix": tables.matrix(main.rows, main),
+        "lineages": lineages(run, main),
         "center_matrices": tables.center_matrices(main),
         "centers": tables.centers(replace(main, rows=with_intervals(main.rows, evidence.patients))),
         "subgroups": subgroup_tables(subgroups or run.subgroups),

@@ -15,6 +15,8 @@ MEANING = {
     "center_released": "a person let a suspended center take part again",
     "center_withdrawn": "a center's share was taken out of what was fitted from sums",
     "grid_chosen": "a survival step's cut points, from the summed histogram of event times",
+    "keepsakes_refused": "too few centers told what a step's methods keep; the same command asks again",
+    "keepsakes_stored": "what a step's methods keep for later steps, by kind and digest, from its centers' sums",
     "newton_settled": "an exact fit ended: how many questions it took, and whether it settled",
     "newton_lost": "centers that stopped answering an exact fit, with each one's code; the fit goes on without them",
     "newton_round": "one question of an exact fit was answered",

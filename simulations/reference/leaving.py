@@ -61,6 +61,10 @@ ACTIONS = (
      "`minimum_cell`, `test_folds`, `sums`"),
     ("sums", "none", "event times, moments, Gram sums, or a gradient and Hessian", "cases, skipped",
      "`minimum_cases`, `minimum_cell`, `sums`, no rows that a few share (`client/privacy/rows.py`)"),
+    ("sums at a step's end", "none", "what a listed method keeps for later steps: of `ewc` and `online_ewc`, squared "
+     "gradients summed over patients (`fisher/`), one number for each trained one; of `projection`, second moments of "
+     "the inputs of each linear layer that trains (`moment/`)", "cases, skipped, waiting",
+     "`minimum_cases`, `minimum_cell`, `sums`, `federations`, `reach`; no answer differs from an earlier one by a few"),
 )  # fmt: skip
 BY_SUBGROUP = f"""\
 Where a step names `subgroups` ({", ".join(f"`{name}`" for name in sorted(LEVELS))}), test scores leave once more for
@@ -106,8 +110,8 @@ def _arrays() -> Iterator[tuple[str, str, str]]:
     )
     yield (
         f"methods {_listed(sorted(CONTINUAL))}",
-        "nothing beside the parts: the teacher comes with the order",
-        "`federations`; a teacher that changes within a step is refused",
+        "nothing beside the parts: the teacher, and what earlier steps kept, come with the order",
+        "`federations`; what comes with the order and changes within a step is refused",
     )
     others = sorted(set(FEDERATIONS.shipped) - {"scaffold", "newton"})
     yield f"rules {_listed(others)}", "nothing beside the parts", "`federations`"

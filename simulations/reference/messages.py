@@ -65,6 +65,7 @@ CODES = {
     "internal": "a fault in the program; the center's own log has it",
     "ledger": "a record whose chain of hashes does not hold",
     "link": "the coordinator's SuperLink cannot be reached",
+    "keepsake": "a method goes on from what earlier steps kept, and it is missing or has changed within the step",
     "malformed": "no reply at all by its form",
     "memory": "the message took more memory than the policy allows; its process was ended",
     "no_reply": "nothing came before the deadline",

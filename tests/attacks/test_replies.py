@@ -20,6 +20,7 @@ from common.exact.objectives import HESSIAN
 from common.exact.ridge import GRAM
 from common.exact.thresholds import TRUE
 from common.protocol.arrays import NUMPY, encoded, header
+from common.protocol.keepsakes import FISHER
 from common.protocol.messages import Order
 from common.protocol.wire import order_id, pack_order, pack_reply, unpack_order, unpack_reply
 from common.tasks import build_task
@@ -30,6 +31,7 @@ from server.learning.cuts import fix_cuts
 from server.learning.exact.questions import Asking, LostCenters, Question
 from server.learning.rounds import run_rounds
 from server.learning.strategy import AdapterStrategy
+from server.methods.asking import answers
 from server.refitting import enrol_for
 from simulations.virtual.local_grid import LocalGrid
 from tests.helpers.actions import ACTIONS, DESCRIBE, EVALUATE, RUN_ID, order_of, run_of
@@ -40,6 +42,7 @@ MARKUP = '<img src=x onerror=alert(1)>\n{"kind": "center_released"}\r' + "x" * 4
 IMPOSSIBLE = {
     "train": "fit.loss", "describe": "censoring_censored", "validation": "events", "scores": "events",
     "curves": "km_events", "grid": EVENTS, "moments": COUNT, "newton": HESSIAN, "gram": GRAM, "thresholds": TRUE,
+    "keepsakes": FISHER + "head/bias",
 }  # fmt: skip
 
 
@@ -192,6 +195,7 @@ def files(tmp_path_factory, small_root):
 def leader_of(folder, files, name: str, lie=None) -> Coordinator:
     run = copy.deepcopy(run_of(ACTIONS[name].step))
     for step in run.steps.values():
+        step.methods = order_of(name).step.methods
         step.centers, step.evaluate_at = list(CENTERS), list(CENTERS)
         step.federation.quorum = 0.5
     leader = coordinator(run, folder, Lying(files, name, lie))
@@ -219,6 +223,8 @@ def used(leader: Coordinator, name: str) -> set[str]:
     if name in ("scores", "curves"):
         order = replace(order, **action.changes)
         return set(leader.scorer.sums(order, build_task(step.task), CENTERS))
+    if name == "keepsakes":
+        return set(answers(leader, replace(order, **action.changes), CENTERS)[1]["centers"])
     if name == "grid":
         step.task.grid, step.task.cuts_days, step.task.bins = "quantiles", [], 3  # of the few events that there are
         order.state = {}

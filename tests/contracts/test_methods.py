@@ -3,26 +3,49 @@ nothing beside the update leaves."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from client.center.center import Center
+from client.methods.brought import KeepsakeProblem
+from client.methods.olora import overlap
 from client.methods.teacher import TeacherProblem
 from common.backbones import backbone_digest, load_backbone
-from common.config.methods import CONTINUAL, TAUGHT
-from common.config.methods.continual import FeaturesMethod, LwfMethod, MedcossMethod, RehearsalMethod, SequentialMethod
+from common.config.adapter import Adapter
+from common.config.methods import CONTINUAL, KEEPING, TAUGHT
+from common.config.methods.continual import (
+    DerppMethod,
+    EwcMethod,
+    FeaturesMethod,
+    LwfMethod,
+    MedcossMethod,
+    OLoraMethod,
+    OnlineEwcMethod,
+    ProjectionMethod,
+    RehearsalMethod,
+    SequentialMethod,
+)
 from common.model.adapted import AdaptedModel
-from common.protocol.declaration import TEACHER
+from common.protocol.keepsakes import MOMENT, TEACHER, keepsake_shapes
 from common.protocol.messages import Order
-from server.learning.strategy import teacher_of
+from server.methods import brought, ends_of
+from server.methods.base import Begun, Ended
 from tests.helpers.small import forget, small_run
 
 IDENTITY = {  # kind -> options at which it equals sequential bit for bit, and options at which it must not
+    "derpp": (DerppMethod(at=[]), DerppMethod(at=["CHUM"], cases=1)),
+    "ewc": (EwcMethod(strength=0.0), EwcMethod(strength=50.0)),
     "features": (FeaturesMethod(strength=0.0), FeaturesMethod(strength=50.0)),
     "lwf": (LwfMethod(strength=0.0), LwfMethod(strength=50.0)),
     "medcoss": (MedcossMethod(), None),  # above nothing in self-supervised stages only: client/methods/stages
+    "olora": (OLoraMethod(strength=0.0), None),  # it needs a second LoRA part, see below
+    "online_ewc": (OnlineEwcMethod(strength=0.0), OnlineEwcMethod(strength=50.0)),
+    "projection": (ProjectionMethod(energy=0.0), ProjectionMethod(energy=0.5)),
     "rehearsal": (RehearsalMethod(at=[]), RehearsalMethod(at=["CHUM"], cases=1)),
     "sequential": (SequentialMethod(), None),
 }
@@ -45,11 +68,22 @@ def order(request):
     return made, start
 
 
+def kept_at(step, state):
+    """What an earlier step, which ended at a state, would have left for a step's methods: of twelve patients."""
+    shapes = keepsake_shapes(state, step)
+    told = {
+        name: 12.0 * (np.eye(*shape) if name.startswith(MOMENT) else np.ones(shape)) for name, shape in shapes.items()
+    }
+    return {
+        kind: end.keeps(Ended(step, state, "base", told), {}) for kind, end in ends_of(step).items() if kind in KEEPING
+    }
+
+
 def trained(center, order, start, *methods):
     """What a center sends back in a step that lists these methods."""
     step = replace(order.step, methods=list(methods))
-    own = replace(order, step=step, run="a" * 8 + str(len(methods)))
-    extra = teacher_of(replace(own, state=start), seeded=())
+    own = replace(order, step=step, run=hashlib.sha256(repr(methods).encode()).hexdigest()[:16])
+    extra = brought(Begun(step, start, "base"), kept_at(step, start))
     forget()
     return center.train(replace(own, extra=extra))
 
@@ -109,7 +143,7 @@ def test_without_its_teacher_nothing_is_trained(kind, center, order):
 def test_a_teacher_that_changes_within_a_step_is_refused(center, order):
     made, start = order
     own = replace(made, step=replace(made.step, methods=[LwfMethod()]), run="b" * 9)
-    extra = teacher_of(replace(own, state=start), seeded=())
+    extra = brought(Begun(own.step, start, "base"), {})
     center.train(replace(own, extra=extra))
     another = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in extra.items()}
     with pytest.raises(TeacherProblem, match="within a step it never changes"):
@@ -119,8 +153,88 @@ def test_a_teacher_that_changes_within_a_step_is_refused(center, order):
 
 def test_the_teacher_is_the_start_without_what_the_seed_makes(order):
     made, start = order
-    own = replace(made, step=replace(made.step, methods=[LwfMethod()]), state=start)
+    step = replace(made.step, methods=[LwfMethod()])
     skipped = sorted(start)[:2]
-    sent = teacher_of(own, seeded=skipped)
+    sent = brought(Begun(step, start, "base", frozenset(skipped)), {})
     assert sent.keys() == {TEACHER + name for name in start} - {TEACHER + name for name in skipped}
-    assert teacher_of(made, seeded=()) == {}
+    assert brought(Begun(made.step, start, "base"), {}) == {}
+
+
+@pytest.mark.parametrize("kind", sorted(KEEPING))
+def test_where_no_step_was_before_a_method_that_keeps_is_plain_training(kind, center, order):
+    made, start = order
+    step = replace(made.step, methods=[IDENTITY[kind][1]])
+    first = center.train(replace(made, step=step, run="d" * 9, extra=brought(Begun(step, start, "base"), {})))
+    assert bits(first) == bits(trained(center, made, start))
+
+
+@pytest.mark.parametrize("kind", sorted(KEEPING))
+def test_without_what_earlier_steps_kept_nothing_is_trained(kind, center, order):
+    made, _ = order
+    step = replace(made.step, methods=[IDENTITY[kind][1]])
+    with pytest.raises(KeepsakeProblem, match=f"lists {kind}, and the order says nothing"):
+        center.train(replace(made, step=step, run="e" * 9))
+
+
+@pytest.mark.parametrize("kind", sorted(KEEPING))
+def test_what_earlier_steps_kept_does_not_change_within_a_step(kind, center, order):
+    made, start = order
+    own = replace(made, step=replace(made.step, methods=[IDENTITY[kind][1]]), run="f" * 9)
+    extra = brought(Begun(own.step, start, "base"), kept_at(own.step, start))
+    center.train(replace(own, extra=extra))
+    with pytest.raises(KeepsakeProblem, match="it never changes"):
+        center.train(replace(own, extra={name: tensor + 1 for name, tensor in extra.items()}))
+
+
+@pytest.mark.parametrize("order", ["relapse"], indirect=True)
+def test_new_low_rank_updates_overlap_less_with_those_that_rest(center, order):
+    """Round 2 trains the factors A; the part of the step before rests beside the new one and stays as it is."""
+    made, _ = order
+    parts = {**made.step.adapter.parts, "second": made.step.adapter.parts["within"]}
+    training = [*(name for name in parts if name != "within"), "head"]
+    step = replace(made.step, adapter=Adapter(parts), train_parts=training)
+    start = {n.replace("within/", "second/"): t.flip(0) for n, t in made.state.items() if n.startswith("within/")}
+    own = replace(made, step=step, state={**made.state, **start})
+    ends = {}
+    for strength in (0.0, 200.0):
+        reply = trained(center, own, own.state, OLoraMethod(strength=strength))
+        assert not any(name.startswith("within/") for name in reply.state)
+        after = {**own.state, **reply.state}
+        pairs = {
+            n: n.replace("second/", "within/") for n in after if n.startswith("second/") and n.endswith("lora_A.weight")
+        }
+        ends[strength] = overlap(after, {n: [own.state[old]] for n, old in pairs.items()}, form="squared")
+    assert pairs and ends[200.0] < ends[0.0]
+    assert bits(trained(center, own, own.state)) == bits(trained(center, own, own.state, OLoraMethod(strength=0.0)))
+
+
+def test_with_alpha_0_what_rehearses_by_the_old_answers_is_rehearsal_bit_for_bit(center, order):
+    made, start = order
+    with_, without, plain = (
+        trained(center, made, start, method)
+        for method in (
+            DerppMethod(at=["CHUM"], cases=2, alpha=5.0),
+            DerppMethod(at=["CHUM"], cases=2, alpha=0.0),
+            RehearsalMethod(at=["CHUM"], cases=2),
+        )
+    )
+    assert bits(without) == bits(plain) != bits(with_)
+    assert with_.counts == plain.counts
+
+
+def test_a_center_that_does_not_rehearse_is_not_taught(center, order):
+    made, start = order
+    elsewhere = trained(center, made, start, DerppMethod(at=["CHUP"], alpha=5.0))
+    assert bits(elsewhere) == bits(trained(center, made, start))
+
+
+def test_every_method_has_a_preset_and_a_row_that_says_what_it_stores():
+    root = Path(__file__).resolve().parents[2]
+    rows = {}
+    for line in (root / "docs/researcher/continual-methods.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        rows |= dict.fromkeys(cells[0].replace("`", "").split(", "), cells[1:]) if len(cells) == 4 else {}
+    for kind in [*CONTINUAL, "merge"]:
+        assert (root / f"configs/method/{kind}.yaml").exists(), kind
+        does, stores, equals = rows[kind]
+        assert does and stores and equals

@@ -17,10 +17,12 @@ from flwr.app import Context, Message, RecordDict
 from client.app import app
 from common.backbones import backbone_digest, load_backbone
 from common.config.load import compose_run
+from common.config.methods import METHODS
 from common.config.run import Run
 from common.exact.step import BETA, MEAN, SCALE
 from common.exact.thresholds import THRESHOLDS
 from common.model.adapted import AdaptedModel
+from common.protocol.keepsakes import KEEPSAKES
 from common.protocol.messages import Order, Reply
 from common.protocol.wire import pack_order, unpack_reply
 from common.tasks.cuts import GRID
@@ -38,6 +40,7 @@ class Action:
         sums: the kind of sums that it asks for, of the policy's list; empty: a state.
         over: the part of the split whose patients it is about.
         first: the action that must have been asked before.
+        methods: kinds of methods that the step lists, with their defaults.
     """
 
     kind: str
@@ -46,6 +49,7 @@ class Action:
     over: str = "train"
     changes: dict[str, Any] = field(default_factory=dict)
     first: str = ""
+    methods: tuple[str, ...] = ()
 
 
 ACTIONS: dict[str, Action] = {
@@ -55,12 +59,20 @@ ACTIONS: dict[str, Action] = {
     "scores": Action(EVALUATE, "relapse", "scores", "test", {"subset": "test"}),
     "curves": Action(EVALUATE, "relapse", "curves", "test", {"subset": "test", "threshold": 0.5}),
     "grid": Action(ASK_SUMS, "relapse", "grid", changes={"subset": GRID}),
+    "keepsakes": Action(ASK_SUMS, "relapse", "keepsakes", changes={"subset": KEEPSAKES}, methods=("ewc",)),
     "moments": Action(ASK_SUMS, "relapse_exact", "moments"),
     "newton": Action(ASK_SUMS, "relapse_exact", "newton", changes={"round": 1}, first="moments"),
     "gram": Action(ASK_SUMS, "hpv_exact", "gram"),
     "thresholds": Action(ASK_SUMS, "tumour_ct", "thresholds", changes={"subset": THRESHOLDS, "round": 3}),
 }
-EXACT = ("grid", "moments", "newton", "gram", "thresholds")  # sums over the training cases, refused or answered whole
+EXACT = (
+    "grid",
+    "keepsakes",
+    "moments",
+    "newton",
+    "gram",
+    "thresholds",
+)  # sums over the training cases, refused or answered whole
 
 
 @lru_cache(maxsize=4)
@@ -95,6 +107,7 @@ def order_of(name: str, **changes: Any) -> Order:
     """The action's order, as a server sends it."""
     action = ACTIONS[name]
     order = replace(_start(action.step), **action.changes)
+    order.step = replace(order.step, methods=[METHODS[kind]() for kind in action.methods])
     if name == "newton":
         values, columns = len(order.state["linear/mean"]), order.state["linear/weight"].shape[1]
         order.known = {MEAN: np.zeros(values), SCALE: np.ones(values), BETA: np.zeros((1, columns))}

@@ -32,7 +32,17 @@ from common.config.federation import (
     Guards,
     NewtonFederation,
 )
-from common.config.methods.continual import FeaturesMethod, LwfMethod, RehearsalMethod
+from common.config.methods.continual import (
+    DerppMethod,
+    EwcMethod,
+    FeaturesMethod,
+    LwfMethod,
+    MergeMethod,
+    OLoraMethod,
+    OnlineEwcMethod,
+    ProjectionMethod,
+    RehearsalMethod,
+)
 from common.config.methods.drift import DittoMethod, FedDynMethod, LocalMethod, ProximalMethod
 from common.config.run import Run
 from common.config.step import Selection, Step
@@ -53,7 +63,13 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
     DecoderPart: {"features": (1, 512)},
     FedDynFederation: {"alpha": (0, 1e6)},
     FedDynMethod: {"alpha": (0, 1e6)},
+    DerppMethod: {"alpha": (0, 1e6)},
+    EwcMethod: {"strength": (0, 1e9)},
     FeaturesMethod: {"strength": (0, 1e6)},
+    MergeMethod: {"scale": (-1e6, 1e6), "density": (0, 1)},
+    OLoraMethod: {"strength": (0, 1e6)},
+    OnlineEwcMethod: {"strength": (0, 1e9), "decay": (0, 1)},
+    ProjectionMethod: {"energy": (0, 1)},
     Federation: {"deadline_s": (0, WEEK_S), "at_least": (0, 10_000), "proximal": (0, 1e6), "personal": (0, 1e6)},
     FusionPart: {"width": (1, 8192), "dropout": (0, 1)},
     Guards: {"strikes": (0, 1e6)},
@@ -87,6 +103,7 @@ ENTRIES: dict[type, dict[str, int]] = {
     LoraPart: {"sites": 32},
     NewtonFederation: {"penalties": 16},
     PrognosisTask: {"cuts_days": 512},
+    MergeMethod: {"of": 64},
     RehearsalMethod: {"at": 10_000},
     SegmentationTask: {"structures": 64, "within": 64},
     Step: {"modalities": 16, "modes": 64, "methods": 16, "train_parts": 64, "subgroups": 5, "age_cuts": 8},

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from common.config.methods.continual import FeaturesMethod, LwfMethod, MedcossMethod, RehearsalMethod, SequentialMethod
+from common.config.methods.continual import (
+    DerppMethod,
+    EwcMethod,
+    FeaturesMethod,
+    LwfMethod,
+    MedcossMethod,
+    MergeMethod,
+    OLoraMethod,
+    OnlineEwcMethod,
+    ProjectionMethod,
+    RehearsalMethod,
+    SequentialMethod,
+)
 from common.config.methods.drift import DittoMethod, FedDynMethod, LocalMethod, ProximalMethod, ScaffoldMethod
 from common.data.sources import named_sources
 from common.plugins import Registry
@@ -16,12 +28,18 @@ METHODS: Registry[type] = Registry(
     "method",
     "spec",
     {
+        "derpp": DerppMethod,
         "ditto": DittoMethod,
+        "ewc": EwcMethod,
         "features": FeaturesMethod,
         "feddyn": FedDynMethod,
         "local": LocalMethod,
         "lwf": LwfMethod,
         "medcoss": MedcossMethod,
+        "merge": MergeMethod,
+        "olora": OLoraMethod,
+        "online_ewc": OnlineEwcMethod,
+        "projection": ProjectionMethod,
         "proximal": ProximalMethod,
         "rehearsal": RehearsalMethod,
         "scaffold": ScaffoldMethod,
@@ -30,11 +48,16 @@ METHODS: Registry[type] = Registry(
 )
 WORDS = "head/EHR_report"
 """The part of a masked step's state that guesses words. It never leaves a center."""
-CONTINUAL = frozenset({"features", "lwf", "medcoss", "rehearsal", "sequential"})
+CONTINUAL = frozenset(
+    {"derpp", "ewc", "features", "lwf", "medcoss", "olora", "online_ewc", "projection", "rehearsal", "sequential"}
+)
 """Kinds that say how a lineage goes on: a step that lists none may not write one that an earlier step writes."""
-TAUGHT = frozenset({"features", "lwf", "medcoss"})
+TAUGHT = frozenset({"derpp", "features", "lwf", "medcoss"})
 """Kinds that compare the model with the one that the step began with, which travels with each order."""
-OWN_STATE = frozenset({"ditto", "feddyn", "local", "medcoss", "rehearsal", "scaffold"})
+KEEPING = frozenset({"ewc", "online_ewc", "projection"})
+"""Kinds for which a step's end asks the centers for sums that later steps go on from: each step of a lineage lists
+them, the first one too."""
+OWN_STATE = frozenset({"derpp", "ditto", "feddyn", "local", "medcoss", "rehearsal", "scaffold"})
 """Kinds for which a center's work depends on what its vault holds from earlier rounds."""
 
 

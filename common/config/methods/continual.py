@@ -6,6 +6,14 @@ from dataclasses import dataclass, field
 
 
 @dataclass
+class EwcMethod:
+    """Elastic weight consolidation: weights that earlier steps' answers depend on stay (Kirkpatrick et al., 2017)."""
+
+    strength: float = 100.0  # lambda, of half the quadratic form; 0: as sequential
+    kind: str = "ewc"
+
+
+@dataclass
 class FeaturesMethod:
     """Feature distillation: the adapted encoder goes on saying of each case what it said when the step began."""
 
@@ -37,6 +45,43 @@ class MedcossMethod:
 
 
 @dataclass
+class MergeMethod:
+    """Several earlier steps' adapters as a step's start, merged by their effective updates; rounds may follow."""
+
+    of: list[str] = field(default_factory=list)  # names of earlier steps
+    how: str = "ties"  # average, arithmetic (their sum), or ties (trimmed, elected, averaged)
+    scale: float = 1.0  # what the merged update is multiplied by; one step at scale 1 and density 1 is that step
+    density: float = 0.2  # ties: the share of each update's entries that is kept, the largest
+    kind: str = "merge"
+
+
+@dataclass
+class OLoraMethod:
+    """O-LoRA: the LoRA parts that train read other directions than those that rest (Wang et al., 2023)."""
+
+    strength: float = 0.5  # lambda, of the summed overlap; 0: as sequential
+    form: str = "squared"  # of the entries of A_k A^T: squared as the paper says, absolute as its code does
+    kind: str = "olora"
+
+
+@dataclass
+class OnlineEwcMethod:
+    """EWC with one anchor, the last step's end, and a Fisher that fades (Schwarz et al., 2018)."""
+
+    strength: float = 100.0  # lambda; 0: as sequential
+    decay: float = 0.9  # gamma, of what earlier steps' Fisher is multiplied by at each step's end
+    kind: str = "online_ewc"
+
+
+@dataclass
+class ProjectionMethod:
+    """Projection: no step moves a weight along what earlier patients showed its layer (GPM, FOT)."""
+
+    energy: float = 0.97  # of the layer inputs, in the directions that are kept free; 0: as sequential
+    kind: str = "projection"
+
+
+@dataclass
 class RehearsalMethod:
     """Rehearsal: centers of earlier steps take part with a few of their training cases, drawn once at random."""
 
@@ -50,3 +95,11 @@ class SequentialMethod:
     """Plain training on from the lineage's head: nothing keeps what was known. The lower bound of every other one."""
 
     kind: str = "sequential"
+
+
+@dataclass
+class DerppMethod(RehearsalMethod):
+    """DER++: rehearsal that also keeps to the old model's answers on the memory (Buzzega et al., 2020)."""
+
+    alpha: float = 0.5  # of the mean squared difference of answers; 0: as rehearsal
+    kind: str = "derpp"

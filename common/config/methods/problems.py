@@ -9,11 +9,17 @@ from common.config.adapter import INSIDE, role_of
 from common.config.limits.patterns import matches_any
 from common.config.methods import CONTINUAL, METHODS, TAUGHT, methods_asked
 from common.config.methods.continual import RehearsalMethod
+from common.config.methods.parts import keeping_problems, merge_problems, part_problems, unkept
 from common.config.run import Run
 from common.config.step import Step
 
 OF_A_RULE = ("feddyn", "scaffold")  # their other end is the aggregation rule of the same name
 LEAST: dict[str, tuple[float, float, str]] = {  # option -> least, most, in words
+    "density": (1e-9, 1.0, "above 0 and at most 1"),
+    "scale": (-1e6, 1e6, "a number from -1e6 to 1e6"),
+    "energy": (0.0, 1.0, "from 0 to 1"),
+    "decay": (0.0, 1 - 1e-9, "0 or more and below 1: at 1 it grows with every step"),
+    "alpha": (0.0, float("inf"), "0 or more"),
     "strength": (0.0, float("inf"), "0 or more"),
     "cases": (1, float("inf"), "1 or more"),
     "temperature": (1e-6, float("inf"), "above 0"),
@@ -43,7 +49,12 @@ def method_problems(step: Step, run: Run) -> Iterator[str]:
         )
     if {*listed} & TAUGHT and step.federation.kind == "newton":
         yield f"a step that is fitted exactly has no training loop for {', '.join(sorted({*listed} & TAUGHT))}."
-    for spec in (spec for spec in step.methods if spec.kind == "rehearsal"):
+    yield from keeping_problems(step)
+    yield from part_problems(step)
+    memories = [spec for spec in step.methods if isinstance(spec, RehearsalMethod)]
+    if len(memories) > 1:
+        yield "methods derpp and rehearsal keep the same memory in two ways; use one of them."
+    for spec in memories:
         yield from _rehearsal(step, spec)
     for spec in step.methods:
         yield from _out_of_range(spec)
@@ -78,6 +89,9 @@ def lineage_problems(run: Run) -> Iterator[str]:
                 f"nothing was: set steps.{name}.starts_from or stands_on, or steps.{name}.writes to an earlier step's "
                 "lineage."
             )
+        for spec in (spec for spec in step.methods if spec.kind == "merge"):
+            yield from merge_problems(run, name, spec, begun=bool(before))
+        yield from unkept(run, name, step.starts_from or (before[-1] if before else None))
         before.append(name)
 
 
@@ -93,7 +107,7 @@ def _rehearsal(step: Step, spec: RehearsalMethod) -> Iterator[str]:
     strangers = sorted({*spec.at} - {*step.centers}) if named else []
     if strangers:
         yield (
-            f"method rehearsal is at {', '.join(strangers)}, not among the step's centers {step.centers}; a center "
+            f"method {spec.kind} is at {', '.join(strangers)}, not among the step's centers {step.centers}; a center "
             "that rehearses takes part, so name it there too."
         )
     if named and spec.at and {*step.centers} <= {*spec.at}:

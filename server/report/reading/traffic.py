@@ -15,7 +15,7 @@ PHASES = {
     START: "validating a step's start",
     ROUNDS: "rounds of training and validation",
     REPEATED: "rounds of an attempt that failed, or that were stopped, and were repeated",
-    SUMS: "sums that a step is solved from",
+    SUMS: "sums that a step is solved from, or that later steps go on from",
     TEST: "scoring test cases, and the validation cases that calibrate a step",
     GROWN: "sending a finished step to be merged into the frozen model",
 }
@@ -27,6 +27,8 @@ _ASKED = {
     "step_rescored": ENROL,
     "start_validated": START,
     "newton_round": SUMS,
+    "keepsakes_stored": SUMS,
+    "keepsakes_refused": SUMS,
     "scored": TEST,
 }
 

@@ -3,11 +3,11 @@
 import pytest
 
 from client.methods import METHODS, methods_of
-from client.methods.ditto import Ditto
-from client.methods.feddyn import FedDyn
-from client.methods.local import Local
-from client.methods.proximal import Proximal
-from client.methods.scaffold import Scaffold
+from client.methods.drift.ditto import Ditto
+from client.methods.drift.feddyn import FedDyn
+from client.methods.drift.local import Local
+from client.methods.drift.proximal import Proximal
+from client.methods.drift.scaffold import Scaffold
 from client.vault.vault import Vault
 from common.config.federation import FedAdamFederation, FedDynFederation, MeanFederation, ScaffoldFederation
 from common.config.methods import METHODS as SPECS

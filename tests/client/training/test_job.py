@@ -9,7 +9,7 @@ import torch
 
 from client.center.center import Center
 from client.methods.base import Method
-from client.methods.proximal import Proximal
+from client.methods.drift.proximal import Proximal
 from client.training.job import prepare
 from client.training.loop import fit
 from common.backbones import backbone_digest, load_backbone

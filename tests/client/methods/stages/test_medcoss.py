@@ -18,7 +18,8 @@ from common.model.adapted import AdaptedModel
 from common.model.masking import as_form, drawn_noise, hide
 from common.protocol.messages import Order
 from common.store.sealed import read_sealed
-from server.learning.strategy import teacher_of
+from server.methods import brought
+from server.methods.base import Begun
 from tests.helpers.small import VIEW, forget, write_centers, write_cohort
 
 STAGES = ["EHR", "CT:slices"]
@@ -44,7 +45,7 @@ def order_of(run, *methods, name: str, number: int = 1) -> Order:
     generator = torch.Generator().manual_seed(3)
     moved = {n: t + 0.05 * torch.randn(t.shape, generator=generator) for n, t in start.items()}
     order = Order(step, 1, number, run.backbone, backbone_digest(backbone), split, state=moved, run=name)
-    return replace(order, extra=teacher_of(replace(order, state=start), seeded=()))
+    return replace(order, extra=brought(Begun(order.step, start, order.base), {}))
 
 
 def test_models_that_are_equal_teach_nothing_to_the_bit_even_in_training_mode(run):

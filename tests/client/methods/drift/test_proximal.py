@@ -2,7 +2,7 @@
 
 import torch
 
-from client.methods.proximal import Proximal
+from client.methods.drift.proximal import Proximal
 from common.config.federation import MeanFederation
 
 

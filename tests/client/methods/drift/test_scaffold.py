@@ -2,7 +2,7 @@
 
 import torch
 
-from client.methods.scaffold import Scaffold
+from client.methods.drift.scaffold import Scaffold
 from client.vault.vault import Vault
 from common.config.federation import ScaffoldFederation
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from client.methods.feddyn import FedDyn
+from client.methods.drift.feddyn import FedDyn
 from client.vault.vault import Vault
 from common.config.federation import FedDynFederation
 

@@ -7,7 +7,7 @@ common update is made; the common model does not notice.
 from __future__ import annotations
 
 from client.methods.base import Method
-from client.methods.proximal import Proximal
+from client.methods.drift.proximal import Proximal
 from client.training.job import Job, prepare
 from client.training.loop import fit
 from client.vault.vault import Vault

@@ -1,0 +1,35 @@
+"""A lineage that several steps wrote is a row of yardsticks; one that a single step wrote is none."""
+
+from server.report.lineages import lineages
+from server.report.reading.record import read_run
+from server.report.tables import Arm
+
+
+def found(events):
+    run = read_run(events)
+    return lineages(run, Arm("federated", run.rows, run.metrics, run.learned()))
+
+
+def shared(events, *, now):
+    """Tumours on CT and on CT and PET in one lineage; the second step leaves another pooled score of the first."""
+    for event in events:
+        if event["kind"] == "step_finished" and event["step"] in ("tumour_ct", "tumour_ctpet"):
+            event["lineage"] = "tumor"
+        elif event["kind"] == "step_finished":
+            event["lineage"] = event["step"]
+        for row in event.get("scores", []):
+            later = event.get("step") not in ("start", "tumour_ct")
+            if (row["task"], row["center"]) == ("tumour_ct", "pooled") and later:
+                row["value"] = now
+    return events
+
+
+def test_a_step_alone_in_its_lineage_has_no_row(events):
+    assert found(events) == []
+
+
+def test_two_steps_of_one_lineage_are_one_row(events):
+    [row] = found(shared(events, now=0.407))
+    assert (row["name"], row["tasks"], row["acc"]) == ("tumor", 2, "0.544")
+    assert (row["bwt"], row["forgetting"]) == ("−0.100", "0.100")
+    assert row["relative_bwt"] == "−0.197" and row["fwt"] == "—"
