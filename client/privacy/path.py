@@ -20,14 +20,13 @@ import numpy as np
 from client.vault.lock import alone
 from common.errors import PolicyRefusal
 from common.exact.columns import Layout, Rows, Scaling, standardise
-from common.exact.objectives import Objective
+from common.exact.objectives import LARGEST_VALUE, Objective
 from common.exact.step import BETA, MEAN, SCALE
 from common.protocol.messages import Order
 from common.store.sealed import read_sealed, write_sealed
 
 PATH, POINT, QUESTIONS, WEIGHT = "declined.path", "declined.point", "declined.questions", "declined.weight"
 LARGEST_BETA = 30.0  # of standardised columns: an odds ratio of 10^13 a standard deviation
-LARGEST_VALUE = 1000.0  # standard deviations from the mean
 STANDARDISATIONS = 8  # a fit begins again when a center leaves it, with another mean and scale
 MOST_QUESTIONS = 1000  # of one step, over all its standardisations
 

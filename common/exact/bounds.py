@@ -1,8 +1,6 @@
 """What one center's sums of an exact fit can possibly be: no objective of ours is concave, no count is negative.
 
-Gradients and Hessians are held against the center's own moments as well: with S_j = sum_i x_ij^2 over its standardised
-columns, no residual sum over n cases is larger than 2 n sqrt(S_j) a risk set, and no Hessian's trace larger than
-n sum_j S_j.
+Newton sums are held against the center's own moments and its own earlier answers as well (`common.exact.room`).
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from common.exact.columns import COUNT, SQUARE, SUM, Sums
-from common.exact.objectives import GRADIENT, HESSIAN, LOSS
+from common.exact.objectives import HESSIAN, LOSS
 from common.exact.ridge import CASES, GRAM, MOMENT
 from common.exact.thresholds import ALL, MISSED, TRUE
 from common.tasks.bounds import LARGEST
@@ -82,30 +80,3 @@ def _curved(name: str, matrix: np.ndarray) -> str:
         return f"{name} is not symmetric"
     lowest = float(np.linalg.eigvalsh((matrix + matrix.T) / 2)[0])
     return f"{name} is not positive semi-definite" if lowest < -SLACK * scale * len(matrix) else ""
-
-
-def out_of_proportion(
-    sums: Sums, moments: Sums, *, scale: np.ndarray, mean: np.ndarray, cases: float, sets: int
-) -> str:
-    """Newton sums beyond what the center's own moments allow, as a phrase; empty where they are not.
-
-    Args:
-        moments: this center's answer to the first question.
-        mean, scale: (F,) of the standardisation that the second question named.
-        sets: sums over cases that one case is part of (the grid's bins, for the discrete hazard; else 1).
-    """
-    count, total, square = moments[COUNT], moments[SUM], moments[SQUARE]
-    if (count == 0).any():  # a column that too few cases have is hidden in the moments, not in what follows
-        return ""
-    spread = np.maximum(square - 2 * mean * total + count * mean**2, 0.0) / scale**2
-    largest = float(spread.sum()) + (len(spread) + sets) * cases  # flags and intercepts are at most one a case
-    trace, gradient = (float(np.abs(f).max(initial=0.0)) for f in (_traces(sums), sums[GRADIENT]))
-    if trace > sets * max(cases, 1.0) * largest * (1 + SLACK) + SLACK:
-        return f"{HESSIAN}'s trace is more than the center's own columns allow"
-    if gradient > 2 * sets * max(cases, 1.0) * np.sqrt(largest) * (1 + SLACK) + SLACK:
-        return f"{GRADIENT} is more than the center's own columns allow"
-    return ""
-
-
-def _traces(sums: Sums) -> np.ndarray:
-    return np.trace(sums[HESSIAN], axis1=1, axis2=2)

@@ -56,7 +56,7 @@ def fit_path(
     search = begin(objective.shape(columns))
     for penalty in strongest_first(penalties):
         search, weights = begin(search.asked.shape, at=search.asked), penalty * objective.penalised(columns)
-        while not search.done and search.rounds < max_rounds:
+        while not search.is_over and search.rounds < max_rounds:
             asked = search.asked
             parts = [objective.sums(x, rows.target, asked) for x, rows in zip(matrices, centers, strict=True)]
             search = advance(search, add(parts), penalty=weights)

@@ -13,7 +13,9 @@ from common.protocol.messages import Sums
 
 LOSS, GRADIENT, HESSIAN = "newton.loss", "newton.gradient", "newton.hessian"
 INTERCEPT_PENALTY = 1e-4  # keeps the intercept of a bin or class without any event finite
+FAINT = 1e-280  # weight of a risk set, beside its center's highest, below which it is told against its own highest
 CHUNK = 4_000_000  # cells of an events-by-cases matrix held at once
+LARGEST_VALUE = 1000.0  # standard deviations from the mean that a center answers at; a server may rely on it
 SLACK = 1e-11  # relative rise of the loss that rounding may cause near the optimum
 
 
@@ -80,11 +82,16 @@ def _cox(x: np.ndarray, time: np.ndarray, event: np.ndarray, beta: np.ndarray) -
         chosen = events[first : first + max(1, CHUNK // len(x))]
         tied = (time[None, :] == time[chosen, None]) & (event > 0)[None, :]
         # (E, n): how far each case is at risk when each event happens
-        share = ((time[None, :] >= time[chosen, None]) - gone[chosen, None] * tied) * weight
-        at_risk = np.maximum(share.sum(axis=1), np.finfo(float).tiny)
+        risk = (time[None, :] >= time[chosen, None]) - gone[chosen, None] * tied
+        share = risk * weight
+        at_risk, highest = share.sum(axis=1), np.zeros(len(chosen))
+        for event_ in np.flatnonzero(at_risk < FAINT):  # far points only: such a set's weights would be no numbers
+            highest[event_] = score[risk[event_] > 0].max()
+            share[event_] = risk[event_] * np.exp(np.minimum(score - highest[event_], 0.0))
+            at_risk[event_] = share[event_].sum()
         share /= at_risk[:, None]
         mean = share @ x
-        loss += float(np.log(at_risk).sum() - score[chosen].sum())
+        loss += float(np.log(at_risk).sum() - score[chosen].sum() + highest.sum())
         gradient += mean.sum(axis=0) - x[chosen].sum(axis=0)
         hessian += (x * share.sum(axis=0)[:, None]).T @ x - mean.T @ mean
     return loss, gradient, hessian

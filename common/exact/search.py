@@ -16,6 +16,8 @@ from common.exact.columns import (
 from common.exact.objectives import GRADIENT, HESSIAN, LOSS, SLACK, Objective
 
 SETTLED = 1e-12  # a squared Newton decrement below it: one more full step is exact to rounding
+SHORTEST = 1e-9  # of a Newton step: where the loss falls along no longer part of it, the direction is exhausted
+ROUNDING = 10 * SLACK  # of the loss: a squared decrement below it promises less than a loss can show
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,10 @@ class Search:
         asked: (C, Q) parameters at which the centers' sums are wanted next.
         accepted: (C, Q) the best point so far; ``loss`` (C,) is the penalised loss there, infinite at the start.
         direction: (C, Q) and ``step`` (C,): asked = accepted - step * direction.
+        decrement: (C,) squared Newton decrement at the accepted point, infinite at the start.
         settled: (C,) problems that are solved; ``asked`` is their answer.
+        failed: (C,) problems whose loss does not fall along their direction, however short the step: what was told is
+            of no function that a Newton step can lead down.
     """
 
     asked: np.ndarray
@@ -34,7 +39,9 @@ class Search:
     direction: np.ndarray
     step: np.ndarray
     loss: np.ndarray
+    decrement: np.ndarray
     settled: np.ndarray
+    failed: np.ndarray
     rounds: int = 0
 
     @property
@@ -42,12 +49,21 @@ class Search:
         """Whether every problem is solved."""
         return bool(self.settled.all())
 
+    @property
+    def is_over(self) -> bool:
+        """Whether every problem is solved or has failed: nothing is left to ask."""
+        return bool((self.settled | self.failed).all())
+
+
+_STATE = ("asked", "accepted", "direction", "step", "loss", "decrement", "settled", "failed")
+
 
 def begin(shape: tuple[int, ...], *, at: np.ndarray | None = None) -> Search:
     """A search from zero, or from parameters (C, Q) that another one found."""
     problems, zero = shape[0], np.zeros(shape)
     start = zero if at is None else np.array(at, np.float64)
-    return Search(start, start, zero, np.ones(problems), np.full(problems, np.inf), np.zeros(problems, dtype=bool))
+    unknown, no = np.full(problems, np.inf), np.zeros(problems, dtype=bool)
+    return Search(start, start, zero, np.ones(problems), unknown, unknown, no, no)
 
 
 def strongest_first(penalties: Iterable[float]) -> list[float]:
@@ -62,10 +78,8 @@ def advance(search: Search, sums: Mapping[str, np.ndarray], *, penalty: np.ndarr
         sums: loss, gradient and Hessian at ``search.asked``, added over centers, without the penalty.
         penalty: (Q,) of penalty / 2 * beta ** 2, in units of the summed loss.
     """
-    state = {
-        name: getattr(search, name).copy() for name in ("asked", "accepted", "direction", "step", "loss", "settled")
-    }
-    for problem in np.flatnonzero(~search.settled):
+    state = {name: getattr(search, name).copy() for name in _STATE}
+    for problem in np.flatnonzero(~(search.settled | search.failed)):
         beta = search.asked[problem]
         loss = float(sums[LOSS][problem] + (penalty * beta**2).sum() / 2)
         before = search.loss[problem]
@@ -76,10 +90,13 @@ def advance(search: Search, sums: Mapping[str, np.ndarray], *, penalty: np.ndarr
             direction = solve(sums[HESSIAN][problem] + np.diag(penalty), gradient)
             state["accepted"][problem], state["loss"][problem] = beta, loss
             state["direction"][problem], state["step"][problem] = direction, 1.0
-            state["settled"][problem] = abs(float(gradient @ direction)) <= SETTLED  # an ascent is no end
+            state["decrement"][problem] = abs(float(gradient @ direction))  # an ascent is no end
+            state["settled"][problem] = state["decrement"][problem] <= SETTLED
         state["asked"][problem] = state["accepted"][problem] - state["step"][problem] * state["direction"][problem]
-        if state["step"][problem] < 1e-9:  # the direction is exhausted: the point is as good as rounding allows
-            state["asked"][problem], state["settled"][problem] = state["accepted"][problem], True
+        if state["step"][problem] < SHORTEST:  # an end only where the point is as good as rounding allows
+            state["asked"][problem] = state["accepted"][problem]
+            is_best = state["decrement"][problem] <= ROUNDING * (1 + abs(state["loss"][problem]))
+            state["settled" if is_best else "failed"][problem] = True
     return replace(search, rounds=search.rounds + 1, **state)
 
 

@@ -29,6 +29,7 @@ CODES = {
     "bank": "an adapter in the bank is missing or damaged",
     "config": "a setting cannot be read, breaks a rule of the server's own, or is above a ceiling",
     "base_missing": "the vault lacks stages of the base that the order names; they are sent in order, once",
+    "changed": "patients came or went during an exact fit: the answer is over others than the center's first one",
     "conflicting": "two replies of one center to one question",
     "counts": "more cases claimed than registered at enrolment",
     "data": "the center's files cannot be used; its own log names them",

@@ -14,17 +14,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 
-from common.exact.columns import COUNT
-from common.exact.objectives import HESSIAN
+from common.exact.columns import COUNT, SQUARE, SUM
+from common.exact.objectives import GRADIENT, HESSIAN, LOSS
 from common.exact.ridge import GRAM
 from common.exact.thresholds import TRUE
 from common.protocol.arrays import NUMPY, encoded, header
 from common.protocol.keepsakes import FISHER
 from common.protocol.messages import Order
+from common.protocol.packing import pack, unpack
 from common.protocol.wire import order_id, pack_order, pack_reply, unpack_order, unpack_reply
 from common.tasks import build_task
 from common.tasks.cuts import EVENTS
+from server.centers.packed_grid import PackedGrid
 from server.centers.quarantine import strikes
 from server.coordinator import Coordinator
 from server.learning.cuts import fix_cuts
@@ -126,6 +129,14 @@ LIES: dict[str, Callable[[Told, str], RecordDict]] = {
     "another center's name": lambda told, name: told.with_status(center="CHUM"),
 }
 
+NEWTON_LIES: dict[str, tuple[Callable[[Told, str], RecordDict], str]] = {
+    "a loss that rises": (lambda told, name: a_sum(told, LOSS, lambda value: value + 1e6), "newton.loss"),
+    "a large gradient": (lambda told, name: a_sum(told, GRADIENT, lambda value: value + 1e6), "newton.gradient"),
+    "a large Hessian": (
+        lambda told, name: a_sum(told, HESSIAN, lambda value: value + 1e8 * np.eye(value.shape[-1])), "newton.hessian"
+    ),
+}  # fmt: skip
+
 # What the ledger says of the liar, by lie, and where it is another code, by action.
 CODES: dict[str, tuple[str, dict[str, str]]] = {
     "a replayed reply": ("stale", {}),
@@ -158,6 +169,7 @@ class Lying(LocalGrid):
     def __init__(self, files, name: str, lie: Callable[[Told, str], RecordDict] | None):
         super().__init__(files, workers=0)
         self.name, self.lie = name, lie
+        self.moments: Callable[[Told], RecordDict] | None = None  # what the liar says of them, before it lies again
 
     def send_and_receive(self, messages, *, timeout=None):
         for message in list(messages):
@@ -167,6 +179,8 @@ class Lying(LocalGrid):
                 order = unpack_order(message.content)
                 ask = lambda order, kind, node=node: self._answer(pack_order(order), kind, node)  # noqa: E731
                 content = self.lie(Told(content, order, kind, ask), self.name)
+            if self.moments is not None and self._codes[node] == LIAR and self._asks_moments(message):
+                content = self.moments(Told(content, unpack_order(message.content), kind, self.ask_nobody))
             reply = Message(content, reply_to=message)
             reply.metadata.__dict__["_src_node_id"] = node
             yield reply
@@ -177,6 +191,16 @@ class Lying(LocalGrid):
             [(_, reply)] = self._work([Message(content, dst_node_id=node, message_type=kind)], timeout=None)
             self.kept[key] = reply.content
         return self.kept[key]
+
+    @staticmethod
+    def ask_nobody(order: Order, kind: str) -> RecordDict:
+        raise AssertionError("what is said of the moments is made of the moments alone")
+
+    @staticmethod
+    def _asks_moments(message: Message) -> bool:
+        asked = message.content.config_records["config"]
+        is_first = (asked["subset"], asked["round"]) == ("", 0)
+        return message.metadata.message_type == ACTIONS["moments"].kind and is_first
 
     def _is_the_action(self, message: Message) -> bool:
         config, action = message.content.config_records["config"], ACTIONS[self.name]
@@ -293,3 +317,60 @@ def test_a_lie_is_told_from_an_answer_and_the_others_go_on(tmp_path, files, name
     told = [event.get("told", "") for event in leader.ledger.events("reply_rejected")]
     assert all(len(text) <= 300 and "\n" not in text and "\r" not in text for text in told)
     json.loads(lines[-1])
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["true moments", "zero moments"])
+@pytest.mark.parametrize("lie", NEWTON_LIES)
+def test_newton_sums_beyond_the_centers_own_moments_are_a_strike(tmp_path, files, lie, hidden):
+    """Moments of which every column is hidden excuse nothing either."""
+    change, told = NEWTON_LIES[lie]
+    leader = leader_of(tmp_path, files, "newton", change)
+    if hidden:
+        leader.federation.grid.moments = lambda told: told.with_sums(
+            lambda sums: sums | {name: sums[name] * 0 for name in (COUNT, SUM, SQUARE)}
+        )
+    assert used(leader, "newton") == set(CENTERS) - {LIAR}
+    assert codes(leader) == ["impossible"] and strikes(leader.ledger) == {LIAR: 1}
+    [event] = leader.ledger.events("reply_rejected")
+    assert event["told"] == f"{told} is more than the center's own columns allow"
+
+
+# ------------------------------------------------------------------------------------------------ over a packed grid
+
+PACKED_LIES = [
+    "impossible sums", "finite sums that overflow", "sums that are no numbers", "an oversized array",
+    "another byte order", "another byte order behind a plain name", "wide floats", "two thousand undeclared arrays",
+]  # fmt: skip
+
+
+class Wire(Lying):
+    """A SuperLink between packed ends: what a deployed run's messages go through."""
+
+    def push_messages(self, messages):
+        self.waiting = {f"m{place}": message for place, message in enumerate(messages)}
+        for name, message in self.waiting.items():
+            message.metadata.__dict__["_message_id"] = name
+        return list(self.waiting)
+
+    def pull_messages(self, message_ids):
+        asked = [self.waiting[name] for name in sorted(message_ids)]
+        for message in asked:
+            message.content = unpack(message.content)
+        for reply in self.send_and_receive(asked):
+            reply.content = pack(reply.content)
+            yield reply
+
+
+@pytest.mark.parametrize("lie", PACKED_LIES)
+@pytest.mark.parametrize("name", ["train", "scores", "newton", "gram"])
+def test_a_lie_is_the_same_over_a_deployed_runs_packed_messages(tmp_path, files, name, lie, monkeypatch):
+    identity = {"_task_id": 1, "_run_id": 2, "_node_id": 1}
+    for field, value in identity.items():
+        monkeypatch.setattr(TaskIdentity, field, value)
+    leader = leader_of(tmp_path, files, name, LIES[lie])
+    wire = Wire(files, name, LIES[lie])
+    leader.federation.grid, leader.federation.enrolled = PackedGrid(wire), wire.enrolled
+    assert used(leader, name) == set(CENTERS) - {LIAR}
+    code, other = CODES[lie]
+    assert codes(leader) == [other.get(name, code)]
+    assert strikes(leader.ledger) == {LIAR: 1}

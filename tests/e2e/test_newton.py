@@ -17,9 +17,12 @@ from common.config.rules import broken_rules
 from common.config.run import Run
 from common.errors import ConfigError, RoundFailed
 from common.exact.fit import fit_newton, fit_ridge
+from common.exact.objectives import GRADIENT, HESSIAN, LOSS
 from common.exact.step import exact_part, objective_of, state_of
+from common.protocol.wire import pack_reply, unpack_reply
 from common.store.ledger import Ledger
 from server.__main__ import main
+from server.centers.quarantine import strikes
 from server.learning.withdraw import withdraw
 from server.report.reading.record import read_run
 from server.report.results import results
@@ -157,6 +160,99 @@ def test_undeclared_or_broken_sums_are_not_used(small_centers, tmp_path):
     leader = federate(exact_run(steps=("hpv_exact",)), tmp_path / "run", small_centers, grid=tampering(broken))
     assert leader.ledger.events("newton_lost")[0]["centers"] == {"MDA": "not_finite"}
     assert close(head(leader, "hpv_exact"), expected(leader, small_centers, "hpv_exact", ["CHUM", "CHUP"]))
+
+
+# ---------------------------------------------------------------------------------------------------- one center lies
+
+
+def lying(change, *, center="MDA"):
+    """A grid on which one center's sums are changed: ``change(sums, round)`` gives what it says instead."""
+
+    def told(sent, reply):
+        if sent.metadata.message_type == "query.sums" and code_of(reply) == center:
+            found = unpack_reply(reply.content)
+            round = int(sent.content.config_records["config"]["round"])
+            reply.content = pack_reply(replace(found, sums=change(dict(found.sums), round)))
+        return reply
+
+    return tampering(told)
+
+
+def risen(sums, round, by=1e6):
+    """A loss that rises from the second question of the search on, and nothing else."""
+    return sums | {LOSS: sums[LOSS] + by} if round >= 2 else sums
+
+
+def without_moments(sums, round):
+    """No moments, and then a gradient and a Hessian that outweigh everybody else's."""
+    if round == 0:
+        return {name: value * 0 for name, value in sums.items()}
+    return sums | {GRADIENT: sums[GRADIENT] * 0 + 1e6, HESSIAN: np.eye(sums[HESSIAN].shape[1])[None] * 1e6}
+
+
+def risen_by(amount):
+    return lambda sums, round: risen(sums, round, by=amount)
+
+
+@pytest.mark.parametrize(
+    ("loss", "lie", "told"),
+    [
+        ("cox", risen, "newton.loss is more than the center's own columns allow"),
+        ("hazard", risen, "newton.loss is more than the center's own columns allow"),
+        ("cox", risen_by(1.0), "newton.loss at an earlier question lies below its tangent here"),
+        ("hazard", risen_by(5.0), "newton.loss at an earlier question lies below its tangent here"),
+        ("cox", without_moments, "newton.gradient is more than the center's own columns allow"),
+        ("hazard", without_moments, "newton.gradient is more than the center's own columns allow"),
+    ],
+)
+def test_a_liar_is_named_and_the_fit_is_that_of_the_others(small_centers, tmp_path, loss, lie, told):
+    run = exact_run(f"steps.relapse_exact.task.loss={loss}", steps=("relapse_exact",))
+    leader = federate(run, tmp_path / "run", small_centers, grid=lying(lie))
+    [lost] = leader.ledger.events("newton_lost")
+    assert set(lost["centers"]) == {"MDA"} and f"impossible ({told})" in lost["centers"]["MDA"]
+    assert strikes(leader.ledger) == {"MDA": 1}
+    [settled] = leader.ledger.events("newton_settled")
+    assert settled["settled"] and settled["rose"] == []
+    assert close(
+        head(leader, "relapse_exact"), expected(leader, small_centers, "relapse_exact", ["CHUM", "CHUP"]), 1e-7
+    )
+
+
+def test_a_fit_that_nobodys_sums_make_impossible_fails_by_name_and_can_be_asked_again(
+    small_centers, tmp_path, fitted, monkeypatch
+):
+    """A loss that is wrong by less than the checks see, so that no step seems to lead down: nothing is committed."""
+    monkeypatch.setattr("server.learning.exact.questions.no_convex_function", lambda earlier, now, room: "")
+    run = exact_run(steps=("relapse_exact",))
+    run.steps["relapse_exact"].rounds = 40
+    with pytest.raises(RoundFailed, match=r"However short a step the search took, its loss rose at MDA;") as failed:
+        federate(run, tmp_path / "run", small_centers, grid=lying(risen_by(1.0)))
+    assert "nothing is committed" in str(failed.value)
+    ledger, folder = Ledger(RunFolder(tmp_path / "run").ledger), RunFolder(tmp_path / "run")
+    [unsettled] = ledger.events("newton_settled")
+    assert not unsettled["settled"] and unsettled["rose"] == ["MDA"]
+    assert not ledger.events("step_finished") and folder.all_sums("relapse_exact") == []
+    again = federate(run, tmp_path / "run", small_centers)
+    leader, _ = fitted
+    assert close(head(again, "relapse_exact"), head(leader, "relapse_exact"), 0.0)
+
+
+def test_patients_that_come_during_a_fit_are_no_lie(small_centers, tmp_path):
+    """The center's later answers are of another table: it leaves this fit, without a strike."""
+
+    def grown(sent, reply):
+        late = sent.metadata.message_type == "query.sums" and sent.content.config_records["config"]["round"] >= 2
+        if late and code_of(reply) == "CHUP":
+            found = unpack_reply(reply.content)
+            sums = {name: value * 2 for name, value in found.sums.items()}
+            more = found.counts | {"cases": 2 * found.counts["cases"]}
+            reply.content = pack_reply(replace(found, sums=sums, counts=more))
+        return reply
+
+    leader = federate(exact_run(steps=("relapse_exact",)), tmp_path / "run", small_centers, grid=tampering(grown))
+    assert leader.ledger.events("newton_lost")[0]["centers"] == {"CHUP": "changed"}
+    assert strikes(leader.ledger) == {}
+    assert close(head(leader, "relapse_exact"), expected(leader, small_centers, "relapse_exact", ["CHUM", "MDA"]))
 
 
 def test_only_declared_sums_and_counts_leave_a_center(small_centers, tmp_path):

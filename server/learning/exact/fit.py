@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from common.errors import RoundFailed
 from common.exact.columns import Layout, LinearModel, Scaling, add, scaling_from
-from common.exact.objectives import Objective
+from common.exact.objectives import LOSS, Objective
 from common.exact.ridge import ridge_from_sums
 from common.exact.search import Search, advance, begin, model_of, strongest_first
 from common.exact.step import BETA, MEAN, SCALE, exact_part, objective_of, state_of, voxels_of
@@ -24,6 +24,7 @@ from common.exact.thresholds import ALL, MISSED, THRESHOLDS, TRUE, best_threshol
 from common.protocol.messages import State, Sums
 from server.learning.exact.choice import Judge, chosen
 from server.learning.exact.questions import Asking, LostCenters, Question
+from server.learning.exact.rises import Rises
 
 
 @dataclass(frozen=True)
@@ -103,18 +104,17 @@ class NewtonFit:
         self, objective: Objective, centers: Sequence[str], scaling: Scaling, penalty: float, search: Search
     ) -> Search:
         step, weights = self.order.step, penalty * objective.penalised(len(self.layout.names))
-        while not search.done and search.rounds < step.rounds:
+        rises = Rises(centers, problems=len(search.asked))
+        while not search.done and not search.failed.any() and search.rounds < step.rounds:
             known = {MEAN: scaling.mean, SCALE: scaling.scale, BETA: search.asked}
             answers = self.asking.ask(Question(search.rounds + 1, known), centers)
-            search = advance(search, add(answers), penalty=weights)
+            before, search = search, advance(search, add(answers), penalty=weights)
+            rises.note(before, search, [answer[LOSS] for answer in answers])
         event = {"step": step.name, "settled": search.done, "rounds": search.rounds, "loss": search.loss.tolist()}
-        self.ledger.append("newton_settled", {**event, "penalty": penalty})
+        self.ledger.append("newton_settled", {**event, "penalty": penalty, "rose": rises.centers})
         if not search.done:
-            raise RoundFailed(
-                f"Step '{step.name}' has not settled after {search.rounds} questions to {', '.join(centers)}: nothing "
-                "is committed, for a fit that is not exact must not be called so. Give the step more rounds or a larger"
-                " federation.penalty, in a new run."
-            )
+            self.asking.forget(())  # the same answers would end the same command in the same way
+            raise RoundFailed(_unsettled(step.name, search, centers, rises.centers))
         return search
 
     def _chosen(self, fits: Sequence[Fitted], centers: Sequence[str]) -> Fitted:
@@ -129,3 +129,20 @@ class NewtonFit:
         said = ", ".join(f"{ridge}: {'not told' if v is None else f'{v:.4f}'}" for ridge, v in tried.items())
         self.asking.narrator.say(f"          ridge {penalty:g} by validation {metric} ({said})")
         return next(fit for fit in fits if fit.penalty == penalty)
+
+
+def _unsettled(step: str, search: Search, centers: Sequence[str], rose: Sequence[str]) -> str:
+    """Why nothing is committed, and what to do."""
+    text = (
+        f"Step '{step}' has not settled after {search.rounds} questions to {', '.join(centers)}: nothing is committed, "
+        "for a fit that is not exact must not be called so."
+    )
+    rising = f"its loss rose at {', '.join(rose)}" if rose else "nobody's own loss rose by more than rounding"
+    if search.failed.any():
+        return text + (
+            f" However short a step the search took, {rising}; the sums of patients fall along some part of it. Ask "
+            "there what was answered, or leave that center out (step.centers) in a new run; start the same command "
+            "again if it was a fault."
+        )
+    overshot = f" At the last question {rising}." if rose else ""
+    return text + overshot + " Give the step more rounds or a larger federation.penalty, in a new run."

@@ -1,6 +1,7 @@
 """Questions of an exact fit and the centers' answers, which are on disk: a killed server continues.
 
-An answer is found by its question and its center, so a resumed search asks only for what it has not heard.
+An answer is found by its question and its center, so a resumed search asks only for what it has not heard. What a
+center says at one point is held against what it said at the others of the same fit: its sums are of one function.
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common.backbones.base import tensors_digest
-from common.exact.bounds import impossible_sums, out_of_proportion
-from common.exact.step import MEAN, SCALE, declared_in_order, objective_of, rows_per_case
-from common.protocol.messages import Order, State, Sums
+from common.exact.bounds import impossible_sums
+from common.exact.objectives import GRADIENT, LOSS
+from common.exact.room import Told, no_convex_function, out_of_proportion, room_of, told_at
+from common.exact.step import BETA, MEAN, SCALE, declared_in_order, objective_of, rows_per_case
+from common.protocol.messages import Order, Reply, State, Sums
 from common.store.ledger import Ledger
 from common.store.sums import read_sums, write_sums
 from server.centers.federation import Exchange, Federation
 from server.centers.quarantine import record_rejected
 from server.centers.roster import Roster
-from server.centers.screening import Expected, screen
+from server.centers.screening import Expected, Rejection, screen
 from server.run.folder import RunFolder
 from server.run.narration import Narrator
+
+CASES = "cases"  # beside stored sums: how many patients they are over
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,11 @@ class Question:
     known: Sums = field(default_factory=dict)
     subset: str = ""
     state: State = field(default_factory=dict)
+
+    @property
+    def fit(self) -> bytes:
+        """What is the same for all points of one fit: the standardisation. Empty for other questions."""
+        return b"".join(np.ascontiguousarray(self.known[n], np.float64).tobytes() for n in (MEAN, SCALE) if self.known)
 
     @property
     def key(self) -> str:
@@ -67,6 +77,7 @@ class Asking:
         self.federation, self.order = federation, order
         self.folder, self.ledger, self.narrator = folder, ledger, narrator
         self.roster = Roster(ledger)
+        self._told: dict[tuple[bytes, str], dict[str, Told]] = {}  # by fit and center, then by question
 
     def ask(self, question: Question, centers: Sequence[str]) -> list[Sums]:
         """Every center's answer, in the order of their codes. Raises LostCenters."""
@@ -76,7 +87,11 @@ class Asking:
         if missing:
             self._fetch(question, missing)
             found |= {center: read_sums(paths[center]) for center in missing}
-        return [sums for sums in found.values() if sums is not None]
+        for center, sums in found.items():
+            if sums is not None and LOSS in sums:
+                own = self._told.setdefault((question.fit, center), {})
+                own[question.key] = told_at(question.known[BETA], sums)
+        return [{name: s[name] for name in s if name != CASES} for s in found.values() if s is not None]
 
     def forget(self, centers: Sequence[str]) -> None:
         """Drop what the fit no longer needs: all but the Gram sums that a withdrawal would subtract."""
@@ -86,18 +101,29 @@ class Asking:
             if path not in wanted:
                 path.unlink()
 
+    def forget_center(self, center: str) -> None:
+        """Drop a lost center's answers: when the step begins again it is asked anew, from its moments."""
+        for path in self.folder.all_sums(self.order.step.name):
+            if path.stem == center:
+                path.unlink()
+        self._told = {of: own for of, own in self._told.items() if of[1] != center}
+
     def _fetch(self, question: Question, centers: Sequence[str]) -> None:
         order = question.order(self.order)
         shapes = declared_in_order(order)
         exchange, lost = self.federation.ask(centers, order, "query.sums"), {}
         for center, reply in exchange.replies.items():
-            rejection = screen(reply, self._expected(center, question, shapes))
+            rejection = self._changed(center, question, reply)
+            rejection = rejection or screen(reply, self._expected(center, question, shapes))
             if rejection is None:
-                write_sums(self.folder.sums(order.step.name, question.key, center), reply.sums)
+                kept = {**reply.sums, CASES: np.array(float(reply.counts.get(CASES, 0)))}
+                write_sums(self.folder.sums(order.step.name, question.key, center), kept)
             else:
                 lost[center] = f"{rejection.code}{f' ({rejection.told})' if rejection.code == 'impossible' else ''}"
                 record_rejected(self.ledger, center, rejection, step=order.step.name, action="sums")
         self._record(question, exchange, lost)
+        for center in lost:
+            self.forget_center(center)
         if lost:
             raise LostCenters(lost)
 
@@ -114,15 +140,30 @@ class Asking:
     def _expected(self, center: str, question: Question, shapes: Mapping[str, tuple[int, ...]]) -> Expected:
         """What a center can answer: declared sums, all of them, that its cases and its own moments allow."""
         step, known = self.order.step, question.known
-        moments = read_sums(self.folder.sums(step.name, Question(0).key, center)) if known else None
+        moments, objective = self._moments(center) if known else None, objective_of(step)
+        earlier = list(self._told.get((question.fit, center), {}).values())
 
         def wrong(sums: Sums, cases: float) -> str:
             rows = cases * rows_per_case(step)
             found = impossible_sums(sums, cases=rows)
-            if found or moments is None or not math.isfinite(cases):
+            if found or moments is None or objective is None or not math.isfinite(cases):
                 return found
-            sets = getattr(objective_of(step), "bins", 1)
-            return out_of_proportion(sums, moments, scale=known[SCALE], mean=known[MEAN], cases=rows, sets=sets)
+            beta, columns = known[BETA], sums[GRADIENT].shape[1]
+            room = room_of(
+                moments, objective=objective, mean=known[MEAN], scale=known[SCALE], cases=rows, columns=columns
+            )
+            return out_of_proportion(sums, beta, room) or no_convex_function(earlier, told_at(beta, sums), room)
 
         most = self.roster.registered(center, "train")
         return Expected(shapes, needed=frozenset(shapes), empty=False, cases=most, impossible=wrong)
+
+    def _changed(self, center: str, question: Question, reply: Reply) -> Rejection | None:
+        """Patients came or went since the moments: no lie, and still no answer to this fit."""
+        before = (self._moments(center) or {}).get(CASES) if question.known and reply.is_usable else None
+        now = reply.counts.get(CASES, 0)
+        if before is None or float(before) == now:
+            return None
+        return Rejection("changed", f"it answers over {now} cases, and over {float(before):g} before")
+
+    def _moments(self, center: str) -> Sums | None:
+        return read_sums(self.folder.sums(self.order.step.name, Question(0).key, center))

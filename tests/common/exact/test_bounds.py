@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from common.exact.bounds import impossible_sums, out_of_proportion
+from common.exact.bounds import impossible_sums
 from common.exact.columns import COUNT, SQUARE, SUM, Layout, moment_sums, plain_rows, scaling_from, standardise
-from common.exact.objectives import GRADIENT, HESSIAN, LOSS, build_objective
+from common.exact.objectives import HESSIAN, LOSS, build_objective
 from common.exact.ridge import CASES, GRAM, MOMENT, ridge_sums
 
 LAYOUT = Layout(("a", "b", "c"))
@@ -27,20 +27,17 @@ def answers(kind, seed, reach=1.0):
     """The center's moments and its Newton sums at a point ``reach`` away from zero."""
     objective, rows = OBJECTIVES[kind], rows_of(kind, seed)
     moments = moment_sums(LAYOUT, rows)
-    scaling = scaling_from(moments)
-    x = standardise(LAYOUT, rows.values, rows.flags, scaling)
+    x = standardise(LAYOUT, rows.values, rows.flags, scaling_from(moments))
     beta = np.random.default_rng(seed).normal(0, reach, objective.shape(3))
-    proportion = {"scale": scaling.scale, "mean": scaling.mean, "cases": 9.0, "sets": 5 if kind == "hazard" else 1}
-    return moments, objective.sums(x, rows.target, beta), proportion
+    return moments, objective.sums(x, rows.target, beta)
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("reach", [0.0, 1.0, 30.0])
 def test_honest_sums_pass(kind, seed, reach):
-    moments, sums, proportion = answers(kind, seed, reach)
+    moments, sums = answers(kind, seed, reach)
     assert impossible_sums(moments, cases=9) == "" and impossible_sums(sums, cases=9) == ""
-    assert out_of_proportion(sums, moments, **proportion) == ""
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -58,15 +55,8 @@ def test_honest_gram_sums_pass(seed):
     ],
 )
 def test_newton_sums_that_cannot_be_are_named(name, change, said):
-    _, sums, _ = answers("logistic", 1)
+    _, sums = answers("logistic", 1)
     assert said in impossible_sums(sums | {name: change(sums[name])}, cases=9)
-
-
-@pytest.mark.parametrize(("name", "value"), [(GRADIENT, 3e4), (HESSIAN, 1e7)])
-def test_sums_beyond_the_centers_own_columns_are_named(name, value):
-    moments, sums, proportion = answers("cox", 2)
-    lie = np.full_like(sums[name], value) if name == GRADIENT else value * np.eye(3)[None]
-    assert name in out_of_proportion(sums | {name: lie}, moments, **proportion)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +64,7 @@ def test_sums_beyond_the_centers_own_columns_are_named(name, value):
     [(COUNT, lambda x: x - 100), (COUNT, lambda x: x + 1), (SQUARE, lambda x: x / 1e3), (SUM, lambda x: x * 1e3)],
 )
 def test_moments_that_cannot_be_are_named(name, change):
-    moments, _, _ = answers("cox", 3)
+    moments, _ = answers("cox", 3)
     assert impossible_sums(moments | {name: change(moments[name])}, cases=9) != ""
 
 

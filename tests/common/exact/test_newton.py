@@ -208,6 +208,35 @@ def test_a_step_that_overshoots_is_halved_until_the_loss_falls():
     assert search.asked[0, 0] == pytest.approx(2.0, abs=1e-9) and search.rounds < 20
 
 
+def bowl(beta, *, lift=0.0):
+    """Loss, gradient and Hessian of |b - 2|^2 / 2, the loss lifted everywhere but at the start."""
+    b = beta - 2
+    return {LOSS: b[:, 0] ** 2 / 2 + lift * (beta[:, 0] != 0), GRADIENT: b, HESSIAN: np.ones((1, 1, 1))}
+
+
+@pytest.mark.parametrize(("lift", "settles"), [(1e6, False), (3.0, False), (0.0, True)])
+def test_a_direction_along_which_the_loss_never_fell_is_no_solution(lift, settles):
+    search = begin((1, 1))
+    while not search.is_over:
+        search = advance(search, bowl(search.asked, lift=lift), penalty=np.zeros(1))
+    if settles:
+        assert search.done and search.asked[0, 0] == pytest.approx(2.0, abs=1e-9)
+    else:
+        assert search.failed.all() and not search.done and search.rounds < 40
+        assert search.asked[0, 0] == search.accepted[0, 0]
+
+
+def test_a_direction_that_only_rounding_exhausts_is_a_solution():
+    """So near the optimum that a step gains less than a loss can show: the point is as good as it gets."""
+    at = np.full((1, 1), 2 - 3e-6)
+    search = begin((1, 1), at=at)
+    while not search.is_over:
+        sums = bowl(search.asked)
+        sums[LOSS] = sums[LOSS] + 1.0 + 1e-9 * (search.asked[:, 0] != at[0, 0])
+        search = advance(search, sums, penalty=np.zeros(1))
+    assert search.done and search.asked[0, 0] == at[0, 0] and search.decrement[0] == pytest.approx(9e-12)
+
+
 def test_an_unknown_objective_names_the_known_ones():
     with pytest.raises(UnknownName, match=r"Known: cox, hazard, logistic\. Did you mean 'cox'"):
         build_objective("coxx")
