@@ -20,6 +20,7 @@ from typing import Any, get_type_hints
 from common.config.adapter import PARTS
 from common.config.federation import FEDERATIONS
 from common.config.methods import METHODS
+from common.config.privacy import PRIVACIES
 from common.config.run import Run
 from common.config.step import Step
 from common.config.task import TASKS
@@ -30,9 +31,20 @@ SLOTS: dict[str, Mapping[str, type]] = {  # where a dataclass of one of several 
     f"{STEP}.task": TASKS,
     f"{STEP}.federation": FEDERATIONS,
     f"{STEP}.methods": METHODS,
+    f"{STEP}.privacy": PRIVACIES,
     PART: PARTS,
 }
-BY_NAME = ("steps", "controls", "faults", "parts", "study", "task", "federation", "methods")  # slots, no values
+BY_NAME = (
+    "steps",
+    "controls",
+    "faults",
+    "parts",
+    "study",
+    "task",
+    "federation",
+    "methods",
+    "privacy",
+)  # slots, no values
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import pandas as pd
 from common.errors import DataError
 from common.store.ledger import Ledger
 from server.run.folder import RunFolder
+from server.run.narration import mean_loss
 
 SCORES = (
     "folder",
@@ -134,14 +135,12 @@ def _learned(event: Row | None) -> Row:
     if event is None:
         return {}
     validation, train = event.get("validation", {}), event.get("train", {})
-    cases = sum(center.get("cases", 0) for center in train.values())
-    loss = sum(center["loss"] * center["cases"] for center in train.values()) / cases if cases else None
     seconds = event.get("seconds") or {}
     return {
         "metric": validation.get("metric"),
         "validation": validation.get("pooled"),
         "validation_loss": validation.get("loss"),
-        "train_loss": loss,
+        "train_loss": mean_loss(train.values()),
         "centers": len(train),
         "seconds": sum(seconds.values()) if isinstance(seconds, dict) else seconds,
     }

@@ -13,13 +13,12 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from client.center.answers import event_histogram, keepsakes
 from client.center.config import CenterConfig, read_config
 from client.center.device import set_device
 from client.center.models import backbone_of, initial_state, model_of, resident_model
 from client.center.patients import everyone_at, label_sums, part_of, prepared
+from client.center.settled import settled
 from client.data.case import Case
 from client.data.dataset import CaseSet
 from client.data.splits import PARTS
@@ -27,7 +26,9 @@ from client.methods import methods_of
 from client.methods.base import Method
 from client.policy import check_cases, check_order
 from client.policy.orders import allows, scores_asked, sums_asked
-from client.policy.start import check_start, keep_own
+from client.policy.policy import ceiling_of
+from client.policy.start import check_start
+from client.privacy.dp_sgd import DpSgd, charged
 from client.privacy.record import Chosen, Question, chosen
 from client.privacy.release import Minimum, released
 from client.privacy.subgroups import by_subgroup
@@ -44,9 +45,9 @@ from client.training.exact import exact_rows, score_sums
 from client.training.job import Job, prepare
 from client.training.loop import FitLog, fit
 from client.training.observation import observe
-from client.vault.downlink import outgoing, received
+from client.vault.downlink import received
 from client.vault.folds import sides
-from client.vault.standing import Standing, note_trained
+from client.vault.standing import Standing
 from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
 from common.config.load import to_json
@@ -142,11 +143,14 @@ class Center:
         started = time.perf_counter()
         job = self.prepare(order)
         reply = self.settle(job, fit(job))
-        what = trained(order, reply, is_noised=False)
-        return self.let_out(order, replace(reply, seconds=time.perf_counter() - started), what=what)
+        what = trained(order, reply, is_noised=job.noise is not None)
+        if job.noise is None:  # how long it took says how many were drawn
+            reply = replace(reply, seconds=time.perf_counter() - started)
+        return self.let_out(order, reply, what=what, over=len(job.cases))
 
     def prepare(self, order: Order) -> Job:
-        """The order as a job: its model loaded, its cases prepared, its methods begun. Raises PolicyRefusal."""
+        """The order as a job: its model loaded, its cases prepared, its noise charged, its methods begun. Raises
+        PolicyRefusal."""
         check_order(self.config.policy, order)
         Standing(self.vault, order).check()
         order = self._received(order)
@@ -167,6 +171,7 @@ class Center:
             autocast=self.config.mixed_precision,
             another=lambda: model_of(self.config, replace(order, state={})),
             others=lambda step: self.case_set(replace(order, step=step), "train", model),
+            noise=self._noise(order, cases),
         )
 
     def trained_on(self, order: Order) -> tuple[list[Case], list[Method]]:
@@ -176,28 +181,15 @@ class Center:
             cases = method.cases(order, self.code, cases)
         return cases, methods
 
+    def _noise(self, order: Order, cases: CaseSet) -> DpSgd | None:
+        """The round's noise, charged; None where the step asks for no privacy."""
+        if order.step.privacy is None:
+            return None
+        return charged(order, cases, code=self.code, vault=self.vault, ceiling=ceiling_of(self.config.policy))
+
     def settle(self, job: Job, done: FitLog) -> Reply:
-        """What leaves after a job: the tensors that it trained and that are not local, what methods declare, sums."""
-        order, vault = job.order, self.shelf(job.order)
-        state = {name: t for name, t in job.model.state().items() if name.partition("/")[0] in done.parts}
-        leaving = {n: state[n] for n in sorted(sent_back(state, order.step, round=order.round))}
-        keep_own(self.config.policy, order, leaving, vault)
-        extra: State = {}
-        told: dict[str, int] = {}
-        for method in job.methods:
-            extra |= method.end(job, leaving)
-            told |= method.counts()
-        sums = {"fit.loss": done.loss, "fit.cases": done.cases, "fit.batches": done.batches}
-        log.info("step=%s round=%s center=%s loss=%.4f", order.step.name, order.round, self.code, done.loss)
-        leaving = cut_to_own_rank(outgoing(order, leaving, vault), order.step.adapter.parts, self.code)
-        standing = note_trained(self.vault, order)
-        return Reply(
-            self.code,
-            state=leaving,
-            extra=extra,
-            sums={name: np.array(value, np.float64) for name, value in sums.items()},
-            counts={"cases": len(job.cases), "batches": done.batches, "skipped": job.cases.skipped, **told, **standing},
-        )
+        """What leaves after a job."""
+        return settled(job, done, config=self.config, vault=self.vault)
 
     def arriving(self, order: Order) -> tuple[State, State]:
         """What an order of a step may bring: a state or, as a difference, its compressed form, and extras."""

@@ -75,4 +75,4 @@ def trained(order: Order, reply: Reply, *, is_noised: bool) -> str:
     """What a training reply tells without noise, of `KINDS`; nothing where a noised state leaves alone."""
     if not is_noised:
         return "update"
-    return "losses" if reply.sums or reply.counts else ""
+    return "losses" if reply.sums else ""  # its counts are public bounds

@@ -84,23 +84,25 @@ class Batches:
 
     def __iter__(self) -> Iterator[Item]:
         order, step = self.order, self.order.step
-        is_plain = not (step.training.augment or step.training.draw) and step.view.size == step.view.window
         for epoch in range(step.training.epochs):
             generator = generator_for(order.seed, step.name, self.code, order.round, epoch)
             for positions in self.cases.shuffled(step.training.batch, generator=generator):
-                if is_plain:
-                    yield item(order, self.cases, positions, self.model)
-                else:
-                    yield self._varied(positions, generator), None
+                yield one_batch(order, self.cases, positions, self.model, generator=generator)
 
-    def _varied(self, positions: list[int], generator: torch.Generator) -> Batch:
-        """A random window of each case, in a drawn mode, augmented: as far as the step asks for it."""
-        training = self.order.step.training
-        batch = self.cases.collate(positions, generator=generator)
-        batch = drawn(batch, training.draw, generator=generator)
-        if training.augment:
-            batch = augment(batch, generator=generator)
-        return batch.to(self.model.device)
+
+def one_batch(
+    order: Order, cases: Cases, positions: list[int], model: AdaptedModel, *, generator: torch.Generator
+) -> Item:
+    """The cases at these positions to train on: a random window of each case, in a drawn mode, augmented, as far as
+    the step asks for it; else with their kept features."""
+    training, view = order.step.training, order.step.view
+    if not (training.augment or training.draw) and view.size == view.window:
+        return item(order, cases, positions, model)
+    batch = cases.collate(positions, generator=generator)
+    batch = drawn(batch, training.draw, generator=generator)
+    if training.augment:
+        batch = augment(batch, generator=generator)
+    return batch.to(model.device), None
 
 
 def item(order: Order, cases: Cases, positions: list[int], model: AdaptedModel) -> Item:

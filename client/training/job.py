@@ -7,8 +7,8 @@ messages (a pooled baseline, a table of models on cached features) prepares the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -42,6 +42,34 @@ class Answer:
     output: Tensor
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What the gradients that a model now has were made of, as far as it may be told.
+
+    Args:
+        loss: summed over the cases.
+        parts: that train and that a case reached.
+    """
+
+    loss: float = 0.0
+    cases: int = 0
+    parts: set[str] = field(default_factory=set)
+
+
+class Noise(Protocol):
+    """What stands between patients and the gradients that a step of the optimizer sees (`client.privacy.dp_sgd`)."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What may be told of a round, ``cases`` and ``batches``: public numbers."""
+
+    def batches(self, order: Order, cases: Cases, model: AdaptedModel) -> Iterable[Any]:
+        """What the loop takes in the place of batches: draws of patients."""
+
+    def learn(self, job: Job, draw: Any, learn: Callable[[Job, Item], Learned]) -> Learned:
+        """Leave a draw's gradients on the model, made noisy, by ``learn``, which leaves those of one batch."""
+
+
 @dataclass
 class Job:
     """Everything that one round of the local loop needs.
@@ -58,6 +86,7 @@ class Job:
         autocast: compute the forward pass in bfloat16.
         another: makes a second model of the step, for a method that compares this one with it.
         others: this center's training cases as another step sees them, prepared, for a method that rehearses it.
+        noise: where the step asks for privacy: ``batches`` are then its draws of patients.
     """
 
     order: Order
@@ -72,6 +101,7 @@ class Job:
     autocast: bool = False
     another: Callable[[], AdaptedModel] | None = None
     others: Callable[[Step], Cases] | None = None
+    noise: Noise | None = None
 
 
 def prepare(
@@ -86,6 +116,7 @@ def prepare(
     autocast: bool = False,
     another: Callable[[], AdaptedModel] | None = None,
     others: Callable[[Step], Cases] | None = None,
+    noise: Noise | None = None,
 ) -> Job:
     """The order's round over these cases, its methods begun.
 
@@ -99,13 +130,14 @@ def prepare(
         model=model,
         task=task,
         cases=cases,
-        batches=Batches(order, cases, model, code),
+        batches=Batches(order, cases, model, code) if noise is None else noise.batches(order, cases, model),
         optimizer=optimizer or optimizer_for(model, order.step, order.round),
         seed=seed_for(order.seed, order.step.name, code, order.round),
         methods=methods,
         autocast=autocast,
         another=another,
         others=others,
+        noise=noise,
     )
     for method in methods:
         method.begin(job)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from client.training.batches import Item, Turn
-from client.training.job import Answer, Job
+from client.training.job import Answer, Job, Learned
 from common.data.batch import Batch
 from common.model.adapted import AdaptedModel
 from common.seeding import seed_everything
@@ -28,12 +28,12 @@ class FitLog:
     cases: int = 0
     parts: set[str] = field(default_factory=set)  # that at least one batch reached and trained
 
-    def add(self, batch: Batch, loss: float, parts: set[str]) -> None:
-        """One batch more, of this mean loss."""
-        self.loss += loss * len(batch)
+    def add(self, learned: Learned) -> None:
+        """One step of the optimizer more."""
+        self.loss += learned.loss
+        self.cases += learned.cases
         self.batches += 1
-        self.cases += len(batch)
-        self.parts |= parts
+        self.parts |= learned.parts
 
 
 def fit(job: Job) -> FitLog:
@@ -47,24 +47,24 @@ def fit(job: Job) -> FitLog:
         if isinstance(item, Turn):
             _take(job, item)
         else:
-            loss, parts = _learn(job, item)
-            log.add(item[0], float(loss), parts)
+            log.add(learn(job, item) if job.noise is None else job.noise.learn(job, item, learn))
         for method in job.methods:
             _add_penalty(method, model)
             method.gradient(_with_gradient(model))
-        if clip_norm > 0:
+        if clip_norm > 0 and job.noise is None:  # under noise each patient's was clipped, and the sum is mostly noise
             torch.nn.utils.clip_grad_norm_(trained, clip_norm)
         _step(job)
     model.eval()
     return log
 
 
-def _learn(job: Job, item: Item) -> tuple[Tensor, set[str]]:
-    """The gradients of a batch of the task, and of what methods add to it; its loss and the parts that it trains."""
+def learn(job: Job, item: Item) -> Learned:
+    """Leave on the model the gradients of one batch: of the task's loss and of what methods add to it."""
+    batch = item[0]
     answer = _answer(job, item)
-    loss = job.task.loss(answer.output, item[0])
+    loss = job.task.loss(answer.output, batch)
     _with_methods(job, answer, loss).backward()
-    return loss.detach(), _keep_reached(job.model, item[0])
+    return Learned(float(loss.detach()) * len(batch), len(batch), _keep_reached(job.model, batch))
 
 
 def _take(job: Job, turn: Turn) -> None:

@@ -32,6 +32,7 @@ from common.config.methods import METHODS
 from common.config.methods.chosen import chosen
 from common.config.methods.continual import RehearsalMethod
 from common.config.options import CT_GRID
+from common.config.privacy import PRIVACIES, NoPrivacy
 from common.config.run import Data, Run
 from common.config.step import Selection, Step
 from common.config.task import TASKS
@@ -124,6 +125,7 @@ def _composed(overrides: tuple[str, ...], loaded: tuple[tuple[str, str], ...]) -
         run.steps |= run.controls
     for key, step in {**run.controls, **run.steps}.items():
         step.name = step.name or key
+        step.privacy = None if isinstance(step.privacy, NoPrivacy) else step.privacy
         step.methods = [chosen(entry, presets=CONFIGS / "method") for entry in step.methods]
         _stand_in(step, run.data)
         if run.subgroups and not step.subgroups:
@@ -141,6 +143,7 @@ def run_to_yaml(run: Run) -> str:
 LATER = (  # fields of a step that the first release did not have
     ("view", "intensities"), ("view", "score_on"), ("task", "within"), ("task", "tolerance_mm"),
     ("federation", "penalties"), ("", "budget"), ("", "subgroups"), ("", "age_cuts"), ("", "stands_on"),
+    ("", "privacy"), ("selection", "keep"),
 )  # fmt: skip
 USUAL = {  # what says as little as an empty value
     ("view", "score_on"): CT_GRID, ("task", "tolerance_mm"): 3.0, ("", "age_cuts"): [65.0],
@@ -199,6 +202,9 @@ def _step(data: dict[str, Any]) -> Step:
         "task": _kind("task", TASKS, rest.pop("task")) if rest.get("task") else rest.pop("task", None),
         "federation": _kind("federation", FEDERATIONS, rest.pop("federation")),
         "methods": [_kind("method", METHODS, method) for method in rest.pop("methods")],
+        "privacy": _kind("privacy", PRIVACIES, rest.pop("privacy"))
+        if rest.get("privacy")
+        else rest.pop("privacy", None),
         "adapter": Adapter({k: _kind("adapter part", PARTS, v) for k, v in rest.pop("adapter")["parts"].items()}),
         "view": plain(View, rest.pop("view")),
         "training": plain(Training, rest.pop("training")),

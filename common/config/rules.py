@@ -36,6 +36,7 @@ from common.config.options import (
     VALIDATIONS,
     WEIGHTINGS,
 )
+from common.config.privacy.problems import privacy_problems
 from common.config.run import BackboneSpec, Data, Run
 from common.config.step import Step
 from common.data.batch import CT, MODALITY, PET, is_volume, parse_mode, volumes_of
@@ -422,6 +423,6 @@ STEP_RULES: list[Callable[[Step, Run], Iterator[str]]] = [
     ceiling_problems, _task, _modalities, _parts, _view, _order, _rounds, _federation, _guards, _compression, _sum_only,
     _personal, method_problems, _training, _grid, _newton, masked_problems, rehearsal_problems,
     metric_problems, structure_problems, window_problems, twice_problems, _subgroups,
-    stage_order_problems,
+    stage_order_problems, privacy_problems,
 ]  # fmt: skip
 OF_A_RUN = (_order, stage_order_problems)  # what only a whole run can break

@@ -10,6 +10,8 @@ from common.config.federation import MeanFederation
 from common.config.training import Training
 from common.config.view import View
 
+KEPT = BEST, LAST = ("best", "last")  # selection.keep
+
 
 @dataclass
 class Selection:
@@ -17,6 +19,9 @@ class Selection:
 
     metric: str = ""  # empty: the task's primary metric
     every: int = 1  # rounds between validations
+    # best: by validation; last: the last round, fixed in advance, and nothing is validated. Empty: best, and last under
+    # privacy, since to choose a round is to ask its validation patients.
+    keep: str = ""
 
 
 @dataclass
@@ -35,6 +40,7 @@ class Step:
     view: View = field(default_factory=View)
     training: Training = field(default_factory=Training)
     selection: Selection = field(default_factory=Selection)
+    privacy: Any = None  # null: none; dp_sgd: noise that hides whether a patient took part
     centers: list[str] = field(default_factory=lambda: ["*"])  # who trains; "*": every center that can
     evaluate_at: list[str] = field(default_factory=lambda: ["*"])  # who scores it; "*": every center
     rounds: int = 0  # 0: evaluated, never trained
@@ -50,3 +56,8 @@ class Step:
 
     def __post_init__(self) -> None:
         self.federation = MeanFederation() if self.federation is None else self.federation
+
+
+def keeps_last(step: Step) -> bool:
+    """Whether the round that a step keeps is fixed in advance."""
+    return (step.selection.keep or (BEST if step.privacy is None else LAST)) == LAST

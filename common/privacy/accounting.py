@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,10 +23,10 @@ import numpy as np
 from common.errors import ConfigError
 
 ACCOUNTANTS = ("prv", "rdp")
-ORDERS = (*(1 + n / 10 for n in range(1, 100)), *range(11, 64), 64, 80, 96, 128, 192, 256, 384, 512, 768, 1000)
+ORDERS = (*(1 + n / 10 for n in range(1, 100)), *range(11, 64), 64, 80, 96, 128, 192, 256)
 LARGEST_PRV = 300.0  # of the Renyi epsilon: above, exp(epsilon) leaves float64's range on PRV's domain
 CLOSE = 1e-3  # relative: to how much the smallest sufficient noise is looked for
-LARGEST_NOISE = 1e6
+SMALLEST_NOISE, LARGEST_NOISE = 1e-2, 1e6
 
 Schedule = tuple[tuple[float, float, int], ...]  # (noise, rate, draws) of releases that are alike, each once
 
@@ -99,18 +99,47 @@ def noise_for(
     def spent(noise: float) -> float:
         return epsilon([*earlier, Release(noise, rate, draws)], delta, accountant)
 
-    low, high = 0.0, 1.0
+    start = 1.0
+    if accountant == "prv":  # a tenth of the time, and never less noise
+        start = noise_for(target, delta, rate=rate, draws=draws, earlier=earlier, accountant="rdp")
+    high = start
     while spent(high) > target:
-        low, high = high, 2 * high
+        high *= 2
         if high > LARGEST_NOISE:
             raise ConfigError(
                 f"No noise keeps {draws} more releases below epsilon {target:g} at delta {delta:g}: the earlier ones "
                 f"have spent {epsilon(earlier, delta, accountant):.3g}."
             )
-    while high - low > CLOSE * high / 2:
-        middle = (low + high) / 2
-        low, high = (low, middle) if spent(middle) <= target else (middle, high)
+    low = 0.85 * high
+    while spent(low) <= target and low > SMALLEST_NOISE:
+        low, high = 0.85 * low, low
+    return _rounded_up(_narrowed(low, high, spent, target))
+
+
+def _narrowed(low: float, high: float, spent: Callable[[float], float], target: float) -> float:
+    """The upper end of a bracket within a thousandth; epsilon is nearly a power of the noise, so a line through the
+    ends in logarithms hits the target almost at once, and the next question is a little to its other side."""
+    while high > low * (1 + CLOSE):
+        above, below = spent(low) / target, spent(high) / target
+        if not 1 < above < math.inf or below <= 0:
+            middle = math.sqrt(low * high)
+        else:
+            share = math.log(above) / (math.log(above) - math.log(below))
+            middle = low * (high / low) ** share
+            middle = min(max(middle * (1 + CLOSE / 3), low * (1 + CLOSE / 2)), high * (1 - CLOSE / 2))
+        if spent(middle) > target:
+            low = middle
+            continue
+        high = middle
+        under = middle * (1 - 0.9 * CLOSE)
+        if under > low:
+            low, high = (under, high) if spent(under) > target else (low, under)
     return high
+
+
+def _rounded_up(noise: float) -> float:
+    """To four decimals, so that it is the same on machines whose last bits differ."""
+    return math.ceil(noise * 1e4) / 1e4
 
 
 def _schedule(releases: Iterable[Release]) -> Schedule:

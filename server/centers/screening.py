@@ -117,11 +117,15 @@ def check_form(
     return Rejection("not_finite", f"{len(broken)} arrays, the first {broken[0]}") if broken else None
 
 
-def missing_in_update(reply: Reply, *, state_like: State) -> str | None:
-    """``incomplete`` for an update without whole parts, its fit sums or its counts; parts may be absent altogether."""
+def missing_in_update(reply: Reply, *, state_like: State, noised: bool = False) -> str | None:
+    """``incomplete`` for an update without whole parts, its fit sums or its counts; parts may be absent altogether.
+
+    Args:
+        noised: the step asks for privacy, so that no sums come with an update.
+    """
     sent = {name.partition("/")[0] for name in reply.state}
     whole = {name for name in state_like if name.partition("/")[0] in sent}
-    counted = {"cases", "batches"} <= set(reply.counts) and set(FIT_SUMS) <= set(reply.sums)
+    counted = {"cases", "batches"} <= set(reply.counts) and (noised or set(FIT_SUMS) <= set(reply.sums))
     return None if sent and whole == set(reply.state) and counted else "incomplete"
 
 

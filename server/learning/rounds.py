@@ -32,6 +32,8 @@ from server.learning.validation import validation_of
 from server.run.folder import RunFolder
 from server.run.narration import Narrator
 
+UNSCORED = {"round": 0, "validation": {"metric": "", "pooled": None}}  # a start that nobody validated
+
 
 def run_rounds(
     federation: Federation,
@@ -77,7 +79,7 @@ def run_rounds(
 def _validate_start(federation: Federation, strategy: AdapterStrategy, task: Task, ledger: Ledger) -> None:
     """Round 0: what the step's start is worth, by the rule that judges its rounds."""
     step = strategy.order.step
-    if ledger.events("start_validated", step=step.name):
+    if not is_validated(step, 0) or ledger.events("start_validated", step=step.name):
         return
     strategy.resting = resting(federation, strategy, ledger)
     delivery, validation = _validated(federation, strategy, task, 0, strategy.order.state)
@@ -114,8 +116,9 @@ def _best_state(strategy: AdapterStrategy, start: State, folder: RunFolder, ledg
 
 
 def _best(ledger: Ledger, step: str) -> dict[str, Any]:
-    """The event of the best round so far, the start being round 0."""
-    return best_round([*ledger.events("start_validated", step=step)[:1], *rounds_of(ledger, step)])
+    """The event of the best round so far, the start being round 0; of the last, where nothing is validated."""
+    start = ledger.events("start_validated", step=step)[:1] or [UNSCORED]
+    return best_round([*start, *rounds_of(ledger, step)])
 
 
 # --------------------------------------------------------------------------------------------------------- one round
@@ -197,12 +200,14 @@ def _listed(rejected: dict[str, str]) -> str:
 
 
 def _train_row(reply: Any, outcome: Outcome) -> dict[str, Any]:
-    cases = max(float(reply.sums["fit.cases"]), 1.0)
+    """What the ledger holds of a used update; under noise no loss was told, and the counts are public bounds."""
+    told = "fit.cases" in reply.sums
+    seen = float(reply.sums["fit.cases"]) if told else float(reply.counts["cases"])
     return {
-        "loss": float(reply.sums["fit.loss"]) / cases,
+        "loss": float(reply.sums["fit.loss"]) / max(seen, 1.0) if told else None,
         "cases": reply.counts["cases"],
         "steps": reply.counts["batches"],
-        "seen": int(reply.sums["fit.cases"]),
+        "seen": int(seen),
         "skipped": reply.counts.get("skipped", 0),
         **({"afresh": True} if reply.counts.get("afresh") else {}),
         **({"ahead": reply.counts["ahead"]} if reply.counts.get("ahead") else {}),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.config.step import Step
+from common.config.step import Step, keeps_last
 from common.metrics import LOWER_IS_BETTER
 
 
@@ -36,7 +36,10 @@ def score_of_round(event: Mapping[str, Any]) -> Score | None:
 
 
 def is_validated(step: Step, number: int) -> bool:
-    """Whether a step looks at its validation cases after this round: the start, every so many rounds, and the last."""
+    """Whether a step looks at its validation cases after this round: the start, every so many rounds, and the last;
+    never where the round that is kept is fixed in advance."""
+    if keeps_last(step):
+        return False
     return number % step.selection.every == 0 or number == step.rounds
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from common.adapters.lowrank import cut_to_own_rank, padded
 from common.backbones.base import tensors_digest
 from common.config.options import NONE
+from common.config.privacy import cohort_of
 from common.data.modality_sets import validation_mode
 from common.errors import TooFewUpdates, WireError
 from common.protocol.arrays import Form, form_of, pack_state, unpack_state
@@ -164,10 +165,10 @@ class AdapterStrategy(Strategy):
         step = self.order.step
         spec, stopped = step.federation, {*self.outcome.quarantined, *self.suspended}
         updates = [
-            Update(c, r.state, weight_of(spec, weighed_cases(r, registered=self.cases[c])), r.extra)
+            Update(c, r.state, weight_of(spec, weighed_cases(r, registered=self._registered(c))), r.extra)
             for c, r in self.outcome.accepted.items()
         ]
-        total = sum(weight_of(spec, cases) for cases in self.cases.values())
+        total = sum(weight_of(spec, cases) for cases in map(self._registered, self.cases))
         setting = Setting(
             spec, step.adapter.parts, server_round, total_weight=total, base=self.base_weights, stopped=len(stopped)
         )
@@ -176,6 +177,11 @@ class AdapterStrategy(Strategy):
         state = settled(step, start, done.state, self.brought)
         self.outcome.report = {**done.report, **({"notes": done.notes} if done.notes else {})}
         return state
+
+    def _registered(self, center: str) -> int:
+        """Training cases that a center has, as far as its updates may claim: a public bound of them under privacy."""
+        privacy = self.order.step.privacy
+        return self.cases.get(center, 0) if privacy is None else cohort_of(privacy, center)
 
     def _declared(self, center: str, whole: State) -> tuple[State, State, State]:
         """What a center trains of the whole, what of it travels as an update, and what in addition."""
@@ -196,7 +202,7 @@ class AdapterStrategy(Strategy):
             return found
         if extra and set(reply.extra) != {f"control/{name}" for name in reply.state}:
             return Rejection("incomplete", "control variates are not those of its update")
-        missing = missing_in_update(reply, state_like=declared)
+        missing = missing_in_update(reply, state_like=declared, noised=self.order.step.privacy is not None)
         if missing:
             return Rejection(missing)
         if compression.kind != NONE:
@@ -206,7 +212,7 @@ class AdapterStrategy(Strategy):
             except WireError as error:
                 return Rejection("undeclared", str(error))
         reply.state = padded(reply.state, whole)
-        return inflated(reply, registered=self.cases.get(reply.center, 0))
+        return inflated(reply, registered=self._registered(reply.center))
 
     def _check_replays(self, own: str) -> None:
         for center, reply in list(self.outcome.accepted.items()):

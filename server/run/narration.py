@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,8 @@ class Narrator:
         """A round ends."""
         self._done += 1
         rows = event["train"].values()
-        cases = sum(row["cases"] for row in rows)
-        loss = sum(row["loss"] * row["cases"] for row in rows) / cases if cases else float("nan")
+        loss = mean_loss(rows)
+        learned = "" if loss is None else f"loss {loss:.4f}  "
         value = event["validation"]["pooled"]
         shown = "—" if value is None else f"{value:.3f}"
         seconds = event["seconds"]["train"] + event["seconds"]["validate"]
@@ -73,7 +73,7 @@ class Narrator:
         failed += f"  {told}" if (told := short_of_disks(event)) else ""
         metric = event["validation"]["metric"]
         self.say(
-            f"[{self._clock()}]   round {event['round']}/{of}  loss {loss:.4f}  validation {metric} {shown}  "
+            f"[{self._clock()}]   round {event['round']}/{of}  {learned}validation {metric} {shown}  "
             f"{len(event['train'])} centers  {seconds:.1f} s{failed}{self._left(event['step'], event['round'])}"
         )
         coming = f"round {event['round'] + 1} of {of}" if event["round"] < of else "scoring what was learned"
@@ -108,13 +108,14 @@ class Narrator:
         pace = (self._now() - self._since) / self._done
         return f", about {in_words(coming * pace)} left" if coming > 0 else ""
 
-    def _scalars(self, event: dict[str, Any], loss: float) -> None:
+    def _scalars(self, event: dict[str, Any], loss: float | None) -> None:
         if self._writer is None:
             return
         step, number = event["step"], event["round"]
-        self._writer.add_scalar(f"{step}/train_loss", loss, number)
-        for center, row in event["train"].items():
-            self._writer.add_scalar(f"{step}/train_loss_{center}", row["loss"], number)
+        told = {"": loss} | {f"_{center}": row["loss"] for center, row in event["train"].items()}
+        for whose, value in told.items():
+            if value is not None:
+                self._writer.add_scalar(f"{step}/train_loss{whose}", value, number)
         if event["validation"]["pooled"] is not None:
             self._writer.add_scalar(
                 f"{step}/validation_{event['validation']['metric']}", event["validation"]["pooled"], number
@@ -132,6 +133,13 @@ def _of_vaults(rows: dict[str, dict[str, Any]]) -> str:
     ahead = ", ".join(f"{center} (round {row['ahead']})" for center, row in sorted(rows.items()) if row.get("ahead"))
     told = f"  afresh, their vaults are lost: {afresh}" if afresh else ""
     return told + (f"  the ledger was rolled back, vaults know later rounds: {ahead}" if ahead else "")
+
+
+def mean_loss(rows: Iterable[Mapping[str, Any]]) -> float | None:
+    """A round's training loss per case over its centers; None where none was told, as under noise."""
+    told = [(row["loss"], row.get("cases", 0)) for row in rows if row.get("loss") is not None]
+    cases = sum(count for _, count in told)
+    return sum(loss * count for loss, count in told) / cases if cases else None
 
 
 def _number(value: float | None) -> str:

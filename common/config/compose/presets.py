@@ -22,6 +22,7 @@ from common.config.adapter import (
     VoxelLinearPart,
 )
 from common.config.federation import FEDERATIONS
+from common.config.privacy import PRIVACIES, NoPrivacy
 from common.config.run import Data, Runtime
 from common.config.task import PrognosisTask, SegmentationTask
 
@@ -90,4 +91,9 @@ def presets() -> Mapping[str, Mapping[str, Any]]:
     """Group -> choice -> a node for Hydra's config store."""
     pieces = {name: {"parts": dict(parts)} for name, parts in PIECES.items()}
     adapters = {name: {"defaults": list(made_of)} for name, made_of in ADAPTERS.items()}
-    return {**PLAIN, "federation": FEDERATIONS, "adapter": {**pieces, **adapters}}
+    return {
+        **PLAIN,
+        "federation": FEDERATIONS,
+        "privacy": {"none": NoPrivacy, **PRIVACIES},
+        "adapter": {**pieces, **adapters},
+    }

@@ -18,6 +18,7 @@ from common.config.adapter import PARTS, Adapter
 from common.config.compose.presets import presets
 from common.config.federation import FEDERATIONS
 from common.config.methods import METHODS
+from common.config.privacy import PRIVACIES
 from common.config.run import BackboneSpec, Data, Run, Runtime
 from common.config.step import Step
 from common.config.task import TASKS
@@ -61,7 +62,8 @@ SCHEMAS: dict[str, type] = {
     "runtime": Runtime,
     "step": Step,
 }
-KINDS: dict[str, Mapping[str, type]] = {"task": TASKS, "part": PARTS, "method": METHODS, "federation": FEDERATIONS}
+KINDS: dict[str, Mapping[str, type]] = {"task": TASKS, "part": PARTS, "method": METHODS, "federation": FEDERATIONS,
+                                     "privacy": PRIVACIES}  # fmt: skip
 STUDY = "study="
 
 

@@ -2,9 +2,9 @@
 
 | typed | means |
 |---|---|
-| ``steps.X.federation=fedadam`` (also adapter, task) | ``federation@steps.X.federation=fedadam`` |
+| ``steps.X.federation=fedadam`` (also adapter, privacy, task) | ``federation@steps.X.federation=fedadam`` |
 | ``steps.X.learning_rate=1e-3``, ``steps.X.lr=1e-3`` (all of training) | ``steps.X.training.learning_rate=1e-3`` |
-| ``federation=fedadam``, ``adapter=[decoder, pet]``, ``training.epochs=2`` | the same for every step |
+| ``federation=fedadam``, ``adapter=[decoder]``, ``training.epochs=2``, ``privacy.batch=8`` | the same for every step |
 
 "Every step" is every step and control that is trained, is not fitted exactly (newton: sums are not updates), and names
 no value of its own on the command line.
@@ -20,8 +20,8 @@ from common.config.run import Run
 from common.config.step import Step
 from common.config.training import Training
 
-GROUPS = ("adapter", "federation", "task")
-FOR_EVERY_STEP = ("adapter", "federation")
+GROUPS = ("adapter", "federation", "privacy", "task")
+FOR_EVERY_STEP = ("adapter", "federation", "privacy")
 TRAINING = {f.name: f.name for f in fields(Training)} | {"lr": "learning_rate", "batch_size": "batch"}
 SHORT = {name: meant for name, meant in TRAINING.items() if name not in {f.name for f in fields(Step)}}
 CHOICE = re.compile(r"(?!null$)[A-Za-z_]\w*|\[\s*\w+(\s*,\s*\w+)*\s*\]")
@@ -66,7 +66,8 @@ def _general(override: str) -> tuple[str, str] | None:
     """An override for every step, as (path within a step, value)."""
     path, equals, value = override.partition("=")
     whole = path in FOR_EVERY_STEP
-    inner = path if whole else _of_training(path) if path.startswith("training.") else None
+    inner = path if whole or path.startswith("privacy.") else None
+    inner = _of_training(path) if path.startswith("training.") else inner
     return (inner, value) if equals and inner else None
 
 

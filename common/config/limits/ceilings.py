@@ -44,6 +44,7 @@ from common.config.methods.continual import (
     RehearsalMethod,
 )
 from common.config.methods.drift import DittoMethod, FedDynMethod, LocalMethod, ProximalMethod
+from common.config.privacy.dp_sgd import DpSgd
 from common.config.run import Run
 from common.config.step import Selection, Step
 from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
@@ -61,6 +62,8 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
     Compression: {"group": (1, 1e6)},
     DittoMethod: {"strength": (0, 1e6)},
     DecoderPart: {"features": (1, 512)},
+    DpSgd: {"clip": (0, 1e9), "cohort": (0, 1e9), "cohorts": (0, 1e9), "batch": (0, 1e9), "draws": (0, 100_000),
+            "noise_seed": (0, 1 << 53)},
     FedDynFederation: {"alpha": (0, 1e6)},
     FedDynMethod: {"alpha": (0, 1e6)},
     DerppMethod: {"alpha": (0, 1e6)},
@@ -97,6 +100,7 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
 ENTRIES: dict[type, dict[str, int]] = {
     Adapter: {"parts": 64},
     ClassificationTask: {"classes": 256, "weights": 256},
+    DpSgd: {"cohorts": 10_000},
     FullPart: {"tensors": 64},
     LinearPart: {"variables": 256},
     LocalMethod: {"tensors": 64},

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from client.center.center import Center
@@ -96,5 +97,6 @@ def test_what_a_reply_tells():
     assert scored(order) == "scores" and scored(replace(order, threshold=0.5)) == "curves"
     assert scored(replace(order, subset="validation", threshold=0.5)) == "validation"
     assert trained(order, Reply("CHUP"), is_noised=False) == "update"
-    assert trained(order, Reply("CHUP", counts={"cases": 5}), is_noised=True) == "losses"
+    assert trained(order, Reply("CHUP", sums={"fit.loss": np.zeros(())}), is_noised=True) == "losses"
+    assert trained(order, Reply("CHUP", counts={"cases": 72}), is_noised=True) == ""  # a public bound
     assert trained(order, Reply("CHUP"), is_noised=True) == ""

@@ -35,7 +35,7 @@ def test_everything_that_is_misspelt_is_told_at_once():
     )  # fmt: skip
     ends = [
         "Put what holds spaces, commas or brackets in quotes.", "Did you mean 'quickstart'?", "Did you mean 'tiny'?",
-        "Did you mean 'backbone'?", "federation, runtime, step, study, task.",
+        "Did you mean 'backbone'?", "federation, privacy, runtime, step, study, task.",
         "Did you mean 'rounds'?",
         "Did you mean steps.NAME.training.learning_rate or controls.NAME.training.learning_rate?",
     ]  # fmt: skip

@@ -1,0 +1,119 @@
+"""What a step under differential privacy must be, as finished sentences; a hospital checks the same of each order.
+
+Every bound is one of public numbers. How many patients a center truly has is never compared with any of them: the
+answer would tell it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from common.config.adapter import LoraPart
+from common.config.methods import methods_asked
+from common.config.privacy.dp_sgd import DpSgd
+from common.config.run import Run
+from common.config.step import BEST, KEPT, LAST, Step
+
+LARGEST_EPSILON = 1000.0
+# Methods under which what leaves is still a function of noised gradients, of released states and of single patients
+# within the clipping; anything else, a plugin's too, may look at patients elsewhere.
+SOUND = frozenset({"features", "feddyn", "local", "lwf", "proximal", "scaffold", "sequential"})
+WHY_NOT = {
+    "ditto": "trains a model of each center's own on the same patients without noise",
+    "rehearsal": "draws its memory of patients by itself, and no noise is charged for who is in it",
+}
+UNKNOWN = "may compute from patients outside the clipped gradients, and nobody has shown that it does not"
+NO_OWN = "so that no patient has a gradient of its own to clip"
+
+
+def privacy_problems(step: Step, run: Run) -> Iterator[str]:
+    """Everything that keeps a step from being what its ``privacy`` promises."""
+    if step.selection.keep not in ("", *KEPT):
+        yield f"selection.keep is '{step.selection.keep}'; it can be {', '.join(KEPT)}."
+    if step.privacy is None:
+        return
+    for problems in (_numbers, _schedule, _choice, _losses, _parts, _methods):
+        yield from problems(step, step.privacy)
+    if len(run.compare.learning_rates) > 1:
+        yield (
+            f"compare.learning_rates tries {len(run.compare.learning_rates)} rates, and each try is drawn from the "
+            "same patients, on top of the step's epsilon; fix one rate in advance (compare.learning_rates=[1.0])."
+        )
+
+
+def _numbers(step: Step, spec: DpSgd) -> Iterator[str]:
+    if not 0 < spec.epsilon <= LARGEST_EPSILON:
+        yield f"privacy.epsilon is {spec.epsilon:g}; it must be above 0 and at most {LARGEST_EPSILON:g}, such as 8."
+    if not 0 < spec.clip < math.inf:
+        yield f"privacy.clip is {spec.clip:g}; it must be positive and finite, such as 1."
+    if spec.draws < 0:
+        yield f"privacy.draws is {spec.draws}; it must be 0 or more (0: cohort / batch, rounded up, for each epoch)."
+    if spec.cohort < 1 and not spec.cohorts:
+        yield (
+            f"privacy.cohort is {spec.cohort}; set it to a public bound of how many training patients a center has, "
+            "such as 100 (never the true number, which noise must hide)."
+        )
+        return
+    open_to_all = "*" in step.centers or bool({*step.centers} - {*spec.cohorts})
+    bounds = dict(spec.cohorts) | ({"privacy.cohort": spec.cohort} if open_to_all or spec.cohort > 0 else {})
+    for name, bound in bounds.items():
+        place = name if name == "privacy.cohort" else f"privacy.cohorts.{name}"
+        if bound < 1:
+            yield f"{place} is {bound}; it must be 1 or more, a public bound of training patients."
+            continue
+        if not 1 <= spec.batch <= bound:
+            yield f"privacy.batch is {spec.batch}; it must be 1 to {bound}, the public bound that {place} gives."
+        if spec.delta is not None and not 0 < spec.delta < 1 / bound:
+            yield (
+                f"privacy.delta is {spec.delta:g}; it must be above 0 and below {1 / bound:.4g}, one over the public "
+                f"bound that {place} gives: from there on to tell all of one patient would be allowed."
+            )
+
+
+def _schedule(step: Step, spec: DpSgd) -> Iterator[str]:
+    if step.federation.kind == "newton":
+        yield "it is fitted exactly from sums that carry no noise; under dp_sgd use another federation, such as mean."
+    if step.budget:
+        yield (
+            f"budget is '{step.budget}', from which rounds follow by the true numbers of patients; under dp_sgd set "
+            "rounds (and privacy.draws)."
+        )
+
+
+def _choice(step: Step, spec: DpSgd) -> Iterator[str]:
+    if step.rounds > 0 and step.selection.keep == BEST:
+        yield (
+            f"selection.keep is '{BEST}', which chooses a round by its validation patients, without noise; under "
+            f"dp_sgd rounds are fixed in advance: leave selection.keep empty, or set it to {LAST}."
+        )
+
+
+def _losses(step: Step, spec: DpSgd) -> Iterator[str]:
+    task = step.task
+    kind = getattr(task, "kind", "")
+    if kind == "prognosis" and task.loss == "cox":
+        yield f"task.loss is 'cox', whose risk sets couple the patients of a batch, {NO_OWN}; use hazard or mtlr."
+    if kind == "prognosis" and task.loss == "deephit" and task.alpha > 0:
+        yield (
+            f"task.alpha is {task.alpha:g}: DeepHit's ranking couples the patients of a batch, {NO_OWN}; set "
+            "task.alpha to 0, or use hazard or mtlr."
+        )
+    if kind == "prognosis" and task.grid == "quantiles" and not task.cuts_days:
+        yield "task.grid is 'quantiles', which reads the patients' event times without noise; use equal, or cuts_days."
+    if kind == "classification" and task.imbalance == "counts":
+        yield "task.imbalance is 'counts', which reads the patients' labels without noise; use none, or weights."
+
+
+def _parts(step: Step, spec: DpSgd) -> Iterator[str]:
+    for name, part in step.adapter.parts.items():
+        if isinstance(part, LoraPart) and part.dora:
+            yield (
+                f"part '{name}' is DoRA, whose row norms divide each gradient by what all patients have learned, and "
+                "which no test here shows to be exact patient by patient; use LoRA (dora=false)."
+            )
+
+
+def _methods(step: Step, spec: DpSgd) -> Iterator[str]:
+    for kind in sorted({method.kind for method in methods_asked(step)} - SOUND):
+        yield f"method {kind} {WHY_NOT.get(kind, UNKNOWN)}; under dp_sgd use {', '.join(sorted(SOUND))}."
