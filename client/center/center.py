@@ -16,8 +16,9 @@ from pathlib import Path
 from client.center.answers import event_histogram, keepsakes
 from client.center.config import CenterConfig, read_config
 from client.center.device import set_device
+from client.center.labels import labelled, told_labels
 from client.center.models import backbone_of, initial_state, model_of, resident_model
-from client.center.patients import everyone_at, label_sums, part_of, prepared
+from client.center.patients import everyone_at, part_of, prepared
 from client.center.settled import settled
 from client.data.case import Case
 from client.data.dataset import CaseSet
@@ -25,22 +26,21 @@ from client.data.splits import PARTS
 from client.methods import methods_of
 from client.methods.base import Method
 from client.policy import check_cases, check_order
-from client.policy.orders import allows, scores_asked, sums_asked
+from client.policy.orders import scores_asked, sums_asked
 from client.policy.policy import ceiling_of
 from client.policy.start import check_start
-from client.privacy.dp_sgd import DpSgd, charged
+from client.privacy.dp_sgd import charged, check_step
 from client.privacy.record import Chosen, Question, chosen
 from client.privacy.release import Minimum, released
 from client.privacy.subgroups import by_subgroup
 from client.privacy.sums import (
     exact_of,
-    question_of_labels,
     question_of_rows,
     question_of_scores,
     scores_of,
     with_fit,
 )
-from client.privacy.unnoised import check_strict, enter, scored, trained
+from client.privacy.unnoised import check_strict, described, enter, scored, trained
 from client.training.exact import exact_rows, score_sums
 from client.training.job import Job, prepare
 from client.training.loop import FitLog, fit
@@ -95,7 +95,8 @@ class Center:
 
         A center that has too few to train says so here; it may still be evaluated.
         """
-        check_order(self.config.policy, order)
+        policy = self.config.policy
+        check_order(policy, order)
         backbone_of(self.config, order)
         counts = {name: len(self.part(order, name)) for name in PARTS}
         if not order.skip_unreadable:  # then a case that cannot be used is a reason not to start
@@ -104,37 +105,26 @@ class Center:
                 self.case_set(order, name, model)
         try:
             if order.step.rounds > 0 and counts["train"] > 0:
-                check_cases(self.config.policy, len(self.part(order, "train")))
+                check_cases(policy, len(self.part(order, "train")))
+                check_step(order, code=self.code, vault=self.vault, ceiling=ceiling_of(policy))
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
-            return self.let_out(order, Reply(self.code, code=refusal.code, counts=counts), what="counts")
+            reply, what = described(policy, order, Reply(self.code, code=refusal.code, counts=counts))
+            return self.let_out(order, reply, what=what)
         picked = self._labelled(order)
         if picked.waiting:
             counts["waiting"] = picked.waiting
-        reply = Reply(self.code, counts=counts, sums=self._labels_of(order, picked.cases))
-        return self.let_out(order, reply, what="labels" if reply.sums else "counts", over=counts["train"])
+        sums = told_labels(order, picked.cases, code=self.code, minimum=self.minimum(order))
+        reply, what = described(policy, order, Reply(self.code, counts=counts, sums=sums))
+        return self.let_out(order, reply, what=what, over=counts["train"])
 
     def label_sums(self, order: Order) -> Sums:
         """The task's counts over the training cases' labels, as they may leave; none where the policy tells none."""
-        return self._labels_of(order, self._labelled(order).cases)
+        return told_labels(order, self._labelled(order).cases, code=self.code, minimum=self.minimum(order))
 
     def _labelled(self, order: Order) -> Chosen:
-        """The training cases whose labels may be counted; nobody where the difference to an earlier count is a few."""
-        cases = self.part(order, "train")
-        if not allows(self.config.policy.sums, "labels"):
-            return Chosen()
-        if order.step.rounds == 0 or not build_task(order.step.task).label_shapes:
-            return Chosen(cases)
-        try:
-            return self.asked_of(order, question_of_labels(order), cases)
-        except PolicyRefusal as refusal:
-            log.warning("center=%s code=%s labels are not counted: %s", self.code, refusal.code, refusal)
-            return Chosen(waiting=len(cases))
-
-    def _labels_of(self, order: Order, cases: Sequence[Case]) -> Sums:
-        reply = Reply(self.code, sums=label_sums(cases, order.step, minimum=self.minimum(order).cell))
-        cells = build_task(order.step.task).cells
-        return released(reply, minimum=self.minimum(order), cells=cells, over=len(cases)).sums
+        policy, minimum, cases = self.config.policy, self.minimum(order), self.part(order, "train")
+        return labelled(order, cases, code=self.code, policy=policy, vault=self.vault, minimum=minimum)
 
     # ------------------------------------------------------------------------------------------------------- train
 
@@ -171,7 +161,7 @@ class Center:
             autocast=self.config.mixed_precision,
             another=lambda: model_of(self.config, replace(order, state={})),
             others=lambda step: self.case_set(replace(order, step=step), "train", model),
-            noise=self._noise(order, cases),
+            noise=charged(order, cases, code=self.code, vault=self.vault, ceiling=ceiling_of(self.config.policy)),
         )
 
     def trained_on(self, order: Order) -> tuple[list[Case], list[Method]]:
@@ -180,12 +170,6 @@ class Center:
         for method in methods:
             cases = method.cases(order, self.code, cases)
         return cases, methods
-
-    def _noise(self, order: Order, cases: CaseSet) -> DpSgd | None:
-        """The round's noise, charged; None where the step asks for no privacy."""
-        if order.step.privacy is None:
-            return None
-        return charged(order, cases, code=self.code, vault=self.vault, ceiling=ceiling_of(self.config.policy))
 
     def settle(self, job: Job, done: FitLog) -> Reply:
         """What leaves after a job."""

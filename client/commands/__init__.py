@@ -12,6 +12,7 @@ COMMANDS = {  # command -> what it is for, in the order in which a hospital meet
     "start": "start this hospital's node; it only ever connects outwards",
     "health": "ask the running node whether it is alive",
     "audit": "verify and print what left this site",
+    "budget": "show what is spent of the patients' privacy, and what a curriculum would cost",
     "afresh": "accept that a part of the vault is lost",
     "predict": "use a learned adapter on this hospital's own images, without any server",
     "erase": "remove a patient from caches, buffers and future splits",

@@ -9,7 +9,6 @@ patients stay erased. A damaged or lost file is replaced by a new one, which kno
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
 from pathlib import Path
 
 from client.commands.files import add_center, center_of, vault_of
@@ -52,12 +51,8 @@ def release(vault: Path) -> str:
 
 def _set_aside(path: Path) -> str:
     """Keep a damaged file under another name; what that means."""
-    from client.vault.ending import end_of
+    from client.vault.ending import set_aside
 
-    kept = ""
-    end_of(path).unlink(missing_ok=True)
-    if path.exists():
-        aside = path.with_name(f"{path.stem}-damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}{path.suffix}")
-        path.rename(aside)
-        kept = f", and the damaged one is kept as {aside.name}"
+    aside = set_aside(path)
+    kept = f", and the damaged one is kept as {aside}" if aside else ""
     return f"A new {path.name} is begun{kept}: it knows no erased patient, so erase them again before the next round. "

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from client.policy.policy import Ceiling
-from client.privacy.spending import Entry, charge
+from client.privacy.spending import Entry, charge, check_fits, read_account
 from client.privacy.streams import Stream, key_of, known_secret, secret_of
 from client.training.batches import Cases, Item, one_batch
 from client.training.job import Job, Learned
@@ -132,8 +132,22 @@ def _gradient_of(
 # ------------------------------------------------------------------------------------------------- what keys the noise
 
 
-def charged(order: Order, cases: Cases, *, code: str, vault: Path, ceiling: Ceiling | None) -> DpSgd:
-    """The order's round under its step's ``privacy``: on the account once this returns, and nothing drawn yet.
+def check_step(order: Order, *, code: str, vault: Path, ceiling: Ceiling | None) -> None:
+    """Raise PolicyRefusal where what is left of a step with ``privacy`` would pass the ceiling: it is not begun.
+
+    Rounds that this run has charged for the step stand on the account, and count once.
+    """
+    if order.step.privacy is None or ceiling is None:
+        return
+    account = read_account(vault)
+    done = {entry.round for entry in account.charges if (entry.run, entry.step) == (order.run, order.step.name)}
+    left = max(order.step.rounds - len(done), 0)
+    check_fits(account, [plan_of(order.step, code).release] * left, ceiling, step=order.step.name)
+
+
+def charged(order: Order, cases: Cases, *, code: str, vault: Path, ceiling: Ceiling | None) -> DpSgd | None:
+    """The order's round under its step's ``privacy``: on the account once this returns, and nothing drawn yet. None
+    where the step asks for none.
 
     Args:
         ceiling: the hospital's; None where it sets none.
@@ -143,6 +157,8 @@ def charged(order: Order, cases: Cases, *, code: str, vault: Path, ceiling: Ceil
         VaultError: the account or the vault's secret is damaged.
         ConfigError: no noise is enough.
     """
+    if order.step.privacy is None:
+        return None
     plan, seed = plan_of(order.step, code), order.step.privacy.noise_seed
     secret = secret_of(vault) if seed is None else known_secret(seed)
     question = question_of(order, cases, code=code)

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from client.privacy.spending import read_account
 from client.vault.lock import alone
 from client.vault.standing import VaultError
 from common.store.sealed import DamagedFile, read_sealed, write_sealed
@@ -45,7 +46,7 @@ def secret_of(vault: Path) -> bytes:
     path = vault / FILE
     with alone(path):
         if not path.exists():
-            if any(vault.glob("privacy.jsonl*")):
+            if read_account(vault).charges:
                 log.warning(
                     "%s is gone: what was drawn before cannot be repeated. Whatever is asked from now on is drawn anew "
                     "and charged.", path,

@@ -8,12 +8,15 @@ counts. ``policy.privacy.strict`` lets none of them out: the coordinator gets a 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from client.data.splits import PARTS
 from client.policy.policy import Policy, demands_privacy
 from client.privacy.spending import FILE, UNNOISED, AccountProblem, begin
 from client.vault.ending import check_uncut, end_of, note_last
 from client.vault.lock import alone
+from common.config.privacy import cohort_of
 from common.errors import FedgraftError, PolicyRefusal
 from common.protocol.messages import Order, Reply
 from common.store.ledger import append_line
@@ -64,6 +67,15 @@ def enter(vault: Path, policy: Policy, order: Order, what: str) -> None:
             note_last(path, append_line(path, UNNOISED, line))
         except FedgraftError as error:
             raise AccountProblem(f"{path} cannot be continued ({error}); nothing was sent.") from error
+
+
+def described(policy: Policy, order: Order, reply: Reply) -> tuple[Reply, str]:
+    """The answer to what a center holds, and what it tells without noise: a strict hospital tells public bounds."""
+    if not policy.privacy.strict:
+        return reply, "labels" if reply.sums else "counts"
+    spec = order.step.privacy
+    bound = 0 if spec is None else cohort_of(spec, reply.center)
+    return replace(reply, sums={}, counts={**dict.fromkeys(PARTS, 0), "train": bound}), ""
 
 
 def scored(order: Order) -> str:

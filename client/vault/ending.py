@@ -9,6 +9,7 @@ to; nobody who may not write there can tell the two apart from a whole vault tha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,15 @@ def check_uncut(path: Path) -> None:
     known = int(end.get(LINES, 0))
     if known and (len(lines) < known or f'"hash":"{end[HASH]}"'.encode() not in lines[known - 1]):
         raise _cut(path, len(lines), known)
+
+
+def set_aside(path: Path) -> str:
+    """Keep a damaged file under another name, and forget where it ended; the new name, empty where it is not there."""
+    end_of(path).unlink(missing_ok=True)
+    if not path.exists():
+        return ""
+    aside = path.with_name(f"{path.stem}-damaged-{datetime.now(UTC):%Y%m%dT%H%M%S}{path.suffix}")
+    return path.rename(aside).name
 
 
 def _cut(path: Path, lines: int, known: int) -> LedgerError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from common.files import write_bytes
 from simulations.options import options_page
 from simulations.reference.commands import commands_page
+from simulations.reference.ethics import ethics_page
 from simulations.reference.events import audit_page, ledger_page
 from simulations.reference.house import house_drawing
 from simulations.reference.leaving import leaving_page
@@ -19,6 +20,7 @@ from simulations.reference.results import results_page
 PAGES: dict[str, Callable[[], str]] = {  # page below docs/ -> what writes it
     "developer/house.svg": house_drawing,
     "developer/modules.md": modules_page,
+    "hospital/ethics.md": ethics_page,
     "hospital/policy.md": policy_page,
     "reference/audit.md": audit_page,
     "reference/codes.md": codes_page,

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from client.privacy.spending import Entry, charge
 from client.privacy.streams import FILE, Stream, key_of, known_secret, secret_of
 from client.vault.standing import VaultError
+from common.privacy.accounting import Release
 
 QUESTION = {"run": "r", "step": "s", "round": 1, "order": "o", "cases": "c"}
 
@@ -57,7 +59,7 @@ def test_each_vault_has_one_secret_of_its_own_that_nobody_else_may_read(tmp_path
 
 def test_a_lost_secret_is_a_new_one_and_said(tmp_path, caplog):
     before = secret_of(tmp_path)
-    (tmp_path / "privacy.jsonl").write_text("")
+    charge(tmp_path, Entry("run", "step", 1, "0" * 32, (Release(1.0),)))
     (tmp_path / FILE).unlink()
     with caplog.at_level(logging.WARNING, logger="fedgraft.center"):
         assert secret_of(tmp_path) != before
