@@ -44,10 +44,12 @@ def fit(job: Job) -> FitLog:
     log, trained = FitLog(), model.trainable_parameters()
     for item in _stream(job):
         job.optimizer.zero_grad(set_to_none=True)
-        if isinstance(item, Turn):
+        if job.noise is not None:  # a draw of patients; a turn of a method's own has no place in it
+            log.add(job.noise.learn(job, item, learn))
+        elif isinstance(item, Turn):
             _take(job, item)
         else:
-            log.add(learn(job, item) if job.noise is None else job.noise.learn(job, item, learn))
+            log.add(learn(job, item))
         for method in job.methods:
             _add_penalty(method, model)
             method.gradient(_with_gradient(model))
