@@ -21,7 +21,7 @@ from client.policy.asked import check_asked, check_step, echoed
 from client.vault.outbox import NotRecorded, record_reply
 from common.errors import FedgraftError, WireError
 from common.protocol.messages import Order, Reply, State
-from common.protocol.wire import check_declared, content_facts, declared_scores, pack_reply, unpack_order
+from common.protocol.wire import COUNTS_OF, check_declared, content_facts, declared_scores, pack_reply, unpack_order
 from common.runtime.cli import FULL, os_sentence
 from common.tasks import build_task
 
@@ -58,17 +58,17 @@ def client_app(verbs: Verbs) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         """Train one round."""
-        return _answer(message, context, verbs.train, verbs.declared)
+        return _answer(message, context, verbs.train, verbs.declared, action="train")
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         """Score a state on one split."""
-        return _answer(message, context, verbs.evaluate, verbs.declared)
+        return _answer(message, context, verbs.evaluate, verbs.declared, action="evaluate")
 
     @app.query("describe")
     def describe(message: Message, context: Context) -> Message:
         """Counts of usable cases for a step."""
-        return _answer(message, context, verbs.describe, verbs.declared, labels=True)
+        return _answer(message, context, verbs.describe, verbs.declared, action="describe")
 
     @app.query("stage")
     def stage(message: Message, context: Context) -> Message:
@@ -78,7 +78,7 @@ def client_app(verbs: Verbs) -> ClientApp:
     @app.query("sums")
     def sums(message: Message, context: Context) -> Message:
         """Answer with sums over the training cases: for a survival grid, or for one question of Newton's method."""
-        return _answer(message, context, verbs.sums, verbs.declared, of_round=True)
+        return _answer(message, context, verbs.sums, verbs.declared, action="sums")
 
     return app
 
@@ -92,8 +92,7 @@ def _answer(
     work: Verb,
     declared: Callable[..., tuple[State, State]],
     *,
-    labels: bool = False,
-    of_round: bool = False,
+    action: str,
 ) -> Message:
     code, number, asked = "unknown", 0, ""
     order: Order | None = None
@@ -112,7 +111,7 @@ def _answer(
         code, vault = center.code, center.vault
         reply = replace(work(center, order), round=order.round, order=order.id)
         like = declared(center, order) if reply.state or reply.extra else ({}, {})
-        content = _declared(reply, order, *like, labels=labels, of_round=of_round)
+        content = _declared(reply, order, *like, action=action)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
         content = pack_reply(Reply(code, code=error.code, round=number, order=asked))
@@ -144,17 +143,16 @@ def _recorded(content: RecordDict, message: Message, order: Order | None, vault:
     return content
 
 
-def _declared(
-    reply: Reply, order: Order, state_like: State, extra_like: State, *, labels: bool, of_round: bool
-) -> RecordDict:
-    """The reply as Flower content, if it holds nothing that the step does not declare."""
+def _declared(reply: Reply, order: Order, state_like: State, extra_like: State, *, action: str) -> RecordDict:
+    """The reply as Flower content, if it holds nothing that the step and the action do not declare."""
     task = build_task(order.step.task)
-    sums = task.label_shapes if labels else declared_scores(order, task)
-    if of_round:
+    sums = task.label_shapes if action == "describe" else declared_scores(order, task)
+    if action == "sums":
         from common.exact.step import declared_in_order
 
         sums = declared_in_order(order)
-    check_declared(reply, state_like=state_like, sum_shapes=sums, extra_like=extra_like)
+    counts = COUNTS_OF[action]
+    check_declared(reply, state_like=state_like, sum_shapes=sums, extra_like=extra_like, counts=counts)
     return pack_reply(reply)
 
 

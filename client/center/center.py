@@ -213,7 +213,8 @@ class Center:
             scored = Reply(self.code, sums=score_sums(order, model, cases, minimum=minimum), counts=counts)
             return self.let_out(order, replace(scored, seconds=time.perf_counter() - started), what=what)
         shared = exact_rows(order, model, cases, minimum=minimum)
-        sums = exact_of(order, layout, shared, vault=self.vault, minimum=minimum)
+        most = self.config.policy.maximum_questions
+        sums = exact_of(order, layout, shared, vault=self.vault, minimum=minimum, most=most)
         told = (shared.adjusted, " outcome=untold" if shared.silent else "")
         log.info("step=%s round=%s center=%s adjusted=%s%s sums", order.step.name, order.round, self.code, *told)
         if shared.adjusted:
@@ -346,7 +347,8 @@ class Center:
         Args:
             what: of `client.privacy.unnoised.KINDS`, for the privacy account; empty where all of it carries noise.
         """
-        found = released(reply, minimum=self.minimum(order), cells=cells, over=over)
+        minimum, batch = self.minimum(order), order.step.training.batch
+        found = released(reply, minimum=minimum, cells=cells, over=over, batch=batch)
         if what:
             enter(self.vault, self.config.policy, order, what)
         return found

@@ -301,6 +301,8 @@ policy:
   # Most passes over the training cases in one round, and most rounds of a step.
   maximum_epochs: 50
   maximum_rounds: 1000
+  # Most points at which exact fits are answered about any one variable, feature or target, over every step and run.
+  maximum_questions: 20000
   # Which folds of the split may be the test, counted from 0; others are declined, because who trained would test.
   # A cross-validated study needs all.
   test_folds: [0]

@@ -122,6 +122,12 @@ def _limits(policy: Policy) -> Iterator[Sentence]:
     yield Sentence(CANNOT, f"ask for more than {policy.maximum_epochs} epochs in a round", "maximum_epochs")
     yield Sentence(CANNOT, f"ask for more than {policy.maximum_rounds} rounds of a step", "maximum_rounds")
     yield Sentence(
+        CANNOT,
+        f"ask exact fits for sums at more than {policy.maximum_questions} points about any one variable, feature or "
+        "target, over every step and run together",
+        "maximum_questions",
+    )
+    yield Sentence(
         WITHIN, f"a message that takes more than {policy.maximum_seconds:g} s of wall time is ended", "maximum_seconds"
     )
     most = policy.maximum_memory_gb

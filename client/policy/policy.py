@@ -65,6 +65,7 @@ class Policy:
     minimum_batch: int = 2  # fewer cases than this in a batch: do not train
     maximum_epochs: int = 50  # passes over the training cases in one round
     maximum_rounds: int = 1000  # of a step
+    maximum_questions: int = 20_000  # points of exact fits, over every step and run, about any one column or target
     maximum_seconds: float = 7200.0  # for one message; then its process is ended
     maximum_memory_gb: float | None = None  # resident, for one message; null: nine tenths of what this machine has
     require_privacy: bool = False  # nothing is learned here without noise; a budget asks for that, too

@@ -29,6 +29,8 @@ PATH, POINT, QUESTIONS, WEIGHT = "declined.path", "declined.point", "declined.qu
 LARGEST_BETA = 30.0  # of standardised columns: an odds ratio of 10^13 a standard deviation
 STANDARDISATIONS = 8  # a fit begins again when a center leaves it, with another mean and scale
 MOST_QUESTIONS = 1000  # of one step, over all its standardisations
+COUNTS = "questions.json"  # by column or target, how many points were answered about it, over every step and run
+LOST_COUNT = "restore it from a backup of the vault: without it the policy's maximum_questions is not kept."
 
 
 @dataclass(frozen=True)
@@ -101,19 +103,43 @@ def effective_number(weight: np.ndarray) -> float:
     return float(weight.sum() ** 2) / square if square > 0 else 0.0
 
 
-def walk(vault: Path, order: Order, point: Point | None) -> None:
-    """Put one more question on the step's path: the moments (None), or a point.
+def walk(vault: Path, order: Order, point: Point | None, *, about: frozenset[str], most: int) -> None:
+    """Put one more question on the step's path: the moments (None), or a point, which the cohort counts, too.
+
+    Step and run are names that the server gives, so a path has a bound and so has the cohort.
+
+    Args:
+        about: columns and targets of which the point's sums are.
+        most: points that the cohort answers about any one of these, whatever the step and the run.
 
     Raises:
         PolicyRefusal: a question out of order, another standardisation, too many questions.
-        DamagedFile: the path is damaged.
+        DamagedFile: the path, or the cohort's count, is damaged.
     """
     path = vault / "exact" / f"{_digest_text(order.step.name, order.run or str(order.seed))}.json"
     with alone(path):
         before = _read(path)
         after = _next(before, order, point)
-        if after != before:
-            write_sealed(path, after)
+        if after == before:
+            return
+        if point is not None:
+            _count(vault, about, most)
+        write_sealed(path, after)
+
+
+def _count(vault: Path, about: frozenset[str], most: int) -> None:
+    """One more point of each of these, on disk before it is answered. Raises PolicyRefusal beyond the most."""
+    path = vault / "exact" / COUNTS
+    with alone(path):
+        asked: dict[str, int] = read_sealed(path, remedy=LOST_COUNT) if path.exists() else {}
+        often = sorted(one for one in about if asked.get(one, 0) >= most)
+        if often:
+            raise PolicyRefusal(
+                QUESTIONS,
+                f"Exact fits have asked for sums about {often[0]} at {asked.get(often[0], 0)} points, over every step and run;"
+                f" policy.maximum_questions is {most}.",
+            )
+        write_sealed(path, asked | {one: asked.get(one, 0) + 1 for one in about})
 
 
 def _next(path: dict[str, list[str]], order: Order, point: Point | None) -> dict[str, list[str]]:

@@ -30,6 +30,7 @@ from common.store.ledger import Ledger
 FILE = "released.jsonl"
 BEGUN, ANSWERED = "begun", "answered"
 DIFFERENCE = "declined.difference"
+TARGET = "target|"  # before a target: its sums are the same in rows and in labels
 MOST_LEFT_OUT = 4  # times the minimum: patients that a set leaves out to differ by enough
 
 
@@ -39,15 +40,16 @@ class Question:
 
     Args:
         kind: ``rows`` (moments, Gram and Newton sums), ``labels`` (label sums, histograms) or ``scores``.
-        about: columns of the rows, or the task's question.
+        about: columns of the rows, the targets that rows or labels are summed with, or what a task answers.
     """
 
     kind: str
     about: frozenset[str]
 
     def meets(self, other: Question) -> bool:
-        """Whether two answers could be subtracted from one another."""
-        return self.kind == other.kind and bool(self.about & other.about)
+        """Whether two answers could be subtracted from one another: both over a column, or over a target."""
+        shared = self.about & other.about
+        return bool(shared) if self.kind == other.kind else any(one.startswith(TARGET) for one in shared)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 One rule: nothing that leaves tells of 1 to minimum - 1 patients. States of fewer than `Minimum.cases` patients do not
 leave at all. Sums of fewer than `Minimum.cell` stay, cells within sums are merged or left out as the task declares
-(`common.tasks.cells`), and counts below the minimum are told as the minimum. At a minimum of 1 (public or synthetic
-patients) a reply leaves as it is.
+(`common.tasks.cells`), and counts of patients are told in whole steps of the minimum: what one more or one fewer
+changes is nothing, or a whole step. They are told upwards, so that no sum is over more patients than were registered,
+and no patients are told as none. At a minimum of 1 (public or synthetic patients) a reply leaves as it is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +20,7 @@ from common.protocol.messages import TOO_FEW_CASES, Reply, Sums
 from common.tasks.cells import Cells, guarded
 
 COUNTS_OF_CASES = ("cases", "skipped", "train", "validation", "test", "waiting", "adjusted")
-FIT_CASES = "fit.cases"
+FIT_LOSS, FIT_CASES, FIT_BATCHES, BATCHES = "fit.loss", "fit.cases", "fit.batches", "batches"
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,16 @@ class Minimum:
     cell: int = 1
 
 
-def released(reply: Reply, *, minimum: Minimum, cells: Sequence[Cells] = (), over: int | None = None) -> Reply:
+def released(
+    reply: Reply, *, minimum: Minimum, cells: Sequence[Cells] = (), over: int | None = None, batch: int = 1
+) -> Reply:
     """The reply as it may leave.
 
     Args:
         reply: with true counts.
         cells: how its sums count patients by cell.
         over: how many patients the sums are over; ``cases`` of the counts where absent.
+        batch: cases in a batch, for the number of batches.
 
     Raises:
         PolicyRefusal: arrays that too few patients made.
@@ -45,14 +50,18 @@ def released(reply: Reply, *, minimum: Minimum, cells: Sequence[Cells] = (), ove
         raise PolicyRefusal(TOO_FEW_CASES, f"A state of {patients} patients; local policy asks for {minimum.cases}.")
     sums, changed = _sums(reply.sums, cells, patients, minimum.cell)
     counts = {name: _told(name, count, minimum.cell) for name, count in reply.counts.items()}
+    if FIT_CASES in sums and minimum.cell > 1:
+        fit = _fit(sums, patients, minimum.cell, batch)
+        counts |= {BATCHES: int(fit[FIT_BATCHES])} if BATCHES in counts else {}
+        sums = sums | {name: np.array(fit[name]) for name in sums if name in fit}
     if changed:
         counts["merged"] = 1
     return replace(reply, sums=sums, counts=counts)
 
 
 def told(count: int, minimum: int) -> int:
-    """A number of patients as it may be told: none is told, a few are told as the minimum."""
-    return 0 if count == 0 else max(count, minimum)
+    """A number of patients as it may be told: the next multiple of the minimum, none as none."""
+    return math.ceil(count / minimum) * minimum
 
 
 def _told(name: str, count: int, minimum: int) -> int:
@@ -63,10 +72,19 @@ def _sums(sums: Sums, cells: Sequence[Cells], patients: int, minimum: int) -> tu
     """What of the sums leaves, and whether anything was kept back."""
     if patients < minimum and not set(sums) <= _FIT:
         return {}, False
-    found, changed = guarded(sums, cells, cases=patients, minimum=minimum)
-    if FIT_CASES in found:
-        found = {**found, FIT_CASES: np.array(float(told(int(found[FIT_CASES]), minimum)))}
-    return found, changed
+    return guarded(sums, cells, cases=patients, minimum=minimum)
 
 
-_FIT = {"fit.loss", FIT_CASES, "fit.batches"}  # of a training reply: its state says more
+def _fit(sums: Sums, patients: int, minimum: int, batch: int) -> dict[str, float]:
+    """What a pass over the patients says as if they were as many as may be told; the mean loss stays.
+
+    A number of cases over several passes, or of batches, would tell that of the patients.
+    """
+    seen = float(sums[FIT_CASES])
+    passes, cases = math.ceil(seen / max(patients, 1)), told(patients, minimum)
+    mean = float(sums[FIT_LOSS]) / seen if seen else 0.0
+    batches = passes * math.ceil(cases / batch)
+    return {FIT_LOSS: mean * passes * cases, FIT_CASES: float(passes * cases), FIT_BATCHES: float(batches)}
+
+
+_FIT = {FIT_LOSS, FIT_CASES, FIT_BATCHES}  # of a training reply: its state says more

@@ -17,6 +17,7 @@ import numpy as np
 from client.data.case import Case
 from client.privacy.combinations import tells_of_few
 from client.privacy.record import Question, chosen
+from client.privacy.release import told as told_as
 from client.privacy.sums import question_of_scores
 from common.data.subgroups import members_of, named
 from common.errors import PolicyRefusal
@@ -85,7 +86,7 @@ def subgroup_sums(
         if told is not None:
             told.guard(sums, frozenset(places))
             sums, _ = guarded(sums, [_cut(rule, names) for rule in told.rules], cases=len(places), minimum=minimum)
-        found |= named(level, sums | {CASES: np.array(float(len(places)))})
+        found |= named(level, sums | {CASES: np.array(float(told_as(len(places), minimum)))})
     return found
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from client.privacy.path import check_weight, point_of, walk
-from client.privacy.record import Question
+from client.privacy.record import TARGET, Question
 from client.privacy.rows import Shared, shared_rows
+from common.adapters.compatibility import SOURCES, feeds
 from common.config.objective import objective_name
 from common.exact.columns import Layout, Rows
 from common.exact.step import objective_of, round_sums, target_of
+from common.exact.thresholds import THRESHOLDS
 from common.protocol.messages import Order, Sums
 from common.tasks import Observation, Task, build_task, question_of
 from common.tasks.cuts import EVENTS, event_histogram
-
-FEATURE = re.compile(r"[a-z]+\.\d+")  # a frozen feature's column, as `common.exact.step.layout_of` names it
 
 
 def scores_of(task: Task, observations: Sequence[Observation], order: Order, *, minimum: int) -> Sums:
@@ -69,8 +69,11 @@ def shared_of(order: Order, layout: Layout, rows: Rows, *, target: Mapping[str, 
     return shared_rows(layout, rows, objective=objective, minimum=minimum, target=dealt)
 
 
-def exact_of(order: Order, layout: Layout, shared: Shared, *, vault: Path, minimum: int) -> Sums:
+def exact_of(order: Order, layout: Layout, shared: Shared, *, vault: Path, minimum: int, most: int) -> Sums:
     """One answer of an exact fit, over rows as they may be summed, once its question was checked.
+
+    Args:
+        most: points that the cohort answers about any one column or target, for good.
 
     Raises:
         PolicyRefusal: a question off the fit's path, or at a point that shows too few patients.
@@ -80,19 +83,21 @@ def exact_of(order: Order, layout: Layout, shared: Shared, *, vault: Path, minim
     if objective is not None and point is not None and not shared.silent:
         check_weight(point, layout, shared.rows, objective, minimum=minimum, patient=shared.patient)
     if objective is not None and minimum > 1:
-        walk(vault, order, point)
+        walk(vault, order, point, about=question_of_rows(order, layout).about, most=most)
     return round_sums(order.step, layout, shared.rows, round=order.round, known=order.known)
 
 
 def question_of_rows(order: Order, layout: Layout) -> Question:
-    """What an exact fit asks: each variable of the record, and features by what they are made from."""
-    made = f"{order.base}|{'+'.join(order.step.modalities)}"
-    return Question("rows", frozenset(made if FEATURE.fullmatch(name) else name for name in layout.values))
+    """What an exact fit asks: each variable of the record, features by what they are made from and, but for moments,
+    which are over columns alone, the target: its product with the intercept is there whatever the columns."""
+    columns = {_made_from(order, name) for name in layout.values}
+    is_moments = order.subset != THRESHOLDS and order.round == 0 and objective_of(order.step) is not None
+    return Question("rows", frozenset(columns if is_moments else columns | _targets(order.step.task)))
 
 
 def question_of_labels(order: Order) -> Question:
     """What label sums and histograms of event times ask."""
-    return Question("labels", frozenset({"|".join(question_of(order.step.task))}))
+    return Question("labels", frozenset(_targets(order.step.task)))
 
 
 def question_of_keepsakes(order: Order) -> Question:
@@ -102,7 +107,26 @@ def question_of_keepsakes(order: Order) -> Question:
 
 def question_of_scores(order: Order) -> Question:
     """What scores ask, whichever state is scored."""
-    return Question("scores", frozenset({"|".join(question_of(order.step.task))}))
+    return Question("scores", frozenset(_answers(order.step.task)))
+
+
+def _answers(spec: Any) -> set[str]:
+    """A task's question; of a segmentation one for each structure."""
+    question = question_of(spec)
+    return {f"{question.kind}|{about}" for about in getattr(spec, "structures", None) or [question.about]}
+
+
+def _targets(spec: Any) -> set[str]:
+    return {TARGET + answer for answer in _answers(spec)}
+
+
+def _made_from(order: Order, name: str) -> str:
+    """A column as itself or, of a frozen feature or a voxel's value, what it is made from, in no order."""
+    source, is_made, _ = name.partition(".")
+    if not is_made:
+        return name
+    inputs = {m for m in order.step.modalities if feeds(m, source)} if source in SOURCES else {source}
+    return f"{order.base}|{source}|{'+'.join(sorted(inputs))}"
 
 
 def with_fit(sums: Sums, losses: Sequence[float]) -> Sums:

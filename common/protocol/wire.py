@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -37,10 +37,13 @@ from common.protocol.messages import EXTRA, Order, Reply, State
 from common.protocol.triangles import packed, unpacked
 from common.text import is_plain, one_line
 
-STATUS_COUNTS = (
-    "adjusted", "afresh", "ahead", "batches", "cases", "merged", "skipped", "suppressed", "test", "train",
-    "validation", "waiting",
-)  # fmt: skip
+COUNTS_OF = {  # action -> the counts that its answer's status may hold
+    "describe": ("merged", "test", "train", "validation", "waiting"),
+    "evaluate": ("afresh", "cases", "merged", "skipped", "suppressed", "waiting"),
+    "sums": ("adjusted", "cases", "merged", "skipped", "waiting"),
+    "train": ("afresh", "ahead", "batches", "cases", "skipped"),
+}
+STATUS_COUNTS = tuple(sorted({name for counts in COUNTS_OF.values() for name in counts}))
 CODE = re.compile(r"[a-z0-9_.:-]{1,60}")
 CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
 ORDER = re.compile(r"[0-9a-f]{64}|")
@@ -274,14 +277,24 @@ def unpack_reply(content: RecordDict, form: Form | None = None) -> Reply:
 
 
 def check_declared(
-    reply: Reply, *, state_like: State, sum_shapes: Mapping[str, tuple[int, ...]], extra_like: State | None = None
+    reply: Reply,
+    *,
+    state_like: State,
+    sum_shapes: Mapping[str, tuple[int, ...]],
+    extra_like: State | None = None,
+    counts: Collection[str] = STATUS_COUNTS,
 ) -> None:
-    """Refuse a reply with arrays or sums that the step did not declare. Parts may be absent (a center without PET)."""
+    """Refuse a reply with arrays, sums or counts that were not declared. Parts may be absent (a center without PET).
+
+    Args:
+        counts: those of the action, of `COUNTS_OF`.
+    """
     got, declared = _with_extra(reply.state, reply.extra), _with_extra(state_like, extra_like or {})
     problems = _undeclared(
         "array", {k: tuple(v.shape) for k, v in got.items()}, {k: tuple(v.shape) for k, v in declared.items()}
     )
     problems += _undeclared("sum", {k: np.shape(v) for k, v in reply.sums.items()}, sum_shapes)
+    problems += [f"count '{name}'" for name in reply.counts if name not in counts]
     problems += [
         f"array '{name}' is {tensor.dtype}, declared {declared[name].dtype}"
         for name, tensor in got.items()

@@ -39,6 +39,11 @@ FIELDS = {  # field -> the code of a refusal, when it is given
     "minimum_batch": ("declined.batch", "the step trains on smaller batches"),
     "maximum_epochs": ("declined.epochs", "the step asks for more passes in a round"),
     "maximum_rounds": ("declined.rounds", "the step is longer"),
+    "maximum_questions": (
+        "declined.questions",
+        "exact fits have asked for sums at this many points about the same variable, feature or target, over every step "
+        "and run: gradients and Hessians beyond them are not told",
+    ),
     "maximum_seconds": ("deadline", "a message takes longer: its process is ended, the node takes the next one"),
     "maximum_memory_gb": (
         "memory",

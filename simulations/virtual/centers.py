@@ -81,6 +81,7 @@ def open_policy(run: Run) -> Policy:
         minimum_batch=1,
         maximum_epochs=10_000,
         maximum_rounds=100_000,
+        maximum_questions=1_000_000,
     )
 
 

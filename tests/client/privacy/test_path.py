@@ -1,6 +1,7 @@
 """The path of an exact fit: an honest search is answered to its end; a server that points at a patient is not."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from client.privacy.path import (
     check_weight,
     effective_number,
     point_of,
-    walk,
 )
+from client.privacy.path import walk as walk_about
 from client.privacy.rows import shared_rows
 from common.config.load import compose_run
 from common.errors import PolicyRefusal
@@ -23,6 +24,7 @@ from common.exact.step import BETA, MEAN, SCALE
 from common.protocol.messages import Order
 from tests.client.privacy.test_rows import LAYOUT, rows_of
 
+walk = partial(walk_about, about=frozenset({"age", "target|prognosis|"}), most=20_000)
 PLAIN = Layout(("a", "b", "c", "d"))
 
 

@@ -60,7 +60,8 @@ def leaves(name, count, seed, minimum):
 
 def counted(sums):
     """Every cell that counts patients, and every difference of sums that does."""
-    found = [sums["fit.cases"]]
+    everybody = sums["cases"]
+    found = [sums["fit.cases"], everybody]
     found += [
         sums[n]
         for n in ("positives", "negatives", "confusion", "reliability_cases", "dice_cases", "events")
@@ -69,7 +70,7 @@ def counted(sums):
     for name in ("positives", "dice_cases", "labeled", "events"):
         if name in sums:
             among = sums[name].sum(axis=-1) + sums["negatives"].sum(axis=-1) if name == "positives" else sums[name]
-            found.append(np.where(among > 0, sums["fit.cases"] - among, 0))
+            found.append(np.where(among > 0, everybody - among, 0))
     if "km_at_risk" in sums:
         after = np.c_[sums["km_at_risk"][:, 1:], np.zeros(2)]
         found += [sums["km_events"], sums["km_at_risk"] - after - sums["km_events"], sums["km_at_risk"][:, 0]]
@@ -158,4 +159,4 @@ def test_a_state_of_too_few_patients_does_not_leave():
 def test_counts_of_a_few_are_told_as_the_minimum_and_none_as_none():
     reply = Reply("A", counts={"train": 4, "validation": 0, "test": 7, "skipped": 1, "batches": 2})
     told = released(reply, minimum=Minimum(cell=5)).counts
-    assert told == {"train": 5, "validation": 0, "test": 7, "skipped": 5, "batches": 2}
+    assert told == {"train": 5, "validation": 0, "test": 10, "skipped": 5, "batches": 2}
