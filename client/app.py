@@ -73,7 +73,7 @@ def client_app(verbs: Verbs) -> ClientApp:
     @app.query("stage")
     def stage(message: Message, context: Context) -> Message:
         """Keep a finished step, merged into the frozen model."""
-        return _answer(message, context, verbs.stage, verbs.declared)
+        return _answer(message, context, verbs.stage, verbs.declared, action="stage")
 
     @app.query("sums")
     def sums(message: Message, context: Context) -> Message:

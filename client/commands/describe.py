@@ -126,5 +126,5 @@ def _text(found: dict[str, Any]) -> str:
         told = ", ".join(f"{name} {count}" for name, count in counts.items() if name != "code")
         lines.append(f"  step {step:<19}{counts['code']}{': ' + told if told else ''}")
     if "steps" in found:
-        lines.append("The counts by step are the reply itself; one below policy.minimum_cell is told as that minimum.")
+        lines.append("The counts by step are the reply itself; they are told in whole steps of policy.minimum_cell.")
     return "\n".join(lines)

@@ -90,7 +90,7 @@ def exact_of(order: Order, layout: Layout, shared: Shared, *, vault: Path, minim
 def question_of_rows(order: Order, layout: Layout) -> Question:
     """What an exact fit asks: each variable of the record, features by what they are made from and, but for moments,
     which are over columns alone, the target: its product with the intercept is there whatever the columns."""
-    columns = {_made_from(order, name) for name in layout.values}
+    columns = {_made_from(order.step.modalities, name) for name in layout.values}
     is_moments = order.subset != THRESHOLDS and order.round == 0 and objective_of(order.step) is not None
     return Question("rows", frozenset(columns if is_moments else columns | _targets(order.step.task)))
 
@@ -120,13 +120,16 @@ def _targets(spec: Any) -> set[str]:
     return {TARGET + answer for answer in _answers(spec)}
 
 
-def _made_from(order: Order, name: str) -> str:
-    """A column as itself or, of a frozen feature or a voxel's value, what it is made from, in no order."""
+def _made_from(modalities: Sequence[str], name: str) -> str:
+    """A column as itself or, of a frozen feature or a voxel's value, what it is made from.
+
+    In whatever order, and by whichever frozen model: a stage that changes next to nothing makes another one.
+    """
     source, is_made, _ = name.partition(".")
     if not is_made:
         return name
-    inputs = {m for m in order.step.modalities if feeds(m, source)} if source in SOURCES else {source}
-    return f"{order.base}|{source}|{'+'.join(sorted(inputs))}"
+    inputs = {m for m in modalities if feeds(m, source)} if source in SOURCES else {source}
+    return f"{source}|{'+'.join(sorted(inputs))}"
 
 
 def with_fit(sums: Sums, losses: Sequence[float]) -> Sums:

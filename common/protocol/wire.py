@@ -40,6 +40,7 @@ from common.text import is_plain, one_line
 COUNTS_OF = {  # action -> the counts that its answer's status may hold
     "describe": ("merged", "test", "train", "validation", "waiting"),
     "evaluate": ("afresh", "cases", "merged", "skipped", "suppressed", "waiting"),
+    "stage": (),
     "sums": ("adjusted", "cases", "merged", "skipped", "waiting"),
     "train": ("afresh", "ahead", "batches", "cases", "skipped"),
 }

@@ -148,7 +148,8 @@ def _rejection(reply: Reply, step: Step) -> Rejection | None:
     """Why a center's description or its label sums must not be used; none at all are fine (too few cases), some not."""
     task = build_task(step.task)
     shapes = task.label_shapes
-    return screen(reply, expected_of_task(task, shapes, cases=float(reply.counts.get("train", 0)), needed=shapes))
+    most = float(reply.counts.get("train", 0))
+    return screen(reply, expected_of_task(task, shapes, cases=most, needed=shapes, action="describe"))
 
 
 def _place(enrolment: Enrolment, step: Step, center: str, code: str, counts: dict[str, int]) -> None:

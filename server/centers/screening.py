@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,7 @@ from common.config.federation import Guards
 from common.data.subgroups import apart
 from common.errors import WireError
 from common.protocol.messages import Reply, State, Sums
-from common.protocol.wire import FIT_SUMS, check_declared
+from common.protocol.wire import COUNTS_OF, FIT_SUMS, STATUS_COUNTS, check_declared
 from common.tasks.base import Task, subgroup_names
 from common.tasks.bounds import flattened, impossible
 
@@ -49,6 +49,7 @@ class Expected:
         empty: whether an answer without sums is one (too few cases to tell anything).
         cases: how many cases it can be over at most; None where nobody knows.
         impossible: what about finite sums no patients can make, as a phrase.
+        counts: those that the action's answers hold.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -58,12 +59,18 @@ class Expected:
     empty: bool = True
     cases: float | None = None
     impossible: Callable[[Sums, float], str] = lambda sums, cases: ""
+    counts: Collection[str] = STATUS_COUNTS
 
 
 def expected_of_task(
-    task: Task, shapes: Mapping[str, tuple[int, ...]], *, cases: float | None, needed: Iterable[str] = ()
+    task: Task,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    cases: float | None,
+    needed: Iterable[str] = (),
+    action: str = "evaluate",
 ) -> Expected:
-    """The sums of a task, with the bounds that it declares."""
+    """The sums of a task, with the bounds that it declares, as an action's answer may hold them."""
 
     def wrong(sums: Sums, most: float) -> str:
         everybody, by_level = apart(sums)
@@ -77,12 +84,18 @@ def expected_of_task(
                 return f"{level}: {found}"
         return impossible(everybody, bounds=task.bounds, signed=task.signed, cases=own)
 
-    return Expected(shapes, needed=frozenset(needed), cases=cases, impossible=wrong)
+    return Expected(shapes, needed=frozenset(needed), cases=cases, impossible=wrong, counts=COUNTS_OF[action])
 
 
 def screen(reply: Reply, expected: Expected) -> Rejection | None:
     """Why a reply must not be used; None when it may be. The one screen for every kind of answer."""
-    found = check_form(reply, state_like=expected.state, sum_shapes=expected.shapes, extra_like=expected.extra)
+    found = check_form(
+        reply,
+        state_like=expected.state,
+        sum_shapes=expected.shapes,
+        extra_like=expected.extra,
+        counts=expected.counts,
+    )
     if found:
         return found
     absent = sorted(expected.needed - set(reply.sums)) if reply.sums or not expected.empty else []
@@ -102,12 +115,13 @@ def check_form(
     state_like: State,
     sum_shapes: Mapping[str, tuple[int, ...]],
     extra_like: State | None = None,
+    counts: Collection[str] = STATUS_COUNTS,
 ) -> Rejection | None:
     """Declared names, shapes and types, and finite values. Whose answer it is, `read_reply` has seen to."""
     if not reply.is_usable:
         return Rejection(reply.code, f"it answers round {reply.round}" if reply.code == "stale" else reply.told)
     try:
-        check_declared(reply, state_like=state_like, sum_shapes=sum_shapes, extra_like=extra_like)
+        check_declared(reply, state_like=state_like, sum_shapes=sum_shapes, extra_like=extra_like, counts=counts)
     except WireError as error:
         return Rejection("undeclared", str(error)[:300])
     floats = {n: t for n, t in [*reply.state.items(), *reply.extra.items()] if t.is_floating_point()}

@@ -118,7 +118,7 @@ class Scorer:
         pooled = [] if lost else [by_center[center] for center in pooled_over if center in by_center]
         rows: list[dict[str, Any]] = []
         for center, sums in [*by_center.items(), ("pooled", merge_sums(pooled))]:
-            cases = int(sums["fit.cases"]) if "fit.cases" in sums else 0
+            cases = int(sums.get("cases", sums.get("fit.cases", 0)))  # the second may be told in steps of a minimum
             metrics = task.metrics(_own(sums)) if sums else {task.primary: None}
             intervals = task.intervals(_own(sums)) if sums else {}
             late = {} if center in {*pooled_over, "pooled"} else {"joined": True}

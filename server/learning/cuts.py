@@ -10,6 +10,7 @@ import numpy as np
 from common.config.step import Step
 from common.errors import RoundFailed
 from common.protocol.messages import Order, Sums
+from common.protocol.wire import COUNTS_OF
 from common.store.ledger import Ledger
 from common.tasks.cuts import BINS, EVENTS, GRID, quantile_cuts
 from server.centers.enrolment import enrol
@@ -38,7 +39,14 @@ def _choose(
     histograms = {}
     for center, reply in sorted(exchange.replies.items()):
         cases = float(enrolment.counts[center]["train"])
-        expected = Expected(shapes, needed=frozenset(shapes), empty=False, cases=cases, impossible=_impossible)
+        expected = Expected(
+            shapes,
+            needed=frozenset(shapes),
+            empty=False,
+            cases=cases,
+            impossible=_impossible,
+            counts=COUNTS_OF["sums"],
+        )
         rejection = screen(reply, expected)
         if rejection is None:
             histograms[center] = reply.sums[EVENTS]

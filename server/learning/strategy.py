@@ -80,7 +80,7 @@ class AdapterStrategy(Strategy):
         self.validation = None if validation is None else dict(validation)
         shapes = {**FIT_SUMS, **task.sum_shapes}
         self.scores = expected_of_task(task, shapes, cases=None, needed=set(shapes) - {"fit.batches"})
-        self.trained = expected_of_task(task, shapes, cases=None)
+        self.trained = expected_of_task(task, shapes, cases=None, action="train")
         self.outcome = Outcome()
         self.base_weights = dict(base_weights or {})
         self.memory: State = {}  # of the aggregation rule, between rounds

@@ -20,7 +20,7 @@ from common.exact.columns import moment_shapes
 from common.exact.objectives import build_objective, newton_shapes
 from common.exact.ridge import ridge_shapes
 from common.exact.thresholds import ALL, MISSED, TRUE
-from common.protocol.wire import FIT_SUMS, STATUS_COUNTS
+from common.protocol.wire import COUNTS_OF, FIT_SUMS, STATUS_COUNTS
 from common.tasks import build_task
 from common.tasks.cells import Cells, Histogram, Mean, RiskSets, Table
 from common.tasks.cuts import BINS, EVENTS
@@ -41,7 +41,7 @@ minimums of the [policy](../hospital/policy.md): `minimum_cases` for arrays, `mi
 def leaving_page() -> str:
     """The page."""
     text = generated("What leaves a hospital", "what tasks, objectives, parts and rules declare") + INTRODUCTION
-    text += "## By action\n\n" + table(("asked", "arrays", "sums", "counts", "guarded by"), ACTIONS)
+    text += "## By action\n\n" + table(("asked", "arrays", "sums", "counts", "guarded by"), _actions()) + ALWAYS
     text += "\n## Arrays\n\n" + table(("what", "leaves", "guarded by"), _arrays())
     text += "\n## Sums of tasks\n\n" + table(("task", "sum", "asked as", "guarded by"), _task_sums())
     text += "\n## Scores by subgroup\n\n" + BY_SUBGROUP + table(("task", "metric", "sums"), _subgroup_sums())
@@ -51,6 +51,7 @@ def leaving_page() -> str:
     return text + NEVER
 
 
+<<<<<<< HEAD
 ACTIONS = (
     ("describe", "none", "labels, where the task declares some", "train, validation, test",
      "`minimum_cell`, `sums`"),
@@ -66,6 +67,33 @@ ACTIONS = (
      "the inputs of each linear layer that trains (`moment/`)", "cases, skipped, waiting",
      "`minimum_cases`, `minimum_cell`, `sums`, `federations`, `reach`; no answer differs from an earlier one by a few"),
 )  # fmt: skip
+=======
+ACTIONS = {
+    "describe": ("none", "labels, where the task declares some", "`minimum_cell`, `sums`"),
+    "evaluate": (
+        "none",
+        "scores, those by subgroup among them, and curves once a step is learned",
+        "`minimum_cell`, `test_folds`, `sums`",
+    ),
+    "stage": ("none", "none", "no patient is looked at"),
+    "sums": (
+        "none",
+        "event times, moments, Gram sums, a gradient and Hessian, or voxels by score",
+        "`minimum_cases`, `minimum_cell`, `sums`, `maximum_questions`, no rows that a few share "
+        "(`client/privacy/rows.py`)",
+    ),
+    "train": (
+        "trained tensors of parts that train and are not local",
+        ", ".join(sorted(FIT_SUMS)),
+        "`minimum_cases`, `federations`, `parts`, `initialisations`, `reach`",
+    ),
+}
+ALWAYS = """
+Every answer, a refusal too, also holds the center's code, its status code, the round and the id of the order that it
+answers, and `seconds`: how long the work took, 0 where it was not measured. Time goes with the number of patients, and
+nothing rounds it.
+"""
+>>>>>>> 00110cd (Counts are declared by action; what leaves and the threat model say how patients are counted; tests of aliases and differences)
 BY_SUBGROUP = f"""\
 Where a step names `subgroups` ({", ".join(f"`{name}`" for name in sorted(LEVELS))}), test scores leave once more for
 each level, as `GROUP=LEVEL/SUM`: `cases`, and the sums below. A level leaves only where no combination of this answer
@@ -75,12 +103,12 @@ a structure, who had an event, bins of scores) keep the same rule against the to
 it is left out. What is left of a total, patients without a recorded value, counts as a level.
 
 """
-FEW, FLAG = "told as `minimum_cell` when fewer", "nothing: it counts no patients"
+FEW, FLAG = "told in whole steps of `minimum_cell`, upwards", "nothing: it counts no patients"
 COUNTS_SAY = {
     "adjusted": ("patients whose recorded variables or times were changed before a sum", FEW),
     "afresh": ("1 where the hospital accepted that its vault lost an entry", FLAG),
     "ahead": ("1 where the vault has seen later rounds than the order's", FLAG),
-    "batches": ("batches trained on", "nothing: it is the step's own arithmetic"),
+    "batches": ("batches trained on", "that of as many patients as `cases` tells"),
     "cases": ("patients that the answer is of", FEW),
     "merged": ("1 where cells were merged", FLAG),
     "skipped": ("patients whose files could not be used", FEW),
@@ -95,6 +123,11 @@ Images, labels, records, patients' codes, file paths, texts of errors, what the 
 tensors that no part of the step trains, and anything of a node whose release is not the one that its hospital
 reviewed. What an adapter may still tell about patients: [threat model](../concepts/threat-model.md).
 """
+
+
+def _actions() -> Iterator[tuple[str, str, str, str, str]]:
+    for action, (arrays, sums, guard) in sorted(ACTIONS.items()):
+        yield action, arrays, sums, _listed(COUNTS_OF[action]) or "none", guard
 
 
 def _arrays() -> Iterator[tuple[str, str, str]]:

@@ -34,15 +34,18 @@ FIELDS = {  # field -> the code of a refusal, when it is given
         "round that it missed (at most ten); null: never",
     ),
     "minimum_cases": ("declined.cases", "fewer training cases than this"),
-    "minimum_cell": ("", "results and cells of fewer cases do not leave, and small counts are told as this number"),
+    "minimum_cell": (
+        "",
+        "results and cells of fewer cases do not leave, and patients are counted in whole steps of this number, upwards",
+    ),
     "test_folds": ("declined.split", "another fold of the center's own split would test; `all` for cross-validation"),
     "minimum_batch": ("declined.batch", "the step trains on smaller batches"),
     "maximum_epochs": ("declined.epochs", "the step asks for more passes in a round"),
     "maximum_rounds": ("declined.rounds", "the step is longer"),
     "maximum_questions": (
         "declined.questions",
-        "exact fits have asked for sums at this many points about the same variable, feature or target, over every step "
-        "and run: gradients and Hessians beyond them are not told",
+        "exact fits have asked for sums at this many points about the same variable, feature or target, over every "
+        "step and run: gradients and Hessians beyond them are not told",
     ),
     "maximum_seconds": ("deadline", "a message takes longer: its process is ended, the node takes the next one"),
     "maximum_memory_gb": (

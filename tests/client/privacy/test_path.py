@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from client.privacy.path import (
+    COUNTS,
     MOST_QUESTIONS,
     Point,
     check_weight,
@@ -22,6 +23,7 @@ from common.exact.objectives import GRADIENT, HESSIAN, LOSS, build_objective
 from common.exact.search import advance, begin
 from common.exact.step import BETA, MEAN, SCALE
 from common.protocol.messages import Order
+from common.store.sealed import DamagedFile
 from tests.client.privacy.test_rows import LAYOUT, rows_of
 
 walk = partial(walk_about, about=frozenset({"age", "target|prognosis|"}), most=20_000)
@@ -144,6 +146,26 @@ def test_questions_are_counted(tmp_path, order):
     walk(tmp_path, replace(other, round=0), None)
     assert MOST_QUESTIONS == 1000
     walk(tmp_path, other, point())
+
+
+def test_a_cohort_counts_what_is_asked_of_it_whatever_the_run_is_called(tmp_path, order):
+    """Step and run are names of the server's choosing: with a new one the path begins again, the count does not."""
+    age = frozenset({"age", "target|prognosis|"})
+
+    def point_of_run(number, about=age, round=1):
+        other = replace(order, run=f"{number:064x}")
+        walk_about(tmp_path, replace(other, round=0), None, about=frozenset({"age"}), most=3)
+        walk_about(tmp_path, replace(other, round=round), point(), about=about, most=3)
+
+    for number in range(3):
+        point_of_run(number)
+        point_of_run(number)  # the very same is no other question
+    assert code_of(point_of_run, 3) == code_of(point_of_run, 3) == "declined.questions"
+    assert code_of(point_of_run, 4, frozenset({"gender", "target|prognosis|"})) == "declined.questions"
+    point_of_run(5, frozenset({"gender", "target|classification|hpv"}))
+    (tmp_path / "exact" / COUNTS).write_text("{}")
+    with pytest.raises(DamagedFile, match="restore it from a backup"):
+        point_of_run(6, frozenset({"gender"}))
 
 
 def test_effective_numbers():

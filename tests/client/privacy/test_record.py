@@ -26,6 +26,13 @@ def person(patient):
     return Case(patient, "P", {}, None, {}, None, None, None, None)
 
 
+def test_a_target_is_one_question_in_rows_and_in_labels():
+    gram, labels = Question("rows", frozenset({"age", "target|a|b"})), Question("labels", frozenset({"target|a|b"}))
+    assert gram.meets(labels) and labels.meets(gram) and not AGE.meets(labels)
+    assert not Question("scores", frozenset({"a|b"})).meets(labels)
+    assert not Question("labels", AGE.about).meets(AGE), "only a target is the same in both"
+
+
 def ask(vault, cases, question=AGE, *, minimum=5, **others):
     return chosen(question, cases, vault=vault, minimum=minimum, **others)
 

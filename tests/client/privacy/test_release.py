@@ -160,3 +160,26 @@ def test_counts_of_a_few_are_told_as_the_minimum_and_none_as_none():
     reply = Reply("A", counts={"train": 4, "validation": 0, "test": 7, "skipped": 1, "batches": 2})
     told = released(reply, minimum=Minimum(cell=5)).counts
     assert told == {"train": 5, "validation": 0, "test": 10, "skipped": 5, "batches": 2}
+
+
+@given(
+    few_more=st.integers(0, 4), patients=st.integers(1, 90), minimum=st.integers(2, 6), batch=st.integers(1, 40),
+    epochs=st.integers(1, 12),
+)  # fmt: skip
+def test_a_training_reply_changes_by_nothing_or_by_a_whole_step(patients, few_more, minimum, batch, epochs):
+    def leaving(count):
+        batches = epochs * -(-count // batch)
+        sums = {"fit.loss": 0.75 * epochs * count, "fit.cases": epochs * count, "fit.batches": batches}
+        counts = {"cases": count, "batches": batches, "skipped": 0}
+        reply = Reply("A", sums={n: np.array(float(v)) for n, v in sums.items()}, counts=counts)
+        assert released(reply, minimum=Minimum(), batch=batch) == reply
+        return released(reply, minimum=Minimum(cell=minimum), batch=batch)
+
+    before, after = leaving(patients), leaving(patients + few_more)
+    steps = after.counts["cases"] - before.counts["cases"]
+    assert steps % minimum == 0 and 0 <= after.counts["cases"] - patients - few_more < minimum
+    assert after.sums["fit.cases"] - before.sums["fit.cases"] == epochs * steps
+    assert before.sums["fit.loss"] / before.sums["fit.cases"] == pytest.approx(0.75)
+    assert after.counts["batches"] == after.sums["fit.batches"] == epochs * -(-after.counts["cases"] // batch)
+    if steps == 0:
+        assert before.counts == after.counts and before.sums["fit.batches"] == after.sums["fit.batches"]

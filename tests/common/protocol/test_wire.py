@@ -12,6 +12,8 @@ from common.errors import WireError
 from common.protocol.arrays import pack_state, unpack_state
 from common.protocol.messages import Order, Reply
 from common.protocol.wire import (
+    COUNTS_OF,
+    STATUS_COUNTS,
     check_declared,
     content_bytes,
     pack_order,
@@ -134,6 +136,17 @@ def test_an_extra_record_is_refused():
 def test_undeclared_arrays_and_sums_are_named(reply, named):
     with pytest.raises(WireError, match=named):
         check_declared(reply, state_like=STATE, sum_shapes={"cases": (1,)})
+
+
+@pytest.mark.parametrize("action", sorted(COUNTS_OF))
+def test_every_action_has_its_own_counts(action):
+    for name in STATUS_COUNTS:
+        reply = Reply("A", counts={name: 1})
+        if name in COUNTS_OF[action]:
+            check_declared(reply, state_like={}, sum_shapes={}, counts=COUNTS_OF[action])
+        else:
+            with pytest.raises(WireError, match=f"count '{name}'"):
+                check_declared(reply, state_like={}, sum_shapes={}, counts=COUNTS_OF[action])
 
 
 def test_content_bytes_count_every_array():

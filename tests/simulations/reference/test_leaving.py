@@ -7,9 +7,9 @@ import pytest
 from client.policy import Policy
 from common.config.adapter import PARTS
 from common.config.federation import FEDERATIONS
-from common.protocol.wire import FIT_SUMS, STATUS_COUNTS
+from common.protocol.wire import COUNTS_OF, FIT_SUMS, STATUS_COUNTS
 from common.tasks import build_task
-from simulations.reference.leaving import leaving_page
+from simulations.reference.leaving import ACTIONS, leaving_page
 from simulations.reference.messages import CODES, EXAMPLES
 from simulations.reference.policy import FIELDS, policy_page
 
@@ -25,6 +25,13 @@ def test_every_array_sum_count_and_code_is_named(page):
     named = {*sums, *FIT_SUMS, *STATUS_COUNTS, *CODES, *PARTS.shipped, *FEDERATIONS.shipped}
     assert sorted(name for name in named if name not in page) == []
     assert all(f"`{name}" in page for name in sums | set(CODES))
+
+
+@pytest.mark.parametrize("action", sorted(COUNTS_OF))
+def test_every_action_has_a_row_with_its_counts(page, action):
+    [row] = [line.split(" | ") for line in page.splitlines() if line.startswith(f"| {action} |")]
+    assert row[3] == (", ".join(f"`{name}`" for name in sorted(COUNTS_OF[action])) or "none")
+    assert set(ACTIONS) == set(COUNTS_OF) and "`seconds`" in page
 
 
 def test_every_row_says_what_guards_it(page):
