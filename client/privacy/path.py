@@ -136,8 +136,8 @@ def _count(vault: Path, about: frozenset[str], most: int) -> None:
         if often:
             raise PolicyRefusal(
                 QUESTIONS,
-                f"Exact fits have asked for sums about {often[0]} at {asked.get(often[0], 0)} points, over every step and "
-                f"run; policy.maximum_questions is {most}.",
+                f"Exact fits have asked for sums about {often[0]} at {asked.get(often[0], 0)} points, over every step "
+                f"and run; policy.maximum_questions is {most}.",
             )
         write_sealed(path, asked | {one: asked.get(one, 0) + 1 for one in about})
 

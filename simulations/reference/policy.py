@@ -36,7 +36,7 @@ FIELDS = {  # field -> the code of a refusal, when it is given
     "minimum_cases": ("declined.cases", "fewer training cases than this"),
     "minimum_cell": (
         "",
-        "results and cells of fewer cases do not leave, and patients are counted in whole steps of this number, upwards",
+        "results and cells of fewer cases do not leave; patients are counted in whole steps of this number, upwards",
     ),
     "test_folds": ("declined.split", "another fold of the center's own split would test; `all` for cross-validation"),
     "minimum_batch": ("declined.batch", "the step trains on smaller batches"),
