@@ -92,6 +92,15 @@ def test_a_server_cannot_lower_the_centers_minimum_but_may_raise_it(small_center
     assert not center.evaluate(replace(order, minimum_cell=3)).sums
 
 
+def test_a_minimum_that_varies_from_order_to_order_counts_no_patient(tmp_path, small_root, order):
+    """Steps of 5, 6 and 7 would tell a number between them; those of 5, 10 and 15 say what those of 5 say."""
+    center = Center.open(write_centers(tmp_path, small_root, ["CHUM"], minimum_cell=5)["CHUM"])
+    asked = {least: center.minimum(replace(order, minimum_cell=least)).cell for least in range(-1, 17)}
+    assert set(asked.values()) == {5, 10, 15, 20} and all(least <= cell for least, cell in asked.items())
+    open_center = Center.open(write_centers(tmp_path / "open", small_root, ["CHUM"], minimum_cell=1)["CHUM"])
+    assert [open_center.minimum(replace(order, minimum_cell=least)).cell for least in (0, 1, 3)] == [1, 1, 3]
+
+
 def test_sums_are_those_of_the_observed_cases(small_centers, order):
     center = Center.open(small_centers["MDA"])
     reply = center.evaluate(order)
