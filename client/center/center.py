@@ -31,7 +31,7 @@ from client.policy.policy import ceiling_of
 from client.policy.start import check_start
 from client.privacy.dp_sgd import charged, check_step
 from client.privacy.record import Chosen, Question, chosen
-from client.privacy.release import Minimum, released, told
+from client.privacy.release import Minimum, raised, released
 from client.privacy.subgroups import by_subgroup
 from client.privacy.sums import (
     exact_of,
@@ -322,10 +322,9 @@ class Center:
         return Vault(self.vault, order)
 
     def minimum(self, order: Order) -> Minimum:
-        """The fewest patients that anything may be of: the hospital's own numbers. An order may raise the second, to a
-        multiple: counted in steps of 5, 6 and 7 patients would be known to the last one."""
-        cases, cell = (max(own, 1) for own in (self.config.policy.minimum_cases, self.config.policy.minimum_cell))
-        return Minimum(cases, told(max(order.minimum_cell, cell), cell))
+        """The fewest patients that anything may be of: the hospital's own numbers, the second as the order raises it."""
+        policy = self.config.policy
+        return Minimum(max(policy.minimum_cases, 1), raised(max(policy.minimum_cell, 1), order.minimum_cell))
 
     def asked_of(self, order: Order, question: Question, cases: Sequence[Case]) -> Chosen:
         """Over whom of the cases an exact question may be answered. Raises PolicyRefusal."""

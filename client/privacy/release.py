@@ -59,6 +59,12 @@ def released(
     return replace(reply, sums=sums, counts=counts)
 
 
+def raised(cell: int, asked: int) -> int:
+    """A hospital's own minimum as an order may raise it: to a multiple. Counted in steps of 5, of 6 and of 7, patients
+    would be known to the last one; steps of 10 say no more than those of 5."""
+    return told(max(asked, cell), cell)
+
+
 def told(count: int, minimum: int) -> int:
     """A number of patients as it may be told: the next multiple of the minimum, none as none."""
     return math.ceil(count / minimum) * minimum
