@@ -322,7 +322,7 @@ class Center:
         return Vault(self.vault, order)
 
     def minimum(self, order: Order) -> Minimum:
-        """The fewest patients that anything may be of: the hospital's own numbers, the second as the order raises it."""
+        """The fewest patients that anything may be of: the hospital's own numbers; an order may raise the second."""
         policy = self.config.policy
         return Minimum(max(policy.minimum_cases, 1), raised(max(policy.minimum_cell, 1), order.minimum_cell))
 
