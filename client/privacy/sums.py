@@ -16,7 +16,6 @@ from common.adapters.compatibility import SOURCES, feeds
 from common.config.objective import objective_name
 from common.exact.columns import Layout, Rows
 from common.exact.step import objective_of, round_sums, target_of
-from common.exact.thresholds import THRESHOLDS
 from common.protocol.messages import Order, Sums
 from common.tasks import Observation, Task, build_task, question_of
 from common.tasks.cuts import EVENTS, event_histogram
@@ -88,11 +87,11 @@ def exact_of(order: Order, layout: Layout, shared: Shared, *, vault: Path, minim
 
 
 def question_of_rows(order: Order, layout: Layout) -> Question:
-    """What an exact fit asks: each variable of the record, features by what they are made from and, but for moments,
-    which are over columns alone, the target: its product with the intercept is there whatever the columns."""
+    """What an exact fit asks: each variable of the record, features by what they are made from, and the target: its
+    product with the intercept is there whatever the columns. Moments are of columns alone, and are about the target all
+    the same, so that a fit's later questions can be answered over the same patients."""
     columns = {_made_from(order.step.modalities, name) for name in layout.values}
-    is_moments = order.subset != THRESHOLDS and order.round == 0 and objective_of(order.step) is not None
-    return Question("rows", frozenset(columns if is_moments else columns | _targets(order.step.task)))
+    return Question("rows", frozenset(columns | _targets(order.step.task)))
 
 
 def question_of_labels(order: Order) -> Question:
