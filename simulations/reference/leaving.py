@@ -51,23 +51,6 @@ def leaving_page() -> str:
     return text + NEVER
 
 
-<<<<<<< HEAD
-ACTIONS = (
-    ("describe", "none", "labels, where the task declares some", "train, validation, test",
-     "`minimum_cell`, `sums`"),
-    ("train", "trained tensors of parts that train and are not local", "fit.loss, fit.cases, fit.batches",
-     "cases, batches, skipped", "`minimum_cases`, `federations`, `parts`, `initialisations`, `reach`"),
-    ("evaluate", "none", "scores, those by subgroup among them, and curves once a step is learned",
-     "cases, skipped, suppressed",
-     "`minimum_cell`, `test_folds`, `sums`"),
-    ("sums", "none", "event times, moments, Gram sums, or a gradient and Hessian", "cases, skipped",
-     "`minimum_cases`, `minimum_cell`, `sums`, no rows that a few share (`client/privacy/rows.py`)"),
-    ("sums at a step's end", "none", "what a listed method keeps for later steps: of `ewc` and `online_ewc`, squared "
-     "gradients summed over patients (`fisher/`), one number for each trained one; of `projection`, second moments of "
-     "the inputs of each linear layer that trains (`moment/`)", "cases, skipped, waiting",
-     "`minimum_cases`, `minimum_cell`, `sums`, `federations`, `reach`; no answer differs from an earlier one by a few"),
-)  # fmt: skip
-=======
 ACTIONS = {
     "describe": ("none", "labels, where the task declares some", "`minimum_cell`, `sums`"),
     "evaluate": (
@@ -82,6 +65,13 @@ ACTIONS = {
         "`minimum_cases`, `minimum_cell`, `sums`, `maximum_questions`, no rows that a few share "
         "(`client/privacy/rows.py`)",
     ),
+    "sums at a step's end": (
+        "none",
+        "what a listed method keeps for later steps: of `ewc` and `online_ewc`, squared gradients summed over patients "
+        "(`fisher/`), one number for each trained one; of `projection`, second moments of the inputs of each linear "
+        "layer that trains (`moment/`)",
+        "`minimum_cases`, `minimum_cell`, `sums`, `federations`, `reach`; no two answers differ by a few",
+    ),
     "train": (
         "trained tensors of parts that train and are not local",
         ", ".join(sorted(FIT_SUMS)),
@@ -93,7 +83,6 @@ Every answer, a refusal too, also holds the center's code, its status code, the 
 answers, and `seconds`: how long the work took, 0 where it was not measured. Time goes with the number of patients, and
 nothing rounds it.
 """
->>>>>>> 00110cd (Counts are declared by action; what leaves and the threat model say how patients are counted; tests of aliases and differences)
 BY_SUBGROUP = f"""\
 Where a step names `subgroups` ({", ".join(f"`{name}`" for name in sorted(LEVELS))}), test scores leave once more for
 each level, as `GROUP=LEVEL/SUM`: `cases`, and the sums below. A level leaves only where no combination of this answer
@@ -127,7 +116,7 @@ reviewed. What an adapter may still tell about patients: [threat model](../conce
 
 def _actions() -> Iterator[tuple[str, str, str, str, str]]:
     for action, (arrays, sums, guard) in sorted(ACTIONS.items()):
-        yield action, arrays, sums, _listed(COUNTS_OF[action]) or "none", guard
+        yield action, arrays, sums, _listed(COUNTS_OF[action.partition(" ")[0]]) or "none", guard
 
 
 def _arrays() -> Iterator[tuple[str, str, str]]:

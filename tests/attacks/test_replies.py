@@ -141,7 +141,7 @@ NEWTON_LIES: dict[str, tuple[Callable[[Told, str], RecordDict], str]] = {
 CODES: dict[str, tuple[str, dict[str, str]]] = {
     "a replayed reply": ("stale", {}),
     "a reply to another order": ("stale", {}),
-    "another answer under this order's id": ("undeclared", {"thresholds": "incomplete"}),
+    "another answer under this order's id": ("undeclared", {}),
     "impossible sums": ("impossible", {}),
     "finite sums that overflow": ("impossible", {}),
     "sums that are no numbers": ("not_finite", {}),

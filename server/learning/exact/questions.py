@@ -14,18 +14,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common.backbones.base import tensors_digest
-<<<<<<< HEAD
 from common.exact.bounds import impossible_sums
 from common.exact.objectives import GRADIENT, LOSS
 from common.exact.room import Told, no_convex_function, out_of_proportion, room_of, told_at
 from common.exact.step import BETA, MEAN, SCALE, declared_in_order, objective_of, rows_per_case
 from common.protocol.messages import Order, Reply, State, Sums
-=======
-from common.exact.bounds import impossible_sums, out_of_proportion
-from common.exact.step import MEAN, SCALE, declared_in_order, objective_of, rows_per_case
-from common.protocol.messages import Order, State, Sums
 from common.protocol.wire import COUNTS_OF
->>>>>>> 00110cd (Counts are declared by action; what leaves and the threat model say how patients are counted; tests of aliases and differences)
 from common.store.ledger import Ledger
 from common.store.sums import read_sums, write_sums
 from server.centers.federation import Exchange, Federation
@@ -162,8 +156,8 @@ class Asking:
             return out_of_proportion(sums, beta, room) or no_convex_function(earlier, told_at(beta, sums), room)
 
         most = self.roster.registered(center, "train")
-<<<<<<< HEAD
-        return Expected(shapes, needed=frozenset(shapes), empty=False, cases=most, impossible=wrong)
+        needed, counts = frozenset(shapes), COUNTS_OF["sums"]
+        return Expected(shapes, needed=needed, empty=False, cases=most, impossible=wrong, counts=counts)
 
     def _changed(self, center: str, question: Question, reply: Reply) -> Rejection | None:
         """Patients came or went since the moments: no lie, and still no answer to this fit."""
@@ -175,7 +169,3 @@ class Asking:
 
     def _moments(self, center: str) -> Sums | None:
         return read_sums(self.folder.sums(self.order.step.name, Question(0).key, center))
-=======
-        needed, counts = frozenset(shapes), COUNTS_OF["sums"]
-        return Expected(shapes, needed=needed, empty=False, cases=most, impossible=wrong, counts=counts)
->>>>>>> 00110cd (Counts are declared by action; what leaves and the threat model say how patients are counted; tests of aliases and differences)
