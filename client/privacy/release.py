@@ -50,7 +50,7 @@ def released(
         raise PolicyRefusal(TOO_FEW_CASES, f"A state of {patients} patients; local policy asks for {minimum.cases}.")
     sums, changed = _sums(reply.sums, cells, patients, minimum.cell)
     counts = {name: _told(name, count, minimum.cell) for name, count in reply.counts.items()}
-    if FIT_CASES in sums and minimum.cell > 1:
+    if FIT_LOSS in sums and minimum.cell > 1:  # what is kept at a step's end is over patients on record, and counted so
         fit = _fit(sums, patients, minimum.cell, batch)
         counts |= {BATCHES: int(fit[FIT_BATCHES])} if BATCHES in counts else {}
         sums = sums | {name: np.array(fit[name]) for name in sums if name in fit}
