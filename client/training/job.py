@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,16 @@ from common.tasks import Task
 
 if TYPE_CHECKING:
     from client.methods.base import Method
+
+
+class Stages(Protocol):
+    """Finished steps in a center's vault, by the keys that an order names."""
+
+    def step(self, key: str) -> Step:
+        """What the step was. Raises BaseMissing for one that was not sent."""
+
+    def model(self, key: str) -> AdaptedModel:
+        """The step's model on the base that it stood on, in evaluation mode. Raises BaseMissing."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,7 @@ class Job:
         methods: what the federation asks for beside the task's loss, in the order in which it acts.
         autocast: compute the forward pass in bfloat16.
         another: makes a second model of the step, for a method that compares this one with it.
+        stages: finished steps that the coordinator sent, for a method that is taught by one of them.
         others: this center's training cases as another step sees them, prepared, for a method that rehearses it.
     """
 
@@ -72,6 +83,7 @@ class Job:
     autocast: bool = False
     another: Callable[[], AdaptedModel] | None = None
     others: Callable[[Step], Cases] | None = None
+    stages: Stages | None = None
 
 
 def prepare(
@@ -86,6 +98,7 @@ def prepare(
     autocast: bool = False,
     another: Callable[[], AdaptedModel] | None = None,
     others: Callable[[Step], Cases] | None = None,
+    stages: Stages | None = None,
 ) -> Job:
     """The order's round over these cases, its methods begun.
 
@@ -106,6 +119,7 @@ def prepare(
         autocast=autocast,
         another=another,
         others=others,
+        stages=stages,
     )
     for method in methods:
         method.begin(job)
