@@ -38,11 +38,13 @@ class Coordinator:
 
     def order(self, step: Step) -> Order:
         """An order for a step on the base that it stands on, without a state."""
-        return self._order_on(step, self.bases.digest_for(step))
+        order = self._order_on(step, self.bases.digest_for(step))
+        order.teacher = self.bases.teacher_of(step)
+        return order
 
-    def stage_orders(self, merged: Sequence[str]) -> list[Order]:
-        """The orders that bring the stages of a base to a center, in their order."""
-        return self.bases.stages(merged, self._order_on)
+    def stage_orders(self, keys: Sequence[str]) -> list[Order]:
+        """The orders that bring finished steps to a center: the stages of a base, in their order, or a teacher."""
+        return self.bases.stages(keys, self._order_on)
 
     def _order_on(self, step: Step, base: str) -> Order:
         run, ref = self.run, self.bases.bases.base_of(self.base, base)

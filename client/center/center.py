@@ -20,6 +20,7 @@ from client.center.labels import labelled, told_labels
 from client.center.models import backbone_of, initial_state, model_of, resident_model
 from client.center.patients import everyone_at, part_of, prepared
 from client.center.settled import settled
+from client.center.stages import KeptStages
 from client.data.case import Case
 from client.data.dataset import CaseSet
 from client.data.splits import PARTS
@@ -152,17 +153,12 @@ class Center:
         cases = prepared(chosen, order, self.config, tokenizer=model.backbone.tokenizer)
         check_cases(self.config.policy, len(cases))
         return prepare(
-            order,
-            model,
-            task,
-            cases,
-            code=self.code,
-            methods=methods,
-            autocast=self.config.mixed_precision,
+            order, model, task, cases, code=self.code, methods=methods, autocast=self.config.mixed_precision,
             another=lambda: model_of(self.config, replace(order, state={})),
             others=lambda step: self.case_set(replace(order, step=step), "train", model),
             noise=charged(order, cases, code=self.code, vault=self.vault, ceiling=ceiling_of(self.config.policy)),
-        )
+            stages=KeptStages(self.config, order),
+        )  # fmt: skip
 
     def trained_on(self, order: Order) -> tuple[list[Case], list[Method]]:
         """The training cases that the step's methods leave, and these methods."""

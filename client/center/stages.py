@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from client.center.config import CenterConfig
-from client.center.models import backbone_of, bases_of
+from client.center.models import backbone_of, bases_of, model_of
 from client.policy import check_order
 from client.privacy.release import released
-from common.errors import BackboneError
+from common.config.step import Step
+from common.errors import BackboneError, BaseMissing
+from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order, Reply
+from common.store.bank import Entry
 from common.store.bases import BaseRef
 
 if TYPE_CHECKING:
@@ -49,3 +53,34 @@ def keep_stage(config: CenterConfig, order: Order) -> str:
             "center cannot stand on it. The frozen model, or the release, differs on one side."
         )
     return digest
+
+
+@dataclass(frozen=True)
+class KeptStages:
+    """The finished steps in a center's vault, as a job asks for them (`client.training.job.Stages`)."""
+
+    config: CenterConfig
+    order: Order
+
+    def step(self, key: str) -> Step:
+        """What a finished step was. Raises BaseMissing for one that was not sent."""
+        return self._entry(key).step
+
+    def model(self, key: str) -> AdaptedModel:
+        """A finished step's model on the base that it stood on, in evaluation mode. Raises BaseMissing."""
+        entry, bases = self._entry(key), bases_of(self.config)
+        ref = bases.base_of(self._root, entry.base)
+        order = replace(
+            self.order, step=entry.step, base=entry.base, merged=list(ref.merged), state=bases.bank.get(key)
+        )
+        return model_of(self.config, replace(order, root=self._root if ref.merged else ""))
+
+    @property
+    def _root(self) -> str:
+        return self.order.root or self.order.base
+
+    def _entry(self, key: str) -> Entry:
+        bank = bases_of(self.config).bank
+        if not bank.holds(key):
+            raise BaseMissing(f"The finished step {key[:12]}, which this one is taught by, is not here; it is sent.")
+        return bank.entry(key)

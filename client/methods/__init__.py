@@ -19,6 +19,7 @@ from client.methods.olora import OLora
 from client.methods.projection import Projection
 from client.methods.rehearsal import Rehearsal
 from client.methods.stages.medcoss import Medcoss
+from client.methods.stages.medseqft import Medseqft, Refinement
 from client.vault.vault import Vault
 from common.config.methods import methods_asked
 from common.config.step import Step
@@ -40,7 +41,9 @@ METHODS: Registry[Callable[[Any, Vault], Method]] = Registry(
         "olora": lambda spec, vault: OLora(spec.strength, spec.form),
         "online_ewc": lambda spec, vault: Ewc(spec.kind, spec.strength, vault),
         "projection": lambda spec, vault: Projection(vault),
+        "medseqft": lambda spec, vault: Medseqft(spec, vault),
         "proximal": lambda spec, vault: Proximal(spec.strength),
+        "refinement": lambda spec, vault: Refinement(spec, vault),
         "rehearsal": lambda spec, vault: Rehearsal(spec, vault),
         "scaffold": lambda spec, vault: Scaffold(vault),
         "sequential": lambda spec, vault: Method(),

@@ -27,6 +27,7 @@ class Method:
     of the order's ``since``, so that an update that was not used leaves no trace.
     """
 
+    replaces_task = False  # whether what it adds is all that is descended on; the task's loss is still told
     changes_steps = False  # whether `step` does anything: values before a step are kept for it
 
     def cases(self, order: Order, code: str, cases: Sequence[Case]) -> list[Case]:

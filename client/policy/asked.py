@@ -87,7 +87,7 @@ def _names(order: Order) -> Iterator[str]:
 
 def _of_base(order: Order) -> list[tuple[str, str]]:
     """What names a grown base, and the stage that makes one more."""
-    named = [("root", order.root), ("stage", order.stage), ("grown", order.grown)]
+    named = [("root", order.root), ("teacher", order.teacher), ("stage", order.stage), ("grown", order.grown)]
     return named + [(f"a key of {what}", key) for what in ("merged", "parents") for key in getattr(order, what)]
 
 

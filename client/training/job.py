@@ -27,6 +27,16 @@ if TYPE_CHECKING:
     from client.methods.base import Method
 
 
+class Stages(Protocol):
+    """Finished steps in a center's vault, by the keys that an order names."""
+
+    def step(self, key: str) -> Step:
+        """What the step was. Raises BaseMissing for one that was not sent."""
+
+    def model(self, key: str) -> AdaptedModel:
+        """The step's model on the base that it stood on, in evaluation mode. Raises BaseMissing."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the model says of one batch, as a method's loss may look at it.
@@ -85,6 +95,7 @@ class Job:
         methods: what the federation asks for beside the task's loss, in the order in which it acts.
         autocast: compute the forward pass in bfloat16.
         another: makes a second model of the step, for a method that compares this one with it.
+        stages: finished steps that the coordinator sent, for a method that is taught by one of them.
         others: this center's training cases as another step sees them, prepared, for a method that rehearses it.
         noise: where the step asks for privacy: ``batches`` are then its draws of patients.
     """
@@ -102,6 +113,7 @@ class Job:
     another: Callable[[], AdaptedModel] | None = None
     others: Callable[[Step], Cases] | None = None
     noise: Noise | None = None
+    stages: Stages | None = None
 
 
 def prepare(
@@ -117,6 +129,7 @@ def prepare(
     another: Callable[[], AdaptedModel] | None = None,
     others: Callable[[Step], Cases] | None = None,
     noise: Noise | None = None,
+    stages: Stages | None = None,
 ) -> Job:
     """The order's round over these cases, its methods begun.
 
@@ -138,6 +151,7 @@ def prepare(
         another=another,
         others=others,
         noise=noise,
+        stages=stages,
     )
     for method in methods:
         method.begin(job)

@@ -101,7 +101,9 @@ def _stream(job: Job) -> Iterable[Item | Turn]:
 
 
 def _with_methods(job: Job, answer: Answer, loss: Tensor) -> Tensor:
-    """The task's loss and what methods add to it."""
+    """The task's loss, unless a method takes its place, and what methods add to it."""
+    if any(method.replaces_task for method in job.methods):
+        loss = torch.zeros_like(loss)
     for method in job.methods:
         added = method.loss(answer)
         loss = loss if added is None else loss + added

@@ -14,6 +14,7 @@ from common.errors import suggestion
 
 LOSS = "loss"  # any task's mean loss per case
 LABELS = {"phantom": ("GTVp", "GTVn")}  # kind of data -> what is outlined there; elsewhere the folder decides
+ORGANS = ("brain", "benign_node")  # what the phantom outlines too, where data.organs asks for it
 
 
 def metrics_of(task: Any) -> list[str] | None:
@@ -71,7 +72,7 @@ def structure_problems(step: Step, run: Run) -> Iterator[str]:
         yield "its task names no structure to segment; set task.structures."
     for name in _twice(names):
         yield f"task.structures names '{name}' twice."
-    outlined = LABELS.get(run.data.kind)
+    outlined = (*LABELS.get(run.data.kind, ()), *(ORGANS if run.data.organs else ()))
     unknown = sorted(set(names) - set(outlined)) if outlined and run.data.structures is None else []
     if outlined and unknown:
         yield (

@@ -51,6 +51,7 @@ class Order:
     known: Sums = field(default_factory=dict)  # what centers' sums have said so far: class counts, a temperature
     root: str = ""  # digest of the frozen model that the base grew from; empty: the base did not grow
     merged: list[str] = field(default_factory=list)  # keys of what was merged into the root, in order, to make the base
+    teacher: str = ""  # key of the finished step whose model teaches this one; it is sent as stages are
     stage: str = ""  # stage: key of the entry that the order brings, to be merged into the base and kept
     parents: list[str] = field(default_factory=list)  # stage: of that entry; they are part of its key
     grown: str = ""  # stage: digest that the base must have afterwards

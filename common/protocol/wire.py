@@ -111,6 +111,8 @@ def pack_order(order: Order, action: str = "") -> RecordDict:
     config |= {"reference": order.reference, "digest": order.digest, "run": order.run}
     if order.root:
         config |= {"root": order.root, "merged": list(order.merged)}
+    if order.teacher:
+        config["teacher"] = order.teacher
     if order.stage:
         config |= {"stage": order.stage, "parents": list(order.parents), "grown": order.grown}
     if order.threshold is not None:
@@ -193,6 +195,7 @@ def _without_arrays(content: RecordDict) -> Order:
         digest=str(config["digest"]),
         root=str(config.get("root", "")),
         merged=_listed(config, "merged"),
+        teacher=str(config.get("teacher", "")),
         stage=str(config.get("stage", "")),
         parents=_listed(config, "parents"),
         grown=str(config.get("grown", "")),

@@ -125,6 +125,8 @@ class Bases:
     def grow(self, before: str, backbone: Backbone, key: str, *, root: str) -> tuple[str, Backbone]:
         """Merge an entry into the base that it stands on; the new base's digest and model, remembered here.
 
+        An entry that changes nothing (its start was kept) makes no new base: the one before goes on.
+
         Args:
             before: digest of ``backbone``.
             root: digest of the first frozen model.
@@ -141,6 +143,8 @@ class Bases:
         ref = self.base_of(root, before).then(key)
         grown = merged(backbone, entry.step, self.bank.get(key))
         digest = backbone_digest(grown)
+        if digest == before:
+            return before, backbone
         self.keep(digest, ref)
         return digest, grown
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.config.methods.standing import teachers_of
 from common.protocol.messages import STAGE
 from server.bases.grown import GROWN
 from server.centers.federation import Exchange
 from server.coordinator import Coordinator
 
 
-def is_stood_on(coordinator: Coordinator, name: str) -> bool:
-    """Whether a later step of the run stands on this one."""
-    return any(step.stands_on == name for step in coordinator.run.steps.values())
+def is_needed(coordinator: Coordinator, name: str) -> bool:
+    """Whether a later step of the run stands on this one, or is taught by it."""
+    return any(name in (step.stands_on, *teachers_of(step)) for step in coordinator.run.steps.values())
 
 
 def grow_base(coordinator: Coordinator, name: str) -> None:
@@ -22,12 +23,12 @@ def grow_base(coordinator: Coordinator, name: str) -> None:
     ledger has it merges again, to the same digest.
     """
     ledger = coordinator.ledger
-    if not is_stood_on(coordinator, name) or ledger.events(GROWN, step=name):
+    if not is_needed(coordinator, name) or ledger.events(GROWN, step=name):
         return
     key = _key_of(coordinator, name)
     before = coordinator.bank.entry(key).base
     digest, ref = coordinator.bases.grow(key)
-    told = _announced(coordinator, list(ref.merged))
+    told = _announced(coordinator, key)
     event: dict[str, Any] = {
         "step": name,
         "key": key,
@@ -39,6 +40,9 @@ def grow_base(coordinator: Coordinator, name: str) -> None:
         "bytes": told.bytes,
     }
     ledger.append("base_grown", event)
+    if digest == before:
+        coordinator.narrator.say(f"{name}: its start was kept, so the frozen model stays {digest[:12]}")
+        return
     same = sum(reply.is_usable for reply in told.replies.values())
     coordinator.narrator.say(
         f"{name}: merged into the frozen model, which is now {digest[:12]} ({len(ref.merged)} stages); {same} of "
@@ -47,11 +51,11 @@ def grow_base(coordinator: Coordinator, name: str) -> None:
     )
 
 
-def _announced(coordinator: Coordinator, merged: list[str]) -> Exchange:
-    """The last stage, sent to every center that is there; who lacks an earlier one gets that first."""
+def _announced(coordinator: Coordinator, key: str) -> Exchange:
+    """The finished step, sent to every center that is there; who lacks an earlier one gets that first."""
     federation = coordinator.federation
     here = coordinator.roster.askable(sorted(federation.connected()))
-    order = coordinator.stage_orders(merged)[-1]
+    [order] = coordinator.stage_orders([key])
     return federation.ask(here, order, STAGE) if here else Exchange()
 
 

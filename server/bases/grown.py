@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from common.backbones.base import Backbone
+from common.config.methods.standing import teachers_of
 from common.config.step import Step
 from common.errors import ConfigError
 from common.protocol.messages import Order
@@ -59,21 +60,29 @@ class GrownBases:
         self._made[digest] = grown
         return digest, self.bases.base_of(self.root, digest)
 
-    def stages(self, merged: Sequence[str], order: Callable[[Step, str], Order]) -> list[Order]:
-        """The orders that bring a base's stages to a center, in the order in which they are merged.
+    def teacher_of(self, step: Step) -> str:
+        """Key of the finished step whose model teaches this one; empty without one."""
+        names = teachers_of(step)
+        return str(self.ledger.events(GROWN, step=names[0])[-1]["key"]) if names else ""
+
+    def stages(self, keys: Sequence[str], order: Callable[[Step, str], Order]) -> list[Order]:
+        """The orders that bring finished steps to a center, each to be merged into the base that it stood on.
 
         Args:
+            keys: in an order in which each stands on what is there.
             order: makes an order for a step on the base of a digest, without a state.
         """
         found = []
-        for place, key in enumerate(merged):
+        for key in keys:
             entry = self.bases.bank.entry(key)
             asked = order(entry.step, entry.base)
             asked.state, asked.stage, asked.parents = self.bases.bank.get(key), key, list(entry.parents)
-            asked.grown = self._after(merged[: place + 1])
+            asked.grown = self._after(key, [*asked.merged, key])
             found.append(asked)
         return found
 
-    def _after(self, merged: Sequence[str]) -> str:
-        """Digest of the base that these stages make."""
-        return next(digest for digest, ref in self.bases.known().items() if list(ref.merged) == list(merged))
+    def _after(self, key: str, merged: Sequence[str]) -> str:
+        """Digest of the base after an entry: as the ledger has it, or, of a run that is continued, the bank."""
+        known = [str(event["base"]) for event in self.ledger.events(GROWN) if event["key"] == key]
+        known += [digest for digest, ref in self.bases.known().items() if list(ref.merged) == list(merged)]
+        return known[0] if known else self.bases.bank.entry(key).base

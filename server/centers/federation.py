@@ -283,8 +283,10 @@ def _lacks_base(reply: Message) -> bool:
 
 
 def _merged_in(message: Message) -> list[str]:
-    """The stages of the base that an order names."""
-    return [str(key) for key in message.content.config_records["config"].get("merged", [])]  # type: ignore[union-attr]
+    """The stages of the base that an order names, and the step that teaches, where there is one."""
+    config = message.content.config_records["config"]
+    teacher = [str(config["teacher"])] if "teacher" in config else []
+    return [*(str(key) for key in config.get("merged", [])), *teacher]  # type: ignore[union-attr]
 
 
 def added(a: Traffic, b: Traffic) -> Traffic:

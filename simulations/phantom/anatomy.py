@@ -16,6 +16,7 @@ from simulations.phantom.shapes import Axes, Blob, Volume, Waves, radii_of
 
 # ---- CT values in HU; tumor and node are 25-35 HU over muscle, against 12-20 HU of noise: visible, but only in bulk
 AIR, FAT, MUSCLE, GLAND, BRAIN, SOFT_BONE, BONE, TUMOR_HU, NECROSIS_HU = -1000, -95, 52, 25, 36, 350, 850, 84, 22
+BRAIN_LABEL, NODE_LABEL = 3, 4  # in masks that hold organs, too
 # ---- PET values in SUV
 MUSCLE_SUV, FAT_SUV, BLOOD_SUV, NECROSIS_SUV = 0.75, 0.25, 1.4, 1.2
 BRAIN_SUV = (6.0, 11.0)  # between patients; the hot organ that the official head-and-neck box looks for
@@ -75,7 +76,7 @@ def _head(rng: np.random.Generator) -> list[Blob]:
     fine = Waves.draw(rng, wavelength_mm=(25, 60))
     return [
         Blob((0, 0, 48), (73, 93, 62), BONE, 0.5),  # skull
-        Blob((0, 0, 48), (67, 87, 56), BRAIN, brain, texture_suv=0.08, waves=fine),  # gray matter
+        Blob((0, 0, 48), (67, 87, 56), BRAIN, brain, texture_suv=0.08, waves=fine, label=BRAIN_LABEL),  # gray matter
         Blob((0, 0, 52), (46, 62, 34), BRAIN - 6, 0.6 * brain),  # white matter
         Blob((10, 5, 50), (6, 26, 11), 8, 0.3 * brain),  # ventricles
         Blob((-10, 5, 50), (6, 26, 11), 8, 0.3 * brain),
@@ -155,7 +156,7 @@ def benign_nodes(rng: np.random.Generator) -> list[Blob]:
         center = (side * rng.uniform(28, 42), rng.uniform(0, 28), rng.uniform(-105, -45))
         radii = radii_of(float(np.clip(1.2 * np.exp(0.7 * rng.standard_normal()), 0.3, 7)), ratios=(0.85, 0.9, 1.3))
         suv = rng.uniform(2.5, 4.0) if rng.random() < 0.2 else rng.uniform(0.9, 1.8)  # one in five is reactive
-        blobs.append(Blob(center, radii, rng.normal(TUMOR_HU - 4, 6), suv))
+        blobs.append(Blob(center, radii, rng.normal(TUMOR_HU - 4, 6), suv, label=NODE_LABEL))
     for x, y, z in ((17.0, 36.0, -50.0), (-17.0, 36.0, -50.0), (0.0, 44.0, -64.0)):
         volume = HYPERPLASIA_ML[0] * np.exp(HYPERPLASIA_ML[1] * rng.standard_normal())
         center = (x + rng.normal(0, 2), y + rng.normal(0, 2), z + rng.normal(0, 2))

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,23 @@ CHEST_STREAM = 100  # stands where a center's number stands in the seed, so ches
 CHESTS_AT_FULL_SCALE = 200
 PATIENTS_PER_WORKER = 30  # a process that draws costs two seconds to start
 CEILING_COPIES = 10  # the expected ceiling is taken over this many full-size cohorts of records, from other seeds
-NOT_PARAMETERS = ("FINDINGS", "DRAW", "PHRASES", "NODE", "PRIMARY")  # names and tables, not choices
+NOT_PARAMETERS = (
+    "FINDINGS",
+    "DRAW",
+    "PHRASES",
+    "NODE",
+    "PRIMARY",
+    "BRAIN_LABEL",
+    "NODE_LABEL",
+)  # names and tables, not choices
 Progress = Callable[[int, int], None]
+LAYOUT = f"""# The phantom's masks with organs: four structures.
+image: {{CT: "imagesTr/{{case}}__CT.nii.gz", PET: "imagesTr/{{case}}__PT.nii.gz"}}
+label: "labelsTr/{{case}}.nii.gz"
+structures:
+  {{GTVp: {lesions.PRIMARY}, GTVn: {lesions.NODE}, brain: {anatomy.BRAIN_LABEL}, benign_node: {anatomy.NODE_LABEL}}}
+center: {{pattern: "([A-Z]+)-.*"}}
+"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,7 @@ class CohortCard:
         ceiling_expected: the same over many full-size cohorts, as a small cohort's own figure is noisy.
         visible_findings, invisible_findings: chest findings that are drawn, and those only named in the report.
         constants: "file.NAME" -> value of every constant of the generator.
+        organs: whether masks also hold the brain and benign nodes.
     """
 
     generator: str
@@ -70,6 +86,7 @@ class CohortCard:
     visible_findings: tuple[str, ...]
     invisible_findings: tuple[str, ...]
     constants: dict[str, Any]
+    organs: bool = False
 
     @classmethod
     def read(cls, path: Path) -> CohortCard:
@@ -85,7 +102,13 @@ class CohortCard:
 
 
 def make_cohort(
-    out: Path, *, scale: float = 0.2, seed: int = 11, chest: int | None = None, progress: Progress | None = None
+    out: Path,
+    *,
+    scale: float = 0.2,
+    seed: int = 11,
+    chest: int | None = None,
+    organs: bool = False,
+    progress: Progress | None = None,
 ) -> CohortCard:
     """Write a cohort, unless the same one is already there.
 
@@ -93,6 +116,7 @@ def make_cohort(
         out: gets hecktor/, chest/, truth.csv, card.json and README.md. An older phantom there is replaced.
         scale: share of HECKTOR's 524 patients; every center keeps at least three.
         chest: number of chest cases; None is 200 times the scale.
+        organs: masks also hold the brain (3) and benign nodes (4), and a layout.yaml names all four; same images.
         progress: called with (cases done, cases in all).
 
     Raises:
@@ -104,21 +128,23 @@ def make_cohort(
         raise DataError(f"A cohort of scale {scale} has no patients. Give a scale above 0; 0.2 makes about 105.")
     chest = max(1, round(CHESTS_AT_FULL_SCALE * scale)) if chest is None else chest
     card_path = out / "card.json"
-    if is_drawn(out, scale=scale, seed=seed, chest=chest):
+    if is_drawn(out, scale=scale, seed=seed, chest=chest, organs=organs):
         return CohortCard.read(card_path)
     if not card_path.exists() and out.exists() and any(out.iterdir()):
         raise DataError(f"The folder '{out}' is not empty and holds no phantom (no card.json). Name another folder.")
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        card = _write(work, scale=scale, seed=seed, chest=chest, progress=progress or (lambda done, total: None))
+        card = _write(
+            work, scale=scale, seed=seed, chest=chest, organs=organs, progress=progress or (lambda done, total: None)
+        )
         _replace(out, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return card
 
 
-def is_drawn(out: Path, *, scale: float, seed: int, chest: int | None = None) -> bool:
+def is_drawn(out: Path, *, scale: float, seed: int, chest: int | None = None, organs: bool = False) -> bool:
     """Whether `make_cohort` with these arguments would find its cohort there and write nothing."""
     chest = max(1, round(CHESTS_AT_FULL_SCALE * scale)) if chest is None else chest
     wanted = {"generator": generator_digest(), "scale": scale, "seed": seed, "chest": chest}
@@ -126,7 +152,7 @@ def is_drawn(out: Path, *, scale: float, seed: int, chest: int | None = None) ->
     if not card.exists():
         return False
     found = json.loads(card.read_text())
-    return all(found.get(name) == value for name, value in wanted.items())
+    return all(found.get(name) == value for name, value in wanted.items()) and found.get("organs", False) == organs
 
 
 def _replace(out: Path, work: Path) -> None:
@@ -149,31 +175,33 @@ def generator_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def _write(folder: Path, *, scale: float, seed: int, chest: int, progress: Progress) -> CohortCard:
+def _write(folder: Path, *, scale: float, seed: int, chest: int, organs: bool, progress: Progress) -> CohortCard:
     patients = draw_patients(scale=scale, seed=seed)
     total = len(patients) + chest
     write_records(folder, patients)
-    for done, _ in enumerate(_drawn(folder / "hecktor", patients), start=1):
+    if organs:
+        (folder / "hecktor" / "layout.yaml").write_text(LAYOUT)
+    for done, _ in enumerate(_drawn(folder / "hecktor", patients, organs=organs), start=1):
         progress(done, total)
     write_chests(folder / "chest", count=chest, seed=seed, tick=lambda done: progress(len(patients) + done, total))
-    card = _card(patients, scale=scale, seed=seed, chest=chest)
+    card = replace(_card(patients, scale=scale, seed=seed, chest=chest), organs=organs)
     (folder / "README.md").write_text(_readme(card))
     card.write(folder / "card.json")
     return card
 
 
-def _drawn(folder: Path, patients: list[Patient]) -> Iterator[str]:
+def _drawn(folder: Path, patients: list[Patient], *, organs: bool) -> Iterator[str]:
     """Draw and store every patient, on all cores where there are many; a case depends on its own seed only."""
     workers = min(len(os.sched_getaffinity(0)), len(patients) // PATIENTS_PER_WORKER)
     if workers < 2:
-        yield from (_draw_patient(folder, patient) for patient in patients)
+        yield from (_draw_patient(folder, patient, organs) for patient in patients)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_draw_patient, repeat(folder), patients, chunksize=4)
+        yield from pool.map(_draw_patient, repeat(folder), patients, repeat(organs), chunksize=4)
 
 
-def _draw_patient(folder: Path, patient: Patient) -> str:
-    write_case(folder, patient.name, draw_case(patient))
+def _draw_patient(folder: Path, patient: Patient, organs: bool) -> str:
+    write_case(folder, patient.name, draw_case(patient, organs_too=True) if organs else draw_case(patient))
     return patient.name
 
 

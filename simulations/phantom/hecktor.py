@@ -25,7 +25,8 @@ METAL_HU, EXTREME_HU, EXTREME_SHARE = 3071, 27205, 0.02  # the scanners' ceiling
 
 @dataclass(frozen=True)
 class HeadNeckCase:
-    """Arrays ordered (x, y, z) in RAS: CT int16 (HU), PET float32 (SUV), mask uint8 (0, 1 GTVp, 2 GTVn)."""
+    """Arrays ordered (x, y, z) in RAS: CT int16 (HU), PET float32 (SUV), mask uint8 (0, 1 GTVp, 2 GTVn; with
+    organs also 3 brain, 4 benign node)."""
 
     ct: NDArray[np.int16]
     pet: Volume
@@ -34,15 +35,20 @@ class HeadNeckCase:
     pet_grid: Grid
 
 
-def draw_case(patient: Patient) -> HeadNeckCase:
-    """The images of a patient; the same patient gives the same bytes."""
+def draw_case(patient: Patient, *, organs_too: bool = False) -> HeadNeckCase:
+    """The images of a patient; the same patient gives the same bytes.
+
+    Args:
+        organs_too: the mask also holds what `simulations.phantom.anatomy` labels, under the tumors; images stay.
+    """
     rng = np.random.default_rng(np.random.SeedSequence(patient.seed))
     ct_grid, pet_grid, offset = _draw_grids(rng, patient.center)
     size = float(rng.uniform(*BODY_SIZE))
     lesions = draw_lesions(rng, patient.tumor, size=size)
     streaks = Waves.draw(rng, wavelength_mm=(18, 55), terms=14)
     scene = [*organs(rng), *benign_nodes(rng), *false_uptake(rng, lesions)]
-    ct, mask = _draw_ct(rng, ct_grid, scene, lesions, streaks=streaks, size=size, center=patient.center)
+    drawn = [*scene, *lesions] if organs_too else lesions
+    ct, mask = _draw_ct(rng, ct_grid, scene, lesions, drawn, streaks=streaks, size=size, center=patient.center)
     pet = _draw_pet(rng, pet_grid, scene, lesions, streaks=streaks, size=size, center=patient.center)
     return HeadNeckCase(ct, pet, mask, _moved(ct_grid, offset), _moved(pet_grid, offset))
 
@@ -80,18 +86,20 @@ def _draw_ct(
     grid: Grid,
     scene: list[Blob],
     lesions: list[Blob],
+    drawn_in: list[Blob],
     *,
     streaks: Waves,
     size: float,
     center: CenterSpec,
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """The image, and the mask of the blobs in ``drawn_in``, later ones over earlier ones."""
     axes, softness = grid.axes(shrink=size), float(np.mean(grid.spacing_mm)) / size
     body = body_on(axes, streaks)
     volume = base_volume(body, modality="CT")
     for blob in scene:
         paint(volume, blob, axes, modality="CT", softness_mm=softness)
     volume[body.depth < 0] = -1000.0
-    mask = _mask(volume, lesions, axes, depth=body.depth, softness=softness)
+    mask = _mask(volume, drawn_in, axes, depth=body.depth, softness=softness)
     bone = volume > 200
     drawn = volume.copy()
     for blob in lesions:
@@ -106,10 +114,10 @@ def _draw_ct(
     return _padded(rng, np.clip(np.rint(volume / CT_STEP) * CT_STEP, -1024, METAL_HU), grid.axes(), metal=metal), mask
 
 
-def _mask(volume: Volume, lesions: list[Blob], axes: Axes, *, depth: Volume, softness: float) -> NDArray[np.uint8]:
-    """Labels where a lesion fills more than half of a voxel that is neither bone nor skin."""
+def _mask(volume: Volume, blobs: list[Blob], axes: Axes, *, depth: Volume, softness: float) -> NDArray[np.uint8]:
+    """Labels where a blob that has one fills more than half of a voxel that is neither bone nor skin."""
     mask = np.zeros(volume.shape, np.uint8)
-    for blob in lesions:
+    for blob in blobs:
         if blob.label:
             box = box_of(blob, axes)
             filled, _ = occupancy(blob, cut(axes, box), softness_mm=softness)

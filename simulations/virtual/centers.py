@@ -25,7 +25,7 @@ def data_roots(run: Run, *, progress: Callable[[int, int], None] | None = None) 
     """The run's data folders; a phantom cohort is made on first use."""
     if run.data.kind == "phantom":
         root = Path(run.data.root)
-        make_cohort(root, scale=run.data.scale, seed=run.data.seed, progress=progress)
+        make_cohort(root, scale=run.data.scale, seed=run.data.seed, organs=run.data.organs, progress=progress)
         return [root / "hecktor", root / "chest"]
     roots = [Path(run.data.root), *([Path(run.data.chest_root)] if run.data.chest_root else [])]
     for root in roots:

@@ -20,7 +20,7 @@ Counts = Mapping[str, Mapping[str, int]]  # center -> part of the split -> cases
 def cohort_found(run: Run) -> tuple[list[str], list[str]]:
     """What is there, one line each, and what is wrong with it, one sentence each. Nothing is drawn or written."""
     data = run.data
-    if data.kind == "phantom" and not is_drawn(Path(data.root), scale=data.scale, seed=data.seed):
+    if data.kind == "phantom" and not is_drawn(Path(data.root), scale=data.scale, seed=data.seed, organs=data.organs):
         return [f"cases: none yet; the first run draws the phantom cohort of scale {data.scale} in {data.root}"], []
     try:
         counts = counted(run)

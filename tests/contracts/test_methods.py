@@ -24,6 +24,7 @@ from common.config.methods.continual import (
     FeaturesMethod,
     LwfMethod,
     MedcossMethod,
+    MedseqftMethod,
     OLoraMethod,
     OnlineEwcMethod,
     ProjectionMethod,
@@ -43,6 +44,7 @@ IDENTITY = {  # kind -> options at which it equals sequential bit for bit, and o
     "features": (FeaturesMethod(strength=0.0), FeaturesMethod(strength=50.0)),
     "lwf": (LwfMethod(strength=0.0), LwfMethod(strength=50.0)),
     "medcoss": (MedcossMethod(), None),  # above nothing in self-supervised stages only: client/methods/stages
+    "medseqft": (MedseqftMethod(strength=0.0), MedseqftMethod(strength=50.0)),
     "olora": (OLoraMethod(strength=0.0), None),  # it needs a second LoRA part, see below
     "online_ewc": (OnlineEwcMethod(strength=0.0), OnlineEwcMethod(strength=50.0)),
     "projection": (ProjectionMethod(energy=0.0), ProjectionMethod(energy=0.5)),
@@ -99,7 +101,7 @@ def center(small_centers):
 
 
 def test_every_continual_method_has_a_row():
-    assert set(IDENTITY) == CONTINUAL
+    assert set(IDENTITY) == CONTINUAL | {"medseqft"}  # which goes on from a base and not from a lineage
 
 
 @pytest.mark.parametrize("kind", IDENTITY)

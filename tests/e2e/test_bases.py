@@ -89,6 +89,15 @@ def test_the_first_steps_outputs_are_bit_identical_afterwards(run_folder):
     assert old == new, "its scores in the matrix after the second step"
 
 
+def test_a_step_that_kept_its_start_makes_no_new_base(small_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(rounds, "best_round", lambda events: events[0])
+    files = write_centers(tmp_path / "centers", small_root, CENTERS)
+    leader = federate(a_run(), tmp_path / "run", files)
+    [event] = leader.ledger.events(GROWN)
+    assert event["base"] == event["from"] == leader.base and event["merged"] == []
+    assert leader.bank.entry(adapters(leader)["tumour_ctpet"]).base == leader.base
+
+
 def test_inspect_lists_the_bases(run_folder):
     _, _, leader = run_folder
     text = listed(leader.folder.path)

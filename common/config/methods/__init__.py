@@ -10,10 +10,12 @@ from common.config.methods.continual import (
     FeaturesMethod,
     LwfMethod,
     MedcossMethod,
+    MedseqftMethod,
     MergeMethod,
     OLoraMethod,
     OnlineEwcMethod,
     ProjectionMethod,
+    RefinementMethod,
     RehearsalMethod,
     SequentialMethod,
 )
@@ -36,11 +38,13 @@ METHODS: Registry[type] = Registry(
         "local": LocalMethod,
         "lwf": LwfMethod,
         "medcoss": MedcossMethod,
+        "medseqft": MedseqftMethod,
         "merge": MergeMethod,
         "olora": OLoraMethod,
         "online_ewc": OnlineEwcMethod,
         "projection": ProjectionMethod,
         "proximal": ProximalMethod,
+        "refinement": RefinementMethod,
         "rehearsal": RehearsalMethod,
         "scaffold": ScaffoldMethod,
         "sequential": SequentialMethod,
@@ -57,7 +61,7 @@ TAUGHT = frozenset({"derpp", "features", "lwf", "medcoss"})
 KEEPING = frozenset({"ewc", "online_ewc", "projection"})
 """Kinds for which a step's end asks the centers for sums that later steps go on from: each step of a lineage lists
 them, the first one too."""
-OWN_STATE = frozenset({"derpp", "ditto", "feddyn", "local", "medcoss", "rehearsal", "scaffold"})
+OWN_STATE = frozenset({"derpp", "ditto", "feddyn", "local", "medcoss", "medseqft", "rehearsal", "scaffold"})
 """Kinds for which a center's work depends on what its vault holds from earlier rounds."""
 
 

@@ -82,6 +82,29 @@ class ProjectionMethod:
 
 
 @dataclass
+class MedseqftMethod:
+    """MedSeqFT, stage one: features of a task's cases and of kept earlier ones stay what the model before it said."""
+
+    strength: float = 1.0  # of the features' mean squared difference; 0: as sequential
+    original: str = ""  # the masked step whose model scores cases by what it restores
+    cases: int = 4  # kept of each earlier task at a center
+    select: str = "similarity"  # who is kept: those that the original model restores best, or random (the control)
+    draws: int = 16  # masks by which a case is scored; the paper's summaries say 1000
+    share: float = 0.2  # of the optimizer's steps, those on kept cases
+    kind: str = "medseqft"
+
+
+@dataclass
+class RefinementMethod:
+    """MedSeqFT, stage two: the features become what those of a fitted model are, from the base that it stood on."""
+
+    teacher: str = ""  # the earlier step whose fitted model teaches
+    strength: float = 1.0  # of the features' mean squared difference
+    labels: bool = False  # the task's own loss is descended, too
+    kind: str = "refinement"
+
+
+@dataclass
 class RehearsalMethod:
     """Rehearsal: centers of earlier steps take part with a few of their training cases, drawn once at random."""
 
