@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from client.privacy.unnoised import KINDS
 from common.config.privacy import DpSgd
-from simulations.reference.leaving import ACTIONS
+from simulations.reference.leaving import actions
 from simulations.reference.markdown import generated, table
 
 ASKED = {  # kind of `KINDS` -> when it leaves
@@ -212,5 +212,5 @@ def ethics_page() -> str:
     text += table(("what", "it tells", "when it leaves"), left)
     text += PROTECTED + table(("number", "whose", "what it means"), NUMBERS)
     text += WORTH + table(("what", "from where to where", "why", "kept", "tells of a person"), FLOW)
-    text += ASKED_BY_ACTION + table(("asked", "arrays", "sums", "counts", "guarded by"), ACTIONS)
+    text += ASKED_BY_ACTION + table(("asked", "arrays", "sums", "counts", "guarded by"), actions())
     return text + USE + table(("undone", "not undone"), ERASURE) + AFTER

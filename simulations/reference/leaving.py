@@ -41,7 +41,7 @@ minimums of the [policy](../hospital/policy.md): `minimum_cases` for arrays, `mi
 def leaving_page() -> str:
     """The page."""
     text = generated("What leaves a hospital", "what tasks, objectives, parts and rules declare") + INTRODUCTION
-    text += "## By action\n\n" + table(("asked", "arrays", "sums", "counts", "guarded by"), _actions()) + ALWAYS
+    text += "## By action\n\n" + table(("asked", "arrays", "sums", "counts", "guarded by"), actions()) + ALWAYS
     text += "\n## Arrays\n\n" + table(("what", "leaves", "guarded by"), _arrays())
     text += "\n## Sums of tasks\n\n" + table(("task", "sum", "asked as", "guarded by"), _task_sums())
     text += "\n## Scores by subgroup\n\n" + BY_SUBGROUP + table(("task", "metric", "sums"), _subgroup_sums())
@@ -114,7 +114,8 @@ reviewed. What an adapter may still tell about patients: [threat model](../conce
 """
 
 
-def _actions() -> Iterator[tuple[str, str, str, str, str]]:
+def actions() -> Iterator[tuple[str, str, str, str, str]]:
+    """Rows: what is asked, and the arrays, sums, counts and guards of its answer."""
     for action, (arrays, sums, guard) in sorted(ACTIONS.items()):
         yield action, arrays, sums, _listed(COUNTS_OF[action.partition(" ")[0]]) or "none", guard
 
