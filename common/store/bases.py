@@ -117,10 +117,14 @@ class Bases:
             BankError: an entry is damaged.
         """
         ref = self.base_of(root_digest, digest)
+        return self._checked(self.made(ref, root), digest) if ref.merged else root
+
+    def made(self, ref: BaseRef, root: Backbone) -> Backbone:
+        """A base's entries merged into a model that is taken for its root, whatever digest comes out."""
         backbone = root
         for key in ref.merged:
             backbone = merged(backbone, self.bank.entry(key).step, self.bank.get(key))
-        return self._checked(backbone, digest) if ref.merged else root
+        return backbone
 
     def grow(self, before: str, backbone: Backbone, key: str, *, root: str) -> tuple[str, Backbone]:
         """Merge an entry into the base that it stands on; the new base's digest and model, remembered here.

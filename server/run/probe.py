@@ -78,10 +78,10 @@ def verify_run(folder: RunFolder, spec: BackboneSpec, *, seed: int, backbone: Ba
     changed: dict[str, int] = {}
     committed = {event["step"]: event["key"] for event in ledger.events("step_finished")}
     committed |= {f"{e['step']} without {e['without']}": e["key"] for e in ledger.events("step_refitted")}
-    root, bases = backbone_digest(backbone), Bases(bank)
-    grown = {digest: bases.build(digest, backbone, root_digest=root) for digest in (root, *bases.known())}
+    bases = Bases(bank)
+    grown = {digest: bases.made(ref, backbone) for digest, ref in bases.known().items()}
     for name, key in committed.items():
         entry = bank.entry(key)
-        output = probe_output(grown[entry.base], entry.step, bank.get(key), seed=seed)
+        output = probe_output(grown.get(entry.base, backbone), entry.step, bank.get(key), seed=seed)
         changed[name] = changed_bits(output, bank.probe(key))
     return Verification(changed, backbone_digest(backbone))
