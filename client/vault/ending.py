@@ -17,7 +17,8 @@ from common.errors import LedgerError
 from common.store.ledger import Ledger
 from common.store.sealed import read_sealed, write_sealed
 
-LINES, HASH = "lines", "hash"
+LINES, BYTES, HASH = "lines", "bytes", "hash"
+CHUNK = 1 << 14
 
 
 def end_of(path: Path) -> Path:
@@ -27,13 +28,13 @@ def end_of(path: Path) -> Path:
 
 def note_end(ledger: Ledger) -> None:
     """Write where the file ends now; hold `client.vault.lock.alone` of it meanwhile."""
-    events = ledger.events()
-    write_sealed(end_of(ledger.path), {LINES: len(events), HASH: events[-1]["hash"]})
+    events, size = ledger.events(), ledger.path.stat().st_size
+    write_sealed(end_of(ledger.path), {LINES: len(events), BYTES: size, HASH: events[-1]["hash"]})
 
 
 def note_last(path: Path, digest: str) -> None:
-    """The same of a file whose chain is not read, for the hash of the line that was added last."""
-    write_sealed(end_of(path), {LINES: path.read_bytes().count(b"\n"), HASH: digest})
+    """The same of a file of any length, whose chain is not read, for the hash of the line that was added last."""
+    write_sealed(end_of(path), {BYTES: path.stat().st_size, HASH: digest})
 
 
 def known_end(path: Path) -> Mapping[str, Any]:
@@ -43,19 +44,29 @@ def known_end(path: Path) -> Mapping[str, Any]:
 
 
 def check_end(path: Path, events: Sequence[Mapping[str, Any]], end: Mapping[str, Any]) -> None:
-    """Raise LedgerError where the file lacks lines that it once had."""
-    lines = int(end.get(LINES, 0))
-    if lines and (len(events) < lines or events[lines - 1]["hash"] != end[HASH]):
-        raise _cut(path, len(events), lines)
+    """Raise LedgerError where the file lacks lines that it once had: the noted one is not in its chain."""
+    if end and all(event["hash"] != end[HASH] for event in reversed(events)):
+        raise _cut(path, f"{len(events)} lines", str(end.get(LINES, "more")))
 
 
 def check_uncut(path: Path) -> None:
     """The same of a file whose chain is not read: the line that is noted is there. Raises LedgerError, DamagedFile."""
     end = known_end(path)
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    known = int(end.get(LINES, 0))
-    if known and (len(lines) < known or f'"hash":"{end[HASH]}"'.encode() not in lines[known - 1]):
-        raise _cut(path, len(lines), known)
+    known, size = int(end.get(BYTES, 0)), path.stat().st_size if path.exists() else 0
+    if known and (size < known or f'"hash":"{end[HASH]}"'.encode() not in _line_until(path, known)):
+        raise _cut(path, f"{size} bytes", f"{known}")
+
+
+def _line_until(path: Path, end: int) -> bytes:
+    """The line of a file that ends at a byte, however long it is."""
+    with path.open("rb") as file:
+        start, found = end, b""
+        while start > 0 and b"\n" not in found[:-1]:
+            step = min(CHUNK, start)
+            start -= step
+            file.seek(start)
+            found = file.read(step) + found
+    return found[:-1].rpartition(b"\n")[2]
 
 
 def set_aside(path: Path) -> str:
@@ -67,5 +78,5 @@ def set_aside(path: Path) -> str:
     return path.rename(aside).name
 
 
-def _cut(path: Path, lines: int, known: int) -> LedgerError:
-    return LedgerError(f"{path.name} has {lines} lines, and {end_of(path).name} beside it knows of {known}")
+def _cut(path: Path, there: str, known: str) -> LedgerError:
+    return LedgerError(f"{path.name} has {there}, and {end_of(path).name} beside it knows of {known}")
