@@ -120,7 +120,7 @@ def _limits(policy: Policy) -> Iterator[Sentence]:
         yield Sentence(CANNOT, f"test on folds other than {named}, nor change who is in which", "test_folds")
     yield Sentence(CANNOT, f"train on batches of fewer than {policy.minimum_batch} cases", "minimum_batch")
     yield Sentence(CANNOT, f"ask for more than {policy.maximum_epochs} epochs in a round", "maximum_epochs")
-    yield Sentence(CANNOT, f"ask for more than {policy.maximum_rounds} rounds of a step", "maximum_rounds")
+    yield Sentence(CANNOT, f"number a round of a step above {policy.maximum_rounds}", "maximum_rounds")
     yield Sentence(
         CANNOT,
         f"ask exact fits for sums at more than {policy.maximum_questions} points about any one variable, feature or "
