@@ -13,7 +13,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -138,8 +138,14 @@ def read_tables(root: Path, *, center: str | None = None, mapping: Path | str | 
         rows.odd += _nowhere(kind, columns.get(kind.name), is_own=kind in own)
     _check_outcomes(rows, own + shipped_mappings())
     for sentence in rows.odd:
-        log.warning("tables: %s", sentence)
+        _warn(root, sentence)
     return rows
+
+
+@lru_cache(maxsize=1024)
+def _warn(root: Path, sentence: str) -> None:
+    """Once a process: a simulation reads the same tables for each center and step."""
+    log.warning("tables: %s", sentence)
 
 
 def _table(path: Path, rows: Rows) -> pd.DataFrame | None:
