@@ -81,7 +81,7 @@ def test_paths_of_a_run_do_not_depend_on_the_directory():
 
 @pytest.mark.slow
 def test_the_reason_is_told_when_flower_fails_and_nothing_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray, "_program", lambda name: sys.executable)  # "python --insecure" ends at once
+    monkeypatch.setattr(ray, "program", lambda name: sys.executable)  # "python --insecure" ends at once
     with pytest.raises(RoundFailed, match="SuperLink did not start"), ray.superlink({}):
         raise AssertionError("it cannot have started")
 
