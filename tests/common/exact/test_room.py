@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from client.privacy.rows import shared_rows
@@ -102,6 +102,7 @@ def test_every_objective_has_its_reach():
 @settings(max_examples=40, deadline=None)
 def test_sums_of_any_cohort_fit_their_moments_and_each_other(kind, seed, sizes, minimum, with_flags, reach):
     """Along an honest search and at points far from it, at every minimum, with columns that the moments hide."""
+    assume(min(sizes) >= minimum)  # a center of fewer patients answers with no sums
     fit = fit_of(kind, seed, sizes=sizes, minimum=minimum, with_flags=with_flags)
     draw = np.random.default_rng(seed + 1)
     shape = fit.objective.shape(len(fit.layout.names))
