@@ -21,14 +21,14 @@ from typing import Any
 from client.data.case import Case
 from client.privacy.combinations import tells_of_few
 from client.vault.cohort import hashed_id, read_cohort
-from client.vault.ending import check_end, end_of, known_end, note_end
+from client.vault.ending import BEGUN, append_noted, check_end, version_of
 from client.vault.lock import alone
 from client.vault.vault import VaultError
 from common.errors import FedgraftError, PolicyRefusal
 from common.store.ledger import Ledger
 
 FILE = "released.jsonl"
-BEGUN, ANSWERED = "begun", "answered"
+ANSWERED = "answered"
 DIFFERENCE = "declined.difference"
 TARGET = "target|"  # before a target: its sums are the same in rows and in labels
 MOST_LEFT_OUT = 4  # times the minimum: patients that a set leaves out to differ by enough
@@ -172,15 +172,10 @@ def read_record(vault: Path) -> Record:
     """The record, with the cohort's key where there is none yet. Raises VaultError where it is damaged."""
     path = vault / FILE
     try:
-        end = tuple(sorted(known_end(path).items()))
-    except (FedgraftError, AttributeError) as error:
+        version = version_of(path)
+    except (FedgraftError, AttributeError, FileNotFoundError) as error:
         raise _unreadable(path, error) from error
-    if not path.exists():
-        if end:
-            raise _unreadable(path, FileNotFoundError(f"it is gone, and {end_of(path).name} is there"))
-        return Record(read_cohort(vault).key)
-    stat = path.stat()
-    return _read(path, stat.st_size, stat.st_mtime_ns, end)
+    return Record(read_cohort(vault).key) if version is None else _read(*version)
 
 
 @lru_cache(maxsize=64)
@@ -207,16 +202,9 @@ def _answered(event: dict) -> Answered:
 
 
 def _append(vault: Path, record: Record, answer: Answered) -> None:
-    path = vault / FILE
-    fresh = not path.exists()
-    ledger = Ledger(path)
-    if not ledger.events(BEGUN):
-        ledger.append(BEGUN, {"key": record.key.hex()})
-    if fresh:
-        path.chmod(0o600)
     asked = {"asked": answer.question.kind, "about": sorted(answer.question.about)}
-    ledger.append(ANSWERED, {**asked, "patients": sorted(answer.patients)})
-    note_end(ledger)
+    event = {**asked, "patients": sorted(answer.patients)}
+    append_noted(vault / FILE, ANSWERED, event, first={"key": record.key.hex()})
 
 
 History = frozenset[frozenset[str]]  # the sets over which one column was answered

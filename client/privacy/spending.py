@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from client.policy.policy import Ceiling
-from client.vault.ending import check_end, end_of, known_end, note_end
+from client.vault.ending import BEGUN, check_end, end_of, note_end, version_of
 from client.vault.lock import alone
 from client.vault.outbox import FILE as SENT
 from client.vault.standing import VaultError
@@ -31,7 +31,7 @@ from common.privacy.accounting import Release, epsilon
 from common.store.ledger import Ledger
 
 FILE = "privacy.jsonl"
-BEGUN, CHARGED, UNNOISED = "begun", "charged", "unnoised"
+CHARGED, UNNOISED = "charged", "unnoised"
 BUDGET, SEEDED = "declined.budget", "declined.privacy"
 CLOCK_SLACK = timedelta(minutes=5)  # a clock that is set right by a time server may go back by less
 QUICKER_FIRST = ("rdp", "prv")
@@ -153,15 +153,10 @@ def read_account(vault: Path) -> Account:
     """The account; an empty one where none was begun. Raises AccountProblem where it is damaged, cut or gone."""
     path = vault / FILE
     try:
-        end = tuple(sorted(known_end(path).items()))
-    except (FedgraftError, AttributeError) as error:
+        version = version_of(path)
+    except (FedgraftError, AttributeError, FileNotFoundError) as error:
         raise _unreadable(path, error) from error
-    if not path.exists():
-        if end:
-            raise _unreadable(path, FileNotFoundError(f"it is gone, and {end_of(path).name} is there"))
-        return Account()
-    stat = path.stat()
-    return _read(path, stat.st_size, stat.st_mtime_ns, end)
+    return Account() if version is None else _read(*version)
 
 
 def check_clock(vault: Path, account: Account, now: datetime) -> None:

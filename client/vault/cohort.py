@@ -19,7 +19,7 @@ from typing import Any
 
 from client.data.case import Case
 from client.data.splits import Deal, Place
-from client.vault.ending import check_end, end_of, known_end, note_end
+from client.vault.ending import BEGUN, append_noted, check_end, end_of, known_end
 from client.vault.standing import VaultError
 from common.errors import FedgraftError
 from common.protocol.messages import STAGE
@@ -28,14 +28,7 @@ from common.store.ledger import Ledger
 FILE = "cohort.jsonl"
 FIRST_LINE_TRIES, FIRST_LINE_S = 50, 0.01
 TOMBSTONES = "erased.json"  # where an earlier release kept the erased patients, by name
-BEGUN, FIXED, PLACED, ERASED, CLEARED, RELEASED = (
-    "begun",
-    "split_fixed",
-    "placed",
-    "erased",
-    "cleared",
-    "split_released",
-)
+FIXED, PLACED, ERASED, CLEARED, RELEASED = "split_fixed", "placed", "erased", "cleared", "split_released"
 
 
 @dataclass(frozen=True)
@@ -83,15 +76,7 @@ def read_cohort(vault: Path) -> Cohort:
 
 def append(vault: Path, kind: str, event: Mapping[str, Any], *, key: bytes) -> None:
     """Add a line; hold `client.vault.lock.alone` of the file meanwhile. A new file begins with the key."""
-    path = vault / FILE
-    fresh = not path.exists()
-    ledger = Ledger(path)
-    if not ledger.events(BEGUN):
-        ledger.append(BEGUN, {"key": key.hex()})
-    if fresh:
-        path.chmod(0o600)
-    ledger.append(kind, dict(event))
-    note_end(ledger)
+    append_noted(vault / FILE, kind, event, first={"key": key.hex()})
 
 
 def fix(vault: Path, deal: Deal, *, by: str, key: bytes) -> None:

@@ -1,8 +1,8 @@
-"""Where a chained file of the vault ended when it was last written, so that lines cut off its end are missed.
+"""Chained files of the vault, and where each ended when it was last written, so that lines cut off its end are missed.
 
 A hash chain shows a changed line and one taken out, but not that the last lines are gone: with them an erased patient
-would train again, or two answers could differ by one. Beside the file stands how many lines it has and the last one's
-hash, sealed. It is written after the line, so a process that dies in between leaves a file that says more than it needs
+would train again, or two answers could differ by one. Beside the file stands how long it is and its last line's hash,
+sealed. It is written after the line, so a process that dies in between leaves a file that says more than it needs
 to; nobody who may not write there can tell the two apart from a whole vault that was put back to an earlier state.
 """
 
@@ -17,8 +17,10 @@ from common.errors import LedgerError
 from common.store.ledger import Ledger
 from common.store.sealed import read_sealed, write_sealed
 
+BEGUN = "begun"
 LINES, BYTES, HASH = "lines", "bytes", "hash"
 CHUNK = 1 << 14
+Version = tuple[Path, int, int, tuple[tuple[str, Any], ...]]  # path, size, time of the last change, note of the end
 
 
 def end_of(path: Path) -> Path:
@@ -35,6 +37,38 @@ def note_end(ledger: Ledger) -> None:
 def note_last(path: Path, digest: str) -> None:
     """The same of a file of any length, whose chain is not read, for the hash of the line that was added last."""
     write_sealed(end_of(path), {BYTES: path.stat().st_size, HASH: digest})
+
+
+def append_noted(path: Path, kind: str, event: Mapping[str, Any], *, first: Mapping[str, Any]) -> None:
+    """Add a line to a chained file and note where it ends now; hold `client.vault.lock.alone` of it meanwhile.
+
+    Args:
+        first: what the line says that the file begins with, where it has none yet.
+    """
+    fresh = not path.exists()
+    ledger = Ledger(path)
+    if not ledger.events(BEGUN):
+        ledger.append(BEGUN, dict(first))
+    if fresh:
+        path.chmod(0o600)
+    ledger.append(kind, dict(event))
+    note_end(ledger)
+
+
+def version_of(path: Path) -> Version | None:
+    """What decides whether a chained file is read again; None where none was begun.
+
+    Raises:
+        FedgraftError, AttributeError: the note is damaged.
+        FileNotFoundError: the note is there, and the file is gone.
+    """
+    end = tuple(sorted(known_end(path).items()))
+    if not path.exists():
+        if end:
+            raise FileNotFoundError(f"it is gone, and {end_of(path).name} is there")
+        return None
+    stat = path.stat()
+    return path, stat.st_size, stat.st_mtime_ns, end
 
 
 def known_end(path: Path) -> Mapping[str, Any]:
