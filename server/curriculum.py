@@ -10,7 +10,7 @@ from common.adapters.lora import frozen_weights
 from common.backbones.base import tensors_digest
 from common.config.limits.budget import spent
 from common.config.step import Step
-from common.model.state import parts_of
+from common.model.state import bytes_of, parts_of
 from common.protocol.messages import Order, State
 from common.store.bank import Entry
 from common.tasks import build_task
@@ -126,7 +126,7 @@ def _step_started(coordinator: Coordinator, step: Step, enrolment: Enrolment, st
             "start_key": start_key(coordinator, step),
             "start_hash": tensors_digest(start),
             "parts": {part: sum(t.numel() for t in own.values()) for part, own in parts_of(start).items()},
-            "adapter_bytes": sum(t.numel() * t.element_size() for t in start.values()),
+            "adapter_bytes": bytes_of(start.values()),
             "counts": enrolment.counts,
             "known": known,
             "bytes": enrolment.bytes,

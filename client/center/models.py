@@ -30,10 +30,9 @@ def backbone_of(config: CenterConfig, order: Order) -> Backbone:
         return backbone
     bases = bases_of(config)
     if digest != (order.root or digest) or (not order.root and bases.ref(order.base) is None):
-        asked = order.root or order.base
         raise PolicyRefusal(
             "declined.base_mismatch",
-            f"This center's frozen model is {digest[:12]}, the server's is {asked[:12]}: "
+            f"This center's frozen model is {digest[:12]}, the server's is {order.first_base[:12]}: "
             "install the same weights on both sides.",
         )
     return grown_model(bases, order, backbone, root=digest, key=(spec, config.device))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.data.case import Case
 from client.data.dataset import CaseSet
@@ -23,6 +23,7 @@ from common.config.step import Step
 from common.data.batch import RECORD
 from common.exact.step import records_of
 from common.model.adapted import AdaptedModel
+from common.model.state import bytes_of
 from common.protocol.messages import State
 
 
@@ -93,12 +94,8 @@ def frozen_model(spec: str, device: str) -> tuple[Backbone, str]:
     if found is None:
         backbone = load_backbone(from_json(BackboneSpec, spec))
         digest = backbone_digest(backbone)
-        found = Frozen(backbone.to(device), digest, bytes_of([*backbone.parameters(), *backbone.buffers()]))
-        before = set(FROZEN)
-        drop_oldest(FROZEN, room_for=found.nbytes, most=OF_FROZEN * device_bytes(device))
-        if before - set(FROZEN):
-            MODELS.clear()  # they are built around the same tensors
-        FROZEN[spec, device] = found
+        found = Frozen(backbone.to(device), digest, bytes_of(tensors_of(backbone)))
+        _keep_frozen((spec, device), found, device=device)
     return found.backbone, found.digest
 
 
@@ -107,27 +104,37 @@ def kept_base(key: tuple, make: Callable[[], Backbone], *, around: Backbone) -> 
     found = kept(FROZEN, key)
     if found is None:
         backbone = make()
-        shared = {tensor.data_ptr() for tensor in [*around.parameters(), *around.buffers()]}
-        own = [t for t in [*backbone.parameters(), *backbone.buffers()] if t.data_ptr() not in shared]
-        found = FROZEN[key] = Frozen(backbone, str(key[-1]), bytes_of(own))
-        drop_oldest(FROZEN, room_for=0, most=OF_FROZEN * device_bytes(str(key[1])))
+        found = Frozen(backbone, str(key[-1]), own_bytes(backbone, around))
+        _keep_frozen(key, found, device=str(key[1]))
     return found.backbone
+
+
+def _keep_frozen(key: tuple, found: Frozen, *, device: str) -> None:
+    before = set(FROZEN)
+    drop_oldest(FROZEN, room_for=found.nbytes, most=OF_FROZEN * device_bytes(device))
+    if before - set(FROZEN):
+        MODELS.clear()  # they are built around the same tensors
+    FROZEN[key] = found
 
 
 def keep_model(key: tuple, model: AdaptedModel, *, around: Backbone, device: str) -> Resident:
     """Keep a step's model, up to a share of the device's memory; what it shares with the frozen model costs nothing."""
-    shared = {tensor.data_ptr() for tensor in [*around.parameters(), *around.buffers()]}
-    own = [t for t in [*model.parameters(), *model.buffers()] if t.data_ptr() not in shared]
     initial = model.state()
-    found = Resident(model, initial, 2 * bytes_of(own) + bytes_of(initial.values()))  # with gradients
+    found = Resident(model, initial, 2 * own_bytes(model, around) + bytes_of(initial.values()))  # with gradients
     drop_oldest(MODELS, room_for=found.nbytes, most=OF_MODELS * device_bytes(device))
     MODELS[key] = found
     return found
 
 
-def bytes_of(tensors: Iterable[Tensor]) -> int:
-    """What tensors take."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers."""
+    return [*module.parameters(), *module.buffers()]
+
+
+def own_bytes(module: nn.Module, around: nn.Module) -> int:
+    """What a module takes beyond what it shares with another one."""
+    shared = {tensor.data_ptr() for tensor in tensors_of(around)}
+    return bytes_of(tensor for tensor in tensors_of(module) if tensor.data_ptr() not in shared)
 
 
 def machine_bytes() -> int:

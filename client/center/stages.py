@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from client.center.config import CenterConfig
 from client.center.models import backbone_of, bases_of, model_of
 from client.policy import check_order
-from client.privacy.release import released
 from common.config.step import Step
 from common.errors import BackboneError, BaseMissing
 from common.model.adapted import AdaptedModel
@@ -31,7 +30,7 @@ def take_stage(center: Center, order: Order) -> Reply:
     check_order(center.config.policy, order)
     digest = keep_stage(center.config, order)
     log.info("step=%s center=%s base=%s merged=%s", order.step.name, center.code, digest[:12], len(order.merged) + 1)
-    return released(Reply(center.code), minimum=center.minimum(order))
+    return center.let_out(order, Reply(center.code), what="")
 
 
 def keep_stage(config: CenterConfig, order: Order) -> str:
@@ -44,10 +43,10 @@ def keep_stage(config: CenterConfig, order: Order) -> str:
     """
     before, bases = backbone_of(config, order), bases_of(config)
     bases.bank.keep(order.step, order.state, key=order.stage, base=order.base, parents=order.parents)
-    digest, _ = bases.grow(order.base, before, order.stage, root=order.root or order.base)
+    digest, _ = bases.grow(order.base, before, order.stage, root=order.first_base)
     if digest != order.grown:
         # Kept all the same: orders on that base are then answered by a code, and the stages are not sent again.
-        bases.keep(order.grown, BaseRef(order.root or order.base, (*order.merged, order.stage)))
+        bases.keep(order.grown, BaseRef(order.first_base, (*order.merged, order.stage)))
         raise BackboneError(
             f"Stage '{order.step.name}' makes base {digest[:12]} here and {order.grown[:12]} at the server; this "
             "center cannot stand on it. The frozen model, or the release, differs on one side."
@@ -69,15 +68,12 @@ class KeptStages:
     def model(self, key: str) -> AdaptedModel:
         """A finished step's model on the base that it stood on, in evaluation mode. Raises BaseMissing."""
         entry, bases = self._entry(key), bases_of(self.config)
-        ref = bases.base_of(self._root, entry.base)
+        root = self.order.first_base
+        ref = bases.base_of(root, entry.base)
         order = replace(
             self.order, step=entry.step, base=entry.base, merged=list(ref.merged), state=bases.bank.get(key)
         )
-        return model_of(self.config, replace(order, root=self._root if ref.merged else ""))
-
-    @property
-    def _root(self) -> str:
-        return self.order.root or self.order.base
+        return model_of(self.config, replace(order, root=root if ref.merged else ""))
 
     def _entry(self, key: str) -> Entry:
         bank = bases_of(self.config).bank

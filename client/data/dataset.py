@@ -27,6 +27,7 @@ from common.data.modality_sets import drawable
 from common.data.records import encode_records
 from common.errors import ConfigError, UnknownName
 from common.exact.step import records_of
+from common.model.state import bytes_of
 from common.plugins import Registry
 from common.tasks import withheld_fields
 
@@ -146,7 +147,7 @@ class CaseSet:
         """Bytes of what is held in memory, kept features included."""
         tensors = [t for s in self._samples for t in (*s.images.values(), *s.target.values(), s.tokens, s.record)]
         tensors += [t for kept in self._kept[1].values() for t in (*kept.pyramid, *kept.pooled.values())]
-        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+        return bytes_of(tensor for tensor in tensors if tensor is not None)
 
     def kept_features(self, key: str) -> dict[int, Features]:
         """Frozen features by position, filled by whoever computes them; another key starts anew.

@@ -24,6 +24,11 @@ def parts_of(state: Mapping[str, Tensor]) -> dict[str, State]:
     return {part: {name: state[name] for name in names} for part, names in names_by_part(state).items()}
 
 
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """What tensors take in memory."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
 def names_by_part(names: Iterable[str]) -> dict[str, list[str]]:
     grouped: dict[str, list[str]] = {}
     for name in sorted(names):

@@ -63,6 +63,11 @@ class Order:
         """Whether the sums for curves and calibration are asked for: once a step is learned."""
         return self.threshold is not None or "temperature" in self.known
 
+    @property
+    def first_base(self) -> str:
+        """Digest of the frozen model that the base grew from, the base's own where it did not grow."""
+        return self.root or self.base
+
 
 @dataclass
 class Reply:

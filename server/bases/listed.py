@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.errors import ConfigError
 from common.model.merging import mergeable_parts
+from common.model.state import bytes_of
 from common.store.bank import AdapterBank
 from common.store.bases import Bases
 from common.store.ledger import Ledger
@@ -27,7 +28,7 @@ def listed(path: Path) -> str:
         entry = bank.entry(ref.merged[-1])
         parts = mergeable_parts(entry.step)
         state = bank.get(entry.key)
-        size = sum(t.numel() * t.element_size() for n, t in state.items() if n.partition("/")[0] in parts)
+        size = bytes_of(tensor for name, tensor in state.items() if name.partition("/")[0] in parts)
         codes = told.get(digest, {}).get("centers", {})
         same = f"; the same at {sum(code == 'ok' for code in codes.values())} of {len(codes)} centers" if codes else ""
         lines.append(

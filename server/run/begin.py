@@ -15,6 +15,7 @@ from common.config.run import Run
 from common.config.step import Step
 from common.errors import BankError, ConfigError
 from common.files import write_bytes
+from common.model.state import bytes_of
 from common.runtime.machine import environment
 from common.tasks import build_task
 from server.coordinator import Coordinator
@@ -107,7 +108,7 @@ def _deciding(config: dict[str, Any]) -> dict[str, Any]:
 def _card(coordinator: Coordinator) -> dict[str, Any]:
     run, backbone = coordinator.run, coordinator.backbone
     parameters = sum(p.numel() for p in backbone.parameters())
-    size = sum(t.numel() * t.element_size() for t in backbone.state_dict().values())
+    size = bytes_of(backbone.state_dict().values())
     synthetic = run.data.kind == "phantom"
     return {
         "id": hashlib.sha256(run_to_yaml(run).encode() + secrets.token_bytes(16)).hexdigest()[:32],

@@ -32,6 +32,7 @@ from common.config.task import PrognosisTask, SegmentationTask
 from common.data.batch import CT, EHR, PET
 from common.errors import FedgraftError
 from common.model.adapted import AdaptedModel
+from common.model.state import bytes_of
 
 RELEASED = BackboneSpec(kind="ct_clip", config="released")
 FLOAT_BYTES = 4
@@ -176,4 +177,4 @@ def parameter_count(module: nn.Module) -> int:
 
 def tensor_bytes(module: nn.Module) -> int:
     """Bytes of a module's state."""
-    return sum(t.numel() * t.element_size() for t in module.state_dict().values())
+    return bytes_of(module.state_dict().values())

@@ -23,6 +23,7 @@ from common.config.adapter import LoraPart
 from common.config.compatibility import SUM_ONLY, clashes
 from common.config.federation import FEDERATIONS
 from common.files import write_json
+from common.model.state import bytes_of
 from common.protocol.messages import State
 from common.runtime.machine import environment
 from server.aggregation import RULES, Setting, Update, aggregate
@@ -59,7 +60,7 @@ def bench_aggregation(
         "protocol": "one thread, process time, rules in turns, least of the repeats, copies of all updates subtracted",
         "setting": asdict(setting),
         "environment": environment("cpu", 1),
-        "megabytes": round(_bytes(start_of("fedit", setting.blocks)) / 1e6, 2),
+        "megabytes": round(bytes_of(start_of("fedit", setting.blocks).values()) / 1e6, 2),
         "rules": rows,
         "streamed": {kind: _streamed(kind, setting) for kind in STREAMED},
     }
@@ -144,7 +145,7 @@ def _rules(setting: AggregationSetting, *, say: Callable[[str], None]) -> dict[s
             times[name].append(_ms(case.run))
     return {
         name: {
-            "sent_mb": round(_bytes(case.updates[0].state) / 1e6, 2),
+            "sent_mb": round(bytes_of(case.updates[0].state.values()) / 1e6, 2),
             "ms": {"least": min(times[name]), "most": max(times[name])},
             "copies_ms": min(copies[name]),
             "beyond_copies_ms": min(times[name]) - min(copies[name]),
@@ -211,10 +212,6 @@ def _status(field: str) -> float:
     """A line of /proc/self/status, in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
-
-
-def _bytes(state: State) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
 def aggregation_tables(found: dict[str, Any]) -> list[Table]:
