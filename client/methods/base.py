@@ -85,7 +85,7 @@ class Method:
         return {}
 
     def counts(self) -> dict[str, int]:
-        """What is told beside the update after the last batch, by names of `common.protocol.wire.STATUS_COUNTS`."""
+        """What is told beside the update after the last batch, by names of `common.protocol.wire.COUNTS_OF`."""
         return {}
 
     def own(self, order: Order) -> State:

@@ -22,6 +22,7 @@ from client.training.job import Job
 from client.training.keepsakes import Kept
 from client.vault.vault import Vault
 from common.model.adapted import AdaptedModel
+from common.model.directions import off_directions
 from common.protocol.keepsakes import BASIS, MOMENT, keepsake_shapes
 from common.protocol.messages import State, Sums
 
@@ -45,23 +46,12 @@ class Projection(Method):
     def step(self, named: Mapping[str, nn.Parameter], before: Mapping[str, Tensor]) -> None:
         """Take out of the way from the round's start what lies along the directions: so rounding does not add up."""
         for name in self._basis.keys() & named.keys():
-            named[name].copy_(projected(named[name], start=self._start[name], basis=self._basis[name]))
+            named[name].copy_(off_directions(named[name], start=self._start[name], basis=self._basis[name]))
 
     def keepsake(self, kept: Kept) -> Sums:
         """Second moments of what each linear layer sees: x x^T as a mean over a patient's tokens, a sum of patients."""
         names = {n.removeprefix(MOMENT) for n in keepsake_shapes(kept.order.state, kept.order.step)}
         return second_moments(kept, linear_layers(kept.model, names))
-
-
-def projected(tensor: Tensor, *, start: Tensor, basis: Tensor) -> Tensor:
-    """The tensor with its way from a start made orthogonal to the columns of a basis.
-
-    Args:
-        tensor, start: (out, in).
-        basis: (in, k), float64, orthonormal columns or columns of zeros.
-    """
-    way = tensor.double() - start.double()
-    return (start.double() + way - (way @ basis) @ basis.T).to(tensor.dtype)
 
 
 def linear_layers(model: AdaptedModel, names: set[str]) -> dict[str, nn.Linear]:

@@ -8,6 +8,7 @@ follows the size of the memories.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 
@@ -18,6 +19,8 @@ from client.vault.vault import Vault
 from common.config.methods.continual import RehearsalMethod
 from common.protocol.messages import Order
 from common.seeding import generator_for
+
+T = TypeVar("T")
 
 
 class Rehearsal(Method):
@@ -44,7 +47,7 @@ class Rehearsal(Method):
         return picked
 
 
-def drawn(cases: Sequence[Case], number: int, *, generator: torch.Generator) -> list[Case]:
+def drawn(cases: Sequence[T], number: int, *, generator: torch.Generator) -> list[T]:
     """So many of the cases, each set as likely as any other, in their own order; all where there are no more."""
     places = torch.randperm(len(cases), generator=generator)[:number].tolist()
     return [cases[place] for place in sorted(places)]

@@ -16,11 +16,12 @@ from common.config.methods import methods_asked
 from common.config.step import Step
 from common.protocol.declaration import extra_form, sent_back
 from common.protocol.messages import State
+from common.protocol.triangles import MOMENT as MOMENT
 
 KEEPSAKES = "keepsakes"  # an order's subset: the question at a step's end
 TEACHER = "teacher/"  # before the names of what an order brings of the step's start
 FISHER, ANCHOR, TASKS = "fisher/", "anchor/", "tasks"  # sums and arrays of `ewc` and `online_ewc`
-MOMENT, BASIS = "moment/", "basis/"  # those of `projection`
+BASIS = "basis/"  # with `MOMENT` those of `projection`
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -11,12 +11,12 @@ import math
 import numpy as np
 
 SYMMETRIC = ("newton.hessian", "ridge.gram")  # sums of shape (C, Q, Q)
-MOMENTS = "moment/"  # begins the names of further ones, of shape (Q, Q)
+MOMENT = "moment/"  # begins the names of further ones, of shape (Q, Q)
 
 
 def is_symmetric(name: str) -> bool:
     """Whether a sum of this name is symmetric in its last two axes."""
-    return name in SYMMETRIC or name.startswith(MOMENTS)
+    return name in SYMMETRIC or name.startswith(MOMENT)
 
 
 def traveling_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from common.model.directions import off_directions
 from common.protocol.keepsakes import BASIS, MOMENT, TASKS, trained_in_step
 from common.protocol.messages import State
 from server.methods.base import Begun, End, Ended, counted, placed
@@ -53,9 +54,7 @@ class ProjectionEnd(End):
         for name in after:
             basis = brought.get(f"projection/{BASIS}{name}")
             if basis is not None and bool(basis.any()):
-                way = after[name].double() - before[name].double()
-                free = way - (way @ basis.double()) @ basis.double().T
-                found[name] = (before[name].double() + free).to(after[name].dtype)
+                found[name] = off_directions(after[name], start=before[name], basis=basis)
         return found
 
     def remarks(self, begun: Begun, brought: State) -> str:

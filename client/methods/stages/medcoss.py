@@ -22,8 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from client.methods.base import Method
+from client.methods.rehearsal import drawn
 from client.methods.stages.kmeans import selected
 from client.methods.stages.mixup import mixed
+from client.methods.stages.turns import between, in_evaluation, some_of
 from client.methods.teacher import teacher_of
 from client.training.batches import Cases, Item, Turn
 from client.training.job import Job
@@ -80,16 +82,8 @@ class Medcoss(Method):
 
     def batches(self, stream: Iterable[Item | Turn]) -> Iterator[Item | Turn]:
         """The stage's batches with those of earlier stages between them, by the share that is asked for."""
-        owed, turns = 0.0, self._turns()
-        rehearsed = 0
-        for item in stream:
-            yield item
-            owed += self.spec.share / (1 - self.spec.share) if self._kept else 0.0
-            while owed >= 1:
-                yield next(turns)
-                owed, rehearsed = owed - 1, rehearsed + 1
-        if self._kept and self.spec.share > 0 and not rehearsed:  # a small site's few batches owe less than a whole one
-            yield next(turns)
+        share = self.spec.share if self._kept else 0.0
+        return between(stream, self._turns(), share=share, at_least=int(share > 0))
 
     def _places(self, text: str, cases: Cases) -> list[int]:
         """Where the cases that are kept of a stage stand among those that are here now."""
@@ -107,7 +101,7 @@ class Medcoss(Method):
             return selected(self._features(text, cases), clusters=self.spec.clusters, kept=self.spec.kept)
         number = max(1, round(self.spec.kept * len(cases))) if len(cases) else 0
         drawing = generator_for(order.seed, "medcoss", text, self._working.code)
-        return sorted(torch.randperm(len(cases), generator=drawing)[:number].tolist())
+        return drawn(range(len(cases)), number, generator=drawing)
 
     @torch.no_grad()
     def _features(self, text: str, cases: Cases) -> np.ndarray:
@@ -121,16 +115,13 @@ class Medcoss(Method):
 
     def _turns(self) -> Iterator[Turn]:
         """Batches of one kept source each, drawn with replacement, for ever."""
-        if not self._kept:
-            return
         order, step = self._order, self._order.step
         drawing = generator_for(order.seed, step.name, self._working.code, order.round, "medcoss")
         numbers = torch.tensor([float(len(places)) for _, places in self._kept.values()])
         while True:
             text = list(self._kept)[int(torch.multinomial(numbers, 1, generator=drawing))]
             cases, places = self._kept[text]
-            drawn = torch.randint(len(places), (step.training.batch,), generator=drawing).tolist()
-            batch = cases.collate([places[place] for place in drawn]).to(self._working.model.device)
+            batch = some_of(cases, places, step.training.batch, generator=drawing).to(self._working.model.device)
             source = source_of(text)
             view = self._view(batch.inputs[source.modality], source, drawing)
             yield Turn(partial(self._distilled, view))
@@ -164,12 +155,10 @@ def earlier_stage(step: Step, text: str) -> Step:
 
 def distilled(student: AdaptedModel, teacher: AdaptedModel, view: View) -> Tensor:
     """Mean squared difference of all tokens of one view, both models in evaluation mode: 0 to the bit where equal."""
-    was_training = student.training
-    student.eval()
     with torch.no_grad():
         before = look(teacher.backbone, view)
-    now = look(student.backbone, view)
-    student.train(was_training)
+    with in_evaluation(student):
+        now = look(student.backbone, view)
     return F.mse_loss(now.float(), before.float())
 
 

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from client.methods.base import Method
 from client.methods.features import distance
+from client.methods.rehearsal import drawn
 from client.methods.stages.medcoss import StageProblem
 from client.methods.stages.similarity import foreground, losses, most_similar
+from client.methods.stages.turns import between, in_evaluation, some_of
 from client.training.batches import Cases, Item, Turn
 from client.training.job import Answer, Job, Stages
 from client.vault.memory import remember, remembered, shared
@@ -73,13 +75,7 @@ class Medseqft(Method):
 
     def batches(self, stream: Iterable[Item | Turn]) -> Iterator[Item | Turn]:
         """The task's batches, with turns on kept cases between them by the share that is asked for."""
-        owed, turns = 0.0, self._turns()
-        for item in stream:
-            yield item
-            owed += self.spec.share / (1 - self.spec.share) if self._kept else 0.0
-            while owed >= 1:
-                yield next(turns)
-                owed -= 1
+        return between(stream, self._turns(), share=self.spec.share if self._kept else 0.0)
 
     def _chosen_of(self, step: Step, cases: Cases, stages: Stages) -> set[str]:
         """Patients of an earlier task that are kept here, the same in each later step."""
@@ -116,18 +112,17 @@ class Medseqft(Method):
     def _drawn(self, step: Step, cases: Cases) -> list[str]:
         """As many at random: the control of the choice."""
         drawing = generator_for(self._working.order.seed, "medseqft", step.name, self._working.code)
-        places = torch.randperm(len(cases.cases), generator=drawing)[: self.spec.cases].tolist()
-        return [cases.cases[place].patient for place in places]
+        return [case.patient for case in drawn(cases.cases, self.spec.cases, generator=drawing)]
 
     def _turns(self) -> Iterator[Turn]:
         """Batches of kept cases of one earlier task each, drawn with replacement, for ever."""
         job = self._working
         step = job.order.step
         drawing = generator_for(job.order.seed, step.name, job.code, job.order.round, "medseqft")
-        while self._kept:
+        while True:
             cases, places = self._kept[int(torch.randint(len(self._kept), (), generator=drawing))]
-            drawn = torch.randint(len(places), (step.training.batch,), generator=drawing).tolist()
-            batch = windowed(cases.collate([places[place] for place in drawn]), step.view.window)
+            batch = some_of(cases, places, step.training.batch, generator=drawing)
+            batch = windowed(batch, step.view.window)
             yield Turn(partial(self._distilled, batch.to(job.model.device)))
 
     def _distilled(self, batch: Batch) -> Tensor:
@@ -162,13 +157,10 @@ class Refinement(Method):
 
 def said_apart(student: AdaptedModel, teacher: AdaptedModel, batch: Batch) -> Tensor:
     """Mean squared difference of what two models say of a batch, both in evaluation mode: 0 to the bit where equal."""
-    was_training = student.training
-    student.eval()
     with torch.no_grad():
         before = teacher.encode(batch.inputs, batch.present)
-    found = distance(before, student.encode(batch.inputs, batch.present))
-    student.train(was_training)
-    return found
+    with in_evaluation(student):
+        return distance(before, student.encode(batch.inputs, batch.present))
 
 
 def windowed(batch: Batch, window: Iterable[int]) -> Batch:

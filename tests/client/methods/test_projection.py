@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from client.center.center import Center
-from client.methods.projection import Projection, linear_layers, projected, second_moments
+from client.methods.projection import Projection, linear_layers, second_moments
 from client.training.keepsakes import Kept
 from common.backbones import backbone_digest, load_backbone
 from common.model.adapted import AdaptedModel
+from common.model.directions import off_directions
 from common.protocol.keepsakes import BASIS, MOMENT, keepsake_shapes, trained_in_step
 from common.protocol.messages import Order
 from tests.helpers.small import forget, small_run
@@ -26,7 +27,7 @@ def basis(width=16, k=5, seed=1):
 def test_a_way_is_made_orthogonal_to_1e_6_and_what_is_free_stays():
     held = basis()
     start, there = (torch.randn(4, 16, generator=torch.Generator().manual_seed(s)) for s in (2, 3))
-    found = projected(there, start=start, basis=held)
+    found = off_directions(there, start=start, basis=held)
     way = (found - start).double()
     assert (way @ held).abs().max() < 1e-6
     free = (there - start).double() - (there - start).double() @ held @ held.T
@@ -123,7 +124,7 @@ def test_a_model_moved_off_all_inputs_answers_the_earlier_patients_as_before(kep
         values, vectors = torch.linalg.eigh(torch.from_numpy(sums[MOMENT + name]))
         free[name] = free[name] + 0.1 * torch.randn(free[name].shape, generator=generator)
         basis = vectors[:, values > 1e-13 * values.max()]
-        held[name] = projected(free[name], start=held[name], basis=basis)
+        held[name] = off_directions(free[name], start=held[name], basis=basis)
     moved = {}
     for what, state in {"held": held, "free": free}.items():
         kept.model.load(state)
