@@ -23,7 +23,6 @@ from client.center.settled import settled
 from client.center.stages import KeptStages
 from client.data.case import Case
 from client.data.dataset import CaseSet
-from client.data.splits import PARTS
 from client.methods import methods_of
 from client.methods.base import Method
 from client.policy import check_cases, check_order
@@ -52,7 +51,7 @@ from client.vault.standing import Standing
 from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
 from common.config.load import to_json
-from common.config.run import Split
+from common.config.run import PARTS, Split
 from common.errors import PolicyRefusal
 from common.exact.step import CELLS
 from common.exact.thresholds import THRESHOLDS

@@ -92,11 +92,11 @@ def suppressed(counts: dict[str, int], *, minimum: int) -> dict[str, int | str]:
 def step_counts(center: Center, overrides: Sequence[str]) -> dict[str, dict[str, int | str]]:
     """By step, the reply's code and its counts of usable cases: exactly what this center answers."""
     from client.center.config import own_files
-    from client.data.splits import PARTS
     from client.policy import check_cases, check_order
     from client.privacy.release import told
     from common.backbones import backbone_digest, load_backbone
     from common.config.load import compose_run
+    from common.config.run import PARTS
     from common.errors import PolicyRefusal
     from common.protocol.messages import OK, Order
 

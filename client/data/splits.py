@@ -18,10 +18,9 @@ from fractions import Fraction
 from functools import cached_property
 
 from client.data.case import Case
-from common.config.run import Split
+from common.config.run import PARTS, Split
 from common.errors import ConfigError
 
-PARTS = ("train", "validation", "test")
 STRATA = (1, 0, None)  # by event, in the order in which they are dealt
 Places = dict[str, "Place"]  # by patient
 

@@ -19,12 +19,11 @@ from client.privacy.combinations import tells_of_few
 from client.privacy.record import Question, chosen
 from client.privacy.release import told as told_as
 from client.privacy.sums import question_of_scores
-from common.data.subgroups import members_of, named
+from common.data.subgroups import members_of, named, sums_told
 from common.errors import PolicyRefusal
 from common.protocol.messages import Order, Sums
 from common.protocol.wire import TEST
 from common.tasks import Observation, Task
-from common.tasks.base import subgroup_names
 from common.tasks.cells import CASES, Histogram, Mean, Table, few, guarded
 
 Members = frozenset[int]  # places of patients
@@ -77,7 +76,7 @@ def subgroup_sums(
         observations: of everybody over whom the total is told.
         groups: what `tellable` found.
     """
-    names = subgroup_names(task)
+    names = sums_told(task.by_subgroup)
     told = Told(task, observations, minimum) if minimum > 1 else None
     found: Sums = {}
     for level, places in _largest_first(groups):
@@ -100,7 +99,7 @@ class Told:
     def __init__(self, task: Task, observations: Sequence[Observation], minimum: int):
         self.task, self.minimum = task, minimum
         self.everybody = frozenset(range(len(observations)))
-        names = set(subgroup_names(task))
+        names = set(sums_told(task.by_subgroup))
         self.rules = [r for r in task.cells if isinstance(r, Histogram | Mean | Table) and _counted(r) & names]
         counts = sorted(set().union(*(_counted(rule) for rule in self.rules)))
         each = [task.sums([observation]) for observation in observations]

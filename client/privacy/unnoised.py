@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from client.data.splits import PARTS
 from client.policy.policy import Policy, demands_privacy
 from client.privacy.spending import FILE, UNNOISED, AccountProblem, begin
 from client.vault.ending import check_uncut, end_of, note_last
 from client.vault.lock import alone
 from common.config.privacy import cohort_of
+from common.config.run import PARTS
 from common.errors import FedgraftError, PolicyRefusal
 from common.protocol.messages import Order, Reply
 from common.store.ledger import append_line

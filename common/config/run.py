@@ -30,6 +30,9 @@ class BackboneSpec:
     digest: str | None = None  # refuse weights with another SHA-256 (python -m server inspect prints it)
 
 
+PARTS = ("train", "validation", "test")  # of a split
+
+
 @dataclass
 class Split:
     """By patient, stratified by center and event, from a keyed hash; no list of IDs is ever exchanged."""

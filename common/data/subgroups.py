@@ -47,6 +47,11 @@ def members_of(step: Grouped, records: Sequence[Record]) -> dict[str, list[int]]
     return found
 
 
+def sums_told(by_subgroup: Mapping[str, Sequence[str]]) -> list[str]:
+    """The sums that are told of a subgroup, of what a task's metrics by subgroup are made from (`Task.by_subgroup`)."""
+    return sorted({name for needs in by_subgroup.values() for name in needs})
+
+
 def named(level: str, sums: Mapping[str, Any]) -> dict[str, Any]:
     """Sums of a level, or their shapes, under the names by which they travel."""
     return {f"{level}{APART}{name}": value for name, value in sums.items()}

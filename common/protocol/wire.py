@@ -19,7 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from common.config.load import from_json, step_from_json, step_to_json, to_json
 from common.config.run import BackboneSpec, Split
-from common.data.subgroups import levels_of, named
+from common.data.subgroups import levels_of, named, sums_told
 from common.errors import WireError
 from common.protocol.arrays import (
     MAX_ARRAYS,
@@ -80,8 +80,8 @@ def declared_scores(order: Order, task: DeclaresSums) -> dict[str, tuple[int, ..
     """Name -> shape of every sum that the answer to an order for scores may carry, those by subgroup among them."""
     shapes = declared_sums(task, curves=order.wants_curves)
     if order.subset == TEST:
-        needed = {name for needs in task.by_subgroup.values() for name in needs}
-        own = {name: task.sum_shapes[name] for name in sorted(needed)} | {"cases": ()}
+        needed = sums_told(task.by_subgroup)
+        own = {name: task.sum_shapes[name] for name in needed} | {"cases": ()}
         for level in levels_of(order.step) if needed else ():
             shapes |= named(level, own)
     return shapes

@@ -161,11 +161,6 @@ class Scored:
         return {}
 
 
-def subgroup_names(task: Task) -> list[str]:
-    """The sums that are told of a subgroup."""
-    return sorted({name for needs in task.by_subgroup.values() for name in needs})
-
-
 def subgroup_scores(task: Task, sums: Sums) -> dict[str, tuple[float | None, tuple[float, float] | None]]:
     """Metrics of a subgroup's merged sums, each with its 95 % interval where it has one."""
     nothing = {name: np.zeros(shape) for name, shape in task.sum_shapes.items()}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from common.config.compatibility import EVERYONE
+from common.config.run import PARTS
 from common.config.step import Step
 from common.errors import DataError, RoundFailed
 from common.protocol.messages import OK, TOO_FEW_CASES, Order, Reply, Sums
@@ -19,7 +20,6 @@ from server.centers.roster import WITHDRAWN
 from server.centers.screening import Rejection, expected_of_task, screen
 
 IMPLAUSIBLE = "counts_implausible"
-PARTS = ("train", "validation", "test")
 FEWEST_OTHERS = 2  # of one other nobody knows which of the two is wrong
 
 

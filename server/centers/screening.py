@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from common.config.federation import Guards
-from common.data.subgroups import apart
+from common.data.subgroups import apart, sums_told
 from common.errors import WireError
 from common.protocol.messages import Reply, State, Sums
 from common.protocol.wire import COUNTS_OF, FIT_SUMS, STATUS_COUNTS, check_declared
-from common.tasks.base import Task, subgroup_names
+from common.tasks.base import Task
 from common.tasks.bounds import flattened, impossible
 
 NORMAL_MAD = 1.4826  # a normal distribution's standard deviation in median absolute deviations
@@ -75,7 +75,7 @@ def expected_of_task(
     def wrong(sums: Sums, most: float) -> str:
         everybody, by_level = apart(sums)
         own = float(everybody["fit.cases"]) if "fit.cases" in everybody else most
-        known = {*subgroup_names(task), "cases"}
+        known = {*sums_told(task.by_subgroup), "cases"}
         for level, said in by_level.items():
             if set(said) != known:
                 return f"{level} lacks some of its sums"

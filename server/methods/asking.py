@@ -11,6 +11,7 @@ from common.config.step import Step
 from common.errors import RoundFailed
 from common.protocol.keepsakes import FISHER, KEEPSAKES, MOMENT, keeping, keepsake_shapes
 from common.protocol.messages import Order, Reply, State, Sums
+from common.protocol.wire import COUNTS_OF
 from common.store.bank import AdapterBank, Entry
 from common.tasks import merge_sums
 from common.tasks.bounds import SLACK, impossible
@@ -118,7 +119,8 @@ def _expected(shapes: Mapping[str, tuple[int, ...]], most: float | None) -> Expe
         found = impossible(sums, bounds=(), signed=moments, cases=cases)
         return found or next((said for name in sorted(moments & sums.keys()) if (said := _no_moment(name, sums))), "")
 
-    return Expected(shapes, needed=frozenset(shapes) - moments, empty=False, cases=most, impossible=wrong)
+    needed, counts = frozenset(shapes) - moments, COUNTS_OF["sums"]
+    return Expected(shapes, needed=needed, empty=False, cases=most, impossible=wrong, counts=counts)
 
 
 def _no_moment(name: str, sums: Sums) -> str:

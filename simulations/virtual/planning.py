@@ -7,8 +7,8 @@ from pathlib import Path
 
 from client.data.case import untold_of
 from client.data.layouts import find_cases
-from client.data.splits import PARTS, split_cases
-from common.config.run import Run
+from client.data.splits import split_cases
+from common.config.run import PARTS, Run
 from common.errors import DataError
 from common.protocol.messages import TOO_FEW_CASES
 from simulations.phantom.cohort import is_drawn

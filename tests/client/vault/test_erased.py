@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 
 from client.center.center import Center
 from client.commands.erase import erase
-from client.data.splits import PARTS
 from client.vault.cohort import read_cohort
 from client.vault.erased import hold_back
 from common.config.adapter import Adapter, LinearPart
-from common.config.run import BackboneSpec, Split
+from common.config.run import PARTS, BackboneSpec, Split
 from common.config.task import ClassificationTask
 from common.protocol.messages import Order
 from tests.helpers.small import forget, small_run, write_centers, write_cohort

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from client.center.patients import part_of
 from client.data.case import Case
-from client.data.splits import PARTS, Deal, split_cases
+from client.data.splits import Deal, split_cases
 from client.vault.cohort import ERASED, FILE, append, read_cohort
 from client.vault.folds import said, sides
 from client.vault.standing import VaultError
 from common.config.adapter import Adapter, LinearPart
-from common.config.run import Split
+from common.config.run import PARTS, Split
 from common.config.step import Step
 from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
 from common.data.batch import CT, EHR, PET, RECORD

@@ -10,13 +10,12 @@ import torch
 
 from client.center.center import Center
 from client.commands.erase import erase
-from client.data.splits import PARTS
 from client.methods.rehearsal import Rehearsal, drawn
 from client.vault.memory import FILE, MemoryProblem
 from client.vault.standing import Standing, give_up
 from client.vault.vault import Vault
 from common.config.methods.continual import RehearsalMethod
-from common.config.run import BackboneSpec, Split
+from common.config.run import PARTS, BackboneSpec, Split
 from common.protocol.messages import Order
 from tests.helpers.small import forget, small_run, write_centers, write_cohort
 
