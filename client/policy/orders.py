@@ -149,7 +149,7 @@ def _test_fold(policy: Policy, order: Order) -> PolicyRefusal | None:
 
 
 def _privacy(policy: Policy, order: Order) -> PolicyRefusal | None:
-    if not demands_privacy(policy) or order.step.rounds == 0 or getattr(order.step, "privacy", None) is not None:
+    if not demands_privacy(policy) or order.step.rounds == 0 or order.step.privacy is not None:
         return None
     return PolicyRefusal(
         "declined.privacy",

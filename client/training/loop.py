@@ -112,8 +112,11 @@ def _with_methods(job: Job, answer: Answer, loss: Tensor) -> Tensor:
 
 def _add_penalty(method: Method, model: AdaptedModel) -> None:
     """A penalty's gradient, added to those that the backward pass left."""
-    value, named = method.penalty(model), list(_with_gradient(model).values())
-    if value is None or not named:  # a batch may reach no part at all
+    value = method.penalty(model)
+    if value is None:
+        return
+    named = list(_with_gradient(model).values())
+    if not named:  # a batch may reach no part at all
         return
     for parameter, found in zip(named, torch.autograd.grad(value, named, allow_unused=True), strict=True):
         if found is not None and parameter.grad is not None:
