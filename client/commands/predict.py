@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from client.data.case import Case
     from client.data.images.volumes import Prepared
+    from client.dicom.results.codes import Coded
+    from client.dicom.results.origin import Author, Origin
+    from client.dicom.series import Series
     from common.backbones.base import Backbone
     from common.config.run import BackboneSpec
     from common.config.step import Step
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = (
     "python -m client predict --bank runs/quickstart --ct CHUM-001__CT.nii.gz --pet CHUM-001__PT.nii.gz --out out\n"
-    "  python -m client predict --bank runs/quickstart --folder /data/hecktor --out out"
+    "  python -m client predict --bank runs/quickstart --folder /data/hecktor --out out\n"
+    "  python -m client predict --bank runs/quickstart --dicom /export/pacs --out out"
 )
 SHIPPED = ("mini", "tiny")  # frozen models that come with fedgraft: configs/backbone
 
@@ -41,6 +45,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ct", type=Path, help="one CT (NIfTI)")
     parser.add_argument("--pet", type=Path, help="its PET in SUV (NIfTI)")
     parser.add_argument("--folder", type=Path, help="instead: every case of a folder")
+    parser.add_argument(
+        "--dicom",
+        type=Path,
+        help="instead: DICOM series of CT and PET; answers are written as SEG, RTSTRUCT and SR too",
+    )
+    parser.add_argument(
+        "--examination",
+        choices=("only", "earliest", "latest"),
+        default="only",
+        help="of several examinations of a patient in --dicom (only)",
+    )
+    parser.add_argument("--codes", type=Path, help="YAML with codes of structures that --dicom does not know")
     parser.add_argument(
         "--layout", default="auto", help="of --folder: hecktor, nnunet, brats, a YAML that declares it (auto)"
     )
@@ -65,16 +81,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     load(arguments.plugin, folder=Path.cwd())
-    cases = _cases(arguments)
+    cases = _dicom_cases(arguments) if arguments.dicom is not None else [Asked(c.patient, c) for c in _cases(arguments)]
     bank = open_bank(arguments.bank, signer=arguments.signer)
     found: dict[str, dict[str, Any]] = {}
     candidates = frozen_candidates(bank.backbone, weights=arguments.weights, text_folder=arguments.text_folder)
     models = Models(bank.adapters, candidates, named=bank.backbone, device=arguments.device)
     refused = 0
-    for case in cases:
-        found[case.patient] = {}
+    for asked in cases:
+        found[asked.name] = {}
         try:
-            _answer(case, found[case.patient], bank, models, arguments)
+            _answer_one(asked, found[asked.name], bank, models, arguments)
         except UnknownName as error:
             raise BankError(
                 f"{error} If it is own code of the coordinator's, name your copy of its file: --plugin FILE.py."
@@ -83,18 +99,62 @@ def run(arguments: argparse.Namespace) -> int:
             if len(cases) == 1 or (arguments.lineage is not None and isinstance(error, BankError)):
                 raise
             refused += 1
-            found[case.patient]["refused"] = str(error)
-            print(f"{case.patient}: refused: {error}")
+            found[asked.name]["refused"] = str(error)
+            print(f"{asked.name}: refused: {error}")
     write_json(arguments.out / "predictions.json", found)
     print(f"{arguments.out / 'predictions.json'}: {len(found)} cases" + (f", {refused} refused" if refused else ""))
     return 1 if refused else 0
 
 
-def _answer(case: Case, found: dict[str, Any], bank: Bank, models: Models, arguments: argparse.Namespace) -> None:
-    """What every chosen head says of one case, into ``found``; masks are written."""
+@dataclass(frozen=True)
+class Asked:
+    """A case to answer: one that lies in files, or a patient's DICOM series that become one."""
+
+    name: str
+    case: Case | None = None
+    series: tuple[Series, ...] = ()
+
+
+def _answer_one(asked: Asked, found: dict[str, Any], bank: Bank, models: Models, arguments: argparse.Namespace) -> None:
+    """Answer one case. Scans from DICOM lie as files beside the answers for so long, and no longer."""
+    if asked.case is not None:
+        return _answer(asked.case, found, bank, models, arguments)
+    import tempfile
+
+    from client.dicom.results.origin import read_examination
+
+    origin, images = read_examination(asked.series, which=arguments.examination)
+    found["series"] = origin.series
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arguments.out, prefix=".scans-") as scratch:
+        _answer(_as_case(asked.name, images, Path(scratch)), found, bank, models, arguments, origin)
+
+
+def _as_case(name: str, images: Mapping[str, tuple[np.ndarray, np.ndarray]], folder: Path) -> Case:
+    from client.commands.prepare import write_nifti
+    from client.data.case import Case
+
+    paths = {modality: folder / f"{name}__{modality}.nii.gz" for modality in images}
+    for modality, path in paths.items():
+        write_nifti(path, *images[modality])
+    return Case(name, "", paths, None, {}, None, None, None, None)
+
+
+def _answer(
+    case: Case,
+    found: dict[str, Any],
+    bank: Bank,
+    models: Models,
+    arguments: argparse.Namespace,
+    origin: Origin | None = None,
+) -> None:
+    """What every chosen head says of one case, into ``found``; masks are written, of a case from DICOM all answers."""
     from common.store.tested import in_words, score_in
 
+    if origin is not None:
+        from client.dicom.results.origin import Author
     for entry in chosen(bank.adapters, case, region=arguments.region, lineage=arguments.lineage):
+        codes = None if origin is None else _codes_of(entry.step, arguments.codes)
         known = bank.known.get(entry.key, {})
         answer = predict_case(models.of(entry), case, known=known, device=arguments.device)
         tested = score_in(bank.tested.get(entry.key), mode_of(case, entry.step))
@@ -104,9 +164,53 @@ def _answer(case: Case, found: dict[str, Any], bank: Bank, models: Models, argum
             path = arguments.out / f"{case.patient}__{entry.lineage}.nii.gz"
             _write_mask(path, mask, case)
             answer["mask"] = path.name
+        if origin is not None:
+            author = Author(entry.lineage, entry.key, entry.base, _version(), notes[0], tuple(notes[1:]))
+            stem = arguments.out / f"{case.patient}__{entry.lineage}"
+            answer["dicom"] = _write_dicom(stem, mask, answer, entry.step, origin, codes or {}, author)
         card = {"task": entry.step.task.kind, "adapter": entry.key, "tested": tested, "notes": notes}
         found[entry.lineage] = {**card, **answer}
         print(f"{case.patient} {entry.lineage}: {_line(answer)}; {'; '.join(notes)}")
+
+
+def _codes_of(step: Step, path: Path | None) -> Mapping[str, Coded]:
+    """The codes of a step's structures. Raises ConfigError where one has none."""
+    from client.dicom.results.codes import coded, read_codes
+
+    return coded(step.task.structures, read_codes(path)) if step.task.kind == "segmentation" else {}
+
+
+def _write_dicom(
+    stem: Path,
+    mask: np.ndarray | None,
+    answer: Mapping[str, Any],
+    step: Step,
+    origin: Origin,
+    codes: Mapping[str, Coded],
+    author: Author,
+) -> list[str]:
+    """Names of the DICOM files of an answer; none of a mask without a voxel."""
+    from datetime import datetime
+
+    import numpy as np
+
+    from client.dicom.results.writing import write_mask, write_report
+    from common.tasks import build_task
+
+    if mask is None:
+        return write_report(stem, answer, origin, author=author)
+    task: Any = build_task(step.task, {})
+    masks = {name: np.isin(mask, places) for name, places in zip(task.structures, task.members, strict=True)}
+    return write_mask(stem, masks, origin, codes=codes, author=author, now=datetime.now())
+
+
+def _version() -> str:
+    """The release's version, as pyproject.toml has it: code runs from the checkout and is installed nowhere."""
+    import tomllib
+
+    from common.runtime.release import MANIFEST, ROOT
+
+    return str(tomllib.loads((ROOT / MANIFEST).read_text())["project"]["version"])
 
 
 def mode_of(case: Case, step: Step) -> str:
@@ -311,12 +415,26 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
     from common.errors import ConfigError
 
     if (arguments.ct is None) == (arguments.folder is None):
-        raise ConfigError("Name one CT with --ct, and its PET with --pet, or a folder of cases with --folder.")
+        raise ConfigError(
+            "Name one CT with --ct, and its PET with --pet, or a folder of cases with --folder, or DICOM with --dicom."
+        )
     if arguments.folder is not None:
         return find_cases(arguments.folder, mapping=arguments.mapping, layout=arguments.layout)
     images = {CT: arguments.ct} | ({} if arguments.pet is None else {PET: arguments.pet})
     name = re.sub(r"(__CT|_ct)?\.nii(\.gz)?$", "", arguments.ct.name)
     return [Case(name, "", images, None, {}, None, None, None, None)]
+
+
+def _dicom_cases(arguments: argparse.Namespace) -> list[Asked]:
+    """The patients of a folder of DICOM series, named by number: file names hold no identifier. Raises as `_cases`."""
+    from client.dicom.series import find_series
+    from common.errors import ConfigError
+
+    if arguments.ct is not None or arguments.pet is not None or arguments.folder is not None:
+        raise ConfigError("Name either DICOM series with --dicom, or files with --ct and --pet, or a --folder.")
+    patients = find_series(arguments.dicom).patients
+    numbered = enumerate(sorted(patients), start=1)
+    return [Asked(f"case-{number:03d}", series=tuple(patients[name])) for number, name in numbered]
 
 
 class Models:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 EXAMPLE = "python -m client prepare /export/pacs --center center.yaml --table clinical.csv"
 TABLE = "prepared.csv"
 CASE = "case"
+SUFFIX = {"CT": "__CT", "PET": "__PT"}  # of a modality's file
 
 log = logging.getLogger("fedgraft.center")
 
@@ -142,21 +143,19 @@ def prepare_patient(series: Sequence[Series], code: str, *, out: Path, how: How)
 
 def _convert(examination: Examination, row: Row, how: How) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """File-name suffix -> voxels and affine (RAS) of every image of a case; fills in the row."""
-    import numpy as np
-
+    from client.dicom.results.origin import images_of
     from client.dicom.suv import suv_of
     from client.dicom.volume import read_slices, to_ras
 
     ct, pet = read_slices(examination.ct.files, role="CT"), None
     row.ct_mm = _millimeters(ct.spacing)
-    images = {"__CT": (np.rint(ct.data.clip(-32768, 32767)).astype(np.int16), to_ras(ct.affine))}
     if examination.pet is not None:
         pet = read_slices(examination.pet.files, role="PET")
         suv = suv_of(pet.headers)
         row.pet_mm, row.suv_factor, row.suv_reference = _millimeters(pet.spacing), f"{suv.factor:.6g}", suv.reference
-        images["__PT"] = (pet.data * np.float32(suv.factor), to_ras(pet.affine))
     else:
         row.why = "no PET"
+    images = {SUFFIX[modality]: image for modality, image in images_of(ct, pet).items()}
     row.why = _joined(row.why, *_left_out(examination))
     label = _label(examination, ct, pet, row, how)
     if label is not None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import contourpy
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from client.data.case import Case
+from client.dicom.results.structure_set import outlines
 from common.data.batch import CT, PET
 
 SOP = {
@@ -187,14 +187,7 @@ def export_case(case: Case, folder: Path, visit: Visit) -> None:
 
 def contours_of(mask: np.ndarray, affine: np.ndarray) -> list[np.ndarray]:
     """Closed contours (n, 3) in mm around the voxels of a mask, slice by slice; holes are contours of their own."""
-    contours = []
-    for k in np.flatnonzero(mask.any(axis=(0, 1))):
-        padded = np.pad(mask[:, :, k], 1).astype(float)
-        for line in contourpy.contour_generator(z=padded).lines(0.5):
-            points = np.asarray(line)[:-1, ::-1] - 1  # contourpy gives (row of the second axis first); the end repeats
-            voxels = np.column_stack([points, np.full(len(points), k)])
-            contours.append(nib.affines.apply_affine(affine, voxels))
-    return contours
+    return [points for _, points in outlines(mask, affine)]
 
 
 def _lps(path: Path) -> tuple[np.ndarray, np.ndarray]:
