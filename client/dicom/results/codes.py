@@ -58,7 +58,8 @@ def coded(structures: Iterable[str], codes: Mapping[str, Coded] = CODES) -> dict
         raise ConfigError(
             f"{'The structure' if len(missing) == 1 else 'The structures'} {', '.join(map(repr, missing))} "
             f"{'has' if len(missing) == 1 else 'have'} no code that other systems could read; give one with --codes "
-            f"FILE.yaml (docs: hospital/every-day); known are {', '.join(sorted(codes))}.{suggestion(missing[0], codes)}"
+            f"FILE.yaml (docs: hospital/every-day); known are {', '.join(sorted(codes))}."
+            f"{suggestion(missing[0], codes)}"
         )
     return {name: codes[name] for name in names}
 
