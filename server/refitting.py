@@ -20,6 +20,7 @@ from server.coordinator import Coordinator
 from server.evaluation.after_step import calibrated, learned, score_all
 from server.learning.exact.choice import judge_of
 from server.learning.exact.fit import NewtonFit
+from server.learning.exact.noised import NoisedFit
 from server.learning.exact.questions import Asking
 from server.learning.start import commit, starting_state
 from server.learning.withdraw import centers_of, to_refit, to_rescore
@@ -43,6 +44,8 @@ def fit_exactly(coordinator: Coordinator, order: Order, centers: Sequence[str]) 
         ledger=coordinator.ledger,
         narrator=coordinator.narrator,
     )
+    if order.step.privacy is not None:
+        return NoisedFit(asking, layout).run(centers)
     return NewtonFit(asking, layout, judge_of(coordinator.scorer, order)).run(centers)
 
 

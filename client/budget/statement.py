@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 
 from client.policy.policy import Ceiling
+from client.privacy.noised.calibration import plan_at
 from client.privacy.spending import Account, is_within
 from common.config.step import Step
 from common.privacy.accounting import Release, epsilon
@@ -88,16 +90,17 @@ def statement_of(
     )
 
 
-def plan_of_steps(steps: Mapping[str, Step], center: str) -> dict[str, list[Release]]:
+def plan_of_steps(steps: Mapping[str, Step], center: str, *, vault: Path) -> dict[str, list[Release]]:
     """What each private step of a curriculum would release at a center, round by round.
+
+    Args:
+        vault: where noise that was found before stands; nothing in it is changed.
 
     Raises:
         ConfigError: a step's noise cannot be found.
     """
-    from common.privacy.plan import plan_of
-
     private = {name: step for name, step in steps.items() if step.privacy is not None}
-    return {name: [plan_of(step, center).release] * step.rounds for name, step in private.items()}
+    return {name: [plan_at(vault, step, center, keep=False).release] * step.rounds for name, step in private.items()}
 
 
 def _charged(account: Account, delta: float) -> Iterator[Line]:

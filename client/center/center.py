@@ -18,6 +18,7 @@ from client.center.config import CenterConfig, read_config
 from client.center.device import set_device
 from client.center.labels import labelled, told_labels
 from client.center.models import backbone_of, initial_state, model_of, resident_model
+from client.center.noised import noised_answer
 from client.center.patients import everyone_at, part_of, prepared
 from client.center.settled import settled
 from client.center.stages import KeptStages
@@ -51,6 +52,7 @@ from client.vault.standing import Standing
 from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
 from common.config.load import to_json
+from common.config.privacy import NoisedSums
 from common.config.run import PARTS, Split
 from common.errors import PolicyRefusal
 from common.exact.step import CELLS
@@ -190,6 +192,8 @@ class Center:
         started = time.perf_counter()
         what = sums_asked(order)[0]
         check_order(self.config.policy, order, asks=[what])
+        if isinstance(order.step.privacy, NoisedSums) and order.subset not in (GRID, KEEPSAKES, THRESHOLDS):
+            return noised_answer(self, order)
         check_strict(self.config.policy, what)
         if order.subset == GRID:
             return event_histogram(self, order)

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         read_account(vault_of(config)),
         ceiling=ceiling,
         delta=arguments.delta or (ceiling.delta if ceiling else DELTA),
-        plan=plan_of_steps(compose_run(overrides).steps, config.code) if overrides else None,
+        plan=plan_of_steps(compose_run(overrides).steps, config.code, vault=vault_of(config)) if overrides else None,
     )
     if arguments.json:
         print(json.dumps({"center": config.code, **asdict(told)}, indent=1))

@@ -12,7 +12,7 @@ streams of the vault's secret. Losses, how many were drawn and which parts they 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from client.policy.policy import Ceiling
+from client.privacy.noised.calibration import plan_at
 from client.privacy.spending import Entry, charge, check_fits, read_account
 from client.privacy.streams import Stream, key_of, known_secret, secret_of
 from client.training.batches import Cases, Item, one_batch
@@ -28,7 +29,8 @@ from client.training.job import Job, Learned
 from common.backbones.base import tensors_digest
 from common.config.load import step_to_json, to_json
 from common.model.adapted import AdaptedModel
-from common.privacy.plan import Plan, plan_of
+from common.privacy.accounting import Release
+from common.privacy.plan import Plan
 from common.protocol.messages import Order
 
 SAMPLING, NOISE, INSIDE = "sampling", "noise", "crops and dropout"
@@ -142,7 +144,7 @@ def check_step(order: Order, *, code: str, vault: Path, ceiling: Ceiling | None)
     account = read_account(vault)
     done = {entry.round for entry in account.charges if (entry.run, entry.step) == (order.run, order.step.name)}
     left = max(order.step.rounds - len(done), 0)
-    check_fits(account, [plan_of(order.step, code).release] * left, ceiling, step=order.step.name)
+    check_fits(account, [plan_at(vault, order.step, code).release] * left, ceiling, step=order.step.name)
 
 
 def charged(order: Order, cases: Cases, *, code: str, vault: Path, ceiling: Ceiling | None) -> DpSgd | None:
@@ -159,13 +161,38 @@ def charged(order: Order, cases: Cases, *, code: str, vault: Path, ceiling: Ceil
     """
     if order.step.privacy is None:
         return None
-    plan, seed = plan_of(order.step, code), order.step.privacy.noise_seed
+    plan = plan_at(vault, order.step, code)
+    streams = streams_of(order, cases, plan.release, (SAMPLING, NOISE, INSIDE), code=code, vault=vault, ceiling=ceiling)
+    return DpSgd(plan, *streams)
+
+
+def streams_of(
+    order: Order,
+    cases: Cases,
+    release: Release,
+    purposes: Sequence[str],
+    *,
+    code: str,
+    vault: Path,
+    ceiling: Ceiling | None,
+    most: int | None = None,
+) -> list[Stream]:
+    """A stream for each purpose of an order's question over these cases, once its release is on the account.
+
+    Args:
+        most: as `client.privacy.spending.charge` has it.
+
+    Raises:
+        PolicyRefusal: it would pass the ceiling, or is one too many.
+        VaultError: the account or the vault's secret is damaged.
+    """
+    seed = order.step.privacy.noise_seed
     secret = secret_of(vault) if seed is None else known_secret(seed)
     question = question_of(order, cases, code=code)
     digest = key_of(secret, question, "account").hex()[:32]
-    charge(vault, Entry(order.run, order.step.name, order.round, digest, (plan.release,), seed is not None), ceiling)
-    streams = [Stream(key_of(secret, question, purpose)) for purpose in (SAMPLING, NOISE, INSIDE)]
-    return DpSgd(plan, *streams)
+    entry = Entry(order.run, order.step.name, order.round, digest, (release,), seed is not None)
+    charge(vault, entry, ceiling, most=most)
+    return [Stream(key_of(secret, question, purpose)) for purpose in purposes]
 
 
 def question_of(order: Order, cases: Cases, *, code: str) -> dict[str, object]:

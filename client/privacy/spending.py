@@ -32,7 +32,7 @@ from common.store.ledger import Ledger
 
 FILE = "privacy.jsonl"
 CHARGED, UNNOISED = "charged", "unnoised"
-BUDGET, SEEDED = "declined.budget", "declined.privacy"
+BUDGET, SEEDED, QUESTIONS = "declined.budget", "declined.privacy", "declined.questions"
 CLOCK_SLACK = timedelta(minutes=5)  # a clock that is set right by a time server may go back by less
 QUICKER_FIRST = ("rdp", "prv")
 
@@ -104,16 +104,20 @@ class Account:
         return any((one.digest, one.releases) == (entry.digest, entry.releases) for one in self.charges)
 
 
-def charge(vault: Path, entry: Entry, ceiling: Ceiling | None = None, *, now: datetime | None = None) -> bool:
+def charge(
+    vault: Path, entry: Entry, ceiling: Ceiling | None = None, *, most: int | None = None, now: datetime | None = None
+) -> bool:
     """Put on the account what is about to be drawn; whether it is new. Draw noise once this has returned, never before.
 
     Args:
         vault: the center's folder in its vault, one per cohort.
         ceiling: the hospital's; None charges without one.
+        most: entries of this kind that a step of a run may have, where its noise is for so many.
         now: UTC; the clock's where absent.
 
     Raises:
-        PolicyRefusal: it would pass the ceiling (``declined.budget``), or is seeded where there is a ceiling.
+        PolicyRefusal: it would pass the ceiling (``declined.budget``), is one too many (``declined.questions``), or is
+            seeded where there is a ceiling.
         AccountProblem: the account is damaged, cut or gone, or the clock was set back.
     """
     if entry.seeded and ceiling is not None:
@@ -126,9 +130,20 @@ def charge(vault: Path, entry: Entry, ceiling: Ceiling | None = None, *, now: da
         check_clock(vault, account, now or datetime.now(UTC))
         if account.holds(entry):
             return False
+        _check_number(account, entry, most)
         check_fits(account, entry.releases, ceiling, step=entry.step)
         _append(vault, CHARGED, asdict(entry))
     return True
+
+
+def _check_number(account: Account, entry: Entry, most: int | None) -> None:
+    kinds = {release.kind for release in entry.releases}
+    alike = [one for one in account.charges if (one.run, one.step) == (entry.run, entry.step)]
+    before = sum(any(release.kind in kinds for release in one.releases) for one in alike)
+    if most is not None and before >= most:
+        raise PolicyRefusal(
+            QUESTIONS, f"Step '{entry.step}' has noise for {most} answers, and {before} others were given in this run."
+        )
 
 
 def check_fits(account: Account, planned: Sequence[Release], ceiling: Ceiling | None, *, step: str) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from common.config.adapter import EXACT, LinearPart, VoxelLinearPart
 from common.config.objective import RIDGE, objective_name
+from common.config.privacy import NoisedSums
 from common.config.step import Step
 from common.data.batch import EHR, RECORD, volumes_of
 from common.data.records import MODEL_VARIABLES, record_layout
@@ -32,7 +33,7 @@ from common.exact.columns import (
     moment_sums,
     standardise,
 )
-from common.exact.objectives import Objective, build_objective, newton_shapes
+from common.exact.objectives import GRADIENT, HESSIAN, Logistic, Objective, build_objective, newton_shapes
 from common.exact.ridge import CASES, GRAM, MOMENT, ridge_shapes, ridge_sums
 from common.exact.thresholds import ALL, MISSED, SCORE_BINS, THRESHOLDS, TRUE
 from common.protocol.keepsakes import KEEPSAKES, keepsake_shapes
@@ -160,6 +161,9 @@ def declared_in_round(step: Step, state: Mapping[str, Tensor], round: int) -> di
     part, _ = exact_part(step)
     values, columns = len(state[f"{part}/mean"]), state[f"{part}/weight"].shape[1]
     objective = objective_of(step)
+    if isinstance(step.privacy, NoisedSums):  # at zero a Hessian, too, which no later question repeats
+        shapes = newton_shapes(objective or Logistic(len(step.task.classes)), columns)
+        return {name: shapes[name] for name in ((GRADIENT, HESSIAN) if round == 0 else (GRADIENT,))}
     if objective is None:
         return ridge_shapes(values, _flag_count(step), len(step.task.classes))
     return moment_shapes(values) if round == 0 else newton_shapes(objective, columns)

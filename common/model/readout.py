@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from common.adapters.compatibility import HEAD, IMAGE, feeds
 from common.backbones.base import Backbone, Features
+from common.config.privacy import NoisedSums
 from common.config.step import Step
 from common.data.batch import CT, RECORD
 from common.data.sources import named_sources
 from common.errors import AdapterError
+from common.exact.columns import Layout
+from common.exact.ranges import of_length_one, ranges_of, shortened, within_range
 from common.exact.step import records_of
 from common.model.building import of_kind, sources_of, width_of
 from common.model.masking import MASKED, MaskedReadout
@@ -116,7 +119,10 @@ class LinearReadout:
 
     linear: nn.Module
     embedded: Embedded
-    recorded: int  # values of a record that this step may see
+    recorded: Sequence[str]  # values of a record that this step may see
+    flag_of: Sequence[int] = ()  # ... and each one's flag, of the record's
+    longest: float | None = None  # of a row of columns in public ranges (`common.exact.ranges`); None: as they are
+    with_flags: bool = True  # whether flags are columns, too
     reads_features = True
 
     def read(self, features: Features, inputs: Tensors, present: Tensors) -> Tensor:
@@ -126,11 +132,21 @@ class LinearReadout:
     def columns(self, features: Features, inputs: Tensors, present: Tensors) -> tuple[Tensor, Tensor]:
         """Values (B, F) and known flags (B, V), float64, in the order of the linear part's layout."""
         embeddings, has = self.embedded.of(features, inputs, present)
+        if self.longest is not None:
+            embeddings = [_where(there, of_length_one(e)) for e, there in zip(embeddings, has, strict=True)]
         values, flags = [e.double() for e in embeddings], [there[:, None].double() for there in has]
         if RECORD in inputs:
-            record = inputs[RECORD]
-            values, flags = [*values, record[:, : self.recorded]], [*flags, record[:, self.recorded :]]
-        return torch.cat(values, dim=1), torch.cat(flags, dim=1)
+            record, known = inputs[RECORD].split([len(self.recorded), inputs[RECORD].shape[1] - len(self.recorded)], 1)
+            values, flags = [*values, self._ranged(record, known)], [*flags, known]
+        found = torch.cat(values, dim=1), torch.cat(flags, dim=1)
+        return found if self.longest is None else shortened(*found, longest=self.longest, with_flags=self.with_flags)
+
+    def _ranged(self, record: Tensor, known: Tensor) -> Tensor:
+        """A record's values, in their public ranges where rows are bounded."""
+        if self.longest is None:
+            return record
+        ranges = ranges_of(self.recorded).to(record.device)
+        return within_range(record, ranges, known[:, list(self.flag_of)])
 
 
 @dataclass(frozen=True)
@@ -177,8 +193,10 @@ def readout_of(step: Step, task: Task, backbone: Backbone, parts: Mapping[str, n
         return VoxelLinearReadout(parts[name])
     mlps = [(source, parts[mlp] if mlp else None) for source, mlp in sources_of(step)]
     embedded = Embedded([(source, mlp, width_of(backbone, source)) for source, mlp in mlps])
-    for name, _ in of_kind(step, "linear"):
-        return LinearReadout(parts[name], embedded, len(records_of(step).values) if RECORD in step.modalities else 0)
+    for name, spec in of_kind(step, "linear"):
+        layout = records_of(step) if RECORD in step.modalities else Layout(())
+        longest = step.privacy.clip if isinstance(step.privacy, NoisedSums) else None
+        return LinearReadout(parts[name], embedded, layout.values, layout.flag_of, longest, spec.known_flags)
     for name, _ in of_kind(step, "fusion"):
         return FusionReadout(parts[HEAD], parts[name], embedded)
     return HeadReadout(parts[HEAD], embedded)

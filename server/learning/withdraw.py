@@ -117,7 +117,7 @@ def _check(ledger: Ledger, center: str, trained: Sequence[dict[str, Any]]) -> No
 
 
 def _plan(step: Step) -> str:
-    if step.federation.kind != "newton":
+    if step.federation.kind != "newton" or step.privacy is not None:
         return TRAINED
     return SUBTRACTED if objective_of(step) is None else REFIT
 
@@ -129,7 +129,10 @@ def _own_sums(folder: RunFolder, step: str, center: str) -> Path:
 def _leave(folder: RunFolder, ledger: Ledger, bank: AdapterBank, name: str, step: Step, center: str) -> Withdrawal:
     how = _plan(step)
     if how == TRAINED:
-        text = f"{name}: trained by averaging, which cannot be undone; train it again in a new run without {center}."
+        by = (
+            "averaging, which cannot be undone" if step.privacy is None else "noised answers, which are not asked again"
+        )
+        text = f"{name}: trained by {by}; train it again in a new run without {center}."
     elif how == REFIT:
         text = f"{name}: will be fitted again without {center} when this run is started next (same command)."
     else:

@@ -19,6 +19,7 @@ MEANING = {
     "keepsakes_stored": "what a step's methods keep for later steps, by kind and digest, from its centers' sums",
     "newton_settled": "an exact fit ended: how many questions it took, and whether it settled",
     "newton_lost": "centers that stopped answering an exact fit, with each one's code; the fit goes on without them",
+    "noised_fit": "an exact fit on noised sums ended: its questions, the largest eigenvalue of noise and of curvature",
     "newton_round": "one question of an exact fit was answered",
     "penalty_chosen": "the ridge of an exact fit, by the step's validation rule, and what every tried one was worth",
     "reply_rejected": "an answer to describe, sums or test scores that the guards stopped: a strike",

@@ -44,7 +44,7 @@ from common.config.methods.continual import (
     RehearsalMethod,
 )
 from common.config.methods.drift import DittoMethod, FedDynMethod, LocalMethod, ProximalMethod
-from common.config.privacy.dp_sgd import DpSgd
+from common.config.privacy import DpSgd, NoisedSums, PatientPrivacy
 from common.config.run import Run
 from common.config.step import Selection, Step
 from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
@@ -62,8 +62,7 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
     Compression: {"group": (1, 1e6)},
     DittoMethod: {"strength": (0, 1e6)},
     DecoderPart: {"features": (1, 512)},
-    DpSgd: {"clip": (0, 1e9), "cohort": (0, 1e9), "cohorts": (0, 1e9), "batch": (0, 1e9), "draws": (0, 100_000),
-            "noise_seed": (0, 1 << 53)},
+    DpSgd: {"clip": (0, 1e9), "batch": (0, 1e9), "draws": (0, 100_000)},
     FedDynFederation: {"alpha": (0, 1e6)},
     FedDynMethod: {"alpha": (0, 1e6)},
     DerppMethod: {"alpha": (0, 1e6)},
@@ -83,6 +82,8 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
     MlpPart: {"width": (1, 8192), "dropout": (0, 1)},
     RehearsalMethod: {"cases": (1, 1e6)},
     NewtonFederation: {"penalty": (0, 1e12), "penalties": (0, 1e12)},
+    NoisedSums: {"clip": (0, 1e3)},
+    PatientPrivacy: {"cohort": (0, 1e9), "cohorts": (0, 1e9), "noise_seed": (0, 1 << 53)},
     ProximalMethod: {"strength": (0, 1e6)},
     PrognosisTask: {"bins": (1, 512), "horizon_days": (0, 73_000), "cuts_days": (0, 73_000), "alpha": (0, 1e6),
                     "sigma": (1e-6, 1e6)},
@@ -100,12 +101,12 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
 ENTRIES: dict[type, dict[str, int]] = {
     Adapter: {"parts": 64},
     ClassificationTask: {"classes": 256, "weights": 256},
-    DpSgd: {"cohorts": 10_000},
     FullPart: {"tensors": 64},
     LinearPart: {"variables": 256},
     LocalMethod: {"tensors": 64},
     LoraPart: {"sites": 32},
     NewtonFederation: {"penalties": 16},
+    PatientPrivacy: {"cohorts": 10_000},
     PrognosisTask: {"cuts_days": 512},
     MergeMethod: {"of": 64},
     RehearsalMethod: {"at": 10_000},

@@ -11,11 +11,15 @@ from collections.abc import Iterator
 
 from common.config.adapter import LoraPart
 from common.config.methods import methods_asked
+from common.config.objective import RIDGE
+from common.config.privacy.base import PatientPrivacy
 from common.config.privacy.dp_sgd import DpSgd
+from common.config.privacy.noised_sums import NoisedSums
 from common.config.run import Run
 from common.config.step import BEST, KEPT, LAST, Step
 
 LARGEST_EPSILON = 1000.0
+LONGEST_ROW = 100.0
 # Methods under which what leaves is still a function of noised gradients, of released states and of single patients
 # within the clipping; anything else, a plugin's too, may look at patients elsewhere.
 SOUND = frozenset({"features", "feddyn", "local", "lwf", "proximal", "scaffold", "sequential"})
@@ -33,7 +37,8 @@ def privacy_problems(step: Step, run: Run) -> Iterator[str]:
         yield f"selection.keep is '{step.selection.keep}'; it can be {', '.join(KEPT)}."
     if step.privacy is None:
         return
-    for problems in (_numbers, _schedule, _choice, _losses, _parts, _methods):
+    own = (_batches, _schedule, _parts) if isinstance(step.privacy, DpSgd) else (_fit,)
+    for problems in (_numbers, *own, _choice, _losses, _methods):
         yield from problems(step, step.privacy)
     if len(run.compare.learning_rates) > 1:
         yield (
@@ -42,38 +47,65 @@ def privacy_problems(step: Step, run: Run) -> Iterator[str]:
         )
 
 
-def _numbers(step: Step, spec: DpSgd) -> Iterator[str]:
+def _numbers(step: Step, spec: PatientPrivacy) -> Iterator[str]:
     if not 0 < spec.epsilon <= LARGEST_EPSILON:
         yield f"privacy.epsilon is {spec.epsilon:g}; it must be above 0 and at most {LARGEST_EPSILON:g}, such as 8."
-    if not 0 < spec.clip < math.inf:
-        yield f"privacy.clip is {spec.clip:g}; it must be positive and finite, such as 1."
-    if spec.draws < 0:
-        yield f"privacy.draws is {spec.draws}; it must be 0 or more (0: cohort / batch, rounded up, for each epoch)."
     if spec.cohort < 1 and not spec.cohorts:
         yield (
             f"privacy.cohort is {spec.cohort}; set it to a public bound of how many training patients a center has, "
             "such as 100 (never the true number, which noise must hide)."
         )
         return
-    open_to_all = "*" in step.centers or bool({*step.centers} - {*spec.cohorts})
-    bounds = dict(spec.cohorts) | ({"privacy.cohort": spec.cohort} if open_to_all or spec.cohort > 0 else {})
-    for name, bound in bounds.items():
-        place = name if name == "privacy.cohort" else f"privacy.cohorts.{name}"
+    for place, bound in _bounds(step, spec).items():
         if bound < 1:
             yield f"{place} is {bound}; it must be 1 or more, a public bound of training patients."
-            continue
-        if not 1 <= spec.batch <= bound:
-            yield f"privacy.batch is {spec.batch}; it must be 1 to {bound}, the public bound that {place} gives."
-        if spec.delta is not None and not 0 < spec.delta < 1 / bound:
+        elif spec.delta is not None and not 0 < spec.delta < 1 / bound:
             yield (
                 f"privacy.delta is {spec.delta:g}; it must be above 0 and below {1 / bound:.4g}, one over the public "
                 f"bound that {place} gives: from there on to tell all of one patient would be allowed."
             )
 
 
+def _bounds(step: Step, spec: PatientPrivacy) -> dict[str, int]:
+    """The public bounds that the step's centers have, by option."""
+    open_to_all = "*" in step.centers or bool({*step.centers} - {*spec.cohorts})
+    own = {f"privacy.cohorts.{center}": bound for center, bound in spec.cohorts.items()}
+    return own | ({"privacy.cohort": spec.cohort} if open_to_all or spec.cohort > 0 else {})
+
+
+def _batches(step: Step, spec: DpSgd) -> Iterator[str]:
+    if not 0 < spec.clip < math.inf:
+        yield f"privacy.clip is {spec.clip:g}; it must be positive and finite, such as 1."
+    if spec.draws < 0:
+        yield f"privacy.draws is {spec.draws}; it must be 0 or more (0: cohort / batch, rounded up, for each epoch)."
+    for place, bound in _bounds(step, spec).items():
+        if bound >= 1 and not 1 <= spec.batch <= bound:
+            yield f"privacy.batch is {spec.batch}; it must be 1 to {bound}, the public bound that {place} gives."
+
+
+def _fit(step: Step, spec: NoisedSums) -> Iterator[str]:
+    if not 0 < spec.clip <= LONGEST_ROW:
+        yield f"privacy.clip is {spec.clip:g}; it must be above 0 and at most {LONGEST_ROW:g}, such as 2."
+    if step.federation.kind != "newton" and step.rounds > 0:
+        yield (
+            f"privacy is noised_sums, which an exact fit has, and federation is {step.federation.kind}; set "
+            "privacy=dp_sgd for training by batches."
+        )
+        return
+    if getattr(step.federation, "objective", "") == RIDGE and step.rounds > 1:
+        yield f"rounds is {step.rounds}, and a ridge on noised sums is one question; set rounds to 1."
+    if any(part.kind == "voxel_linear" for part in step.adapter.parts.values()):
+        yield "its rows are voxels, of which no test here shows what one patient adds; noised_sums fits patients' rows."
+    if getattr(step.federation, "penalties", None):
+        yield (
+            "federation.penalties are chosen among by validation patients, without noise; fix one federation.penalty "
+            "in advance."
+        )
+
+
 def _schedule(step: Step, spec: DpSgd) -> Iterator[str]:
     if step.federation.kind == "newton":
-        yield "it is fitted exactly from sums that carry no noise; under dp_sgd use another federation, such as mean."
+        yield "it is fitted exactly from sums, on which dp_sgd puts no noise; set privacy=noised_sums for that."
     if step.budget:
         yield (
             f"budget is '{step.budget}', from which rounds follow by the true numbers of patients; under dp_sgd set "
@@ -81,15 +113,15 @@ def _schedule(step: Step, spec: DpSgd) -> Iterator[str]:
         )
 
 
-def _choice(step: Step, spec: DpSgd) -> Iterator[str]:
+def _choice(step: Step, spec: DpSgd | NoisedSums) -> Iterator[str]:
     if step.rounds > 0 and step.selection.keep == BEST:
         yield (
             f"selection.keep is '{BEST}', which chooses a round by its validation patients, without noise; under "
-            f"dp_sgd rounds are fixed in advance: leave selection.keep empty, or set it to {LAST}."
+            f"{spec.kind} rounds are fixed in advance: leave selection.keep empty, or set it to {LAST}."
         )
 
 
-def _losses(step: Step, spec: DpSgd) -> Iterator[str]:
+def _losses(step: Step, spec: PatientPrivacy) -> Iterator[str]:
     task = step.task
     kind = getattr(task, "kind", "")
     if kind == "prognosis" and task.loss == "cox":
@@ -114,6 +146,6 @@ def _parts(step: Step, spec: DpSgd) -> Iterator[str]:
             )
 
 
-def _methods(step: Step, spec: DpSgd) -> Iterator[str]:
+def _methods(step: Step, spec: DpSgd | NoisedSums) -> Iterator[str]:
     for kind in sorted({method.kind for method in methods_asked(step)} - SOUND):
-        yield f"method {kind} {WHY_NOT.get(kind, UNKNOWN)}; under dp_sgd use {', '.join(sorted(SOUND))}."
+        yield f"method {kind} {WHY_NOT.get(kind, UNKNOWN)}; under {spec.kind} use {', '.join(sorted(SOUND))}."

@@ -22,6 +22,7 @@ from common.protocol.messages import Order, Reply, State, Sums
 from common.protocol.wire import COUNTS_OF
 from common.store.ledger import Ledger
 from common.store.sums import read_sums, write_sums
+from common.tasks.bounds import LARGEST
 from server.centers.federation import Exchange, Federation
 from server.centers.quarantine import record_rejected
 from server.centers.roster import Roster
@@ -61,6 +62,11 @@ class Question:
         """The step's order as this question."""
         asked = replace(order, round=self.round, known=self.known)
         return replace(asked, subset=self.subset, state=self.state) if self.state else asked
+
+
+def _astronomic(sums: Sums, cases: float) -> str:
+    """What about noised sums nobody's can be."""
+    return next((f"{name} is beyond {LARGEST:g}" for name in sums if (np.abs(sums[name]) > LARGEST).any()), "")
 
 
 class LostCenters(Exception):
@@ -123,7 +129,7 @@ class Asking:
                 lost[center] = f"{rejection.code}{f' ({rejection.told})' if rejection.code == 'impossible' else ''}"
                 record_rejected(self.ledger, center, rejection, step=order.step.name, action="sums")
         self._record(question, exchange, lost)
-        for center in lost:
+        for center in lost if self.order.step.privacy is None else ():  # noised answers are given once
             self.forget_center(center)
         if lost:
             raise LostCenters(lost)
@@ -141,6 +147,10 @@ class Asking:
     def _expected(self, center: str, question: Question, shapes: Mapping[str, tuple[int, ...]]) -> Expected:
         """What a center can answer: declared sums, all of them, that its cases and its own moments allow."""
         step, known = self.order.step, question.known
+        if step.privacy is not None:  # noise makes sums that no patients could
+            return Expected(
+                shapes, needed=frozenset(shapes), empty=False, impossible=_astronomic, counts=COUNTS_OF["sums"]
+            )
         moments, objective = self._moments(center) if known else None, objective_of(step)
         earlier = list(self._told.get((question.fit, center), {}).values())
 

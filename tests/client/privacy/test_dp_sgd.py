@@ -245,8 +245,8 @@ def test_a_center_of_its_own_bound_has_a_plan_of_its_own(monkeypatch):
     assert (small.cohort, small.draws, small.delta) == (18, 3, 1 / 180)
     assert large.release == Release(1.5, 8 / 72, 9) and small.release == Release(1.5, 8 / 18, 3)
     assert asked == [
-        (3.0, 1 / 720, {"rate": 8 / 72, "draws": step.rounds * 9}),
-        (3.0, 1 / 180, {"rate": 8 / 18, "draws": step.rounds * 3}),
+        (3.0, 1 / 720, {"rate": 8 / 72, "draws": step.rounds * 9, "found_before": None}),
+        (3.0, 1 / 180, {"rate": 8 / 18, "draws": step.rounds * 3, "found_before": None}),
     ]
 
 

@@ -1,0 +1,1 @@
+"""Noise that a center draws for a step: how much, found once, and the answers that carry it."""

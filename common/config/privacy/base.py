@@ -1,0 +1,28 @@
+"""What every kind of privacy is asked for in: public numbers, none of them made from how many patients there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class NoPrivacy:
+    """No noise: ``privacy=none``, which is what a step has by itself."""
+
+    kind: str = "none"
+
+
+@dataclass
+class PatientPrivacy:
+    """Options that every kind has."""
+
+    epsilon: float = 8.0  # of the whole step at each center
+    delta: float | None = None  # at which epsilon is meant; null: 1 / (10 cohort)
+    cohort: int = 0  # public bound of a center's training patients, as agreed: never their true number
+    cohorts: dict[str, int] = field(default_factory=dict)  # center -> a public bound of its own
+    noise_seed: int | None = None  # for tests: draws and noise come from it and protect nobody, as the account says
+
+
+def cohort_of(spec: PatientPrivacy, center: str) -> int:
+    """The public bound of a center's training patients."""
+    return spec.cohorts.get(center, spec.cohort)
