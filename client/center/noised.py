@@ -43,7 +43,8 @@ def noised_answer(center: Center, order: Order) -> Reply:
         ceiling=ceiling_of(center.config.policy), most=order.step.rounds,
     )  # fmt: skip
     x = np.concatenate([rows.values, rows.flags], axis=1) if layout.with_flags else rows.values
-    sums = noised_sums(order, x, rows.target, beta, groups=by_patient(cases), plan=plan, noise=noise)
+    groups = by_patient(cases)
+    sums = noised_sums(objective, x, rows.target, beta, round=order.round, groups=groups, plan=plan, noise=noise)
     log.info("step=%s round=%s center=%s noised sums", order.step.name, order.round, center.code)
     return center.let_out(
         order, Reply(center.code, sums=sums, counts={"cases": plan.cohort}), what="", over=plan.cohort

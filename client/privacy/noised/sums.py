@@ -14,7 +14,7 @@ import numpy as np
 from client.privacy.path import POINT
 from client.privacy.streams import Stream
 from common.errors import PolicyRefusal
-from common.exact.noised import longest, noise_scales, noised_objective
+from common.exact.noised import longest, noise_scales
 from common.exact.objectives import GRADIENT, HESSIAN, Objective
 from common.exact.step import BETA
 from common.privacy.plan import Plan
@@ -34,10 +34,10 @@ def point_of(order: Order, objective: Objective, columns: int) -> np.ndarray:
 
 
 def noised_sums(
-    order: Order, x: np.ndarray, target: np.ndarray, beta: np.ndarray, *, groups: Sequence[Sequence[int]], plan: Plan,
-    noise: Stream,
+    objective: Objective, x: np.ndarray, target: np.ndarray, beta: np.ndarray, *, round: int,
+    groups: Sequence[Sequence[int]], plan: Plan, noise: Stream,
 ) -> Sums:  # fmt: skip
-    """The answer: each patient's part as short as it must be, added up, with the plan's noise.
+    """The answer to one question: each patient's part as short as it must be, added up, with the plan's noise.
 
     Args:
         x: (n, P) columns in public ranges, of all training cases.
@@ -45,14 +45,13 @@ def noised_sums(
         groups: the rows of each patient.
         noise: a stream that nobody else knows.
     """
-    objective = noised_objective(order.step)
-    most = longest(objective, plan.clip, round=order.round)
+    most = longest(objective, plan.clip, round=round)
     total = {name: np.zeros(shape) for name, shape in _shapes(objective, x.shape[1]).items() if name in most}
     for rows in groups:
         own = objective.sums(x[list(rows)], target[list(rows)], beta)
         for name, bound in most.items():
             total[name] += _short(own[name], bound)
-    scales = noise_scales(objective, plan, round=order.round)
+    scales = noise_scales(objective, plan, round=round)
     return {name: total[name] + _noise(total[name].shape, scales[name], noise) for name in sorted(total)}
 
 

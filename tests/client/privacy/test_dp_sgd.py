@@ -316,7 +316,7 @@ def test_it_is_on_the_account_before_anything_is_drawn(at_center, monkeypatch):
     drawn = []
     monkeypatch.setattr(dp_sgd, "Stream", lambda key: drawn.append(key) or Stream(key))
 
-    def refused(vault, entry, ceiling):
+    def refused(vault, entry, ceiling, *, most):
         assert not drawn
         raise PolicyRefusal("declined.budget", "nothing is left")
 
