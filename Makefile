@@ -34,10 +34,10 @@ bench: $(READY) ## round overhead and federated / centralized process time
 	$(BIN)/python -m simulations bench
 
 test: $(READY) ## the fast tests
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
 
 test-all: $(READY) ## the slow tests too (processes, Ray)
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 2 --dist loadfile -m "slow or e2e"
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 2 --dist loadfile -m "slow or e2e"
 
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .

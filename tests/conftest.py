@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,22 @@ from hypothesis import HealthCheck, settings
 from common.runtime.offline import go_offline
 
 go_offline()
+gc.disable()  # until everything is imported and collected: the collector would look through it again and again
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays for the session: the collector need not look at it."""
+    gc.enable()
+    gc.freeze()
+
 
 # two busy cores are no finding
 settings.register_profile("fedgraft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fedgraft")
+
+# What a killed process wrote, the kernel still holds: only a power cut could tell, and no test makes one. A small
+# federation waits for the disk a quarter of its time. Tests of a disk that refuses put their own in its place.
+os.fsync = lambda handle: None
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

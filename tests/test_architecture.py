@@ -6,6 +6,8 @@ import ast
 import importlib.metadata
 import tomllib
 from collections import Counter
+from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -47,22 +49,60 @@ OPENS_FILES = {"nibabel", "pydicom", "SimpleITK"}
 SOURCES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
 
 
-def imports_of(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.add(node.module)
-    return found
-
-
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path) for path in SOURCES}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a source says.
+
+    Args:
+        imports: every module that it imports, at its top or inside a function.
+        own: our modules among them; `from package import module` is the module. What only a type checker imports is
+            left out: nothing is loaded for it.
+        classes: by name, how many lines each has.
+    """
+
+    imports: frozenset[str]
+    own: frozenset[str]
+    classes: dict[str, int]
+    has_docstring: bool
+
+
+@cache
+def facts_of(path: Path) -> Facts:
+    """A source is parsed once for all tests."""
+    tree = ast.parse(path.read_text())
+    nodes = [*ast.walk(tree)]
+    for_types = [n for n in nodes if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    unloaded = {id(inner) for block in for_types for inner in ast.walk(block)}
+    imports: set[str] = set()
+    own: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found = named = {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found = {node.module}
+            names = (f"{node.module}.{alias.name}" for alias in node.names)
+            named = {name if name in MODULES else node.module for name in names}
+        else:
+            continue
+        imports |= found
+        own |= set() if id(node) in unloaded else named & MODULES
+    classes = {n.name: (n.end_lineno or 0) - n.lineno for n in nodes if isinstance(n, ast.ClassDef)}
+    return Facts(frozenset(imports), frozenset(own - {module_of(path)}), classes, bool(ast.get_docstring(tree)))
+
+
 def roots_of(path: Path) -> set[str]:
-    return {module.split(".")[0] for module in imports_of(path)}
+    return {module.split(".")[0] for module in facts_of(path).imports}
 
 
 def test_imports_point_one_way():
@@ -80,7 +120,8 @@ def test_flower_stays_in_its_files():
         for path in SOURCES
         if name_of(path) not in FLOWER
         and (
-            wrong := {m for m in imports_of(path) if m.split(".")[0] == "flwr"} - FLOWER_EDGE.get(name_of(path), set())
+            wrong := {m for m in facts_of(path).imports if m.split(".")[0] == "flwr"}
+            - FLOWER_EDGE.get(name_of(path), set())
         )
     }
     assert strays == {}
@@ -93,15 +134,12 @@ def test_only_the_client_and_the_phantom_know_image_files():
 
 def test_no_source_is_a_toy_or_a_god():
     for path in SOURCES:
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef):
-                length = (node.end_lineno or 0) - node.lineno
-                assert length < 320, f"class {node.name} in {name_of(path)} has {length} lines"
+        for name, length in facts_of(path).classes.items():
+            assert length < 320, f"class {name} in {name_of(path)} has {length} lines"
 
 
 def test_every_module_says_what_it_is():
-    silent = [name_of(path) for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text()))]
+    silent = [name_of(path) for path in SOURCES if not facts_of(path).has_docstring]
     assert silent == []
 
 
@@ -126,33 +164,8 @@ def test_no_config_names_code():
     assert not [path for path in (ROOT / "configs").rglob("*.yaml") if "_target_" in path.read_text()]
 
 
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-MODULES = {module_of(path) for path in SOURCES}
-
-
-def own_imports_of(path: Path) -> set[str]:
-    """Our modules that a file imports, at its top or inside a function; `from package import module` is the module.
-
-    What only a type checker imports is left out: nothing is loaded for it.
-    """
-    found: set[str] = set()
-    tree = ast.parse(path.read_text())
-    for_types = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
-    unloaded = {id(inner) for block in for_types for inner in ast.walk(block)}
-    for node in (node for node in ast.walk(tree) if id(node) not in unloaded):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = (f"{node.module}.{alias.name}" for alias in node.names)
-            found |= {name if name in MODULES else node.module for name in names}
-    return (found & MODULES) - {module_of(path)}
-
-
 def test_no_modules_import_each_other_in_a_circle():
-    graph = {module_of(path): own_imports_of(path) for path in SOURCES}
+    graph = {module_of(path): facts_of(path).own for path in SOURCES}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

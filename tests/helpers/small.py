@@ -129,6 +129,34 @@ def forget() -> None:
     resident.cases_at.cache_clear()
 
 
+LAST: dict[str, object] = {}  # the centers' files and folders as they were when cases were last looked for
+
+
+def as_in_a_new_process(files: Mapping[str, Path]) -> None:
+    """Prepared cases are forgotten, and found ones too, unless every file and folder is as it was."""
+    resident.CASE_SETS.clear()
+    texts = {str(path): path.read_text() for path in files.values() if path.is_file()}
+    places = {place for text in texts.values() for place in _places(text)}
+    now = texts | {place: _as_it_is(Path(place)) for place in places}
+    if any(LAST.get(name) != stamp for name, stamp in now.items()):
+        resident.cases_at.cache_clear()
+        LAST.clear()
+    LAST.update(now)
+
+
+@lru_cache(maxsize=64)
+def _places(text: str) -> list[str]:
+    """What a center's file says is read when cases are looked for."""
+    config = OmegaConf.create(text)
+    return [str(config.get(name)) for name in ("root", "mapping", "layout") if config.get(name)]
+
+
+def _as_it_is(place: Path) -> list[tuple[str, int, int]]:
+    """Path, size and time of the last change of everything at a place."""
+    found = [place, *place.rglob("*")] if place.exists() else []
+    return sorted((str(path), stat.st_size, stat.st_mtime_ns) for path in found for stat in [path.lstat()])
+
+
 def coordinator(run: Run, folder: Path, grid: LocalGrid, *, patience_s: float = 0.0) -> Coordinator:
     """A coordinator that says nothing."""
     return Coordinator(
@@ -138,7 +166,7 @@ def coordinator(run: Run, folder: Path, grid: LocalGrid, *, patience_s: float = 
 
 def federate(run: Run, folder: Path, files: Mapping[str, Path], *, workers: int = 0, grid=LocalGrid) -> Coordinator:
     """Run or resume a curriculum in ``folder``."""
-    forget()
+    as_in_a_new_process(files)
     at_work = grid(files, workers=workers)
     try:
         leader = coordinator(run, folder, at_work)
