@@ -15,7 +15,7 @@ from common.errors import suggestion
 
 LOSS = "loss"  # any task's mean loss per case
 LABELS = {"phantom": ("GTVp", "GTVn")}  # kind of data -> what is outlined there; elsewhere the folder decides
-ORGANS = ("brain", "benign_node")  # what the phantom outlines too, where data.organs asks for it
+ORGANS = ("brain", "benign_node", "parotid", "thyroid")  # what the phantom outlines too, where data.organs asks for it
 
 
 def metrics_of(task: Any) -> list[str] | None:

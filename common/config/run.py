@@ -55,7 +55,7 @@ class Data:
     table: str | None = None  # study=survival_table: one table of patients of several centers
     scale: float = 0.3  # of the phantom cohort: 1.0 is HECKTOR's 524
     seed: int = 11  # of the phantom cohort
-    organs: bool = False  # of the phantom cohort: its labels also hold the brain (3) and benign nodes (4)
+    organs: bool = False  # of the phantom cohort: its labels also hold brain, benign nodes, parotids, thyroid (3 to 6)
     split: Split = field(default_factory=Split)
     skip_unreadable: bool = True  # one unreadable case does not stop a center; it is counted
     # Of a cohort that stands in for HECKTOR: the curriculum's code of a center -> the cohort's.

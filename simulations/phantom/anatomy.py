@@ -16,7 +16,7 @@ from simulations.phantom.shapes import Axes, Blob, Volume, Waves, radii_of
 
 # ---- CT values in HU; tumor and node are 25-35 HU over muscle, against 12-20 HU of noise: visible, but only in bulk
 AIR, FAT, MUSCLE, GLAND, BRAIN, SOFT_BONE, BONE, TUMOR_HU, NECROSIS_HU = -1000, -95, 52, 25, 36, 350, 850, 84, 22
-BRAIN_LABEL, NODE_LABEL = 3, 4  # in masks that hold organs, too
+BRAIN_LABEL, NODE_LABEL, PAROTID_LABEL, THYROID_LABEL = 3, 4, 5, 6  # in masks that hold organs, too
 # ---- PET values in SUV
 MUSCLE_SUV, FAT_SUV, BLOOD_SUV, NECROSIS_SUV = 0.75, 0.25, 1.4, 1.2
 BRAIN_SUV = (6.0, 11.0)  # between patients; the hot organ that the official head-and-neck box looks for
@@ -105,7 +105,7 @@ def _neck(rng: np.random.Generator) -> list[Blob]:
         blob
         for side in (-1, 1)
         for blob in (
-            Blob((side * 56, 2, -34), (10, 15, 19), GLAND - 10, parotid),
+            Blob((side * 56, 2, -34), (10, 15, 19), GLAND - 10, parotid, label=PAROTID_LABEL),
             Blob((side * 33, 44, -72), (9, 13, 10), GLAND + 10, submandibular),
             Blob((side * 45, 8, -95), (7, 12, 46), MUSCLE + 6, MUSCLE_SUV),  # sternocleidomastoid
             Blob((side * 30, 14, -110), (8, 11, 70), FAT, FAT_SUV),  # the vessels' fat
@@ -122,7 +122,7 @@ def _neck(rng: np.random.Generator) -> list[Blob]:
         Blob((0, 32, -40), (9, 6, 30), AIR, 0.1),  # pharynx
         Blob((0, 36, -106), (17, 14, 16), 90, larynx),  # larynx: cartilage and muscle
         Blob((0, 33, -130), (8, 8, 75), AIR, 0.1),  # lower airway
-        Blob((0, 24, -138), (15, 6, 22), 95, rng.uniform(1.0, 2.2)),  # thyroid
+        Blob((0, 24, -138), (15, 6, 22), 95, rng.uniform(1.0, 2.2), label=THYROID_LABEL),
     ]  # fmt: skip
 
 

@@ -46,13 +46,16 @@ NOT_PARAMETERS = (
     "PRIMARY",
     "BRAIN_LABEL",
     "NODE_LABEL",
+    "PAROTID_LABEL",
+    "THYROID_LABEL",
 )  # names and tables, not choices
 Progress = Callable[[int, int], None]
-LAYOUT = f"""# The phantom's masks with organs: four structures.
+LAYOUT = f"""# The phantom's masks with organs: six structures.
 image: {{CT: "imagesTr/{{case}}__CT.nii.gz", PET: "imagesTr/{{case}}__PT.nii.gz"}}
 label: "labelsTr/{{case}}.nii.gz"
 structures:
-  {{GTVp: {lesions.PRIMARY}, GTVn: {lesions.NODE}, brain: {anatomy.BRAIN_LABEL}, benign_node: {anatomy.NODE_LABEL}}}
+  {{GTVp: {lesions.PRIMARY}, GTVn: {lesions.NODE}, brain: {anatomy.BRAIN_LABEL}, benign_node: {anatomy.NODE_LABEL},
+   parotid: {anatomy.PAROTID_LABEL}, thyroid: {anatomy.THYROID_LABEL}}}
 center: {{pattern: "([A-Z]+)-.*"}}
 """
 
@@ -69,7 +72,7 @@ class CohortCard:
         ceiling_expected: the same over many full-size cohorts, as a small cohort's own figure is noisy.
         visible_findings, invisible_findings: chest findings that are drawn, and those only named in the report.
         constants: "file.NAME" -> value of every constant of the generator.
-        organs: whether masks also hold the brain and benign nodes.
+        organs: whether masks also hold the brain, benign nodes, the parotid glands and the thyroid.
     """
 
     generator: str
@@ -116,7 +119,8 @@ def make_cohort(
         out: gets hecktor/, chest/, truth.csv, card.json and README.md. An older phantom there is replaced.
         scale: share of HECKTOR's 524 patients; every center keeps at least three.
         chest: number of chest cases; None is 200 times the scale.
-        organs: masks also hold the brain (3) and benign nodes (4), and a layout.yaml names all four; same images.
+        organs: masks also hold brain (3), benign nodes (4), parotids (5) and thyroid (6), all in a layout.yaml;
+            same images.
         progress: called with (cases done, cases in all).
 
     Raises:

@@ -26,7 +26,7 @@ METAL_HU, EXTREME_HU, EXTREME_SHARE = 3071, 27205, 0.02  # the scanners' ceiling
 @dataclass(frozen=True)
 class HeadNeckCase:
     """Arrays ordered (x, y, z) in RAS: CT int16 (HU), PET float32 (SUV), mask uint8 (0, 1 GTVp, 2 GTVn; with
-    organs also 3 brain, 4 benign node)."""
+    organs also 3 brain, 4 benign node, 5 parotid, 6 thyroid)."""
 
     ct: NDArray[np.int16]
     pet: Volume

@@ -19,6 +19,7 @@ from simulations.studies import (
     unicon_prognosis,
     unicon_segmentation,
 )
+from simulations.studies.curricula import medcoss, medseqft
 from simulations.studies.page import Page, write_page
 
 Study = Callable[[Run, Sequence[str], Callable[[str], None]], Page]
@@ -29,6 +30,8 @@ STUDIES: Registry[Study] = Registry(
     {
         "aggregation": aggregation.run,
         "attacks": attacks.run,
+        "medcoss": medcoss.run,
+        "medseqft": medseqft.run,
         "pemma_fusion": pemma_fusion.run,
         "phantom_prognosis": phantom_prognosis.run,
         "sts7_prognosis": sts7_prognosis.run,

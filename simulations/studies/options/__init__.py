@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from common.config.compose.registry import Node
 from common.plugins import Registry
 from simulations.studies.options import pemma_fusion, unicon_prognosis, unicon_segmentation
+from simulations.studies.options.curricula import MedcossStudy, MedseqftStudy
 from simulations.studies.options.pemma_fusion import PemmaFusionStudy
 from simulations.studies.options.prognosis import PhantomPrognosisStudy, Sts7PrognosisStudy, SurvivalTableStudy
 from simulations.studies.options.rules import AggregationStudy, AttacksStudy
@@ -23,6 +24,8 @@ OPTIONS: Registry[type] = Registry(
     {
         "aggregation": AggregationStudy,
         "attacks": AttacksStudy,
+        "medcoss": MedcossStudy,
+        "medseqft": MedseqftStudy,
         "pemma_fusion": PemmaFusionStudy,
         "phantom_prognosis": PhantomPrognosisStudy,
         "sts7_prognosis": Sts7PrognosisStudy,

@@ -1,4 +1,4 @@
-"""Masks with organs: the same images, tumors over what lies under them, and a layout that names all four."""
+"""Masks with organs: the same images, tumors over what lies under them, and a layout that names all six."""
 
 import numpy as np
 import pytest
@@ -21,12 +21,13 @@ def test_images_and_tumors_stay_and_organs_are_added(pair):
     assert np.array_equal(plain.ct, more.ct) and np.array_equal(plain.pet, more.pet)
     for value in (1, 2):
         assert np.array_equal(plain.mask == value, more.mask == value)
-    assert {*np.unique(plain.mask)} <= {0, 1, 2} and 3 in more.mask
+    assert {*np.unique(plain.mask)} <= {0, 1, 2} and {3, 5, 6} <= {*np.unique(more.mask)}
 
 
-def test_the_layout_names_the_four_structures(pair, tmp_path):
+def test_the_layout_names_the_six_structures(pair, tmp_path):
     cohort.write_case(tmp_path, "CHUM-001", pair[1])
     (tmp_path / "layout.yaml").write_text(cohort.LAYOUT)
     [case] = find_cases(tmp_path)
     assert case.center == "CHUM" and set(case.images) == {"CT", "PET"}
-    assert label_values(case, ["GTVp", "GTVn", "brain", "benign_node"]) == [(1,), (2,), (3,), (4,)]
+    names = ["GTVp", "GTVn", "brain", "benign_node", "parotid", "thyroid"]
+    assert label_values(case, names) == [(1,), (2,), (3,), (4,), (5,), (6,)]

@@ -1,0 +1,1 @@
+"""Studies whose arms are whole curricula, each federated by itself: MedCoSS and MedSeqFT beside their baselines."""
