@@ -139,5 +139,5 @@ def _percent(value: float | None) -> str | None:
     return None if value is None else f"{value:.2f}"
 
 
-def _told(found: Estimate) -> str:
+def _told(found: Estimate) -> Value:
     return found.text(signed=True)

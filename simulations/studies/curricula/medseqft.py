@@ -58,10 +58,8 @@ def _scores(arms: Arms, tasks: Mapping[str, str], title: str) -> Table:
 
 def _differences(arms: Arms) -> Table:
     tasks = SEQUENCE | UNSEEN
-    rows: list[list[Value]] = [
-        [f"MedSeqFT − {arms.chosen[other].said}"]
-        + [arms.difference(FULL, other, t, f"dsc_agg_{s}").text(signed=True) for t, s in tasks.items()]
-        for other in arms.chosen
-        if FULL in arms.chosen and other != FULL
-    ]
+    rows: list[list[Value]] = []
+    for other in (name for name in arms.chosen if FULL in arms.chosen and name != FULL):
+        found = [arms.difference(FULL, other, task, f"dsc_agg_{structure}") for task, structure in tasks.items()]
+        rows.append([f"MedSeqFT − {arms.chosen[other].said}", *(one.text(signed=True) for one in found)])
     return Table("MedSeqFT against each other arm, paired over patients", ["difference", *tasks.values()], rows)
