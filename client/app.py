@@ -12,16 +12,18 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.policy.asked import check_asked, check_step, echoed
-from client.vault.outbox import NotRecorded, record_reply
+from client.vault.group import Group
+from client.vault.outbox import NotRecorded, record_reply, unrecorded
 from common.errors import FedgraftError, WireError
+from common.protocol.handed import HandedOrder, HandedReply, reply_facts
 from common.protocol.messages import Order, Reply, State
-from common.protocol.wire import COUNTS_OF, check_declared, content_facts, declared_scores, pack_reply, unpack_order
+from common.protocol.wire import COUNTS_OF, check_declared, declared_scores, pack_reply, unpack_order
 from common.runtime.cli import FULL, os_sentence
 from common.tasks import build_task
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fedgraft.center")
 
+Travels = TypeVar("Travels", bound=RecordDict)  # a reply as bytes, or as it is
 Verb = Callable[..., Reply]  # (center, order) to what the center answers
 
 
@@ -94,35 +97,101 @@ def _answer(
     *,
     action: str,
 ) -> Message:
-    code, number, asked = "unknown", 0, ""
+    asked = _Asked(
+        lambda: _center_file(context),
+        lambda center: unpack_order(message.content, lambda order: _arriving(center, order)),
+        check_asked,
+        message.metadata.message_type,
+    )
+    return Message(_answered(asked, work, declared, action=action, travels=pack_reply), reply_to=message)
+
+
+def answer_handed(content: HandedOrder, path: Path, verbs: Verbs, *, group: Group | None = None) -> HandedReply:
+    """A center's reply to an order that is handed over in this process: the same checks, verbs, codes and record.
+
+    Args:
+        path: its ``center.yaml``.
+        group: makes the lines of several centers' records durable by one flush; absent: each by its own.
+    """
+    asked = _Asked(
+        lambda: path,
+        lambda center: content.read(lambda order: _arriving(center, order)),
+        lambda order: content.check(check_asked),
+        content.action,
+        group,
+    )
+    action = content.action.removeprefix("query.")
+    return _answered(asked, getattr(verbs, action), verbs.declared, action=action, travels=HandedReply)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question on its way into a center.
+
+    Args:
+        path: of the center's own file.
+        read: the order, as this center reads it.
+        check: raises for an order that no hospital answers.
+        kind: the message's type, for the record of what left.
+    """
+
+    path: Callable[[], Path]
+    read: Callable[[Center], Order]
+    check: Callable[[Order], None]
+    kind: str
+    group: Group | None = None
+
+
+def _answered(
+    asked: _Asked,
+    work: Verb,
+    declared: Callable[..., tuple[State, State]],
+    *,
+    action: str,
+    travels: Callable[[Reply], Travels],
+) -> Travels:
+    """What leaves: the work's reply if it holds what was declared and stands in the record, else a code."""
+    code, number, identity = "unknown", 0, ""
     order: Order | None = None
     vault: Path | None = None
     try:
-        path = _center_file(context)
+        path = asked.path()
         code = path.stem
-        from client.center.center import Center
         from client.center.config import read_config
 
-        read_config(path)  # with its plugins, whose kinds the order may name
-        center = Center.open(path)
-        order = unpack_order(message.content, lambda order: _arriving(center, order))
-        number, asked = echoed(order)
-        check_asked(order)
+        config = read_config(path)  # with its plugins, whose kinds the order may name
+        from client.center.center import Center
+
+        center = Center(config)
+        order = asked.read(center)
+        number, identity = echoed(order)
+        asked.check(order)
         code, vault = center.code, center.vault
         reply = replace(work(center, order), round=order.round, order=order.id)
         like = declared(center, order) if reply.state or reply.extra else ({}, {})
-        content = _declared(reply, order, *like, action=action)
+        _check_declared(reply, order, *like, action=action)
+        content = travels(reply)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
-        content = pack_reply(Reply(code, code=error.code, round=number, order=asked))
+        reply = Reply(code, code=error.code, round=number, order=identity)
+        content = travels(reply)
     except OSError as error:
         said = "disk" if error.errno in (*FULL, errno.EROFS) else "internal"
         log.exception("center=%s code=%s %s", code, said, os_sentence(error), exc_info=said == "internal")
-        content = pack_reply(Reply(code, code=said, round=number, order=asked))
+        reply = Reply(code, code=said, round=number, order=identity)
+        content = travels(reply)
     except Exception:
         log.exception("center=%s code=internal", code)
-        content = pack_reply(Reply(code, code="internal", round=number, order=asked))
-    return Message(_recorded(content, message, order, vault, code), reply_to=message)
+        reply = Reply(code, code="internal", round=number, order=identity)
+        content = travels(reply)
+    if order is None or vault is None:
+        return content  # no order was understood or no center opened: this is a code and nothing else
+    try:
+        record_reply(vault, reply_facts(reply), action=asked.kind, order=order, group=asked.group)
+    except NotRecorded as error:
+        log.error("center=%s code=%s %s", code, error.code, error)
+        return travels(unrecorded(reply))
+    return content
 
 
 def _arriving(center: Center, order: Order) -> tuple[State, State]:
@@ -131,20 +200,8 @@ def _arriving(center: Center, order: Order) -> tuple[State, State]:
     return center.arriving(order)
 
 
-def _recorded(content: RecordDict, message: Message, order: Order | None, vault: Path | None, code: str) -> RecordDict:
-    """The content, once the vault's record names it; where it cannot be recorded, a code in its place."""
-    if order is None or vault is None:
-        return content  # no order was understood or no center opened: this is a code and nothing else
-    try:
-        record_reply(vault, content_facts(content), action=message.metadata.message_type, order=order)
-    except NotRecorded as error:
-        log.error("center=%s code=%s %s", code, error.code, error)
-        return pack_reply(Reply(code, code=error.code, round=order.round, order=order.id))
-    return content
-
-
-def _declared(reply: Reply, order: Order, state_like: State, extra_like: State, *, action: str) -> RecordDict:
-    """The reply as Flower content, if it holds nothing that the step and the action do not declare."""
+def _check_declared(reply: Reply, order: Order, state_like: State, extra_like: State, *, action: str) -> None:
+    """Raises WireError for a reply that holds what the step and the action do not declare."""
     task = build_task(order.step.task)
     sums = task.label_shapes if action == "describe" else declared_scores(order, task)
     if action == "sums":
@@ -153,7 +210,6 @@ def _declared(reply: Reply, order: Order, state_like: State, extra_like: State, 
         sums = declared_in_order(order)
     counts = COUNTS_OF[action]
     check_declared(reply, state_like=state_like, sum_shapes=sums, extra_like=extra_like, counts=counts)
-    return pack_reply(reply)
 
 
 def _center_file(context: Context) -> Path:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
+import pickle
 import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -55,7 +54,8 @@ class CenterConfig:
 def read_config(path: Path | str) -> CenterConfig:
     """What a center's YAML file says, with the plugins that it names loaded. Raises ConfigError."""
     try:
-        config = copy.deepcopy(_config(str(path), Path(path).stat().st_mtime_ns))
+        written = _config(str(path), Path(path).stat().st_mtime_ns)
+        config = pickle.loads(written)  # noqa: S301  our own bytes: a copy to change, many times as fast as deepcopy
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} is not a center's configuration: there is no such file. Write one with `python -m client init`."
@@ -126,6 +126,6 @@ def own_files(config: CenterConfig, spec: BackboneSpec) -> BackboneSpec:
 
 
 @lru_cache(maxsize=64)
-def _config(path: str, changed: int) -> Any:
+def _config(path: str, changed: int) -> bytes:
     written = OmegaConf.create(load_text(path) or {})  # as text: a center called NO is no False, 1e3 no 1000.0
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(CenterConfig), written))
+    return pickle.dumps(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(CenterConfig), written)))

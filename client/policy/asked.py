@@ -19,6 +19,7 @@ from common.config.rules import broken_by_step
 from common.config.run import BackboneSpec
 from common.errors import ConfigError, WireError
 from common.exact.thresholds import THRESHOLDS
+from common.protocol.arrays import is_finite
 from common.protocol.keepsakes import KEEPSAKES
 from common.protocol.messages import Order
 from common.tasks.cuts import GRID
@@ -94,7 +95,7 @@ def _of_base(order: Order) -> list[tuple[str, str]]:
 def _arrays(order: Order) -> Iterator[str]:
     """Adapters and sums whose numbers are not finite would train without a word, and answer with such numbers."""
     arrays = {**order.state, **order.extra}
-    broken = [n for n, t in arrays.items() if t.is_floating_point() and not bool(t.isfinite().all())]
+    broken = [name for name, tensor in arrays.items() if not is_finite(tensor)]
     broken += [name for name, value in order.known.items() if not np.isfinite(value).all()]
     if broken:
         yield f"{len(broken)} arrays are not finite, the first {broken[0][:LONGEST_NAME]}"

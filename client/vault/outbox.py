@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from client.vault.group import Group
 from client.vault.lock import alone
 from common.errors import FedgraftError
-from common.protocol.messages import Order
+from common.protocol.messages import Order, Reply
 from common.store.ledger import append_line
 
 FILE = "sent.jsonl"
@@ -25,8 +26,20 @@ class NotRecorded(FedgraftError):
     code = "unrecorded"
 
 
-def record_reply(vault: Path, facts: Mapping[str, Any], *, action: str, order: Order) -> None:
-    """Append one reply to the record of what left; ``facts`` as from `wire.content_facts`. Raises NotRecorded."""
+def unrecorded(reply: Reply) -> Reply:
+    """What leaves in the place of a reply that cannot be recorded."""
+    return Reply(reply.center, code=NotRecorded.code, round=reply.round, order=reply.order)
+
+
+def record_reply(
+    vault: Path, facts: Mapping[str, Any], *, action: str, order: Order, group: Group | None = None
+) -> None:
+    """Append one reply to the record of what left; ``facts`` as from `handed.reply_facts`. Raises NotRecorded.
+
+    Args:
+        group: flushes the lines of several centers at once, before any of their replies is looked at; absent: the line
+            is on disk when this returns.
+    """
     asked = {
         "action": action,
         "step": order.step.name,
@@ -37,7 +50,10 @@ def record_reply(vault: Path, facts: Mapping[str, Any], *, action: str, order: O
     }
     try:
         with alone(vault / FILE):
-            append_line(vault / FILE, REPLY, {**asked, **facts})
+            if group is None:
+                append_line(vault / FILE, REPLY, {**asked, **facts})
+            else:
+                group.append(vault / FILE, REPLY, {**asked, **facts})
     except (OSError, FedgraftError) as error:
         raise NotRecorded(
             f"The record of what leaves this site, {vault / FILE}, cannot be continued ({error}); nothing was sent. "

@@ -52,8 +52,8 @@ def form_of(
     state: Mapping[str, Tensor], extra: Mapping[str, Tensor], sums: Mapping[str, tuple[int, ...]] | None = None
 ) -> Form:
     """The form of tensors (as `common.protocol.compression.form` gives them, or whole) and sums, as they travel."""
-    arrays = {name: _kind(tensor) for name, tensor in state.items()}
-    arrays |= {EXTRA + name: _kind(tensor) for name, tensor in extra.items()}
+    arrays = {name: kind_of(tensor) for name, tensor in state.items()}
+    arrays |= {EXTRA + name: kind_of(tensor) for name, tensor in extra.items()}
     return Form(arrays, {name: (SUM, traveling_shape(name, shape)) for name, shape in (sums or {}).items()})
 
 
@@ -77,6 +77,18 @@ def check_headers(record: Mapping[str, Array], declared: Mapping[str, Kind]) -> 
             raise Undeclared(f"Array '{name}' has {len(array.data)} bytes, declared {encoded_bytes(dtype, shape)}.")
 
 
+def check_kinds(kinds: Mapping[str, Kind], declared: Mapping[str, Kind]) -> None:
+    """`check_headers` of arrays that are at hand. Raises Undeclared at the first one that nobody asked for."""
+    for name, kind in kinds.items():
+        if name not in declared:
+            raise Undeclared(f"Nobody asked for array '{one_line(name, 80)}', one of {len(kinds)}.")
+        if kind != declared[name]:
+            (found, shape), (dtype, wanted) = kind, declared[name]
+            raise Undeclared(
+                f"Array '{name}' is {found} of shape {one_line(str(shape), 80)}, declared {dtype} of {wanted}."
+            )
+
+
 def check_number(name: str, array: Array) -> None:
     """Raises WireError for an array that is none of plain numbers, by its header."""
     if array.stype != NUMPY or array.dtype not in NUMBERS or len(array.data) > MAX_ARRAY_BYTES:
@@ -86,7 +98,7 @@ def check_number(name: str, array: Array) -> None:
         )
 
 
-def check_amount(records: Iterable[Mapping[str, Array]]) -> None:
+def check_amount(records: Iterable[Mapping[str, object]]) -> None:
     """Raises WireError for more arrays, or longer names, than any message has."""
     for record in records:
         if len(record) > MAX_ARRAYS:
@@ -97,7 +109,7 @@ def check_amount(records: Iterable[Mapping[str, Array]]) -> None:
 
 def pack_state(state: Mapping[str, Tensor]) -> ArrayRecord:
     """Tensors as a record, in name order."""
-    return ArrayRecord({name: encoded(_numpy(state[name])) for name in sorted(state)})
+    return ArrayRecord({name: encoded(numpy_of(state[name])) for name in sorted(state)})
 
 
 def unpack_state(record: ArrayRecord) -> State:
@@ -119,7 +131,7 @@ def checked(name: str, array: Array) -> np.ndarray:
 
 def encoded(values: np.ndarray) -> Array:
     """``Array(values)`` in C order: the same bytes, with headers made once and the numbers copied once."""
-    data = b"".join((header(values.dtype, values.shape), _raw(values)))
+    data = b"".join((header(values.dtype, values.shape), raw(values)))
     return Array(dtype=str(values.dtype), shape=values.shape, stype=NUMPY, data=data)
 
 
@@ -136,6 +148,11 @@ def header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers of a tensor are finite, by their sum; where that overflows, one after the other."""
+    return not tensor.is_floating_point() or math.isfinite(tensor.sum()) or bool(torch.isfinite(tensor).all())
+
+
 def _decoded(array: Array) -> np.ndarray:
     """``array.numpy()``; numbers behind the header that numpy writes for them are read without parsing it again."""
     dtype, shape = np.dtype(array.dtype), tuple(array.shape)
@@ -145,16 +162,19 @@ def _decoded(array: Array) -> np.ndarray:
     return array.numpy()
 
 
-def _raw(values: np.ndarray) -> memoryview:
+def raw(values: np.ndarray) -> memoryview:
+    """An array's bytes in C order: a view where that is possible."""
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
-def _numpy(tensor: Tensor) -> np.ndarray:
+def numpy_of(tensor: Tensor) -> np.ndarray:
+    """A tensor as it travels: the same memory where it lies on the CPU. Raises WireError for bfloat16."""
     if tensor.dtype == torch.bfloat16:
         raise WireError("bfloat16 tensors cannot travel; keep adapter parameters in float32.")
     found: np.ndarray = tensor.detach().cpu().numpy()
     return found
 
 
-def _kind(tensor: Tensor) -> Kind:
+def kind_of(tensor: Tensor) -> Kind:
+    """Type and shape of a tensor as a header says them."""
     return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)

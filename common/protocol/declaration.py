@@ -21,7 +21,7 @@ def sent_back(names: Iterable[str], step: Step, *, round: int | None) -> frozens
     Args:
         round: from 1; None: after any round.
     """
-    trained = trained_tensors([n for n in names if _in_training(n, step)], step.adapter.parts, round=round)
+    trained = trained_tensors(_in_training(names, step), step.adapter.parts, round=round)
     return trained - local_tensors(trained, step)
 
 
@@ -52,14 +52,15 @@ def made_from_seed(state: Mapping[str, Tensor], initial: Mapping[str, Tensor], s
     Args:
         initial: the step's state as a seed makes it, before anything was loaded.
     """
-    resting = {n for n in state if not _in_training(n, step)} | local_tensors(state, step)
+    resting = {*state} - {*_in_training(state, step)} | local_tensors(state, step)
     resting |= seeded_tensors(state, step.adapter.parts)
     return [n for n in sorted(resting) if n in initial and _same(state[n], initial[n])]
 
 
-def _in_training(name: str, step: Step) -> bool:
-    part = name.partition("/")[0]
-    return matches_any(part, step.train_parts)
+def _in_training(names: Iterable[str], step: Step) -> list[str]:
+    part_of = {name: name.partition("/")[0] for name in names}
+    training = {part for part in set(part_of.values()) if matches_any(part, step.train_parts)}
+    return [name for name, part in part_of.items() if part in training]
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

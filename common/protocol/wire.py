@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
+from common.backbones.base import tensors_digest
 from common.config.load import from_json, step_from_json, step_to_json, to_json
 from common.config.run import BackboneSpec, Split
 from common.data.subgroups import levels_of, named, sums_told
@@ -33,7 +34,7 @@ from common.protocol.arrays import (
     pack_state,
     unpack_state,
 )
-from common.protocol.messages import EXTRA, Order, Reply, State
+from common.protocol.messages import EXTRA, Order, Reply, State, Sums
 from common.protocol.triangles import packed, unpacked
 from common.text import is_plain, one_line
 
@@ -52,6 +53,7 @@ LARGE = 64 << 20  # bytes of arrays that are compared with the step's declaratio
 NAME, TEXT = 120, 512  # characters of a step's name, and of any other text in an order
 LONG_TEXTS = {"step": 1 << 20, "backbone": 1 << 14, "split": 1 << 12}
 TEST = "test"  # the only split whose scores are told by subgroup
+TOO_MUCH_KNOWN = "An order's known sums are larger than any step's."
 FIT_SUMS: dict[str, tuple[int, ...]] = {"fit.loss": (), "fit.cases": (), "fit.batches": ()}
 
 
@@ -87,12 +89,38 @@ def declared_scores(order: Order, task: DeclaresSums) -> dict[str, tuple[int, ..
     return shapes
 
 
-def pack_order(order: Order, action: str = "") -> RecordDict:
+def pack_order(order: Order, action: str = "", *, identity: str = "") -> RecordDict:
     """An order as Flower content.
 
     Args:
         action: what is asked, the message's type: of two questions about the same state each has an id of its own.
+        identity: from `identity_of`, where it is known already.
     """
+    arrays = pack_state(with_extra(order.state, order.extra))
+    config = config_of(order, action)
+    config["id"] = identity or identity_of(order, config)
+    return RecordDict({"arrays": arrays, "known": _pack_sums(order.known), "config": ConfigRecord(config)})
+
+
+def identity_of(order: Order, config: Mapping[str, Any], *, state_digest: str = "") -> str:
+    """An order's id: SHA-256 of everything in it but the id, the same whether it travels as bytes or is handed over.
+
+    Args:
+        config: from `config_of`, with what is asked.
+        state_digest: `tensors_digest` of its state, where it is known already: one state stands in several orders.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(config.items()):
+        digest.update(f"{name}|{value!r}|".encode())
+    digest.update(f"{state_digest or tensors_digest(order.state)}|{tensors_digest(order.extra)}|".encode())
+    for name in sorted(order.known):
+        known = np.asarray(order.known[name], np.float64)
+        digest.update(f"{name}|{known.shape}|".encode() + known.tobytes())
+    return digest.hexdigest()
+
+
+def config_of(order: Order, action: str) -> dict[str, Any]:
+    """Everything in an order but its arrays and its id, as strings, numbers and lists of them."""
     config: dict[str, Any] = {
         "action": action,
         "step": step_to_json(order.step),
@@ -117,14 +145,11 @@ def pack_order(order: Order, action: str = "") -> RecordDict:
         config |= {"stage": order.stage, "parents": list(order.parents), "grown": order.grown}
     if order.threshold is not None:
         config["threshold"] = float(order.threshold)
-    arrays = pack_state(_with_extra(order.state, order.extra))
-    content = RecordDict({"arrays": arrays, "known": _pack_sums(order.known), "config": ConfigRecord(config)})
-    content.config_records["config"]["id"] = content_digest(content)
-    return content
+    return config
 
 
 def order_id(content: RecordDict) -> str:
-    """The id of a packed order: SHA-256 of everything else in it."""
+    """The id of a packed order."""
     return str(content.config_records["config"]["id"])
 
 
@@ -139,12 +164,15 @@ def unpack_order(content: RecordDict, declared: Callable[[Order], tuple[State, S
     """
     try:
         check_amount(content.array_records.values())
-        _check_texts(content.config_records["config"])
-        order = _without_arrays(content)
+        known = content.array_records["known"]
+        if sum(len(array.data) for array in known.values()) > LARGE:
+            raise WireError(TOO_MUCH_KNOWN)
+        config = content.config_records["config"]
+        order = order_of(config, {name: checked(name, array) for name, array in known.items()})
         arrays = content.array_records["arrays"]
         if declared is not None and sum(len(array.data) for array in arrays.values()) > LARGE:
             check_headers(arrays, form_of(*declared(order)).arrays)
-        state, extra = _apart(unpack_state(arrays))
+        state, extra = apart(unpack_state(arrays))
         return replace(order, state=state, extra=extra)
     except KeyError as error:
         raise WireError(f"An order lacks {error}; server and client must run the same release.") from error
@@ -152,7 +180,7 @@ def unpack_order(content: RecordDict, declared: Callable[[Order], tuple[State, S
         raise WireError(f"An order cannot be read ({type(error).__name__}); use the same release.") from error
 
 
-def _check_texts(config: ConfigRecord) -> None:
+def _check_texts(config: Mapping[str, Any]) -> None:
     """Refuse texts that no order has, before one is parsed, logged or recorded."""
     for name, value in config.items():
         if isinstance(value, str) and len(value) > LONG_TEXTS.get(name, TEXT):
@@ -164,33 +192,36 @@ def _check_texts(config: ConfigRecord) -> None:
             raise WireError(f"An order's {name} is not one line of text.")
 
 
-def _without_arrays(content: RecordDict) -> Order:
-    config = content.config_records["config"]
+def order_of(config: Mapping[str, Any], known: Sums) -> Order:
+    """An order without its arrays, from what `config_of` says of one.
+
+    Raises:
+        WireError, ConfigError: texts that no order has, or a step that is none.
+        KeyError, TypeError, ValueError: something is missing, or of another type.
+    """
+    _check_texts(config)
     step = step_from_json(str(config["step"]))
     if not is_plain(step.name, NAME):
         raise WireError(f"A step's name is one line of at most {NAME} characters.")
-    known = content.array_records["known"]
-    if sum(len(array.data) for array in known.values()) > LARGE:
-        raise WireError("An order's known sums are larger than any step's.")
     return Order(
         step=step,
         backbone=from_json(BackboneSpec, str(config["backbone"])),
         split=from_json(Split, str(config["split"])),
-        seed=int(config["seed"]),  # type: ignore[arg-type]
-        round=int(config["round"]),  # type: ignore[arg-type]
+        seed=int(config["seed"]),
+        round=int(config["round"]),
         base=str(config["base"]),
         skip_unreadable=bool(config["skip_unreadable"]),
-        minimum_cell=int(config["minimum_cell"]),  # type: ignore[arg-type]
+        minimum_cell=int(config["minimum_cell"]),
         subset=str(config["subset"]),
         mode=str(config["mode"]),
-        threshold=float(config["threshold"]) if "threshold" in config else None,  # type: ignore[arg-type]
-        since=int(config["since"]),  # type: ignore[arg-type]
-        best=int(config["best"]),  # type: ignore[arg-type]
+        threshold=float(config["threshold"]) if "threshold" in config else None,
+        since=int(config["since"]),
+        best=int(config["best"]),
         met=bool(config["met"]),
-        attempt=int(config["attempt"]),  # type: ignore[arg-type]
+        attempt=int(config["attempt"]),
         continues=str(config["continues"]),
-        earlier=int(config["earlier"]),  # type: ignore[arg-type]
-        seeded=[str(name) for name in config["seeded"]],  # type: ignore[union-attr]
+        earlier=int(config["earlier"]),
+        seeded=[str(name) for name in config["seeded"]],
         reference=str(config["reference"]),
         digest=str(config["digest"]),
         root=str(config.get("root", "")),
@@ -201,11 +232,11 @@ def _without_arrays(content: RecordDict) -> Order:
         grown=str(config.get("grown", "")),
         run=str(config["run"]),
         id=str(config["id"]),
-        known={name: checked(name, array) for name, array in content.array_records["known"].items()},
+        known=known,
     )
 
 
-def _listed(config: ConfigRecord, name: str) -> list[str]:
+def _listed(config: Mapping[str, Any], name: str) -> list[str]:
     value = config.get(name, [])
     if not isinstance(value, list):
         raise WireError(f"An order's {name} is no list of names.")
@@ -215,7 +246,13 @@ def _listed(config: ConfigRecord, name: str) -> list[str]:
 def pack_reply(reply: Reply) -> RecordDict:
     """A reply as Flower content."""
     sums = _pack_sums(reply.sums)
-    status: dict[str, Any] = {
+    arrays = pack_state(with_extra(reply.state, reply.extra))
+    return RecordDict({"arrays": arrays, "sums": sums, "status": ConfigRecord(status_of(reply))})
+
+
+def status_of(reply: Reply) -> dict[str, Any]:
+    """Everything in a reply but its arrays and sums."""
+    return {
         "center": reply.center,
         "code": reply.code,
         "seconds": float(reply.seconds),
@@ -223,8 +260,6 @@ def pack_reply(reply: Reply) -> RecordDict:
         "order": reply.order,
         **reply.counts,
     }
-    arrays = pack_state(_with_extra(reply.state, reply.extra))
-    return RecordDict({"arrays": arrays, "sums": sums, "status": ConfigRecord(status)})
 
 
 def unpack_reply(content: RecordDict, form: Form | None = None) -> Reply:
@@ -248,7 +283,21 @@ def unpack_reply(content: RecordDict, form: Form | None = None) -> Reply:
         isinstance(content[name], ArrayRecord) for name in ("arrays", "sums")
     ):
         raise WireError("A reply's arrays and sums must be arrays and its status strings and numbers.")
-    status = dict(content.config_records["status"])
+    reply = reply_of(dict(content.config_records["status"]))
+    arrays, sums = content.array_records["arrays"], content.array_records["sums"]
+    if form is not None:
+        try:
+            check_headers(arrays, form.arrays)
+            check_headers(sums, form.sums)
+        except Undeclared as error:
+            return replace(reply, code=error.code, told=str(error))
+    state, extra = apart(unpack_state(arrays))
+    found = {name: unpacked(name, checked(name, array)) for name, array in sums.items()}
+    return replace(reply, state=state, extra=extra, sums=found)
+
+
+def reply_of(status: dict[str, Any]) -> Reply:
+    """A reply without arrays and sums, from its status. Raises WireError where that is none."""
     center, code, seconds = str(status.pop("center", "")), str(status.pop("code", "")), status.pop("seconds", 0.0)
     number, order = status.pop("round", None), str(status.pop("order", "none"))
     texts = CENTER.fullmatch(center) and CODE.fullmatch(code) and ORDER.fullmatch(order)
@@ -260,24 +309,7 @@ def unpack_reply(content: RecordDict, form: Form | None = None) -> Reply:
             f"A reply's status may hold the counts {', '.join(STATUS_COUNTS)} only; it also holds "
             f"{one_line(str(unknown))}."
         )
-    reply = Reply(
-        center,
-        code,
-        counts=status,  # type: ignore[arg-type]
-        seconds=seconds,  # type: ignore[arg-type]
-        round=number,  # type: ignore[arg-type]
-        order=order,
-    )
-    arrays, sums = content.array_records["arrays"], content.array_records["sums"]
-    if form is not None:
-        try:
-            check_headers(arrays, form.arrays)
-            check_headers(sums, form.sums)
-        except Undeclared as error:
-            return replace(reply, code=error.code, told=str(error))
-    state, extra = _apart(unpack_state(arrays))
-    found = {name: unpacked(name, checked(name, array)) for name, array in sums.items()}
-    return replace(reply, state=state, extra=extra, sums=found)
+    return Reply(center, code, counts=status, seconds=seconds, round=number, order=order)
 
 
 def check_declared(
@@ -293,7 +325,7 @@ def check_declared(
     Args:
         counts: those of the action, of `COUNTS_OF`.
     """
-    got, declared = _with_extra(reply.state, reply.extra), _with_extra(state_like, extra_like or {})
+    got, declared = with_extra(reply.state, reply.extra), with_extra(state_like, extra_like or {})
     problems = _undeclared(
         "array", {k: tuple(v.shape) for k, v in got.items()}, {k: tuple(v.shape) for k, v in declared.items()}
     )
@@ -315,40 +347,13 @@ def content_bytes(content: RecordDict) -> int:
     return arrays + configs
 
 
-def content_facts(content: RecordDict) -> dict[str, Any]:
-    """Names, sizes and a digest of what a reply carries, never its values, for the center's own record of what left."""
-    records = content.array_records
-    status = dict(content.config_records["status"]) if "status" in content.config_records else {}
-    return {
-        "code": str(status.get("code", "")),
-        "counts": {name: value for name, value in sorted(status.items()) if name in STATUS_COUNTS},
-        "parts": sorted({name.partition("/")[0] for group, r in records.items() if group != "sums" for name in r}),
-        "arrays": sum(len(record) for group, record in records.items() if group != "sums"),
-        "array_bytes": sum(len(a.data) for group, r in records.items() if group != "sums" for a in r.values()),
-        "sums": sorted(records["sums"]) if "sums" in records else [],
-        "bytes": content_bytes(content),
-        "digest": content_digest(content),
-    }
-
-
-def content_digest(content: RecordDict) -> str:
-    """SHA-256 over every name and value of a message's content, in name order."""
-    digest = hashlib.sha256()
-    for group, record in sorted(content.array_records.items()):
-        for name, array in sorted(record.items()):
-            digest.update(f"{group}|{name}|{array.dtype}|{tuple(array.shape)}|".encode())
-            digest.update(array.data)
-    for group, config in sorted(content.config_records.items()):
-        digest.update("".join(f"{group}|{name}|{value!r}|" for name, value in sorted(config.items())).encode())
-    return digest.hexdigest()
-
-
-def _with_extra(state: State, extra: State) -> State:
+def with_extra(state: State, extra: State) -> State:
     """One record's names: what a rule asks for in addition stands behind a mark that no part's name may have."""
     return {**state, **{EXTRA + name: tensor for name, tensor in extra.items()}} if extra else state
 
 
-def _apart(arrays: State) -> tuple[State, State]:
+def apart(arrays: State) -> tuple[State, State]:
+    """The state, and what a rule asks for beside it."""
     extra = {name.removeprefix(EXTRA): tensor for name, tensor in arrays.items() if name.startswith(EXTRA)}
     return {name: tensor for name, tensor in arrays.items() if not name.startswith(EXTRA)}, extra
 

@@ -87,17 +87,28 @@ def append_line(path: Path, kind: str, event: dict[str, Any]) -> str:
     Raises:
         LedgerError: the last line is not what was written.
     """
+    return str(json.loads(_appended(path, kind, event, flush=True)[1])["hash"])
+
+
+def append_unflushed(path: Path, kind: str, event: dict[str, Any]) -> tuple[int, bytes]:
+    """The same without a flush: where the line begins, and the line. Who asks for it makes it durable."""
+    return _appended(path, kind, event, flush=False)
+
+
+def _appended(path: Path, kind: str, event: dict[str, Any], *, flush: bool) -> tuple[int, bytes]:
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path), path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         previous = _ended(file, path)
         body = {"format": FORMAT, "kind": kind, "time": _now(), "previous": previous, **event}
-        digest = _hash(body)
-        file.write(_encode({**body, "hash": digest}, sort=False) + b"\n")
+        line = _encode({**body, "hash": _hash(body)}, sort=False) + b"\n"
+        at = file.seek(0, os.SEEK_END)
+        file.write(line)
         file.flush()
-        os.fsync(file.fileno())
-    return digest
+        if flush:
+            os.fsync(file.fileno())
+    return at, line
 
 
 def _ended(file: BinaryIO, path: Path) -> str:

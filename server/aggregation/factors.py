@@ -94,6 +94,27 @@ def effective_gram(pair: Pair, states: Sequence[Mapping[str, Tensor]], start: St
     return pair.scale**2 * rows @ rows.T
 
 
+def effective_squares(pair: Pair, states: Sequence[Mapping[str, Tensor]], start: State) -> list[float]:
+    """The diagonal of `effective_gram`, all updates at once: how far each moves the effective weight, squared.
+
+    All carry the same factors of the pair, of the start's shapes.
+    """
+    moved = [suffix for suffix in (A, B, MIDDLE) if pair.name(suffix) in states[0]]
+    a, b = matrix_of(start, pair, A), matrix_of(start, pair, B)
+    if pair.name(MIDDLE) in start:
+        moved = [MIDDLE]  # Fed-SB trains nothing else
+    own = {suffix: torch.stack([matrix_of(state, pair, suffix) for state in states]) for suffix in moved}
+    if len(moved) == 2:
+        left = torch.cat([own[B] - b, b.expand(len(states), -1, -1)], dim=2)
+        right = torch.cat([own[A], own[A] - a], dim=1)
+        squares = (left.mT @ left) * (right @ right.mT)
+    else:
+        change = own[moved[0]] - matrix_of(start, pair, moved[0])
+        weighed = change if moved == [A] else change @ (a @ a.T)
+        squares = change * (weighed if moved == [B] else (b.T @ b) @ weighed)
+    return [pair.scale**2 * max(square, 0.0) for square in squares.sum(dim=(1, 2)).tolist()]
+
+
 def _both_moved(pair: Pair, states: Sequence[Mapping[str, Tensor]], start: State) -> Tensor:
     n, one, zero = len(states), identity(len(states)), torch.zeros(len(states), 1, dtype=torch.float64)
     left = torch.stack([torch.cat([one, zero], dim=1), torch.cat([0 * one, zero + 1], dim=1)], dim=1)

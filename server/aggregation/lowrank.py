@@ -90,9 +90,12 @@ def merge(updates: Sequence[Update], averaged: State, start: State, setting: Set
     """
     merged = Merged()
     costs: dict[str, Missed] = {}
+    ordered = canonical(updates)
     for pair in pairs_of(start, setting.parts):
-        carrying = [u for u in canonical(updates) if pair.name(A) in u.state and pair.name(B) in u.state]
-        if not carrying or not (pair.rule in STACKED or pair.rule == FEDIT):
+        if not (pair.rule in STACKED or pair.rule == FEDIT):
+            continue
+        carrying = [u for u in ordered if pair.name(A) in u.state and pair.name(B) in u.state]
+        if not carrying:
             continue
         total = sum(update.weight for update in carrying)
         weighted = [(update.weight / total, update.state) for update in carrying]

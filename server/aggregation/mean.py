@@ -7,7 +7,7 @@ Costs one float64 copy of the state, whatever the number of updates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from common.adapters.lowrank import STACKED, lora_rule
 from common.errors import AdapterError
 from common.protocol.messages import State
 from server.aggregation import lowrank
-from server.aggregation.types import Aggregated, Setting, Update, canonical, check_shape, in_order
+from server.aggregation.types import CHUNK, Aggregated, Setting, Update, canonical, check_shape, in_order
 
 WEIGHTS: dict[str, Callable[[int], float]] = {  # by `common.config.options.WEIGHTINGS`
     "n": float,
@@ -44,8 +44,8 @@ def average(updates: Iterable[Update], start: State, memory: State, setting: Set
 
 def combine(updates: Sequence[Update], start: State, setting: Setting, *, memory: State) -> Aggregated:
     """The weighted combination that the mean and every rule that only chooses weights end with."""
-    averaged = means(updates, start=start, skip=lowrank.stacked_names(start, setting))
-    state = {**start, **{name: _as(start[name], value) for name, value in averaged.items()}}
+    averaged = by_blocks(updates, start=start, skip=lowrank.stacked_names(start, setting))
+    state = {**start, **averaged}
     made = lowrank.merge(updates, state, start, setting)
     return Aggregated({**state, **made.state}, dict(memory), made.report, made.notes)
 
@@ -86,6 +86,55 @@ def means(updates: Iterable[Update], *, start: State, skip: Iterable[str] = ()) 
     for name, summed in sums.items():
         first[name] = summed.div_(totals[name]).add_(first[name])
     return {name: first[name] for name in start if name in first}
+
+
+def by_blocks(updates: Sequence[Update], *, start: State, skip: Iterable[str] = ()) -> State:
+    """`means` in the start's dtypes, the same bits: small tensors side by side, large ones in pieces that a core's
+    cache holds, so that no float64 copy of a state is ever made."""
+    ordered, skipped = canonical(updates), frozenset(skip)
+    made: State = {}
+    for names, carriers in _alike(ordered, [name for name in start if name not in skipped], start):
+        weights = [update.weight for update in carriers]
+        flat = [_side_by_side([update.state[name] for name in names]) for update in carriers]
+        found = torch.empty(len(flat[0]), dtype=start[names[0]].dtype)
+        for first in range(0, len(found), CHUNK):
+            block = _mean_of([row[first : first + CHUNK] for row in flat], weights)
+            found[first : first + CHUNK] = block if found.is_floating_point() else block.round()
+        sizes = [start[name].numel() for name in names]
+        pieces = [found] if len(names) == 1 else [piece.clone() for piece in found.split(sizes)]
+        made |= {name: piece.view(start[name].shape) for name, piece in zip(names, pieces, strict=True)}
+    return {name: made[name] for name in start if name in made}
+
+
+def _alike(updates: Sequence[Update], names: Sequence[str], start: State) -> list[tuple[list[str], list[Update]]]:
+    """Names that can lie side by side: carried by the same updates in the same types; large tensors each by itself."""
+    found: dict[Hashable, tuple[list[str], list[Update]]] = {}
+    for name in names:
+        carriers = [update for update in updates if name in update.state]
+        if not carriers:
+            continue
+        for update in carriers:
+            check_shape(update, name, start[name])
+        kinds = (start[name].dtype, *((update.center, update.state[name].dtype) for update in carriers))
+        key = name if start[name].numel() >= CHUNK else kinds
+        found.setdefault(key, ([], carriers))[0].append(name)
+    return list(found.values())
+
+
+def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
+
+
+def _mean_of(rows: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """sum_i w_i x_i / sum_i w_i in float64, as differences from the first."""
+    first = rows[0].to(torch.float64)
+    if len(rows) == 1:
+        return first
+    summed = (rows[1].to(torch.float64) - first).mul_(weights[1])
+    for row, weight in zip(rows[2:], weights[2:], strict=True):
+        summed.add_(row.to(torch.float64).sub_(first), alpha=weight)
+    return summed.div_(sum(weights)).add_(first)
 
 
 def _as(like: Tensor, value: Tensor) -> Tensor:

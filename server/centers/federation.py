@@ -13,8 +13,9 @@ from flwr.serverapp import Grid
 
 from common.errors import BaseMissing, RoundFailed
 from common.protocol.arrays import Form
+from common.protocol.handed import HandedOrder, HandedReply, bytes_in, order_id_in
 from common.protocol.messages import STAGE, Order, Reply
-from common.protocol.wire import content_bytes, order_id, pack_order, unpack_reply
+from common.protocol.wire import unpack_reply
 from server.centers.forms import answer_form
 from server.centers.roster import Roster
 
@@ -105,7 +106,7 @@ class Federation:
     def ask_each(self, orders: Mapping[str, Order], action: str) -> Exchange:
         """`ask` with an order for each center; one that several share is packed once."""
         contents = {
-            id(order): pack_order(order, action) for order in {id(own): own for own in orders.values()}.values()
+            id(order): HandedOrder(order, action) for order in {id(own): own for own in orders.values()}.values()
         }
         messages = [
             Message(contents[id(order)], dst_node_id=self.nodes[center], message_type=action)
@@ -124,17 +125,17 @@ class Federation:
         started = time.perf_counter()
         closed = self._closed()
         sent = [message for message in messages if message.metadata.dst_node_id not in closed]
-        found = Delivery(asked={names[m.metadata.dst_node_id]: order_id(m.content) for m in sent})
+        found = Delivery(asked={names[m.metadata.dst_node_id]: order_id_in(m.content) for m in sent})
         size: tuple[RecordDict, int] | None = None
         for message in sent:
             if size is None or size[0] is not message.content:  # one order goes to every center
-                size = (message.content, content_bytes(message.content))
+                size = (message.content, bytes_in(message.content))
             found.bytes[names[message.metadata.dst_node_id]] = {"up": 0, "down": size[1]}
         for reply in self._answers(sent, found.bytes, names=names, timeout_s=timeout_s) if sent else []:
             name = names.get(reply.metadata.src_node_id)
             if reply.has_error() or name not in found.bytes:
                 continue
-            found.bytes[name]["up"] += content_bytes(reply.content)
+            found.bytes[name]["up"] += bytes_in(reply.content)
             found.messages.append(reply)
         found.seconds = time.perf_counter() - started
         return found
@@ -143,25 +144,31 @@ class Federation:
         self, sent: list[Message], traffic: Traffic, *, names: Mapping[int, str], timeout_s: float
     ) -> list[Message]:
         """Replies; a center that lacks stages of the order's base gets them in their order and is asked once more."""
-        replies = list(self.grid.send_and_receive(sent, timeout=timeout_s))
+        replies = self._carried(sent, timeout_s)
         lacking = {reply.metadata.src_node_id for reply in replies if _lacks_base(reply)}
         again = [message for message in sent if message.metadata.dst_node_id in lacking]
         if not again or self.stages is None:
             return replies
         for order in self.stages(_merged_in(again[0])):
-            content = pack_order(order, STAGE)
+            content = HandedOrder(order, STAGE)
             for message in again:
-                traffic[names[message.metadata.dst_node_id]]["down"] += content_bytes(content)
+                traffic[names[message.metadata.dst_node_id]]["down"] += bytes_in(content)
             asked = [Message(content, dst_node_id=m.metadata.dst_node_id, message_type=STAGE) for m in again]
-            for reply in self.grid.send_and_receive(asked, timeout=timeout_s):
+            for reply in self._carried(asked, timeout_s):
                 if not reply.has_error() and (name := names.get(reply.metadata.src_node_id)) in traffic:
-                    traffic[str(name)]["up"] += content_bytes(reply.content)
+                    traffic[str(name)]["up"] += bytes_in(reply.content)
         repeated = [
             Message(m.content, dst_node_id=m.metadata.dst_node_id, message_type=m.metadata.message_type) for m in again
         ]
-        newer = list(self.grid.send_and_receive(repeated, timeout=timeout_s))
+        newer = self._carried(repeated, timeout_s)
         answered = {reply.metadata.src_node_id for reply in newer}
         return [reply for reply in replies if reply.metadata.src_node_id not in answered] + newer
+
+    def _carried(self, messages: list[Message], timeout_s: float) -> list[Message]:
+        """The grid's replies: orders go as themselves where its centers are in this very process, else as bytes."""
+        if not getattr(self.grid, "hands_over", False):
+            messages = packed(messages)
+        return list(self.grid.send_and_receive(messages, timeout=timeout_s))
 
     def exchange(
         self, messages: Iterable[Message], *, names: Mapping[int, str], timeout_s: float, form: Form
@@ -248,7 +255,7 @@ class Federation:
         return found
 
     def _send(self, nodes: Mapping[str, int], order: Order, action: str, timeout_s: float) -> Exchange:
-        content = pack_order(order, action)
+        content = HandedOrder(order, action)
         messages = [Message(content, dst_node_id=node, message_type=action) for node in nodes.values()]
         names = {node: name for name, node in nodes.items()}
         return self.exchange(messages, names=names, timeout_s=timeout_s, form=answer_form(order, action))
@@ -277,6 +284,8 @@ class Federation:
 def _lacks_base(reply: Message) -> bool:
     """Whether a center says that it lacks stages; whatever else its bytes are is for `read_reply` to say."""
     try:
+        if isinstance(reply.content, HandedReply):
+            return reply.content.reply.code == BaseMissing.code
         return str(reply.content.config_records["status"]["code"]) == BaseMissing.code
     except Exception:
         return False
@@ -284,9 +293,26 @@ def _lacks_base(reply: Message) -> bool:
 
 def _merged_in(message: Message) -> list[str]:
     """The stages of the base that an order names, and the step that teaches, where there is one."""
+    if isinstance(message.content, HandedOrder):
+        order = message.content.order
+        return [*order.merged, *([order.teacher] if order.teacher else [])]
     config = message.content.config_records["config"]
     teacher = [str(config["teacher"])] if "teacher" in config else []
     return [*(str(key) for key in config.get("merged", [])), *teacher]  # type: ignore[union-attr]
+
+
+def packed(messages: Iterable[Message]) -> list[Message]:
+    """Messages whose orders are bytes; one order that goes to several centers is packed once."""
+    contents: dict[int, RecordDict] = {}
+    made = []
+    for message in messages:
+        content, to = message.content, message.metadata
+        if isinstance(content, HandedOrder):
+            if id(content) not in contents:
+                contents[id(content)] = content.packed()
+            message = Message(contents[id(content)], dst_node_id=to.dst_node_id, message_type=to.message_type)
+        made.append(message)
+    return made
 
 
 def added(a: Traffic, b: Traffic) -> Traffic:
@@ -305,7 +331,7 @@ def read_reply(content: RecordDict, *, asked: str, form: Form | None = None) -> 
         form: what may stand in an answer to it; compared before anything is decoded.
     """
     try:
-        reply = unpack_reply(content, form)
+        reply = content.read(form) if isinstance(content, HandedReply) else unpack_reply(content, form)
     except Exception as error:  # the sender chooses every byte: nothing that it sends may end the run
         log.warning("a reply cannot be read: %s", type(error).__name__)
         return Reply("unknown", code=MALFORMED)

@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from common.config.federation import Guards
 from common.data.subgroups import apart, sums_told
 from common.errors import WireError
+from common.protocol.arrays import is_finite
 from common.protocol.messages import Reply, State, Sums
 from common.protocol.wire import COUNTS_OF, FIT_SUMS, STATUS_COUNTS, check_declared
 from common.tasks.base import Task
@@ -124,8 +124,8 @@ def check_form(
         check_declared(reply, state_like=state_like, sum_shapes=sum_shapes, extra_like=extra_like, counts=counts)
     except WireError as error:
         return Rejection("undeclared", str(error)[:300])
-    floats = {n: t for n, t in [*reply.state.items(), *reply.extra.items()] if t.is_floating_point()}
-    broken = [name for name, tensor in floats.items() if not torch.isfinite(tensor).all()]
+    arrays = [*reply.state.items(), *reply.extra.items()]
+    broken = [name for name, tensor in arrays if not is_finite(tensor)]
     if not np.isfinite(flattened(list(reply.sums.values()))).all():
         broken += [name for name, value in reply.sums.items() if not np.isfinite(value).all()]
     return Rejection("not_finite", f"{len(broken)} arrays, the first {broken[0]}") if broken else None

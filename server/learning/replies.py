@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from flwr.app import Message, RecordDict
 
 from common.protocol.arrays import Form
+from common.protocol.handed import HandedReply, reply_digest
 from common.protocol.messages import Reply
 from server.centers.federation import UNREACHED, WRONG_CENTER, read_reply
 from server.centers.screening import Rejection
@@ -69,5 +70,7 @@ def same_content(a: RecordDict, b: RecordDict) -> bool:
 
 
 def _plain(content: RecordDict) -> dict[str, object]:
+    if isinstance(content, HandedReply):
+        return {"digest": reply_digest(content.reply)}
     arrays = {n: {k: (a.dtype, a.shape, a.data) for k, a in r.items()} for n, r in content.array_records.items()}
     return {**arrays, **{n: dict(record) for n, record in content.config_records.items()}}

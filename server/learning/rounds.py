@@ -14,7 +14,6 @@ from typing import Any
 
 from flwr.app import Message
 
-from common.backbones.base import tensors_digest
 from common.errors import RoundFailed
 from common.files import write_tensors
 from common.protocol.messages import State
@@ -88,7 +87,7 @@ def _validate_start(federation: Federation, strategy: AdapterStrategy, task: Tas
         {
             "step": step.name,
             "round": 0,
-            "state_hash": tensors_digest(strategy.order.state),
+            "state_hash": strategy.digest(strategy.order.state),
             "validation": validation,
             "bytes": delivery.bytes,
             "failed": strategy.outcome.rejected,
@@ -146,7 +145,7 @@ def _one_round(
         "round": number,
         "void": new is None,
         "why_void": trained.void,
-        "state_hash": tensors_digest(state),
+        "state_hash": strategy.digest(state),
         "start_fingerprint": trained.start_fingerprint,
         "train": {center: _train_row(reply, trained) for center, reply in trained.accepted.items()},
         "validation": validation,

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -24,12 +24,14 @@ from common.errors import TooFewUpdates, WireError
 from common.protocol.arrays import Form, form_of, pack_state, unpack_state
 from common.protocol.compression import applied, decode, form
 from common.protocol.declaration import extra_form, keeps_state, sent_back
+from common.protocol.handed import HandedOrder
 from common.protocol.messages import Order, Reply, State
-from common.protocol.wire import FIT_SUMS, order_id, pack_order
+from common.protocol.wire import FIT_SUMS
 from common.tasks.base import Task
 from server.aggregation import weight_of
 from server.aggregation.types import Setting, Update
 from server.centers.downlink import Link
+from server.centers.federation import packed
 from server.centers.screening import (
     Rejection,
     expected_of_task,
@@ -48,6 +50,7 @@ from server.learning.replies import Check, screened
 from server.methods import settled
 
 log = logging.getLogger("fedgraft.server")
+Seen = tuple[str, Tensor, int]  # a tensor by name, and how often it was written to
 
 
 class AdapterStrategy(Strategy):
@@ -93,6 +96,7 @@ class AdapterStrategy(Strategy):
         self.earlier: dict[str, int] = {}  # center -> its last round that counts in the run that this one continues
         self.met: frozenset[str] = frozenset()  # centers of which any step of the run has used an update
         self.asked: dict[str, str] = {}  # center -> id of the order that it was sent last
+        self._digested: tuple[list[Seen], str] = ([], tensors_digest({}))  # the last state and its digest
         self.seen: dict[str, str] = {}  # fingerprint of a used update -> that of its start
 
     # ------------------------------------------------------------------------------------------------------ the roster
@@ -115,7 +119,7 @@ class AdapterStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One training order per center."""
-        return self.training_orders(server_round, unpack_state(arrays))
+        return packed(self.training_orders(server_round, unpack_state(arrays)))
 
     def training_orders(self, server_round: int, state: State) -> list[Message]:
         """`configure_train` for a state that is at hand: it need not be packed to be unpacked again."""
@@ -222,7 +226,7 @@ class AdapterStrategy(Strategy):
 
     def _check_norms(self, start: State) -> None:
         parts, accepted = self.order.step.adapter.parts, self.outcome.accepted
-        norms = {center: part_norms(reply.state, start, parts) for center, reply in accepted.items()}
+        norms = part_norms({center: reply.state for center, reply in accepted.items()}, start, parts)
         norms = {center: found | extra_norms(accepted[center].extra) for center, found in norms.items()}
         for center, reason in outliers(norms, self.order.step.federation.guards).items():
             self.outcome.reject(center, reason)
@@ -233,7 +237,7 @@ class AdapterStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """One validation order per center."""
-        return self.validation_orders(server_round, unpack_state(arrays))
+        return packed(self.validation_orders(server_round, unpack_state(arrays)))
 
     def validation_orders(self, server_round: int, state: State) -> list[Message]:
         """`configure_evaluate` for a state that is at hand."""
@@ -262,8 +266,8 @@ class AdapterStrategy(Strategy):
         )
 
     def _messages(self, kind: str, order: Order) -> list[Message]:
-        """Messages to those that are not resting, in the order of codes; equal contents are packed once."""
-        packed: dict[tuple[int, int, int, bool, int], RecordDict] = {}
+        """Messages to those that are not resting, in the order of codes; equal contents are made once."""
+        contents: dict[tuple[int, int, int, bool, int], HandedOrder] = {}
         centers = [center for center in sorted(self.nodes) if center not in self.resting]
         messages = []
         self.asked.clear()
@@ -271,11 +275,20 @@ class AdapterStrategy(Strategy):
             since, best = self._kept_at(center, order)
             met, earlier = center in self.met, self.earlier.get(center, 0) if keeps_state(order.step) else 0
             key = (id(own), since, best, met, earlier)
-            if key not in packed:
-                packed[key] = pack_order(replace(own, since=since, best=best, met=met, earlier=earlier), kind)
-            self.asked[center] = order_id(packed[key])
-            messages.append(Message(packed[key], dst_node_id=self.nodes[center], message_type=kind))
+            if key not in contents:
+                asked = replace(own, since=since, best=best, met=met, earlier=earlier)
+                digest = self.digest(own.state) if own.state is order.state else ""
+                contents[key] = HandedOrder(asked, kind, state_digest=digest)
+            self.asked[center] = contents[key].order.id
+            messages.append(Message(contents[key], dst_node_id=self.nodes[center], message_type=kind))
         return messages
+
+    def digest(self, state: State) -> str:
+        """`tensors_digest`, taken once of a state that stands in several orders and in the ledger."""
+        now = [(name, tensor, tensor._version) for name, tensor in state.items()]
+        if not (len(now) == len(self._digested[0]) and all(map(_is_same, now, self._digested[0]))):
+            self._digested = now, tensors_digest(state)
+        return self._digested[1]
 
     def _kept_at(self, center: str, order: Order) -> tuple[int, int]:
         """The last used round of a center and, up to the best one so far, again the last: what its vault must keep."""
@@ -288,9 +301,13 @@ class AdapterStrategy(Strategy):
     def _acknowledge(self) -> None:
         if self.link.spec.kind == NONE:
             return
-        digest = tensors_digest(self.order.state)
+        digest = self.digest(self.order.state)
         for center in self.nodes:
             if center in self.outcome.accepted:
                 self.link.acknowledge(center, digest)
             else:
                 self.link.forget(center)
+
+
+def _is_same(a: Seen, b: Seen) -> bool:
+    return a[0] == b[0] and a[1] is b[1] and a[2] == b[2]

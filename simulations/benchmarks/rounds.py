@@ -333,7 +333,11 @@ def _federation_of(
     """A step's rounds over an in-process LocalGrid, enrolled and ready to run; called, the state that they keep."""
     wanted = order.step.centers
     grid = LocalGrid(
-        {c: file for c, file in prepared.files.items() if c in wanted or "*" in wanted}, workers=0, verbs=verbs
+        {c: file for c, file in prepared.files.items() if c in wanted or "*" in wanted},
+        workers=0,
+        verbs=verbs,
+        by_hand=True,
+        journal=folder.path / "sent.journal",
     )
     federation = Federation(grid)
     enrolment = enrol(federation, replace(order, state=prepared.starts[order.step.name]))

@@ -77,14 +77,14 @@ def ledger_page() -> str:
 
 def audit_page() -> str:
     """The page."""
-    head = generated("The record of what left a hospital", "client/vault/outbox.py and common/protocol/wire.py")
+    head = generated("The record of what left a hospital", "client/vault/outbox.py and common/protocol/handed.py")
     head += (
         "`sent.jsonl` in a hospital's vault has one line for every reply, written before the reply leaves: names,\n"
         "sizes and digests, never a value. `python -m client audit` verifies and prints it. A reply that cannot be\n"
         "recorded does not leave: the server gets the code `unrecorded`.\n\n"
     )
     asked = _dictionary_in("client/vault/outbox.py", "record_reply")
-    carried = _dictionary_in("common/protocol/wire.py", "content_facts")
+    carried = _dictionary_in("common/protocol/handed.py", "reply_facts")
     rows = [(f"`{key}`", AUDIT.get(key, "no meaning written yet"), "the order") for key in asked]
     rows += [(f"`{key}`", AUDIT.get(key, "no meaning written yet"), "the reply") for key in carried]
     return head + FORM + table(("field", "says", "of"), rows)

@@ -7,6 +7,7 @@ time. A worker that dies costs its center's reply and is started again.
 from __future__ import annotations
 
 import atexit
+import logging
 import multiprocessing
 import os
 import signal
@@ -26,8 +27,12 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from client.app import Verbs, app, client_app
+from client.app import Verbs, answer_handed, app, client_app
+from client.vault.group import Group
+from client.vault.outbox import unrecorded
+from common.protocol.handed import HandedReply
 
+log = logging.getLogger("fedgraft.simulation")
 RUN_ID = 1
 SERVER_NODE = 1
 FIRST_NODE = 100
@@ -44,6 +49,7 @@ class LocalGrid(Grid):
     Attributes:
         is_complete: every node is there from the beginning, nobody need wait for more.
         makes_faults: whether a run's faults happen here.
+        hands_over: orders and replies are handed over as they are, not as bytes.
     """
 
     is_complete = True
@@ -56,16 +62,22 @@ class LocalGrid(Grid):
         workers: int,
         sizes: Mapping[str, int] | None = None,
         verbs: Verbs | None = None,
+        by_hand: bool = False,
+        journal: Path | None = None,
     ):
         """Args:
         centers: code -> ``center.yaml``.
         workers: processes; 0 answers in this process (tests, debugging).
         sizes: cases by center, to spread the work; results do not depend on it.
         verbs: what centers do with an order in the place of their own verbs, in this process only.
+        by_hand: without workers, orders and replies are handed over as they are.
+        journal: where the lines of all centers' records are then flushed together; absent: each by itself.
         """
         if verbs is not None and workers:
             raise ValueError("Other verbs are answered in this process: give it workers=0.")
         self._app = app if verbs is None else client_app(verbs)
+        self._verbs, self.hands_over = verbs or Verbs(), by_hand and not workers
+        self._group = Group(journal) if journal is not None and self.hands_over else None
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, SERVER_NODE
         self.centers = {FIRST_NODE + i: centers[code] for i, code in enumerate(sorted(centers))}
         self._codes = {FIRST_NODE + i: code for i, code in enumerate(sorted(centers))}
@@ -112,13 +124,33 @@ class LocalGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Replies of the centers that answered within ``timeout`` seconds."""
+        if self.hands_over:
+            return self._by_hand(list(messages), timeout=timeout)
         return [reply for _, reply in self._work(list(messages), timeout=timeout)]
 
     def close(self) -> None:
         """Stop every worker."""
         for index in range(len(self._pools)):
             self._stop(index)
+        if self._group is not None:
+            self._group.close()
         atexit.unregister(self.close)
+
+    def _by_hand(self, messages: list[Message], *, timeout: float | None) -> list[Message]:
+        """Replies as objects, once every center's record of them is on disk; late ones count nowhere else."""
+        replies = []
+        for message in messages:
+            started = time.monotonic()
+            path = self.centers[message.metadata.dst_node_id]
+            before = message.content.versions()
+            content = answer_handed(message.content, path, self._verbs, group=self._group)
+            if message.content.versions() != before:
+                raise RuntimeError(f"Center {path.stem} wrote into the order that every other center is handed, too.")
+            if timeout is None or time.monotonic() - started <= timeout:
+                replies.append((message, content))
+        if self._group is not None:
+            replies = _flushed(self._group, replies)
+        return [Message(content, reply_to=message) for message, content in replies]
 
     def _work(self, messages: list[Message], *, timeout: float | None) -> list[tuple[Message, Message]]:
         for message in messages:
@@ -204,6 +236,16 @@ class LocalGrid(Grid):
         for process in list((pool._processes or {}).values()):
             process.kill()
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _flushed(group: Group, replies: list[tuple[Message, HandedReply]]) -> list[tuple[Message, HandedReply]]:
+    """The replies, once their lines are durable; where they cannot be, nothing leaves but a code that says so."""
+    try:
+        group.commit()
+    except OSError as error:
+        log.error("the journal of what leaves cannot be written (%s): nothing is answered", error)
+        return [(message, HandedReply(unrecorded(content.reply))) for message, content in replies]
+    return replies
 
 
 def _spread(codes: Mapping[int, str], workers: int, sizes: Mapping[str, int]) -> dict[int, int]:
