@@ -23,7 +23,8 @@ ALLOWED = {
 FLOWER = {
     "server/app.py", "server/centers/federation.py", "server/learning/replies.py", "server/learning/rounds.py",
     "server/learning/strategy.py",
-    "client/app.py", "common/protocol/wire.py", "common/protocol/arrays.py", "simulations/virtual/local_grid.py",
+    "client/app.py", "common/protocol/wire.py", "common/protocol/arrays.py", "common/protocol/handed.py",
+    "simulations/virtual/local_grid.py",
     # A real deployment: Flower's tasks run our own code, its control API is ours alone, arrays travel packed.
     "common/runtime/executor.py", "common/protocol/packing.py", "client/node/executor.py",
     "server/deploy/executor.py", "server/centers/packed_grid.py", "server/deploy/control.py",
@@ -33,6 +34,8 @@ FLOWER = {
 FLOWER_EDGE = {
     "simulations/virtual/federate.py": {"flwr.app"},
     "simulations/virtual/faults.py": {"flwr.app"},
+    # The bench compares with a loop of Flower's own.
+    "simulations/benchmarks/peers.py": {"flwr.app", "flwr.clientapp", "flwr.serverapp.strategy"},
     # A node that stopped signs itself off at the SuperLink; a bundle is built anew to see whether it is the release's.
     "client/node/node.py": {
         "flwr.proto.fleet_pb2",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from flwr.app import Context, RecordDict
 
+from client.vault.group import recover
 from common.config.run import Run, Runtime
 from common.errors import DataError
 from common.runtime.machine import usable_cores
@@ -15,6 +18,8 @@ from common.runtime.pulse import under_way
 from server.run.folder import RunFolder, alone_in
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.local_grid import LocalGrid
+
+JOURNAL = "sent.journal"  # of the records of what left, where all centers answer in this process
 
 
 def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Sequence[str] | None = None) -> None:
@@ -30,7 +35,7 @@ def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Seq
     if only is not None:
         files = {code: path for code, path in files.items() if code in only}
     under_way("starting the centers")
-    grid = _grid(run, files, sizes)
+    grid = _grid(run, folder, files, sizes)
     context = Context(
         run_id=1,
         node_id=1,
@@ -39,15 +44,30 @@ def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Seq
         run_config={"overrides": shlex.join(overrides), "run-dir": str(folder.path)},
     )
     try:
-        app(grid, context)
+        with as_before():
+            app(grid, context)
     finally:
         grid.close()
 
 
-def _grid(run: Run, files: dict[str, Path], sizes: dict[str, int]) -> LocalGrid:
-    workers = worker_count(run.runtime)
+@contextmanager
+def as_before() -> Iterator[None]:
+    """Threads and determinism, which a center that answers in this process sets as it needs them, are put back."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def _grid(run: Run, folder: RunFolder, files: dict[str, Path], sizes: dict[str, int]) -> LocalGrid:
+    """With one worker, centers answer in this very process: nothing is serialised, records are flushed together."""
+    workers, journal = worker_count(run.runtime), folder.path / JOURNAL
+    recover(journal)
     if not run.faults:
-        return LocalGrid(files, workers=workers, sizes=sizes)
+        here = workers == 1 and run.runtime.device == "cpu"  # what a GPU remembers goes with a worker
+        return LocalGrid(files, workers=0 if here else workers, sizes=sizes, by_hand=here, journal=journal)
     from simulations.virtual.faults import FaultyGrid
 
     return FaultyGrid(files, workers=workers, sizes=sizes, faults=run.faults, seed=run.seed)

@@ -30,7 +30,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.app import Verbs, answer_handed, app, client_app
 from client.vault.group import Group
 from client.vault.outbox import unrecorded
-from common.protocol.handed import HandedReply
+from common.protocol.handed import HandedOrder, HandedReply
 
 log = logging.getLogger("fedgraft.simulation")
 RUN_ID = 1
@@ -141,10 +141,12 @@ class LocalGrid(Grid):
         replies = []
         for message in messages:
             started = time.monotonic()
-            path = self.centers[message.metadata.dst_node_id]
-            before = message.content.versions()
-            content = answer_handed(message.content, path, self._verbs, group=self._group)
-            if message.content.versions() != before:
+            order, path = message.content, self.centers[message.metadata.dst_node_id]
+            if not isinstance(order, HandedOrder):
+                raise TypeError("This grid is handed orders; bytes are for one that was not made by_hand.")
+            before = order.versions()
+            content = answer_handed(order, path, self._verbs, group=self._group)
+            if order.versions() != before:
                 raise RuntimeError(f"Center {path.stem} wrote into the order that every other center is handed, too.")
             if timeout is None or time.monotonic() - started <= timeout:
                 replies.append((message, content))

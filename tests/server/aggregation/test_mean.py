@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import AdapterError
-from server.aggregation.mean import Update, average, mean
+from server.aggregation.mean import Update, average, by_blocks, mean, means
+from server.aggregation.types import CHUNK
 from tests.server.aggregation.made import lora_part, setting
 
 
@@ -103,3 +104,24 @@ def test_memory_does_not_grow_with_the_number_of_streamed_updates():
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 2 * size * 4
+
+
+def test_by_blocks_the_mean_has_the_bits_of_the_loop_over_tensors():
+    g = torch.Generator().manual_seed(0)
+    sizes = [int(n) for n in torch.randint(1, 300, (20,), generator=g)]
+    start = {f"p/{i}": torch.randn(n, 3, generator=g) for i, n in enumerate(sizes)}
+    start |= {"p/large": torch.randn(2 * CHUNK + 13, generator=g), "p/count": torch.tensor(3)}
+    start |= {"p/half": torch.randn(9, generator=g).half(), "p/nobody": torch.ones(2)}
+
+    def trained(k):
+        moved = {n: t + torch.randn(t.shape, generator=g).to(t.dtype) if t.is_floating_point() else t + k
+                 for n, t in start.items()}  # fmt: skip
+        return {n: t for n, t in moved.items() if n != "p/nobody" and not (k == 3 and n == "p/4")}
+
+    updates = [Update(f"C{k}", trained(k), float(k + 1) ** 0.5) for k in range(7)]
+    for some in (updates, updates[::-1], updates[:1], updates[:2], [updates[3], updates[0]]):
+        loop, blocks = means(some, start=start), by_blocks(some, start=start, skip=["p/2"])
+        assert list(blocks) == [name for name in loop if name != "p/2"]
+        for name, tensor in blocks.items():
+            wanted = loop[name] if tensor.is_floating_point() else loop[name].round()
+            assert tensor.dtype == start[name].dtype and torch.equal(tensor, wanted.to(tensor.dtype)), name

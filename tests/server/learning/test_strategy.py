@@ -13,6 +13,7 @@ from common.config.run import BackboneSpec, Split
 from common.protocol.arrays import pack_state, unpack_state
 from common.protocol.messages import Order, Reply
 from common.protocol.wire import order_id, pack_reply, unpack_order
+from server.centers.federation import packed
 from server.centers.roster import SUSPENDED
 from server.learning.strategy import AdapterStrategy
 from simulations.virtual.local_grid import LocalGrid
@@ -38,7 +39,7 @@ def strategy(small_centers):
 
 def answers(strategy, values, *, number=3, **counts):
     """Replies in the given order; a value of None is a center that failed."""
-    sent = {m.metadata.dst_node_id: m for m in strategy.training_orders(number, strategy.order.state)}
+    sent = {m.metadata.dst_node_id: m for m in packed(strategy.training_orders(number, strategy.order.state))}
     for center, value in values.items():
         ok = value is not None
         reply = Reply(
@@ -151,7 +152,7 @@ def test_a_part_that_too_few_carry_stays_and_the_others_are_aggregated(robust):
     chosen = robust("geometric_median", 2)
     start = {"decoder/w": torch.zeros(2), "stem_pet/w": torch.ones(2)}
     chosen.order = replace(chosen.order, state=start)
-    sent = {m.metadata.dst_node_id: m for m in chosen.training_orders(3, start)}
+    sent = {m.metadata.dst_node_id: m for m in packed(chosen.training_orders(3, start))}
     replies = []
     for i, (center, node) in enumerate(chosen.nodes.items()):
         state = {"decoder/w": torch.ones(2)} | ({"stem_pet/w": torch.full((2,), 2.0)} if i < 4 else {})
