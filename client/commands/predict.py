@@ -362,7 +362,7 @@ def predict_case(
 
     from client.data.dataset import shows, unlabeled
     from client.data.images.volumes import prepare
-    from client.training.prediction import predict
+    from client.training.prediction import answered
     from common.data.batch import volumes_of
     from common.tasks import build_task
 
@@ -371,7 +371,7 @@ def predict_case(
         prepared = prepare(case, view=step.view, modalities=step.modalities, with_label=False)
     with torch.no_grad():
         batch = unlabeled(case, prepared, step, tokenizer=model.backbone.tokenizer).to(device)
-        output = predict(model, batch, features=None, window=step.view.window).cpu()
+        output = answered(model, batch, step).cpu()
     read_by = {name: np.array(value, np.float64) for name, value in (known or {}).items()}
     return _read(build_task(step.task, read_by), output, prepared, case)
 

@@ -190,7 +190,7 @@ class CaseSet:
         """
         samples = [self._samples[i] for i in positions]
         if generator is not None:
-            samples = [_windowed(sample, self._step.view.window, generator) for sample in samples]
+            samples = [_windowed(sample, self._step, generator) for sample in samples]
         return self._collate(samples)
 
     def all(self, batch: int) -> Iterator[Batch]:
@@ -268,10 +268,12 @@ def _sample(case: Case, prepared: Prepared | None, step: Step, tokens: Tensor | 
     return _Sample(prepared.images, tokens, target, own_grid=prepared.own_grid)
 
 
-def _windowed(sample: _Sample, window: Sequence[int], generator: torch.Generator) -> _Sample:
+def _windowed(sample: _Sample, step: Step, generator: torch.Generator) -> _Sample:
+    window = step.view.window
     if sample.shape in ((), tuple(window)):
         return sample
-    images, mask = random_window(sample.images, sample.target.get("mask"), window=window, generator=generator)
+    share, mask = step.training.foreground, sample.target.get("mask")
+    images, mask = random_window(sample.images, mask, window=window, generator=generator, foreground=share)
     target = sample.target if mask is None else {**sample.target, "mask": mask}
     return _Sample(images, sample.tokens, target)
 

@@ -32,6 +32,7 @@ class Deal:
     seed: int = 0
     folds: int = 5
     validation: float = 0.2  # share of the patients who do not test
+    everywhere: bool = True  # at least one of them at every center that has two
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def deal_of(split: Split) -> Deal:
             f"data.split asks for fold {split.fold} of {split.folds} and a validation share of {split.validation}; it "
             "needs two folds or more, a fold below their number and a share from 0 to below 1."
         )
-    return Deal(split.seed, split.folds, split.validation)
+    return Deal(split.seed, split.folds, split.validation, split.everywhere)
 
 
 def split_cases(cases: Sequence[Case], *, split: Split) -> dict[str, list[Case]]:
@@ -140,12 +141,29 @@ def _validating(table: _Table, fold: int) -> set[str]:
     before = {
         p for patients in rest.values() for p in patients if p in table.known and fold in table.known[p].validates
     }
-    chosen = {p for event, patients in rest.items() for p in _share_of(patients, table, before, share, event)}
     everyone = [p for patients in rest.values() for p in patients]
     new = [p for p in everyone if p not in table.known]
-    if share and new and not chosen | before and len(everyone) > 1:
-        chosen = {new[0]}
+    if table.deal.everywhere:
+        chosen = {p for event, patients in rest.items() for p in _share_of(patients, table, before, share, event)}
+        if share and new and not chosen | before and len(everyone) > 1:
+            chosen = {new[0]}
+    else:
+        chosen = _by_chance(everyone, table, before, share, fold)
     return chosen - {new[-1]} if new and len(chosen | before) == len(everyone) else chosen
+
+
+def _by_chance(patients: Sequence[str], table: _Table, before: set[str], share: Fraction, fold: int) -> set[str]:
+    """Each 1/share-th newcomer of a center, strata one after the other, counted from where center and fold decide: a
+    center has its share rounded up or down, by chance, and over many centers the shares add up."""
+    center = table.cases[0].center if table.cases else ""
+    start = Fraction(int.from_bytes(_hash(f"validation {center} {fold}", table.deal.seed)[:4], "big"), 1 << 32)
+    seen, validating, chosen = sum(p in table.known for p in patients), len(before), set()
+    for patient in (p for p in patients if p not in table.known):
+        seen += 1
+        if validating < (share * seen + start) // 1:
+            validating += 1
+            chosen.add(patient)
+    return chosen
 
 
 def _share_of(

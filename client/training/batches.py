@@ -12,6 +12,7 @@ from torch import Tensor
 from client.data.case import Case
 from client.data.images.own_grid import OwnGrid
 from client.data.images.transforms import augment, drawn
+from client.data.images.views import changed
 from client.training.prediction import features_of
 from common.backbones.base import Features
 from common.data.batch import Batch, is_volume
@@ -96,12 +97,13 @@ def one_batch(
     """The cases at these positions to train on: a random window of each case, in a drawn mode, augmented, as far as
     the step asks for it; else with their kept features."""
     training, view = order.step.training, order.step.view
-    if not (training.augment or training.draw) and view.size == view.window:
+    if not (training.augment or training.draw or training.views) and view.size == view.window:
         return item(order, cases, positions, model)
     batch = cases.collate(positions, generator=generator)
     batch = drawn(batch, training.draw, generator=generator)
     if training.augment:
         batch = augment(batch, generator=generator)
+    batch = changed(batch, training.views, generator=generator)
     return batch.to(model.device), None
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from client.training.batches import Item, Turn
+from client.training.deep import supervised
 from client.training.job import Answer, Job, Learned
 from common.data.batch import Batch
 from common.model.adapted import AdaptedModel
@@ -64,7 +65,7 @@ def learn(job: Job, item: Item) -> Learned:
     """Leave on the model the gradients of one batch: of the task's loss and of what methods add to it."""
     batch = item[0]
     answer = _answer(job, item)
-    loss = job.task.loss(answer.output, batch)
+    loss = supervised(job.task, job.model.deeper_answers(), batch, job.task.loss(answer.output, batch))
     _with_methods(job, answer, loss).backward()
     return Learned(float(loss.detach()) * len(batch), len(batch), _keep_reached(job.model, batch))
 

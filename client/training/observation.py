@@ -11,7 +11,7 @@ from torch import Tensor
 
 from client.data.images.own_grid import OwnGrid, answer_on, moved, side_by_side
 from client.training.batches import Cases, item
-from client.training.prediction import predict
+from client.training.prediction import answered
 from common.config.options import CT_GRID
 from common.data.batch import Batch
 from common.exact.columns import Rows
@@ -32,7 +32,7 @@ def observe(order: Order, model: AdaptedModel, task: Task, cases: Cases) -> list
     for positions in cases.in_order(order.step.training.batch, only=cases.having(order.mode)):
         batch, features = item(order, cases, positions, model)
         with torch.no_grad():
-            output = predict(model, batch, features=features, window=order.step.view.window)
+            output = answered(model, batch, order.step, features=features)
             records = task.observe(output, batch)
             for row, position in enumerate(positions):
                 loss = float(task.loss(output[row : row + 1], _row(batch, row)))

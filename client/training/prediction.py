@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,51 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from client.data.images.own_grid import Lattice, answer_on
+from client.training.tidying import tidied
 from common.backbones.base import Features
-from common.data.batch import Batch, volumes_of
+from common.config.options import AXES
+from common.config.step import Step
+from common.data.batch import Batch, is_volume, volumes_of
 from common.model.adapted import AdaptedModel
 
 
-def predict(model: AdaptedModel, batch: Batch, *, features: Features | None, window: list[int]) -> Tensor:
-    """The model's output for whole volumes; larger than the window means MONAI's Gaussian sliding windows."""
+def answered(model: AdaptedModel, batch: Batch, step: Step, *, features: Features | None = None) -> Tensor:
+    """The step's answer for whole volumes: windows, mirrored views and rules as its view and its task declare them."""
+    view = step.view
+    output = predict(
+        model, batch, features=features, window=view.window, overlap=view.overlap, mirrors=tuple(view.mirrors)
+    )
+    return tidied(output, step)
+
+
+def predict(
+    model: AdaptedModel,
+    batch: Batch,
+    *,
+    features: Features | None,
+    window: list[int],
+    overlap: float = 0.5,
+    mirrors: Sequence[str] = (),
+) -> Tensor:
+    """The model's output for whole volumes; larger than the window means MONAI's Gaussian sliding windows.
+
+    Args:
+        features: of the batch as it is, where they were computed before.
+        overlap: of neighboring windows, as a share of a side.
+        mirrors: axes of `AXES`; the mean is over all combinations of mirrored ones, each mirrored back.
+    """
+    outputs = [_predict(model, batch, features=features, window=window, overlap=overlap)]
+    axes = [2 + AXES.index(name) for name in mirrors]
+    for flipped in (list(some) for n in range(1, len(axes) + 1) for some in combinations(axes, n)):
+        there = {m: x.flip(flipped) if is_volume(m) else x for m, x in batch.inputs.items()}
+        mirrored = Batch(there, batch.present, batch.target)
+        outputs.append(_predict(model, mirrored, features=None, window=window, overlap=overlap).flip(flipped))
+    return outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(dim=0)
+
+
+def _predict(
+    model: AdaptedModel, batch: Batch, *, features: Features | None, window: list[int], overlap: float
+) -> Tensor:
     volumes = list(volumes_of(batch.inputs))
     shape = list(batch.inputs[volumes[0]].shape[2:]) if volumes else window
     if shape == list(window) or not volumes:
@@ -29,7 +68,7 @@ def predict(model: AdaptedModel, batch: Batch, *, features: Features | None, win
     stacked = torch.cat([batch.inputs[name] for name in volumes], dim=1)  # (B, M, D, H, W)
 
     outputs = [
-        sliding_window_inference(stacked[row : row + 1], window, 4, _windows_of(model, batch, row), 0.5, "gaussian")
+        sliding_window_inference(stacked[row : row + 1], window, 4, _windows_of(model, batch, row), overlap, "gaussian")
         for row in range(len(batch))
     ]
     return torch.cat([torch.as_tensor(output) for output in outputs])

@@ -56,7 +56,10 @@ def voxel_scores(order: Order, model: AdaptedModel, cases: Cases) -> Volumes:
     for row, positions in enumerate(cases.in_order(1)):
         batch, features = item(order, cases, positions, model)
         with torch.no_grad():
-            output = predict(model, batch, features=features, window=order.step.view.window)[0].cpu()
+            view = order.step.view
+            output = predict(
+                model, batch, features=features, window=view.window, overlap=view.overlap, mirrors=view.mirrors
+            )[0].cpu()
         labels = label_map(batch)[0].cpu().flatten()
         known = labels != IGNORED
         inside = torch.stack([is_one_of(labels[known], places) for places in members])

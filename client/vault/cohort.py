@@ -141,8 +141,14 @@ def _replayed(events: Iterable[Mapping[str, Any]]) -> Cohort:
             fixed, places = {}, {}
     if len(key) < 16:
         raise ValueError("it holds no key")
-    deal = Deal(int(fixed["seed"]), int(fixed["folds"]), float(fixed["validation"])) if fixed else None
+    deal = _deal(fixed) if fixed else None
     return Cohort(key, deal, fixed.get("time", ""), fixed.get("by", ""), places, frozenset(erased))
+
+
+def _deal(fixed: Mapping[str, Any]) -> Deal:
+    """Of an earlier release, which had validation cases at every center, too."""
+    everywhere = bool(fixed.get("everywhere", True))
+    return Deal(int(fixed["seed"]), int(fixed["folds"]), float(fixed["validation"]), everywhere)
 
 
 def _with_tombstones(cohort: Cohort, vault: Path) -> Cohort:

@@ -99,7 +99,8 @@ RELEASE = (
 
 def in_words(deal: Deal) -> str:
     """As in ``seed 0, 5 folds, validation 0.2``."""
-    return f"seed {deal.seed}, {deal.folds} folds, validation {deal.validation:g}"
+    over = "" if deal.everywhere else " over all centers"
+    return f"seed {deal.seed}, {deal.folds} folds, validation {deal.validation:g}{over}"
 
 
 def told_when(cohort: Cohort) -> str:

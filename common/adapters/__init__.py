@@ -66,7 +66,9 @@ def _decoder(spec: Any, around: Surroundings) -> nn.Module:
         raise UnknownName("style of a decoder part", spec.style, STYLES)
     on_one_grid = len(levels) == STATES and len(set(levels)) == 1
     if spec.style == "light" or (spec.style == "auto" and not on_one_grid):
-        return LightDecoder(levels, features=spec.features, outputs=around.outputs)
+        return LightDecoder(
+            levels, features=spec.features, outputs=around.outputs, deep_supervision=spec.deep_supervision
+        )
     if spec.style == "linear":
         return LinearDecoder(levels, outputs=around.outputs)
     if not on_one_grid:
@@ -74,7 +76,13 @@ def _decoder(spec: Any, around: Surroundings) -> nn.Module:
             f"A UNETR-style decoder reads {STATES} hidden states on one grid; {type(around.backbone).__name__} gives "
             f"{len(levels)} of several resolutions: set the decoder part's style to light."
         )
-    return Decoder(levels[0].channels, around.patch, features=spec.features, outputs=around.outputs)
+    return Decoder(
+        levels[0].channels,
+        around.patch,
+        features=spec.features,
+        outputs=around.outputs,
+        deep_supervision=spec.deep_supervision,
+    )
 
 
 def _fusion(spec: Any, around: Surroundings) -> nn.Module:
@@ -132,6 +140,12 @@ def _stand_in(spec: Any, around: Surroundings) -> nn.Module:
     return StandIn(around.backbone.token_dim)
 
 
+def _uptake(spec: Any, around: Surroundings) -> nn.Module:
+    from common.adapters.pet_pathway import Uptake
+
+    return Uptake(spec.width, around.outputs)
+
+
 def _voxel_linear(spec: Any, around: Surroundings) -> nn.Module:
     from common.exact.voxels import VoxelLinear
 
@@ -152,6 +166,7 @@ PARTS: Registry[Callable[[Any, Surroundings], nn.Module]] = Registry(
         "resolution": _resolution,
         "skip": _skip,
         "stand_in": _stand_in,
+        "uptake": _uptake,
         "voxel_linear": _voxel_linear,
     },
 )

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from common.config.adapter import PARTS, role_of
+from common.config.options import SUV
 from common.config.step import Step
-from common.data.batch import CT, EHR, RECORD, is_volume, volumes_of
+from common.data.batch import CT, EHR, PET, RECORD, is_volume, volumes_of
 
 HEAD = "head"
 IMAGE, TEXT = "image", "text"
@@ -26,7 +27,7 @@ RESERVED = frozenset({
     "smart_apply", "state_dict", "to", "to_empty", "train", "training", "type", "update", "values", "xpu", "zero_grad",
 })  # fmt: skip
 SOURCES = (IMAGE, TEXT)  # what embeddings are made of
-ONE_OF_A_KIND = ("decoder", "full", "fusion", "join", "resolution")
+ONE_OF_A_KIND = ("decoder", "full", "fusion", "join", "resolution", "uptake")
 ONE_PER_MODALITY = ("patch_embed", "skip", "stand_in")
 MODES = ("attention", "mlp")  # how a fusion part joins embeddings
 STYLES = ("auto", "light", "linear", "unetr")
@@ -62,7 +63,7 @@ def reached(parts: Parts, shown: Collection[str]) -> set[str]:
 
 
 def _is_reached(spec: Any, shown: set[str]) -> bool:
-    if role_of(spec) in ("patch_embed", "skip"):
+    if role_of(spec) in ("patch_embed", "skip", "uptake"):
         return spec.modality in shown
     if role_of(spec) == "stand_in":
         return volumes_of(shown) == (spec.modality,)
@@ -123,6 +124,21 @@ def _segmenting(step: Step) -> Iterator[str]:
             yield f"part '{name}', a skip, needs a decoder part with a skip to be added to."
         elif spec.features != decoders[0].features:
             yield f"part '{name}' has {spec.features} features, the decoder {decoders[0].features}; make them equal."
+    if decoders and getattr(decoders[0], "deep_supervision", False) and decoders[0].style == "linear":
+        yield "deep_supervision needs levels between the encoder and the voxels, which a linear decoder does not have."
+    yield from _absolute(step, has_decoder=bool(decoders))
+
+
+def _absolute(step: Step, *, has_decoder: bool) -> Iterator[str]:
+    """Parts that read a PET's absolute uptake find it in the batch."""
+    for name, spec in step.adapter.parts.items():
+        reads = role_of(spec) == "uptake" or getattr(spec, "log_suv", False)
+        if reads and (step.view.pet != SUV or PET not in step.modalities):
+            yield f"part '{name}' reads absolute uptake: set view.pet=suv, with PET among the modalities."
+        if role_of(spec) == "uptake" and not has_decoder:
+            yield f"part '{name}', an uptake, needs a decoder part whose logits it is added to."
+        if role_of(spec) == "uptake" and spec.modality != PET:
+            yield f"part '{name}' reads the uptake of {spec.modality}; only a PET is in SUV."
 
 
 def _inputs(step: Step) -> Iterator[str]:

@@ -38,9 +38,12 @@ class Decoder(nn.Module):
             (CT-CLIP's 10 x 20 x 20) resizes feature maps trilinearly.
         features: channels at full resolution.
         outputs: channels of the logits, background included.
+        deep_supervision: whether coarser levels answer too in training (`deeper`).
     """
 
-    def __init__(self, dim: int, patch: tuple[int, int, int], *, features: int, outputs: int):
+    def __init__(
+        self, dim: int, patch: tuple[int, int, int], *, features: int, outputs: int, deep_supervision: bool = False
+    ):
         super().__init__()
         self.features = features
         self.patch = patch
@@ -63,6 +66,8 @@ class Decoder(nn.Module):
         self.join = full_resolution(2 * features, features)
         self.out = nn.Conv3d(features, outputs, kernel_size=1)
         _expect_background(self.out)
+        self.hints = _hints([after for (_, after), _ in steps], outputs) if deep_supervision else None
+        self.deeper: list[Tensor] = []
 
     def forward(self, pyramid: Sequence[Tensor], skip: Tensor) -> Tensor:
         """Logits (B, outputs, D, H, W).
@@ -75,8 +80,11 @@ class Decoder(nn.Module):
         deep, shallow = pyramid[skipped:], pyramid[:skipped][::-1]
         *sizes, full = level_sizes(deep[0].shape[2:], skip.shape[2:], levels)
         x = self.bottleneck(torch.cat(list(deep), dim=1))
+        found = []
         for level, (up, size) in enumerate(zip(self.ups, sizes, strict=True)):
             x = up(x, self.lifts[level](shallow[level], size), size) if level < skipped else up(x, size)
+            found.append(x)
+        self.deeper = _answered(self.hints, found) if self.training else []
         return self.out(self.join(torch.cat((self.last(x, full), skip), dim=1)))
 
     def skip_from(self, ct: Tensor) -> Tensor:
@@ -92,7 +100,7 @@ class LightDecoder(nn.Module):
     0.1 % of its 62.3 M (its own decoder: 54 M).
     """
 
-    def __init__(self, levels: Sequence[Level], *, features: int, outputs: int):
+    def __init__(self, levels: Sequence[Level], *, features: int, outputs: int, deep_supervision: bool = False):
         super().__init__()
         self.features = features
         width = WIDEST * features
@@ -103,13 +111,18 @@ class LightDecoder(nn.Module):
         self.join = full_resolution(2 * features, features)
         self.out = nn.Conv3d(features, outputs, kernel_size=1)
         _expect_background(self.out)
+        self.hints = _hints([width] * len(levels), outputs) if deep_supervision else None
+        self.deeper: list[Tensor] = []
 
     def forward(self, pyramid: Sequence[Tensor], skip: Tensor) -> Tensor:
         """Logits (B, outputs, D, H, W); arguments as `Decoder.forward`, levels of any resolutions."""
         x: Tensor | None = None
+        mixed = []
         for level, lateral, mixer in reversed(list(zip(pyramid, self.laterals, self.mixers, strict=True))):
             found = lateral(level)
             x = mixer(found if x is None else _resize(x, found.shape[2:]) + found)
+            mixed.append(x)
+        self.deeper = _answered(self.hints, mixed) if self.training else []
         return self.out(self.join(torch.cat((_resize(self.last(x), skip.shape[2:]), skip), dim=1)))
 
     def skip_from(self, ct: Tensor) -> Tensor:
@@ -134,6 +147,19 @@ class LinearDecoder(nn.Module):
     def skip_from(self, ct: Tensor) -> Tensor:
         """Nothing of the CT: (B, 0, D, H, W)."""
         return ct[:, :0]
+
+
+def _hints(widths: Sequence[int], outputs: int) -> nn.ModuleList:
+    """One layer to logits for each level, coarse to fine."""
+    layers = [nn.Conv3d(width, outputs, kernel_size=1) for width in widths]
+    for layer in layers:
+        _expect_background(layer)
+    return nn.ModuleList(layers)
+
+
+def _answered(hints: nn.ModuleList | None, levels: Sequence[Tensor]) -> list[Tensor]:
+    """What the levels (coarse to fine) answer, the finest first; nothing without deep supervision."""
+    return [] if hints is None else [hint(x) for hint, x in zip(hints, levels, strict=True)][::-1]
 
 
 def _separable(width: int) -> nn.Sequential:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from common.adapters.decoder import full_resolution
+from common.config.options import PET_SUV
 from common.data.batch import CT
 
 GROUPS = 8
+USUAL_SUV = 5.0  # brings a tumor's uptake to about 1
 
 
 class Skip(nn.Module):
@@ -34,6 +36,27 @@ class Skip(nn.Module):
 
     def forward(self, volume: Tensor) -> Tensor:
         return self.out(self.block(volume))
+
+
+class Uptake(nn.Module):
+    """A PET of absolute uptake (B, 1, D, H, W) to logits (B, outputs, D, H, W), exactly zero until trained.
+
+    Two channels, SUV and log(1 + SUV), through two pointwise layers: no norm stands on the way, which would take from
+    the decoder what "above SUV 2" is made of.
+    """
+
+    def __init__(self, width: int, outputs: int):
+        super().__init__()
+        self.inner = nn.Conv3d(2, width, kernel_size=1)
+        self.outer = nn.Conv3d(width, outputs, kernel_size=1)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)  # type: ignore[arg-type]
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """Of a volume as view.pet=suv makes it: SUV divided by `PET_SUV`'s end."""
+        suv = volume * PET_SUV[1]
+        both = torch.cat((suv / USUAL_SUV, torch.log1p(suv.clamp(min=0))), dim=1)
+        return self.outer(nn.functional.gelu(self.inner(both)))
 
 
 class Projection(nn.Linear):

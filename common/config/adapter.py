@@ -54,6 +54,7 @@ class DecoderPart:
     kind: str = "decoder"
     features: int = 8  # channels at full resolution
     style: str = "auto"  # unetr (one grid), light (narrow, any pyramid), linear (one layer, no skip); auto: by pyramid
+    deep_supervision: bool = False  # coarser levels answer too in training, each against the mask at its resolution
 
 
 @dataclass
@@ -110,6 +111,15 @@ class SkipPart:
 
 
 @dataclass
+class UptakePart:
+    """A PET's absolute uptake, SUV and log(1 + SUV), to logits added to the decoder's: nothing normalises it."""
+
+    kind: str = "uptake"
+    modality: str = "PET"  # whose volume it reads, in SUV (view.pet=suv)
+    width: int = 8  # of the hidden layer, voxel by voxel
+
+
+@dataclass
 class LinearPart:
     """A linear model on frozen features and records, fitted by federation=newton; it is the step's head."""
 
@@ -128,6 +138,7 @@ class VoxelLinearPart:
     )
     raw: bool = True  # the volumes' own values are columns too
     blurs: list[float] = field(default_factory=list)  # ... and they through Gaussians of so many voxels
+    log_suv: bool = False  # ... and log(1 + SUV) of a PET in SUV (view.pet=suv)
     voxels: int = 4000  # drawn of each training case, by a seed
     inside: float = 0.5  # share of them from inside the structures, where there are enough
 
@@ -154,6 +165,7 @@ PARTS: Registry[type] = Registry(
         "resolution": ResolutionPart,
         "skip": SkipPart,
         "stand_in": StandInPart,
+        "uptake": UptakePart,
         "voxel_linear": VoxelLinearPart,
     },
 )

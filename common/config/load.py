@@ -143,11 +143,16 @@ def run_to_yaml(run: Run) -> str:
 LATER = (  # fields of a step that the first release did not have
     ("view", "intensities"), ("view", "score_on"), ("task", "within"), ("task", "tolerance_mm"),
     ("federation", "penalties"), ("", "budget"), ("", "subgroups"), ("", "age_cuts"), ("", "stands_on"),
-    ("", "privacy"), ("selection", "keep"),
+    ("", "privacy"), ("selection", "keep"), ("view", "overlap"), ("view", "mirrors"), ("training", "views"),
+    ("training", "foreground"), ("task", "loss"), ("task", "largest_component"), ("task", "smallest_ml"),
 )  # fmt: skip
 USUAL = {  # what says as little as an empty value
     ("view", "score_on"): CT_GRID, ("task", "tolerance_mm"): 3.0, ("", "age_cuts"): [65.0],
+    ("view", "overlap"): 0.5, ("training", "foreground"): 0.5, ("task", "loss"): "dice_ce",
 }  # fmt: skip
+
+
+LATER_OF_PARTS = ("deep_supervision", "log_suv")  # options of adapter parts that are off unless they are asked for
 
 
 def step_to_json(step: Step) -> str:
@@ -162,6 +167,9 @@ def step_to_json(step: Step) -> str:
         value = fields.get(name, True) if isinstance(fields, dict) else True
         if not value or value == USUAL.get((group, name)):
             del fields[name]
+    for part in plain["adapter"]["parts"].values():
+        for name in (name for name in LATER_OF_PARTS if not part.get(name, True)):
+            del part[name]
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 

@@ -2,7 +2,11 @@
 
 CROPS = ("center", "foreground", "head_neck", "none")  # view.crop
 SCORE_ON = CT_GRID, TRAINING_GRID = ("ct", "training")  # view.score_on
-PET_SCALES = ("suv", "zscore")  # view.pet
+PET_SCALES = SUV, ZSCORE = ("suv", "zscore")  # view.pet
+PET_SUV = (0.0, 25.0)  # of view.pet=suv: clipped to these, then divided by the larger one
+AXES = ("depth", "height", "width")  # view.mirrors
+LOSSES = ("dice_ce", "dice_focal", "tversky")  # a segmentation's task.loss
+VIEWS = ("affine", "blur", "elastic", "gamma", "low_resolution", "noise", "scanner")  # training.views
 SCALES = ("percentiles", "zscore")  # view.intensities, of any other volume
 FORMS = ("binary", "multi_class", "multi_label", "ordinal")  # a classification's task.form
 IMBALANCES = ("counts", "none", "weights")  # a classification's task.imbalance

@@ -26,14 +26,17 @@ from common.config.methods.stages import masked_problems, rehearsal_problems, st
 from common.config.methods.standing import standing_problems
 from common.config.objective import RIDGE, objective_name
 from common.config.options import (
+    AXES,
     COMPRESSIONS,
     CROPS,
     FORMS,
     IMBALANCES,
+    LOSSES,
     PET_SCALES,
     SCALES,
     SCORE_ON,
     VALIDATIONS,
+    VIEWS,
     WEIGHTINGS,
 )
 from common.config.privacy.problems import privacy_problems
@@ -43,7 +46,7 @@ from common.data.batch import CT, MODALITY, PET, is_volume, parse_mode, volumes_
 from common.data.findings import FINDINGS_TARGET
 from common.data.records import MODEL_VARIABLES
 from common.data.subgroups import LEVELS
-from common.errors import ConfigError
+from common.errors import ConfigError, suggestion
 
 DATA_KINDS = ("folder", "phantom")
 ALL = "all"  # in a list: whatever the data folder holds
@@ -152,6 +155,10 @@ def _segmentation(step: Step) -> Iterator[str]:
         yield f"task.within names {', '.join(strangers)}, not among task.structures {names}."
     if not 0 < step.task.tolerance_mm < 1000:
         yield f"task.tolerance_mm is {step.task.tolerance_mm:g}; a surface Dice takes some mm, such as 3."
+    if step.task.loss not in LOSSES:
+        yield f"task.loss is '{step.task.loss}'; it can be {', '.join(LOSSES)}.{suggestion(step.task.loss, LOSSES)}"
+    if step.task.smallest_ml < 0:
+        yield f"task.smallest_ml is {step.task.smallest_ml:g}; a piece has 0 ml or more."
 
 
 def _classification(step: Step) -> Iterator[str]:
@@ -214,6 +221,12 @@ def _view(step: Step, run: Run) -> Iterator[str]:
         yield f"view.pet is '{view.pet}'; it can be {', '.join(PET_SCALES)}."
     if view.score_on not in SCORE_ON:
         yield f"view.score_on is '{view.score_on}'; it can be {', '.join(SCORE_ON)}."
+    if not 0 <= view.overlap <= 0.9:
+        yield f"view.overlap is {view.overlap:g}; it is a share of a window's side, from 0 to 0.9."
+    if strange := [axis for axis in view.mirrors if axis not in AXES or view.mirrors.count(axis) > 1]:
+        yield f"view.mirrors has {', '.join(strange)}; it takes each of {', '.join(AXES)} at most once."
+    if view.mirrors and step.task is not None and step.task.kind != "segmentation":
+        yield "view.mirrors averages answers that are mirrored back, which only a segmentation has; leave it empty."
     for modality, scale in view.intensities.items():
         if modality in (CT, PET) or not is_volume(modality) or scale not in SCALES:
             yield (
@@ -354,6 +367,12 @@ def _training(step: Step, run: Run) -> Iterator[str]:
                 f"training.draw has '{mode}' with weight {weight}; its modes are images among the step's modalities "
                 f"{step.modalities}, joined by '+', with weights of 0 or more."
             )
+    for name in (name for name in training.views if name not in VIEWS):
+        yield f"training.views has '{name}'; it can be {', '.join(VIEWS)}.{suggestion(name, VIEWS)}"
+    if training.views and not volumes_of(step.modalities):
+        yield f"training.views changes images, and the step looks at {', '.join(step.modalities)} only; leave it empty."
+    if not 0 <= training.foreground <= 1:
+        yield f"training.foreground is {training.foreground:g}; it is a probability, from 0 to 1."
     if training.draw and not any(weight > 0 for weight in training.draw.values()):
         yield "training.draw has no mode of positive weight; give one, or leave the draw empty."
     if training.batch < 1 or training.epochs < 1 or training.learning_rate <= 0:

@@ -41,6 +41,7 @@ class Split:
     folds: int = 5  # test = fold number `fold`
     fold: int = 0  # the fold whose cases test; from 0
     validation: float = 0.2  # share of the remaining cases
+    everywhere: bool = True  # validation cases at every center of two cases; false: shares add up over all centers
 
 
 @dataclass

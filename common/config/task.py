@@ -56,6 +56,9 @@ class SegmentationTask:
     # as all of them.
     within: dict[str, list[str]] = field(default_factory=dict)
     tolerance_mm: float = 3.0  # of the surface Dice: how far apart two surfaces may lie and still agree
+    loss: str = "dice_ce"  # Dice + cross-entropy; dice_focal (rare voxels weigh more), tversky (misses weigh more)
+    largest_component: bool = False  # of each structure in an answer only the largest connected piece stays
+    smallest_ml: float = 0.0  # pieces of an answer that are smaller than this become background
 
 
 TASKS: Registry[type] = Registry(

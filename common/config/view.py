@@ -23,3 +23,6 @@ class View:
     # Where test cases of a segmentation are scored: ct, on the reference image's own grid, against the label as drawn;
     # training, on this view's grid, against the label brought there. Rounds are chosen on the view's grid either way.
     score_on: str = "ct"
+    overlap: float = 0.5  # of the windows that a larger crop is predicted by, on each axis
+    # Axes (depth, height, width) along which crops are mirrored too when they are predicted, all combinations averaged.
+    mirrors: list[str] = field(default_factory=list)

@@ -19,8 +19,9 @@ from torch import Generator, Tensor, nn
 
 from common.backbones.base import Level
 from common.config.adapter import VoxelLinearPart
+from common.config.options import PET_SUV
 from common.config.step import Step
-from common.data.batch import volumes_of
+from common.data.batch import PET, volumes_of
 from common.errors import AdapterError
 from common.exact.columns import Layout
 
@@ -37,24 +38,29 @@ class VoxelColumns:
         levels: position in the pyramid and channels of the frozen model's levels.
         blurs: standard deviations in voxels of the Gaussians that the raw volume is seen through.
         raw: whether the volume's own values are a column.
+        log_suv: whether log(1 + SUV) of a PET in SUV is one.
     """
 
     modalities: tuple[str, ...]
     levels: tuple[tuple[int, int], ...]
     blurs: tuple[float, ...]
     raw: bool
+    log_suv: bool = False
 
-    @property
-    def names(self) -> tuple[str, ...]:
+    def names(self, modality: str) -> tuple[str, ...]:
         """Names of one modality's columns."""
-        own = ("raw",) * self.raw + tuple(f"blur{sigma:g}" for sigma in self.blurs)
+        own = ("raw",) * self.raw + ("log_suv",) * self._has_logarithm(modality)
+        own += tuple(f"blur{sigma:g}" for sigma in self.blurs)
         return own + tuple(f"level{place}.{channel}" for place, width in self.levels for channel in range(width))
+
+    def _has_logarithm(self, modality: str) -> bool:
+        return self.log_suv and modality == PET
 
     @property
     def layout(self) -> Layout:
         """All F columns; a modality's are known in the cases that have it."""
-        values = tuple(f"{modality}.{name}" for modality in self.modalities for name in self.names)
-        flag_of = tuple(place for place in range(len(self.modalities)) for _ in self.names)
+        values = tuple(f"{modality}.{name}" for modality in self.modalities for name in self.names(modality))
+        flag_of = tuple(place for place, modality in enumerate(self.modalities) for _ in self.names(modality))
         return Layout(values, self.modalities, flag_of, with_flags=False)
 
     def maps(self, pyramid: Sequence[Tensor], inputs: Mapping[str, Tensor]) -> list[Tensor]:
@@ -67,7 +73,9 @@ class VoxelColumns:
         found = []
         for place, modality in enumerate(self.modalities):
             volume = inputs[modality].float()
-            found += [volume] * self.raw + [blurred(volume, sigma) for sigma in self.blurs]
+            found += [volume] * self.raw
+            found += [torch.log1p(PET_SUV[1] * volume.clamp(min=0))] * self._has_logarithm(modality)
+            found += [blurred(volume, sigma) for sigma in self.blurs]
             found += [pyramid[level][:, place * width : (place + 1) * width] for level, width in self.levels]
         return found
 
@@ -85,7 +93,7 @@ def voxel_columns(step: Step, levels: Sequence[Level], spec: VoxelLinearPart) ->
             f"Step '{step.name}' reads levels {spec.levels} of the frozen model's pyramid, which has {len(levels)}, "
             f"from 0 (the finest) to {len(levels) - 1}."
         )
-    bare = VoxelColumns(volumes_of(step.modalities), (), tuple(spec.blurs), spec.raw)
+    bare = VoxelColumns(volumes_of(step.modalities), (), tuple(spec.blurs), spec.raw, spec.log_suv)
     chosen = finest_levels(bare, levels, structures) if spec.levels is None else spec.levels
     found = replace(bare, levels=tuple((place, levels[place].channels) for place in chosen))
     if (size := sums_bytes(found, structures)) > LARGEST_SUMS:
@@ -184,7 +192,7 @@ class VoxelLinear(nn.Module):
         """
         weight = self.weight / self.scale
         known = torch.stack(list(present), dim=1).double()  # (B, M)
-        each = known.repeat_interleave(len(self.columns.names), dim=1)  # (B, F)
+        each = known[:, list(self.columns.layout.flag_of)]  # (B, F)
         start = self.bias - (each * self.mean) @ weight.T  # (B, S)
         score = start[:, :, None, None, None].expand(-1, -1, *size).float()
         first = 0

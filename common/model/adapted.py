@@ -22,7 +22,7 @@ from common.errors import AdapterError
 from common.exact.columns import Layout
 from common.model.building import build_parts, exact_layout, inject
 from common.model.encoding import Encoding, encoding_of
-from common.model.readout import LinearReadout, VoxelLinearReadout, readout_of
+from common.model.readout import LinearReadout, VoxelLinearReadout, VoxelReadout, readout_of
 from common.model.state import check_fits, names_by_part, tensors_of
 from common.model.twin import frozen_twin
 from common.protocol.messages import State
@@ -80,6 +80,11 @@ class AdaptedModel(nn.Module):
     def decode(self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         """The output from features and, for skips, the volumes."""
         return self._readout.read(features, *self._seen(inputs, present))
+
+    def deeper_answers(self) -> list[Tensor]:
+        """Logits (B, 1 + S, d, h, w) of a decoder's coarser levels to the last training batch, the finest first; none
+        without deep supervision."""
+        return self._readout.deeper if isinstance(self._readout, VoxelReadout) else []
 
     def columns(
         self, features: Features, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor]

@@ -49,6 +49,7 @@ class VoxelReadout:
     step: str
     decoder: Any
     skips: Mapping[str, nn.Module]  # by modality
+    uptakes: Mapping[str, nn.Module]  # by modality
     reads_features = True
 
     def read(self, features: Features, inputs: Tensors, present: Tensors) -> Tensor:
@@ -59,7 +60,16 @@ class VoxelReadout:
         for modality, part in self.skips.items():
             if modality in inputs:
                 skip = skip + _where(present[modality], part(inputs[modality]))
-        return self.decoder(features.pyramid, skip)
+        logits = self.decoder(features.pyramid, skip)
+        for modality, part in self.uptakes.items():
+            if modality in inputs:
+                logits = logits + _where(present[modality], part(inputs[modality]))
+        return logits
+
+    @property
+    def deeper(self) -> list[Tensor]:
+        """What coarser levels answered to the last training batch."""
+        return list(getattr(self.decoder, "deeper", []))
 
 
 @dataclass(frozen=True)
@@ -188,7 +198,8 @@ def readout_of(step: Step, task: Task, backbone: Backbone, parts: Mapping[str, n
     if task.zero_shot:
         return ZeroShotReadout(backbone, task.classes)  # type: ignore[attr-defined]
     for name, _ in of_kind(step, "decoder"):
-        return VoxelReadout(step.name, parts[name], {s.modality: parts[n] for n, s in of_kind(step, "skip")})
+        skips, uptakes = ({s.modality: parts[n] for n, s in of_kind(step, kind)} for kind in ("skip", "uptake"))
+        return VoxelReadout(step.name, parts[name], skips, uptakes)
     for name, _ in of_kind(step, "voxel_linear"):
         return VoxelLinearReadout(parts[name])
     mlps = [(source, parts[mlp] if mlp else None) for source, mlp in sources_of(step)]

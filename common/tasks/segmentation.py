@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.losses import DiceCELoss
+from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
 from torch import Tensor, nn
 
 from common.config.task import SegmentationTask
@@ -55,6 +56,27 @@ IGNORED = 255  # of a mask: nobody drew anything there
 SURE = 30.0  # logits this far apart are a certainty
 
 
+class DiceFocal(nn.Module):
+    """Dice over the structures, and the focal loss (arXiv 1708.02002, gamma 2) of the softmax over all classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dice = DiceLoss(to_onehot_y=True, softmax=True, include_background=False)
+        self.focal = FocalLoss(to_onehot_y=True, use_softmax=True, gamma=2.0)
+
+    def forward(self, output: Tensor, labels: Tensor) -> Tensor:
+        """Logits (B, C, D, H, W) against labels (B, 1, D, H, W)."""
+        return self.dice(output, labels) + self.focal(output, labels)
+
+
+LOSSES: Mapping[str, Callable[[], Callable[[Tensor, Tensor], Tensor]]] = {  # task.loss
+    "dice_ce": partial(DiceCELoss, to_onehot_y=True, softmax=True, include_background=False),
+    "dice_focal": DiceFocal,
+    # arXiv 1706.05721: a missed voxel weighs 0.7, a false one 0.3
+    "tversky": partial(TverskyLoss, to_onehot_y=True, softmax=True, include_background=False, alpha=0.3, beta=0.7),
+}
+
+
 class Segmentation(Scored):
     """Logits (B, 1 + S, D, H, W), background first, against a label map.
 
@@ -79,7 +101,7 @@ class Segmentation(Scored):
         self.outputs = 1 + len(self.structures)
         self.tolerance_mm = spec.tolerance_mm
         self.members = [_members(name, spec) for name in self.structures]  # places in the map, from 1
-        self._loss = DiceCELoss(to_onehot_y=True, softmax=True, include_background=False)
+        self._loss = LOSSES[spec.loss]()
 
     @property
     def sum_shapes(self) -> Shapes:

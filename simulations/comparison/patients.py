@@ -12,7 +12,7 @@ import torch
 
 from client.center.center import Center
 from client.training.observation import observe as records_of
-from client.training.prediction import predict
+from client.training.prediction import answered
 from common.config.run import Run
 from common.config.step import Step
 from common.data.batch import Batch
@@ -129,7 +129,7 @@ def pictures(
         batch = cases.collate([position])
         model.load(by_code[code].own_state(order))  # the picture is of the prediction that was scored
         with torch.no_grad():
-            output = predict(model, batch.to(model.device), features=None, window=step.view.window).cpu()
+            output = answered(model, batch.to(model.device), step).cpu()
         truth, prediction = batch.target["mask"][0, 0], output[0].argmax(dim=0)
         yield Picture(code, batch, truth, prediction, rank, dice, len(scored), step.view.spacing_mm)
 

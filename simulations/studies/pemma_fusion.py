@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from client.training.observation import compared, is_scored_where_drawn
-from client.training.prediction import predict
+from client.training.prediction import answered
 from common.backbones import backbone_digest, load_backbone
 from common.config.load import compose_run
 from common.config.run import Run
@@ -107,7 +107,7 @@ def record_late(comparing: Comparing, cell: Cell, arm: str) -> None:
                 continue
             with torch.no_grad():
                 answers = [
-                    predict(model, batch, features=None, window=order.step.view.window).softmax(dim=1)
+                    answered(model, batch, order.step).softmax(dim=1)
                     for (model, _), batch, order in zip(models, batches, orders, strict=True)
                 ]
             mean, place = torch.stack(answers).mean(dim=0), held[0].own_grid(by_patient[0][patient])

@@ -27,7 +27,16 @@ def cohort_found(run: Run) -> tuple[list[str], list[str]]:
     except DataError as error:
         return [], list(error.problems)
     facts = [f"{center}: {', '.join(f'{n} {part}' for part, n in parts.items())}" for center, parts in counts.items()]
-    return [*facts, *small_centers(run, counts)], [*absent(run, counts), *too_few(run, counts)]
+    return [*facts, told_altogether(counts), *small_centers(run, counts)], [*absent(run, counts), *too_few(run, counts)]
+
+
+def told_altogether(counts: Counts) -> str:
+    """How many train, validate and test over all centers, and where nobody validates."""
+    parts = ", ".join(f"{sum(of[part] for of in counts.values())} {part}" for part in PARTS)
+    without = [center for center, of in counts.items() if not of["validation"]]
+    if without and len(without) == len(counts):
+        return f"all centers: {parts}; nobody validates"
+    return f"all centers: {parts}" + (f"; nobody validates at {', '.join(without)}" if without else "")
 
 
 def counted(run: Run) -> dict[str, dict[str, int]]:

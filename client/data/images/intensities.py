@@ -8,11 +8,11 @@ import numpy as np
 
 from client.data.images.grids import Grid, resample
 from client.data.images.nifti import Volume
+from common.config.options import PET_SUV
 from common.config.view import View
 from common.data.batch import CT, PET
 from common.errors import UnknownName
 
-PET_SUV = (0.0, 25.0)
 PERCENTILES = (0.5, 99.5)
 Scale = Callable[[np.ndarray], np.ndarray]
 

@@ -19,6 +19,7 @@ from common.config.adapter import (
     PatchEmbedPart,
     ResolutionPart,
     SkipPart,
+    UptakePart,
     VoxelLinearPart,
 )
 from common.config.federation import FEDERATIONS
@@ -41,6 +42,7 @@ PIECES: dict[str, dict[str, Any]] = {  # piece of an adapter -> its parts, or wh
     "pet": PET,  # PET's patch embedding and full-resolution skip
     "pet_copy": PET | {"stem_pet": PatchEmbedPart(init="copy")},  # the same, the embedding starting from CT's
     "pet_stem": {"stem_pet": PatchEmbedPart()},  # PET's patch embedding alone, for what has no decoder
+    "uptake": {"uptake": UptakePart()},  # PET's absolute SUV to logits, past every norm
     "image": {"image": MlpPart(input="image")},  # after the image encoder; with ``fusion``
     "text": {"text": MlpPart(input="text")},  # after the text encoder; with ``fusion``
     "fusion": {"fusion": FusionPart()},  # joins what stands after the encoders

@@ -179,6 +179,41 @@ def test_no_validation_when_none_is_asked_for():
     assert split_cases(cohort({"HMR": (4, 14, 0)}), split=Split(validation=0.0))["validation"] == []
 
 
+@given(COHORTS, SPLITS)
+def test_over_all_centers_each_has_its_share_rounded_up_or_down(cases, split):
+    parts = split_cases(cases, split=replace(split, everywhere=False))
+    assert names(parts["test"]) == names(split_cases(cases, split=split)["test"])
+    for center in {case.center for case in cases}:
+        train, validation = (sum(c.center == center for c in parts[name]) for name in ("train", "validation"))
+        exact = split.validation * (train + validation)
+        assert abs(validation - exact) < 1 + 1e-9 and (train > 0 or train + validation == 0)
+
+
+def test_small_centers_add_up_to_the_share_and_some_have_nobody():
+    cases = cohort({f"C{number}": (1, 2, 0) for number in range(200)})  # two of three do not test
+    parts = split_cases(cases, split=Split(folds=3, validation=0.2, everywhere=False))
+    rest = len(parts["train"]) + len(parts["validation"])
+    assert 0.15 * rest < len(parts["validation"]) < 0.25 * rest
+    assert len({case.center for case in parts["validation"]}) < 120
+    everywhere = split_cases(cases, split=Split(folds=3, validation=0.2))
+    assert len({case.center for case in everywhere["validation"]}) == 200
+
+
+@settings(max_examples=30)
+@given(COHORTS, COHORTS)
+def test_over_all_centers_too_who_has_a_place_keeps_it(first, second):
+    deal = Deal(seed=1, folds=3, validation=0.25, everywhere=False)
+    early = [case for case in first if case.center == "MDA"]
+    known = deal_places(early, deal, known={})
+    grown = early + [replace(case, patient=f"late {case.patient}") for case in second if case.center == "MDA"]
+    later = deal_places(grown, deal, known=known)
+    assert not {*known} & {*later} and {*known, *later} == {*names(grown)}
+    places = known | later
+    for fold in range(3):
+        rest = [place for place in places.values() if place.fold != fold]
+        assert abs(sum(fold in place.validates for place in rest) - 0.25 * len(rest)) < 2
+
+
 def test_real_cases_split_at_every_center(shared_data):
     cases = find_cases(shared_data / "sts7")
     for fold in range(3):

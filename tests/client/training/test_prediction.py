@@ -1,8 +1,10 @@
 """Predictions: kept features change nothing, and windows over a volume of one window are the window."""
 
+from dataclasses import replace
+
 import torch
 
-from client.training.prediction import features_of, predict
+from client.training.prediction import answered, features_of, predict
 from common.backbones import load_backbone
 from common.data.batch import Batch
 from common.model.adapted import AdaptedModel
@@ -51,3 +53,32 @@ def test_windows_keep_each_cases_own_modalities():
         cases.present["PET"] = torch.tensor([True, False])
         first_only = predict(model, cases, features=None, window=[16] * 3)
     assert torch.equal(both[0], first_only[0]) and not torch.allclose(both[1], first_only[1])
+
+
+def test_mirrored_views_are_averaged_after_they_are_mirrored_back():
+    model, cases = model_of(), batch()
+    window = [16] * 3
+    with torch.no_grad():
+        plain = predict(model, cases, features=None, window=window)
+        turned = Batch({"CT": cases.inputs["CT"].flip(4)}, cases.present, {})
+        back = predict(model, turned, features=None, window=window).flip(4)
+        found = predict(model, cases, features=None, window=window, mirrors=["width"])
+        every = predict(model, cases, features=None, window=window, mirrors=["depth", "height", "width"])
+        mirrored = predict(model, turned, features=None, window=window, mirrors=["depth", "height", "width"])
+    assert torch.allclose(found, (plain + back) / 2, atol=1e-6) and not torch.allclose(found, plain, atol=1e-4)
+    assert torch.allclose(every, mirrored.flip(4), atol=1e-5)  # all eight views of one volume are those of its mirror
+
+
+def test_an_answer_follows_the_steps_declaration():
+    model, cases = model_of(), batch(side=32, size=1)
+    step = model.step
+    view = replace(step.view, size=[32] * 3, window=[16] * 3, overlap=0.25, mirrors=["width"])
+    declared = replace(step, view=view, task=replace(step.task, smallest_ml=1e6))
+    with torch.no_grad():
+        raw = predict(model, cases, features=None, window=[16] * 3, overlap=0.25, mirrors=["width"])
+        found = answered(model, cases, declared)
+        wide = predict(model, cases, features=None, window=[16] * 3, mirrors=["width"])
+    background = raw.argmax(dim=1) == 0
+    kept = background[:, None].expand_as(raw)
+    assert torch.equal(found[kept], raw[kept]) and not bool(found.argmax(dim=1).any())
+    assert not torch.allclose(wide, raw, atol=1e-4)

@@ -9,7 +9,7 @@ from torch import nn
 
 from common.adapters.decoder import LightDecoder
 from common.adapters.fusion import Fusion
-from common.adapters.pet_pathway import Pathway, Projection, StandIn
+from common.adapters.pet_pathway import Pathway, Projection, StandIn, Uptake
 from common.backbones.base import Level
 
 DIM, GRID = 6, (2, 1, 2)
@@ -90,3 +90,13 @@ def test_fusion_by_attention_asks_only_what_is_there():
     assert torch.isfinite(output).all()  # also for a case that has nothing
     without = fusion(given_, [has_image, has_text], None, has_image)
     assert not torch.allclose(output[0], without[0]) and torch.allclose(output[1:], without[1:], atol=1e-6)
+
+
+def test_uptake_starts_at_nothing_and_then_tells_absolute_values_apart():
+    torch.manual_seed(0)
+    part = Uptake(8, 2)
+    pet = torch.rand(2, 1, 4, 4, 4)
+    assert not part(pet).any()
+    nn.init.normal_(part.outer.weight)
+    assert not torch.allclose(part(pet), part(2 * pet), atol=1e-3)  # a norm would make these alike
+    assert torch.equal(part(pet)[:1], part(pet[:1]))

@@ -50,7 +50,7 @@ def maps_of(columns, *, seed: int = 0, size=(4, 6, 8)):
 
 def test_columns_are_named_by_modality_in_the_order_of_the_maps():
     found = columns(blurs=[1.0], levels=[1])
-    assert found.names == ("raw", "blur1", "level1.0", "level1.1", "level1.2")
+    assert found.names("CT") == ("raw", "blur1", "level1.0", "level1.1", "level1.2")
     assert found.layout.values[:2] == ("CT.raw", "CT.blur1") and found.layout.values[5] == "PET.raw"
     assert found.layout.flags == ("CT", "PET") and found.layout.flag_of == (0,) * 5 + (1,) * 5
     maps, inputs = maps_of(found)
@@ -61,7 +61,7 @@ def test_columns_are_named_by_modality_in_the_order_of_the_maps():
 
 @pytest.mark.parametrize(("levels", "width"), [(None, 6), ([], 1), ([0], 3)])
 def test_levels_may_be_all_none_or_some(levels, width):
-    assert len(columns(levels=levels).names) == width
+    assert len(columns(levels=levels).names("CT")) == width
 
 
 def test_levels_that_nobody_declared_stay_below_half_a_megabyte():
@@ -123,7 +123,7 @@ def test_a_missing_modality_counts_as_the_average():
     found = columns()
     maps, _ = maps_of(found)
     module = VoxelLinear(found, 1)
-    per = len(found.names)
+    per = len(found.names("CT"))
     with torch.no_grad():
         module.weight.fill_(1.0)
         module.mean.fill_(3.0)
@@ -172,3 +172,11 @@ def test_histograms_of_centers_add_to_those_of_all_patients():
     parts = [score_histograms(scores[:, part], inside[:, part], 1.0) for part in (slice(0, 300), slice(300, 900))]
     for place in (0, 1):
         assert np.array_equal(parts[0][place] + parts[1][place], whole[place])
+
+
+def test_the_logarithm_of_uptake_is_a_column_of_the_pet_alone():
+    found = columns(levels=[], log_suv=True)
+    assert found.layout.values == ("CT.raw", "PET.raw", "PET.log_suv") and found.layout.flag_of == (0, 1, 1)
+    maps, inputs = maps_of(found)
+    suv = 25.0 * inputs["PET"].clamp(min=0)
+    assert torch.equal(maps[2], torch.log1p(suv)) and len(maps) == 3

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from common.config.task import SegmentationTask
 from common.data.batch import Batch
 from common.tasks import build_task, merge_sums
+from common.tasks.segmentation import LOSSES
 
 GOLDEN = Path(__file__).parents[3].parent / "shared" / "golden" / "misc.json"
 
@@ -126,3 +127,33 @@ def test_a_structure_within_another_counts_as_both():
     truth, predicted = maps([[1, 1, 2, 2, 0, 0, 0, 0]]), maps([[1, 1, 1, 2, 0, 0, 0, 0]])
     metrics = task.metrics(task.sums(task.observe(logits_of(predicted), batch_of(truth))))
     assert metrics["dsc_agg_whole"] == 1.0 and metrics["dsc_agg_core"] == pytest.approx(2 / 3)
+
+
+def test_losses_of_the_field_by_option():
+    labels, logits = (
+        maps([1, 0, 0, 2, 0, 0, 1, 0]),
+        torch.randn(1, 3, 2, 2, 2, generator=torch.Generator().manual_seed(0)),
+    )
+    batch = batch_of(labels)
+    found = {name: build_task(SegmentationTask(loss=name)).loss(logits, batch) for name in LOSSES}
+    p, truth = logits.softmax(dim=1), F.one_hot(labels.long(), 3).movedim(-1, 1).float()
+    both, volumes = (p * truth)[:, 1:].sum((2, 3, 4)), (p + truth)[:, 1:].sum((2, 3, 4))
+    dice = 1 - (2 * both / volumes).mean()
+    sure = (p * truth).sum(dim=1)
+    focal = (-((1 - sure) ** 2) * sure.log()).sum() / truth.numel()  # MONAI's mean counts every class of a voxel
+    assert found["dice_ce"].item() == pytest.approx((dice - sure.log().mean()).item(), abs=1e-4)
+    assert found["dice_focal"].item() == pytest.approx((dice + focal).item(), abs=1e-4)
+    false, missed = (p * (1 - truth))[:, 1:].sum((2, 3, 4)), ((1 - p) * truth)[:, 1:].sum((2, 3, 4))
+    assert found["tversky"].item() == pytest.approx(
+        (1 - (both / (both + 0.3 * false + 0.7 * missed)).mean()).item(), abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_nothing_is_learned_where_nobody_drew_whatever_the_loss(name):
+    task = build_task(SegmentationTask(loss=name))
+    labels = maps([1, 255, 0, 2, 0, 255, 1, 0])
+    logits = torch.randn(1, 3, 2, 2, 2, requires_grad=True)
+    task.loss(logits, batch_of(labels)).backward()
+    ignored = (labels == 255)[:, None].expand_as(logits)
+    assert not logits.grad[ignored].any() and bool(logits.grad[~ignored].any())

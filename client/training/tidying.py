@@ -1,0 +1,53 @@
+"""Tidying: pieces of a segmentation's answer that the task's rules leave out, as background for certain.
+
+The rules look at an answer alone, never at a label: of each structure the largest connected piece, or no piece below a
+size. What is inside another structure belongs to the outer one's piece too.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from common.config.step import Step
+from common.tasks import build_task
+from common.tasks.segmentation import SURE
+
+TOUCHING = np.ones((3, 3, 3))  # voxels that share a corner are one piece
+
+
+def has_rules(step: Step) -> bool:
+    """Whether anything is left out of the step's answers."""
+    task = step.task
+    return task.kind == "segmentation" and (task.largest_component or task.smallest_ml > 0)
+
+
+def tidied(output: Tensor, step: Step) -> Tensor:
+    """Logits (B, 1 + S, D, H, W) with what the step's rules leave out made background."""
+    if not has_rules(step):
+        return output
+    fewest = step.task.smallest_ml * 1000 / prod(step.view.spacing_mm)  # voxels
+    members = build_task(step.task).members  # type: ignore[attr-defined]
+    labels = output.argmax(dim=1).cpu().numpy()
+    dropped = np.stack([_dropped(one, members, step.task.largest_component, fewest) for one in labels])
+    sure = torch.full_like(output, -SURE)
+    sure[:, 0] = SURE
+    return torch.where(torch.from_numpy(dropped).to(output.device)[:, None], sure, output)
+
+
+def _dropped(labels: np.ndarray, members: list[list[int]], only_largest: bool, fewest: float) -> np.ndarray:
+    """bool (D, H, W): voxels in a piece of some structure that does not stay."""
+    found = np.zeros(labels.shape, bool)
+    for places in members:
+        inside = np.isin(labels, places)
+        pieces, count = ndimage.label(inside, structure=TOUCHING)
+        sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+        stays = sizes >= fewest
+        if only_largest and count:
+            stays &= np.arange(count) == sizes.argmax()
+        found |= inside & ~np.concatenate([[True], stays])[pieces]
+    return found
