@@ -27,11 +27,12 @@ EXAMPLES = """examples:
   python -m simulations bench sizes
   python -m simulations bench aggregation
   python -m simulations bench release
+  python -m simulations accept --weights runs/shapes/shapes.safetensors --root ../shared/data/sts7
   python -m simulations phantom --out data/phantom --scale 0.2 --seed 11
 """
 
 
-LONG = ("bench", "compare", "federation", "flower", "phantom", "plan", "pretrain", "run")
+LONG = ("accept", "bench", "compare", "federation", "flower", "phantom", "plan", "pretrain", "run")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -80,6 +81,13 @@ def make_parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--epochs", type=int, default=20, help="mini: passes over them")
     pretrain.add_argument("--steps", type=int, default=5000, help="shapes: optimizer steps; a stopped one goes on")
     pretrain.add_argument("--side", type=int, default=32, help="shapes: voxels of a crop")
+    accepting = commands.add_parser("accept", help="judge a pre-trained U-Net of shapes on cases that are set aside")
+    accepting.add_argument("--weights", type=Path, required=True, help="shapes.safetensors")
+    accepting.add_argument("--config", default="base", help="size of the network")
+    accepting.add_argument("--root", type=Path, required=True, help="folder of the sts7 cases; half of them is opened")
+    accepting.add_argument("--phantoms", type=int, nargs="+", default=[101, 102, 103], help="seeds of fresh phantoms")
+    accepting.add_argument("--scale", type=float, default=0.14, help="of a phantom; 1.0 is HECKTOR's 524 patients")
+    accepting.add_argument("--out", type=Path, default=Path("runs/accept_shapes"))
     reference = commands.add_parser("docs", help="write the pages of docs/ that code and schema make")
     reference.add_argument("--out", type=Path, default=Path("docs"))
     return parser
@@ -93,6 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         "run": _run,
         "plan": _plan,
         "compare": _compare,
+        "accept": _accept,
         "pretrain": _pretrain,
         "phantom": _phantom,
         "dicom": _dicom,
@@ -232,6 +241,16 @@ def _pretrain(arguments: argparse.Namespace) -> None:
 
     out = arguments.out or Path("common/backbones/mini")
     print(pretrain(out, cases=arguments.cases, epochs=arguments.epochs, seed=arguments.seed, progress=print))
+
+
+def _accept(arguments: argparse.Namespace) -> None:
+    from simulations.pretraining.acceptance.accept import RESULTS, Asked, accept
+
+    asked = Asked(
+        arguments.weights, arguments.config, arguments.root, tuple(dict.fromkeys(arguments.phantoms)), arguments.scale
+    )
+    accept(asked, arguments.out, say=lambda line: print(line, flush=True))
+    print(f"figures: {arguments.out / RESULTS}")
 
 
 def _flower(arguments: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from client.data.images.own_grid import Lattice, answer_on
 from client.training.tidying import tidied
+from client.training.windows import mirrorings
 from common.backbones.base import Features
-from common.config.options import AXES
 from common.config.step import Step
 from common.data.batch import Batch, is_volume, volumes_of
 from common.model.adapted import AdaptedModel
@@ -48,8 +47,7 @@ def predict(
         mirrors: axes of `AXES`; the mean is over all combinations of mirrored ones, each mirrored back.
     """
     outputs = [_predict(model, batch, features=features, window=window, overlap=overlap)]
-    axes = [2 + AXES.index(name) for name in mirrors]
-    for flipped in (list(some) for n in range(1, len(axes) + 1) for some in combinations(axes, n)):
+    for flipped in ([2 + axis for axis in axes] for axes in mirrorings(mirrors)[1:]):
         there = {m: x.flip(flipped) if is_volume(m) else x for m, x in batch.inputs.items()}
         mirrored = Batch(there, batch.present, batch.target)
         outputs.append(_predict(model, mirrored, features=None, window=window, overlap=overlap).flip(flipped))

@@ -11,10 +11,11 @@ import torch
 from client.privacy.voxels import VoxelRows
 from client.training.batches import Cases, item
 from client.training.prediction import predict
+from client.training.windows import columns_at
 from common.exact.columns import Rows
 from common.exact.step import voxels_of
 from common.exact.thresholds import SCORE_BINS, score_histograms
-from common.exact.voxels import at_voxels, drawn_voxels
+from common.exact.voxels import drawn_voxels
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order
 from common.seeding import generator_for
@@ -82,10 +83,8 @@ def _drawn(order: Order, model: AdaptedModel, cases: Cases, positions: list[int]
     generator = generator_for(order.seed, order.step.name, "voxels", cases.cases[positions[0]].patient)
     chosen = drawn_voxels(labels, count=spec.voxels, share=spec.inside, ignored=IGNORED, generator=generator)
     with torch.no_grad():
-        maps, present = model.maps(model.encode(batch.inputs, batch.present), batch.inputs, batch.present)
-        values = at_voxels(maps, chosen.to(model.device), labels.shape)
+        values, flags = columns_at(model, batch, chosen, order.step.view)
     target = torch.stack([is_one_of(labels.flatten()[chosen], places) for places in _members(order)], dim=1)
-    flags = torch.stack(present, dim=1).expand(len(chosen), -1)
     return values.cpu().numpy(), flags.cpu().numpy(), target.numpy()
 
 

@@ -122,12 +122,10 @@ def notes_of(comparing: Comparing, found: list[Comparison]) -> list[str]:
 def _exact_notes(comparing: Comparing) -> list[str]:
     steps, shown = comparing.run.steps.values(), beside(comparing.run.compare)
     segmented = [step for step in steps if step.task.kind == "segmentation"]
-    without = [step.name for step in segmented if not has_exact_head(step)]
     return [
         *([EXACT_NOTE] if any(map(has_exact_form, steps)) else []),
         *([HEAD_NOTE] if any(map(has_exact_head, segmented)) else []),
         *(f"{arm}: {said}." for arm, said in BESIDE_HEAD.items() if arm in shown and segmented),
-        *([f"No exact head yet at {', '.join(without)}: crops larger than the window."] if without else []),
     ]
 
 

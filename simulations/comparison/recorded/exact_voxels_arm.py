@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 
 from client.center.center import Center
+from client.training.batches import Cases
 from client.training.exact import exact_rows, score_sums
 from common.backbones import load_backbone
 from common.config.adapter import Adapter, VoxelLinearPart
@@ -35,9 +36,8 @@ RIDGES = NewtonFederation(penalty=100.0, penalties=[10.0, 1000.0])  # summed val
 
 
 def has_exact_head(step: Step) -> bool:
-    """Whether the step segments volumes that the frozen model sees whole. Of larger ones windows would have to be
-    encoded apart, which an exact fit does not do yet."""
-    return step.task.kind == "segmentation" and step.view.size == step.view.window and bool(volumes_of(step.modalities))
+    """Whether the step segments volumes; of crops larger than the window, voxels have what their windows say."""
+    return step.task.kind == "segmentation" and bool(volumes_of(step.modalities))
 
 
 def exact_voxels_step(step: Step, part: VoxelLinearPart) -> Step:
@@ -68,25 +68,29 @@ def fit_voxels(centers: Sequence[Center], order: Order) -> State:
     """The fitted state of an `exact_voxels_step`, with the ridge that the validation cases prefer."""
     model, _ = centers[0].model(order)  # one for all: a simulation's centers share a device
     spec, place = order.step.federation, pooled(centers)
-    scores, states = {}, _states(centers, order, model)
+    sets = [cases for center in centers if len(cases := center.case_set(order, "train", model))]
+    scores, states = {}, states_of(order, model, sets)
     for penalty, state in states.items():
         model.load(state)
         scores[penalty] = validated(place, replace(order, state=state), model)
     return states[chosen(scores, otherwise=spec.penalty)]
 
 
-def _states(centers: Sequence[Center], order: Order, model: AdaptedModel) -> dict[float, State]:
-    """Ridge -> its exact fit, with thresholds from histograms of the training cases' scores."""
+def states_of(order: Order, model: AdaptedModel, sets: Sequence[Cases]) -> dict[float, State]:
+    """Ridge -> its exact fit to the training cases of several places, with thresholds from histograms of their scores.
+
+    Args:
+        sets: each place's training cases, at least one.
+    """
     spec, part, objective = order.step.federation, exact_part(order.step)[0], objective_of(order.step)
     assert objective is not None
-    places = [(center, center.case_set(order, "train", model)) for center in centers]
-    rows: list[Rows] = [exact_rows(order, model, cases, minimum=1).rows for _, cases in places if len(cases)]
+    rows: list[Rows] = [exact_rows(order, model, cases, minimum=1).rows for cases in sets]
     found = {}
     for penalty, fitted in fit_path(objective, model.exact_layout, rows, [spec.penalty, *spec.penalties]).items():
         state = state_of(fitted, part)
         model.load(state)
         asked = replace(order, state=state)
-        scores = add(score_sums(asked, model, cases, minimum=1) for _, cases in places if len(cases))
+        scores = add(score_sums(asked, model, cases, minimum=1) for cases in sets)
         thresholds = best_thresholds(scores[TRUE], scores[ALL], missed=scores[MISSED])
         found[penalty] = state | {f"{part}/bias": state[f"{part}/bias"] - torch.from_numpy(thresholds)}
     return found

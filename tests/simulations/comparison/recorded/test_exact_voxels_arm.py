@@ -25,9 +25,14 @@ CENTERS = ["CHUM", "CHUP", "MDA"]
 SMALL = VoxelLinearPart(levels=[3], voxels=200)
 
 
-def test_the_arm_is_the_federation_with_the_ridge_that_it_chooses(small_centers, tmp_path):
+WINDOWED = {"window": [8, 8, 8], "overlap": 0.25, "mirrors": ["width"]}
+
+
+@pytest.mark.parametrize("view", [{}, WINDOWED], ids=["whole", "windows"])
+def test_the_arm_is_the_federation_with_the_ridge_that_it_chooses(small_centers, tmp_path, view):
     run = small_run(centers=CENTERS, steps=["tumour_ctpet"])
     step = exact_voxels_step(run.steps["tumour_ctpet"], SMALL)
+    step = replace(step, view=replace(step.view, **view))
     run.steps = {step.name: replace(step, rounds=40, starts_from=None)}
     leader = federate(run, tmp_path / "run", small_centers)
     (chosen,) = leader.ledger.events("penalty_chosen")
@@ -61,10 +66,9 @@ def test_further_arms_are_there_on_request_alone():
     assert set(RECORDERS) == {EXACT, *(arm for arms in REQUESTED.values() for arm in arms)}
 
 
-@pytest.mark.parametrize(("change", "expected"), [({}, True), ({"window": [8, 8, 8]}, False)])
-def test_crops_larger_than_the_window_have_no_exact_head_yet(change, expected):
+def test_crops_larger_than_the_window_have_an_exact_head_too():
     step = small_run().steps["tumour_ct"]
-    assert has_exact_head(replace(step, view=replace(step.view, **change))) is expected
+    assert has_exact_head(replace(step, view=replace(step.view, window=[8, 8, 8])))
 
 
 def test_nothing_of_the_steps_own_adapter_is_left():

@@ -1,0 +1,1 @@
+"""Acceptance: whether a frozen model matters, judged on cases that nothing was chosen by, opened once."""
