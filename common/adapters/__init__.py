@@ -36,6 +36,7 @@ class Surroundings:
         window: voxels that the network sees at once.
         layout: the columns of a linear part.
         voxels: the columns of a linear part for voxels.
+        volumes: images that a case may have.
     """
 
     backbone: Backbone
@@ -45,6 +46,7 @@ class Surroundings:
     window: Voxels
     layout: Layout | None = None
     voxels: VoxelColumns | None = None
+    volumes: int = 1
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -140,6 +142,12 @@ def _stand_in(spec: Any, around: Surroundings) -> nn.Module:
     return StandIn(around.backbone.token_dim)
 
 
+def _unet(spec: Any, around: Surroundings) -> nn.Module:
+    from common.adapters.unet import Unet
+
+    return Unet(around.volumes, around.outputs, widths=spec.widths)
+
+
 def _uptake(spec: Any, around: Surroundings) -> nn.Module:
     from common.adapters.pet_pathway import Uptake
 
@@ -166,6 +174,7 @@ PARTS: Registry[Callable[[Any, Surroundings], nn.Module]] = Registry(
         "resolution": _resolution,
         "skip": _skip,
         "stand_in": _stand_in,
+        "unet": _unet,
         "uptake": _uptake,
         "voxel_linear": _voxel_linear,
     },

@@ -27,7 +27,7 @@ RESERVED = frozenset({
     "smart_apply", "state_dict", "to", "to_empty", "train", "training", "type", "update", "values", "xpu", "zero_grad",
 })  # fmt: skip
 SOURCES = (IMAGE, TEXT)  # what embeddings are made of
-ONE_OF_A_KIND = ("decoder", "full", "fusion", "join", "resolution", "uptake")
+ONE_OF_A_KIND = ("decoder", "full", "fusion", "join", "resolution", "unet", "uptake")
 ONE_PER_MODALITY = ("patch_embed", "skip", "stand_in")
 MODES = ("attention", "mlp")  # how a fusion part joins embeddings
 STYLES = ("auto", "light", "linear", "unetr")
@@ -113,8 +113,12 @@ def _segmenting(step: Step) -> Iterator[str]:
     parts = step.adapter.parts
     decoders = [spec for spec in parts.values() if role_of(spec) == "decoder"]
     segments = step.task.kind == "segmentation"
-    if segments and not decoders and not any(role_of(spec) == "voxel_linear" for spec in parts.values()):
-        yield "segmentation needs a decoder part: adapter@steps.NAME.adapter=decoder, or exact_voxels, fitted by sums."
+    if segments and not decoders and not any(role_of(spec) in ("unet", "voxel_linear") for spec in parts.values()):
+        yield (
+            "segmentation needs a decoder part: adapter@steps.NAME.adapter=decoder, exact_voxels, fitted by sums, or "
+            "unet, which reads no frozen model."
+        )
+    yield from _unet(step)
     if decoders and not segments:
         yield "a decoder part needs a segmentation task."
     if segments and not volumes_of(step.modalities):
@@ -127,6 +131,18 @@ def _segmenting(step: Step) -> Iterator[str]:
     if decoders and getattr(decoders[0], "deep_supervision", False) and decoders[0].style == "linear":
         yield "deep_supervision needs levels between the encoder and the voxels, which a linear decoder does not have."
     yield from _absolute(step, has_decoder=bool(decoders))
+
+
+def _unet(step: Step) -> Iterator[str]:
+    """A network of its own is a step's only part, and halves windows without a rest."""
+    for name, spec in ((name, spec) for name, spec in step.adapter.parts.items() if role_of(spec) == "unet"):
+        if len(step.adapter.parts) > 1 or step.task.kind != "segmentation":
+            yield f"part '{name}', a unet, is a step's only part, and for segmentation alone."
+        if len(spec.widths) < 2:
+            yield f"part '{name}' has widths {spec.widths}; a unet has two levels or more."
+        whole = 2 ** (len(spec.widths) - 1)
+        if any(side % whole for side in step.view.window):
+            yield f"part '{name}' halves the window {list(step.view.window)} to 1/{whole}: use multiples of {whole}."
 
 
 def _absolute(step: Step, *, has_decoder: bool) -> Iterator[str]:

@@ -65,7 +65,7 @@ class Decoder(nn.Module):
         self.ct_skip = full_resolution(1, features)
         self.join = full_resolution(2 * features, features)
         self.out = nn.Conv3d(features, outputs, kernel_size=1)
-        _expect_background(self.out)
+        expect_background(self.out)
         self.hints = _hints([after for (_, after), _ in steps], outputs) if deep_supervision else None
         self.deeper: list[Tensor] = []
 
@@ -110,7 +110,7 @@ class LightDecoder(nn.Module):
         self.ct_skip = full_resolution(1, features)
         self.join = full_resolution(2 * features, features)
         self.out = nn.Conv3d(features, outputs, kernel_size=1)
-        _expect_background(self.out)
+        expect_background(self.out)
         self.hints = _hints([width] * len(levels), outputs) if deep_supervision else None
         self.deeper: list[Tensor] = []
 
@@ -138,7 +138,7 @@ class LinearDecoder(nn.Module):
     def __init__(self, levels: Sequence[Level], *, outputs: int):
         super().__init__()
         self.out = nn.Conv3d(levels[-1].channels, outputs, kernel_size=1)
-        _expect_background(self.out)
+        expect_background(self.out)
 
     def forward(self, pyramid: Sequence[Tensor], skip: Tensor) -> Tensor:
         """Logits (B, outputs, D, H, W); of the skip only the size is used."""
@@ -153,7 +153,7 @@ def _hints(widths: Sequence[int], outputs: int) -> nn.ModuleList:
     """One layer to logits for each level, coarse to fine."""
     layers = [nn.Conv3d(width, outputs, kernel_size=1) for width in widths]
     for layer in layers:
-        _expect_background(layer)
+        expect_background(layer)
     return nn.ModuleList(layers)
 
 
@@ -261,7 +261,7 @@ def _resize(x: Tensor, size: Voxels) -> Tensor:
     return F.interpolate(x, size=list(size), mode="trilinear", align_corners=False)
 
 
-def _expect_background(layer: nn.Conv3d) -> None:
+def expect_background(layer: nn.Conv3d) -> None:
     """Start from the prior that nearly every voxel is background (focal loss' initialisation, arXiv 1708.02002).
 
     Without it the first rounds only learn how rare tumors are, and the decoder settles on predicting none.

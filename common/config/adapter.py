@@ -111,6 +111,14 @@ class SkipPart:
 
 
 @dataclass
+class UnetPart:
+    """A small residual U-Net from random weights that reads the images and no frozen model; it ends in logits."""
+
+    kind: str = "unet"
+    widths: list[int] = field(default_factory=lambda: [24, 24, 48, 96])  # channels at 1/2, 1/4, 1/8 and at the bottom
+
+
+@dataclass
 class UptakePart:
     """A PET's absolute uptake, SUV and log(1 + SUV), to logits added to the decoder's: nothing normalises it."""
 
@@ -165,6 +173,7 @@ PARTS: Registry[type] = Registry(
         "resolution": ResolutionPart,
         "skip": SkipPart,
         "stand_in": StandInPart,
+        "unet": UnetPart,
         "uptake": UptakePart,
         "voxel_linear": VoxelLinearPart,
     },

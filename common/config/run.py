@@ -88,7 +88,8 @@ class Compare:
     seeds: list[int] = field(default_factory=lambda: [1])  # each is a run of every arm
     folds: list[int] = field(default_factory=lambda: [0])  # each is tested once with every seed
     random_backbone: bool = True  # also the same architecture frozen at random weights
-    # Further arms: blurs (the exact head on raw values and blurs), exact_random (... at random weights), rules (SUV).
+    # Further arms: blurs (the exact head on raw values and blurs), exact_random (... at random weights), left_out (one
+    # center), rules (SUV), unet (a small U-Net from random weights: federated, centralized, at each center).
     arms: list[str] = field(default_factory=list)
     # Factors that every arm tries on each step's own learning rate.
     learning_rates: list[float] = field(default_factory=lambda: [1.0])

@@ -18,7 +18,7 @@ from common.adapters.compatibility import HEAD, IMAGE, SOURCES, feeds
 from common.backbones.base import Backbone
 from common.config.adapter import role_of
 from common.config.step import Step
-from common.data.batch import RECORD
+from common.data.batch import RECORD, volumes_of
 from common.exact.columns import Layout
 from common.exact.step import layout_of, voxels_of
 from common.exact.voxels import voxel_columns
@@ -56,8 +56,9 @@ def build_parts(backbone: Backbone, step: Step, task: Task, *, seed: int) -> nn.
     depth, height, width = step.view.window
     widths = widths_of(backbone, step)
     around = Surroundings(
-        backbone, task.outputs, tuple(widths), _patch(backbone, step), (depth, height, width), layout, voxels
-    )
+        backbone, task.outputs, tuple(widths), _patch(backbone, step), (depth, height, width), layout, voxels,
+        len(volumes_of(step.modalities)),
+    )  # fmt: skip
     for name in sorted(step.adapter.parts):
         if _kind(step, name) not in INJECTED:
             with _seeded(seed, name):

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from common.adapters.compatibility import HEAD, IMAGE, feeds
+from common.adapters.unet import side_by_side
 from common.backbones.base import Backbone, Features
 from common.config.privacy import NoisedSums
 from common.config.step import Step
-from common.data.batch import CT, RECORD
+from common.data.batch import CT, RECORD, is_volume, volumes_of
 from common.data.sources import named_sources
 from common.errors import AdapterError
 from common.exact.columns import Layout
@@ -179,6 +180,22 @@ class VoxelLinearReadout:
 
 
 @dataclass(frozen=True)
+class UnetReadout:
+    """A network of its own on the images; nothing is encoded before."""
+
+    unet: nn.Module
+    modalities: Sequence[str]  # the images, in the order of the network's channels
+    reads_features = False
+
+    def read(self, features: Features, inputs: Tensors, present: Tensors) -> Tensor:
+        """Logits (B, 1 + S, D, H, W)."""
+        some = next(x for m, x in inputs.items() if is_volume(m))
+        nothing, nobody = torch.zeros_like(some), torch.zeros(len(some), dtype=torch.bool, device=some.device)
+        images = [inputs.get(m, nothing) for m in self.modalities]
+        return self.unet(side_by_side(images, [present.get(m, nobody) for m in self.modalities]))
+
+
+@dataclass(frozen=True)
 class ZeroShotReadout:
     """The backbone compares image and prompts by itself; nothing is encoded before."""
 
@@ -200,6 +217,8 @@ def readout_of(step: Step, task: Task, backbone: Backbone, parts: Mapping[str, n
     for name, _ in of_kind(step, "decoder"):
         skips, uptakes = ({s.modality: parts[n] for n, s in of_kind(step, kind)} for kind in ("skip", "uptake"))
         return VoxelReadout(step.name, parts[name], skips, uptakes)
+    for name, _ in of_kind(step, "unet"):
+        return UnetReadout(parts[name], volumes_of(step.modalities))
     for name, _ in of_kind(step, "voxel_linear"):
         return VoxelLinearReadout(parts[name])
     mlps = [(source, parts[mlp] if mlp else None) for source, mlp in sources_of(step)]

@@ -29,22 +29,32 @@ from common.store.lineage import state_in_use
 from server.coordinator import run_id_of
 from server.run.finish import verify_in_fresh_process
 from simulations.comparison.baselines import Trained, baseline_order, pooled, train_pooled
-from simulations.comparison.beside import RECORDERS, At, beside
+from simulations.comparison.beside import RECORDERS, At, beside, federations
 from simulations.comparison.comparing import Cell, Comparing, Job, records_name
-from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL, RANDOM, UNTRAINED
+from simulations.comparison.names import (
+    ALONE,
+    CENTRALIZED,
+    FEDERATED,
+    FEDERATIONS,
+    LEFT_OUT,
+    LOCAL,
+    UNET_CENTRALIZED,
+    UNET_LOCAL,
+    UNTRAINED,
+)
 from simulations.comparison.patients import Observed, observe, open_centers
 from simulations.comparison.tuning import Values, trial_overrides, tune_federated, write_choice
 from simulations.virtual.federate import federate, worker_count
 from simulations.virtual.pool import side_by_side
 
-BASELINES = (CENTRALIZED, LOCAL)  # arms that this module trains itself
+BASELINES = (CENTRALIZED, LOCAL, LEFT_OUT, UNET_CENTRALIZED, UNET_LOCAL)  # arms that this module trains itself
 Say = Callable[[str], None]
 
 
 def run_arms(comparing: Comparing, *, say=print) -> None:
     """Run everything that is not finished: the federated arms one by one, then the baselines side by side."""
     for cell in comparing.cells:
-        for arm in [FEDERATED, *([RANDOM] if comparing.run.compare.random_backbone else [])]:
+        for arm in federations(comparing.run.compare):
             say(f"{arm}, {cell.name}")
             _federated(comparing, arm, cell)
     jobs = [job for cell in comparing.cells for job in _jobs(comparing, cell)]
@@ -83,9 +93,12 @@ def _federated(comparing: Comparing, arm: str, cell: Cell) -> None:
 
 
 def _jobs(comparing: Comparing, cell: Cell) -> list[Job]:
-    scored = [FEDERATED, *(arm for arm in beside(comparing.run.compare) if arm not in BASELINES)]
-    local = [Job(LOCAL, cell, center) for center in trained_centers(comparing, cell)]
-    return [Job(CENTRALIZED, cell), *local, *(Job(arm, cell) for arm in scored)]
+    shown = beside(comparing.run.compare)
+    centers = trained_centers(comparing, cell)
+    own = [Job(arm, cell, center) for arm in (*ALONE, LEFT_OUT) if arm in shown for center in centers]
+    whole = [arm for arm in (CENTRALIZED, UNET_CENTRALIZED) if arm in shown]
+    scored = [FEDERATED, *(arm for arm in shown if arm not in BASELINES)]
+    return [*(Job(arm, cell) for arm in whole), *own, *(Job(arm, cell) for arm in scored)]
 
 
 def trained_centers(comparing: Comparing, cell: Cell) -> list[str]:
@@ -177,6 +190,8 @@ def _steps(job: Job, comparing: Comparing, run: Run) -> Iterator[StepWork]:
         [started] = ledger.events("step_started", step=step.name)[:1]
         evaluated = [c for c in event["evaluated_at"] if job.center in (None, c)]
         trained = [c for c in started["centers"] if job.center in (None, c)]
+        if job.arm == LEFT_OUT:
+            trained = [c for c in started["centers"] if c != job.center]
         if evaluated and (trained or job.arm not in BASELINES):
             start = AdaptedModel(backbone, step, seed=run.seed).state()
             yield StepWork(run, step, start, base, trained, evaluated, files)
@@ -184,7 +199,7 @@ def _steps(job: Job, comparing: Comparing, run: Run) -> Iterator[StepWork]:
 
 def _state(job: Job, comparing: Comparing, work: StepWork, earlier: dict[str, State]) -> State:
     step = work.step
-    if job.arm in (FEDERATED, RANDOM):
+    if job.arm in FEDERATIONS:
         folder = comparing.arm_folder(job.arm, job.cell)
         bank, [event] = AdapterBank(folder.bank), Ledger(folder.ledger).events("step_finished", step=step.name)[-1:]
         return state_in_use(bank, head=bank.head(event["lineage"]), own=event["key"])
@@ -202,7 +217,7 @@ def _state(job: Job, comparing: Comparing, work: StepWork, earlier: dict[str, St
 
 def _best_round(job: Job, comparing: Comparing, step: Step) -> int:
     """Of a federated arm; 0 for the others, which have no rounds."""
-    if job.arm not in (FEDERATED, RANDOM):
+    if job.arm not in FEDERATIONS:
         return 0
     [event] = Ledger(comparing.arm_folder(job.arm, job.cell).ledger).events("step_finished", step=step.name)[-1:]
     return event["kept_round"]

@@ -14,7 +14,19 @@ from common.config.adapter import VoxelLinearPart
 from common.config.run import Compare, Run
 from common.config.step import Step
 from common.protocol.messages import State
-from simulations.comparison.names import BLURS, CENTRALIZED, EXACT, EXACT_RANDOM, LOCAL, RANDOM, UNTRAINED
+from simulations.comparison.names import (
+    BLURS,
+    CENTRALIZED,
+    EXACT,
+    EXACT_RANDOM,
+    FEDERATED,
+    FEDERATIONS,
+    LEFT_OUT,
+    LOCAL,
+    ON_NETWORK,
+    RANDOM,
+    UNTRAINED,
+)
 from simulations.comparison.patients import Observed
 from simulations.comparison.recorded.exact_arm import has_exact_form, observe_exact
 from simulations.comparison.recorded.exact_voxels_arm import BLURRED, FROZEN, has_exact_head, observe_exact_voxels
@@ -69,7 +81,9 @@ RECORDERS: Mapping[str, Recorder] = {  # arm -> what it says of a step's test pa
 REQUESTED: Mapping[str, tuple[str, ...]] = {  # word of compare.arms -> the arms that it adds
     "blurs": (BLURS,),
     "exact_random": (EXACT_RANDOM,),
+    "left_out": (LEFT_OUT,),
     "rules": tuple(RULES),
+    "unet": ON_NETWORK,
 }
 
 
@@ -84,7 +98,12 @@ def beside(compare: Compare) -> list[str]:
     return [CENTRALIZED, LOCAL, EXACT, *requested(compare), *random, UNTRAINED]
 
 
+def federations(compare: Compare) -> list[str]:
+    """The arms of a comparison that are whole federated runs."""
+    return [FEDERATED, *(arm for arm in beside(compare) if arm in FEDERATIONS)]
+
+
 def pairs_of_heads(compare: Compare) -> list[tuple[str, str]]:
     """Arms that are compared with each other beside what the federated one is compared with: the exact head with
-    everything that was requested."""
-    return [(EXACT, arm) for arm in requested(compare)]
+    everything that was requested but what leaves a center out, which is no rival."""
+    return [(EXACT, arm) for arm in requested(compare) if arm != LEFT_OUT]

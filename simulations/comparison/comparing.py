@@ -13,7 +13,7 @@ from common.config.run import Run
 from common.errors import ConfigError, UnknownName
 from server.run.folder import RunFolder
 from simulations.comparison.beside import REQUESTED
-from simulations.comparison.names import EXACT_RANDOM, FEDERATED, RANDOM
+from simulations.comparison.names import EXACT_RANDOM, FEDERATED, ON_NETWORK, RANDOM
 from simulations.comparison.tuning import read_choice, tuned_overrides
 
 AT_RANDOM = (RANDOM, EXACT_RANDOM)  # arms whose frozen model has random weights
@@ -80,7 +80,20 @@ class Comparing:
     def untuned_overrides(self, arm: str, cell: Cell) -> tuple[str, ...]:
         """The command line of one arm of one cell before its learning rates are chosen; only one arm needs controls."""
         own = (f"data.split.fold={cell.fold}", f"seed={cell.seed}", f"with_controls={arm == FEDERATED}".lower())
-        return (*self.overrides, *own, *(("backbone.random_seed=0",) if arm in AT_RANDOM else ()))
+        at_random = ("backbone.random_seed=0",) if arm in AT_RANDOM else ()
+        return (*self.overrides, *own, *at_random, *(self._network() if arm in ON_NETWORK else ()))
+
+    def _network(self) -> list[str]:
+        """Every segmentation step with a U-Net from random weights, by the mean of updates; other steps rest."""
+        found = []
+        for name, step in self.run.steps.items():
+            if name in self.run.controls:
+                continue
+            if step.task.kind != "segmentation":
+                found.append(f"steps.{name}.rounds=0")
+            elif step.rounds > 0 and step.federation.kind != "newton":
+                found += [f"adapter@steps.{name}.adapter=unet", f"steps.{name}.train_parts=['*']"]
+        return found
 
     def arm_overrides(self, arm: str, cell: Cell, center: str | None = None) -> tuple[str, ...]:
         """The command line that composes one arm of one cell, its tuned rates included."""

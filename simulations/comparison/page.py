@@ -15,7 +15,7 @@ from server.run.folder import RunFolder
 from simulations.comparison.arms import run_arms
 from simulations.comparison.beside import beside
 from simulations.comparison.comparing import Comparing, prepare
-from simulations.comparison.names import BLURS, EXACT, EXACT_RANDOM, FEDERATED, PATIENTS
+from simulations.comparison.names import BLURS, EXACT, EXACT_RANDOM, FEDERATED, LEFT_OUT, PATIENTS, UNET
 from simulations.comparison.overlays import overlays_of
 from simulations.comparison.paired import (
     SMALLEST,
@@ -42,6 +42,13 @@ HEAD_NOTE = (
     f"exactly from sums; validation cases choose its ridge among {', '.join(f'{p:g}' for p in RIDGES_TRIED)}, training "
     "cases its thresholds."
 )
+BESIDE_TRAINED = {  # arm -> what its row says
+    LEFT_OUT: "centralized without a center, which is tested, once for each center",
+    UNET: (
+        "a residual U-Net of 0.73 M weights (MONAI), from random weights, in the place of frozen model and adapter, "
+        "federated, centralized and at each center, with the step's own samples, rounds and rate"
+    ),
+}
 BESIDE_HEAD = {  # arm -> what its row says
     BLURS: f"the same exact fit on raw values and blurs of {', '.join(f'{s:g}' for s in BLURRED.blurs)} voxels",
     EXACT_RANDOM: "the same exact fit on the frozen model at random weights",
@@ -126,6 +133,7 @@ def _exact_notes(comparing: Comparing) -> list[str]:
         *([EXACT_NOTE] if any(map(has_exact_form, steps)) else []),
         *([HEAD_NOTE] if any(map(has_exact_head, segmented)) else []),
         *(f"{arm}: {said}." for arm, said in BESIDE_HEAD.items() if arm in shown and segmented),
+        *(f"{arm}: {said}." for arm, said in BESIDE_TRAINED.items() if arm in shown),
     ]
 
 

@@ -27,7 +27,7 @@ from server.evaluation.matrix import POOLED
 from server.report.report import Comparison
 from simulations.comparison.beside import beside, pairs_of_heads
 from simulations.comparison.comparing import Comparing, records_name
-from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL
+from simulations.comparison.names import ALONE, CENTRALIZED, FEDERATED, LEFT_OUT, LOCAL
 
 SMALLEST = 5  # patients; below, no interval is claimed
 HD95 = "hd95"  # of a structure the median over patients; then the mean over structures
@@ -55,7 +55,7 @@ def patients_of(comparing: Comparing, arm: str, step: str, *, mode: str = "") ->
     found: dict[tuple[str, str, int], list[dict[str, np.ndarray]]] = {}
     levels: dict[tuple[str, str, int], tuple[str, ...]] = {}
     for cell in comparing.cells:
-        folders = (comparing.folder / "records" / cell.name).glob(f"{arm}-*" if arm == LOCAL else arm)
+        folders = (comparing.folder / "records" / cell.name).glob(f"{arm}-*" if arm in (*ALONE, LEFT_OUT) else arm)
         for path in sorted(folder / records_name(step, mode) for folder in folders):
             for row in json.loads(path.read_text()) if path.exists() else []:
                 record = {name: np.asarray(value) for name, value in row["record"].items()}

@@ -9,8 +9,9 @@ from typing import Any
 from common.config.limits.budget import spent
 from common.store.ledger import Ledger
 from server.centers.roster import rounds_of
+from simulations.comparison.beside import federations
 from simulations.comparison.comparing import Cell, Comparing, Job
-from simulations.comparison.names import CENTRALIZED, FEDERATED, LOCAL, RANDOM
+from simulations.comparison.names import ALONE, CENTRALIZED, LEFT_OUT, UNET_CENTRALIZED
 
 Row = dict[str, Any]
 
@@ -23,11 +24,12 @@ def training_rows(comparing: Comparing) -> list[Row]:
 
 def of_cell(comparing: Comparing, cell: Cell) -> list[Row]:
     """Of one fold and seed."""
-    arms = [FEDERATED, *([RANDOM] if comparing.run.compare.random_backbone else [])]
-    rows = [row for arm in arms for row in _federated(comparing, arm, cell)]
-    rows += _alone(comparing, Job(CENTRALIZED, cell))
-    for folder in sorted((comparing.folder / "records" / cell.name).glob(f"{LOCAL}-*")):
-        rows += _alone(comparing, Job(LOCAL, cell, folder.name.removeprefix(f"{LOCAL}-")))
+    rows = [row for arm in federations(comparing.run.compare) for row in _federated(comparing, arm, cell)]
+    for arm in (CENTRALIZED, UNET_CENTRALIZED):
+        rows += _alone(comparing, Job(arm, cell))
+    for arm in (*ALONE, LEFT_OUT):
+        for folder in sorted((comparing.folder / "records" / cell.name).glob(f"{arm}-*")):
+            rows += _alone(comparing, Job(arm, cell, folder.name.removeprefix(f"{arm}-")))
     return rows
 
 

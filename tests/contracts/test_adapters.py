@@ -26,6 +26,8 @@ from common.config.adapter import (
     ResolutionPart,
     SkipPart,
     StandInPart,
+    UnetPart,
+    UptakePart,
 )
 from common.config.step import Step
 from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
@@ -118,6 +120,8 @@ ROWS = {
     "stem": Row({**DECODER, "stem": PatchEmbedPart()}, TUMOUR, IMAGES, DECODER, ("CT",)),
     "stem_copied": Row({**DECODER, "stem": PatchEmbedPart(init="copy")}, TUMOUR, IMAGES),
     "skip": Row({**DECODER, "skip": SkipPart(features=2)}, TUMOUR, IMAGES, DECODER, ("CT",)),
+    "uptake": Row({**DECODER, "uptake": UptakePart(width=2)}, TUMOUR, IMAGES, DECODER, ("CT",)),
+    "unet": Row({"unet": UnetPart(widths=[4, 4, 6])}, TUMOUR, IMAGES),
     "pet_prognosis": Row({**MLPS, "stem": PatchEmbedPart()}, SURVIVAL, ALL, MLPS, ("CT", "EHR")),
     "fusion_attention": Row({**MLPS, "fusion": FusionPart(width=6, mode="attention")}, SURVIVAL, ALL),
     "decoder_light": Row({"decoder": DecoderPart(features=2, style="light")}, TUMOUR, ("CT",)),
@@ -175,7 +179,7 @@ def backbones() -> dict[str, Backbone]:
 
 def model_of(backbone: Backbone, row: Row, *, before: bool = False, seed: int = 3) -> AdaptedModel:
     parts, modalities = (row.before or {}, row.before_modalities) if before else (row.parts, row.modalities)
-    view = View(size=size_of(backbone), window=size_of(backbone))
+    view = View(size=size_of(backbone), window=size_of(backbone), pet="suv")
     adapter = Adapter({name: fitted(part, backbone) for name, part in parts.items()})
     step = Step(name="contract", task=row.task, modalities=list(modalities), adapter=adapter, view=view)
     return AdaptedModel(backbone, step, seed=seed)
@@ -265,7 +269,7 @@ def test_names_are_stable_and_never_the_backbones(backbones, backbone, row):
     assert list(state) == sorted(state) == list(model_of(backbone, row, seed=9).state())
     trained = train(model, *batch_of(backbone, row))
     assert list(trained.state()) == list(state)
-    wanted = {*row.parts, *([] if "decoder" in row.parts else ["head"])}
+    wanted = {*row.parts, *([] if {"decoder", "unet"} & {*row.parts} else ["head"])}
     assert {name.partition("/")[0] for name in state} == wanted == set(model.part_names)
     held = {t.data_ptr() for t in backbone.state_dict().values() if t.numel()}
     assert not held & {t.data_ptr() for t in model.named_trainable_parameters().values()}

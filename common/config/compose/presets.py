@@ -19,6 +19,7 @@ from common.config.adapter import (
     PatchEmbedPart,
     ResolutionPart,
     SkipPart,
+    UnetPart,
     UptakePart,
     VoxelLinearPart,
 )
@@ -42,6 +43,7 @@ PIECES: dict[str, dict[str, Any]] = {  # piece of an adapter -> its parts, or wh
     "pet": PET,  # PET's patch embedding and full-resolution skip
     "pet_copy": PET | {"stem_pet": PatchEmbedPart(init="copy")},  # the same, the embedding starting from CT's
     "pet_stem": {"stem_pet": PatchEmbedPart()},  # PET's patch embedding alone, for what has no decoder
+    "unet": {"unet": UnetPart()},  # a small U-Net from random weights instead of any frozen model
     "uptake": {"uptake": UptakePart()},  # PET's absolute SUV to logits, past every norm
     "image": {"image": MlpPart(input="image")},  # after the image encoder; with ``fusion``
     "text": {"text": MlpPart(input="text")},  # after the text encoder; with ``fusion``

@@ -22,6 +22,7 @@ from common.config.adapter import (
     MlpPart,
     ResolutionPart,
     SkipPart,
+    UnetPart,
     UptakePart,
     VoxelLinearPart,
 )
@@ -95,6 +96,7 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
     Step: {"rounds": (0, 100_000), "age_cuts": (1, 120)},
     Training: {"epochs": (1, 10_000), "batch": (1, 4096), "learning_rate": (0, 1e3), "weight_decay": (0, 1e3),
                "clip_norm": (0, 1e9), "draw": (0, 1e6), "foreground": (0, 1)},
+    UnetPart: {"widths": (1, 512)},
     UptakePart: {"width": (1, 512)},
     VoxelLinearPart: {"levels": (0, 64), "blurs": (0.1, 32), "voxels": (1, 100_000), "inside": (0.01, 0.99)},
     View: {"spacing_mm": (0.05, 100), "size": (1, 4096), "window": (1, 4096), "ct_hu": (-1e5, 1e5),
@@ -118,6 +120,7 @@ ENTRIES: dict[type, dict[str, int]] = {
     Step: {"modalities": 16, "modes": 64, "methods": 16, "train_parts": 64, "subgroups": 5, "age_cuts": 8},
     VoxelLinearPart: {"levels": 64, "blurs": 32},
     Training: {"views": 16},
+    UnetPart: {"widths": 8},
     View: {"intensities": 16, "mirrors": 3},
 }
 PROSE = frozenset({"classes", "tensors", "local", "train_parts"})  # may be longer than a name
