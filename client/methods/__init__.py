@@ -10,6 +10,7 @@ from client.methods.derpp import Derpp
 from client.methods.drift.ditto import Ditto
 from client.methods.drift.feddyn import FedDyn
 from client.methods.drift.local import Local
+from client.methods.drift.moments import AveragedMoments, KeptMoments
 from client.methods.drift.proximal import Proximal
 from client.methods.drift.scaffold import Scaffold
 from client.methods.ewc import Ewc
@@ -29,11 +30,13 @@ METHODS: Registry[Callable[[Any, Vault], Method]] = Registry(
     "method",
     "build",
     {
+        "averaged_moments": lambda spec, vault: AveragedMoments(),
         "derpp": lambda spec, vault: Derpp(spec, vault),
         "ditto": lambda spec, vault: Ditto(spec.strength, vault),
         "ewc": lambda spec, vault: Ewc(spec.kind, spec.strength, vault),
         "features": lambda spec, vault: Features(spec.strength, vault),
         "feddyn": lambda spec, vault: FedDyn(spec.alpha, vault),
+        "kept_moments": lambda spec, vault: KeptMoments(vault),
         "local": lambda spec, vault: Local(vault),
         "lwf": lambda spec, vault: Lwf(spec.strength, vault, temperature=spec.temperature),
         "medcoss": lambda spec, vault: Medcoss(spec, vault),

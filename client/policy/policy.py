@@ -16,6 +16,7 @@ labels, their event times (grid), of what later steps' methods go on from (keeps
 sums (ridge), Newton's gradients and Hessians and, of a segmentation, histograms of voxels' scores (thresholds)."""
 NEED_A_WORD: dict[str, dict[str, str]] = {  # field -> kind that an empty list does not allow -> why
     "federations": {
+        "averaged_moments": "beside its update it sends means of its gradients and of their squares",
         "projection": "at a step's end it sends second moments of what each adapted layer sees of the patients",
         "scaffold": "what its first round sends is a mean raw gradient",
     },

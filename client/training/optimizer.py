@@ -6,13 +6,17 @@ import math
 
 import torch
 
+from common.config.options import SGD
 from common.config.step import Step
 from common.model.adapted import AdaptedModel
 
 
 def optimizer_for(model: AdaptedModel, step: Step, round: int = 1) -> torch.optim.Optimizer:
-    """AdamW over the step's own trainable parameters (UNICON's optimiser), at the round's learning rate."""
+    """Over the step's own trainable parameters, at the round's learning rate: AdamW (UNICON's optimiser), or plain
+    gradient steps."""
     rate, decay = learning_rate(step, round), step.training.weight_decay
+    if step.training.optimizer == SGD:
+        return torch.optim.SGD(model.trainable_parameters(), lr=rate, weight_decay=decay)
     return torch.optim.AdamW(model.trainable_parameters(), lr=rate, weight_decay=decay)
 
 

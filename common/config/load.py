@@ -144,11 +144,13 @@ LATER = (  # fields of a step that the first release did not have
     ("view", "intensities"), ("view", "score_on"), ("task", "within"), ("task", "tolerance_mm"),
     ("federation", "penalties"), ("", "budget"), ("", "subgroups"), ("", "age_cuts"), ("", "stands_on"),
     ("", "privacy"), ("selection", "keep"), ("view", "overlap"), ("view", "mirrors"), ("training", "views"),
-    ("training", "foreground"), ("task", "loss"), ("task", "largest_component"), ("task", "smallest_ml"),
+    ("training", "foreground"), ("training", "optimizer"), ("training", "moments"),
+    ("task", "loss"), ("task", "largest_component"), ("task", "smallest_ml"),
 )  # fmt: skip
 USUAL = {  # what says as little as an empty value
     ("view", "score_on"): CT_GRID, ("task", "tolerance_mm"): 3.0, ("", "age_cuts"): [65.0],
     ("view", "overlap"): 0.5, ("training", "foreground"): 0.5, ("task", "loss"): "dice_ce",
+    ("training", "optimizer"): "adamw",
 }  # fmt: skip
 
 

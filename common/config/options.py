@@ -6,6 +6,8 @@ PET_SCALES = SUV, ZSCORE = ("suv", "zscore")  # view.pet
 PET_SUV = (0.0, 25.0)  # of view.pet=suv: clipped to these, then divided by the larger one
 AXES = ("depth", "height", "width")  # view.mirrors
 LOSSES = ("dice_ce", "dice_focal", "tversky")  # a segmentation's task.loss
+OPTIMIZERS = ADAMW, SGD = ("adamw", "sgd")  # training.optimizer
+MOMENTS = FRESH, CENTER, AVERAGED = ("fresh", "center", "averaged")  # training.moments, beside none of them
 VIEWS = ("affine", "blur", "elastic", "gamma", "low_resolution", "noise", "scanner")  # training.views
 SCALES = ("percentiles", "zscore")  # view.intensities, of any other volume
 FORMS = ("binary", "multi_class", "multi_label", "ordinal")  # a classification's task.form

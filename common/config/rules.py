@@ -9,7 +9,14 @@ from math import prod
 from common.adapters.compatibility import misfits
 from common.adapters.lowrank import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
 from common.config.adapter import EXACT, LinearPart, LoraPart, VoxelLinearPart
-from common.config.compatibility import SUM_ONLY, center_problems, clashes, option_problems, part_problems
+from common.config.compatibility import (
+    SERVER_OPTIMIZERS,
+    SUM_ONLY,
+    center_problems,
+    clashes,
+    option_problems,
+    part_problems,
+)
 from common.config.compose.registry import EXTENSIONS
 from common.config.declared import (
     metric_problems,
@@ -26,12 +33,18 @@ from common.config.methods.stages import masked_problems, rehearsal_problems, st
 from common.config.methods.standing import standing_problems
 from common.config.objective import RIDGE, objective_name
 from common.config.options import (
+    ADAMW,
+    AVERAGED,
     AXES,
+    CENTER,
     COMPRESSIONS,
     CROPS,
     FORMS,
     IMBALANCES,
     LOSSES,
+    MOMENTS,
+    NONE,
+    OPTIMIZERS,
     PET_SCALES,
     SCALES,
     SCORE_ON,
@@ -53,6 +66,7 @@ ALL = "all"  # in a list: whatever the data folder holds
 TARGETS = (FINDINGS_TARGET, "hpv", "n_stage", "t_stage")
 TEXTS = ("ngrams", "own")
 ACROSS = "_across_centers"
+AVERAGING = frozenset({"mean"}) | SERVER_OPTIMIZERS
 REMADE = frozenset({FEDSVD, FLEXLORA, FLORA})
 
 
@@ -371,12 +385,33 @@ def _training(step: Step, run: Run) -> Iterator[str]:
         yield f"training.views has '{name}'; it can be {', '.join(VIEWS)}.{suggestion(name, VIEWS)}"
     if training.views and not volumes_of(step.modalities):
         yield f"training.views changes images, and the step looks at {', '.join(step.modalities)} only; leave it empty."
+    if training.optimizer not in OPTIMIZERS:
+        yield f"training.optimizer is '{training.optimizer}'; it can be {', '.join(OPTIMIZERS)}."
+    yield from _moments(step)
     if not 0 <= training.foreground <= 1:
         yield f"training.foreground is {training.foreground:g}; it is a probability, from 0 to 1."
     if training.draw and not any(weight > 0 for weight in training.draw.values()):
         yield "training.draw has no mode of positive weight; give one, or leave the draw empty."
     if training.batch < 1 or training.epochs < 1 or training.learning_rate <= 0:
         yield "training.batch and training.epochs must be 1 or more and training.learning_rate positive."
+
+
+def _moments(step: Step) -> Iterator[str]:
+    """What Adam keeps between rounds must be there, be of the same factors, and travel by a rule that averages."""
+    moments, spec = step.training.moments, step.federation
+    if moments and moments not in MOMENTS:
+        yield f"training.moments is '{moments}'; it can be {', '.join(MOMENTS)}, or empty."
+    if moments not in (CENTER, AVERAGED):
+        return
+    if step.training.optimizer != ADAMW or spec.kind == "newton":
+        yield f"training.moments={moments} keeps AdamW's moments, and nothing here has any; leave it empty."
+    for name in (name for name, part in step.adapter.parts.items() if _is_remade(part)):
+        yield f"part '{name}' gets factors that are made anew each round, which no earlier moments belong to."
+    if moments == AVERAGED and (spec.kind not in AVERAGING or spec.sum_only or spec.compression.kind != NONE):
+        yield (
+            f"training.moments=averaged needs a rule that averages ({', '.join(sorted(AVERAGING))}), without sum_only "
+            "and without compression; use training.moments=center, which sends nothing more."
+        )
 
 
 def _grid(step: Step, run: Run) -> Iterator[str]:

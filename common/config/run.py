@@ -94,6 +94,7 @@ class Compare:
     # Factors that every arm tries on each step's own learning rate.
     learning_rates: list[float] = field(default_factory=lambda: [1.0])
     tuning_share: float = 0.25  # of a step's rounds, for each try
+    tuning_margin: float = 0.02  # a try that is not better by this says nothing: the middle of the rates is kept
     pairs: list[list[str]] = field(default_factory=list)  # [step, control step]: paired differences to report
     draws: int = 1000  # of the patient-level bootstrap
 

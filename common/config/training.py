@@ -12,6 +12,10 @@ class Training:
     epochs: int = 1  # passes over the local training cases in one round
     batch: int = 4  # cases
     learning_rate: float = 1e-3  # AdamW's
+    optimizer: str = "adamw"  # adamw, or sgd: plain steps, for a server that does Adam's part (federation=fedadam)
+    # What Adam keeps between rounds: fresh (nothing), center (each its own), averaged (the centers' mean travels);
+    # empty: fresh in a federation, and kept by a baseline in one place, as anyone would.
+    moments: str = ""
     anneal: bool = False  # let the learning rate fall over the step's rounds, along half a cosine
     weight_decay: float = 1e-5  # AdamW's
     clip_norm: float = 1.0  # of the gradient; 0 switches it off

@@ -10,9 +10,12 @@ from torch import Tensor
 from common.adapters.lowrank import seeded_tensors, trained_tensors
 from common.config.limits.patterns import matches_any
 from common.config.methods import OWN_STATE, asked_of_kind, methods_asked
-from common.config.options import NONE
+from common.config.options import AVERAGED, NONE
 from common.config.step import Step
 from common.protocol.messages import State
+
+CONTROL = "control/"  # SCAFFOLD's control variate
+MOMENT_MARKS = ("adam_first/", "adam_second/")  # Adam's moments, without the correction for their beginning
 
 
 def sent_back(names: Iterable[str], step: Step, *, round: int | None) -> frozenset[str]:
@@ -32,10 +35,16 @@ def local_tensors(names: Iterable[str], step: Step) -> frozenset[str]:
 
 
 def extra_form(sent: Mapping[str, Tensor], step: Step) -> State:
-    """What a center sends beside these tensors: SCAFFOLD's change of its control variate, one float32 per number."""
-    if step.federation.kind != "scaffold":
-        return {}
-    return {f"control/{name}": torch.empty(t.shape, device="meta") for name, t in sent.items()}
+    """What a center sends beside these tensors, one float32 per number each: SCAFFOLD's change of its control variate,
+    Adam's moments where they are averaged."""
+    marks = extra_marks(step)
+    return {mark + name: torch.empty(t.shape, device="meta") for name, t in sent.items() for mark in marks}
+
+
+def extra_marks(step: Step) -> tuple[str, ...]:
+    """What stands in front of the names of what is sent beside the update."""
+    control = (CONTROL,) if step.federation.kind == "scaffold" else ()
+    return control + (MOMENT_MARKS if step.training.moments == AVERAGED else ())
 
 
 def keeps_state(step: Step) -> bool:

@@ -30,6 +30,7 @@ from common.plugins import Registry
 from common.protocol.messages import State
 from server.aggregation import drift, lowrank, optimizers, robust
 from server.aggregation.mean import WEIGHTS, average
+from server.aggregation.moments import averaged
 from server.aggregation.types import Aggregated, Setting, Update, canonical, restricted
 
 Rule = Callable[[Sequence[Update], State, State, Setting], Aggregated]
@@ -73,7 +74,7 @@ def aggregate(updates: Sequence[Update], start: State, memory: State, setting: S
     ordered = [restricted(update, start, setting) for update in canonical(updates)]
     done = RULES[kind](ordered, start, memory, setting)
     state, kept = lowrank.refresh(done.state, done.memory, setting)
-    return replace(done, state=state, memory=kept)
+    return replace(done, state=state, memory=kept | averaged(ordered, memory))
 
 
 def weight_of(federation: Any, cases: int) -> float:

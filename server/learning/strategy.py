@@ -23,7 +23,7 @@ from common.data.modality_sets import validation_mode
 from common.errors import TooFewUpdates, WireError
 from common.protocol.arrays import Form, form_of, pack_state, unpack_state
 from common.protocol.compression import applied, decode, form
-from common.protocol.declaration import extra_form, keeps_state, sent_back
+from common.protocol.declaration import extra_form, extra_marks, keeps_state, sent_back
 from common.protocol.handed import HandedOrder
 from common.protocol.messages import Order, Reply, State
 from common.protocol.wire import FIT_SUMS
@@ -204,8 +204,9 @@ class AdapterStrategy(Strategy):
         found = screen(reply, replace(self.trained, state=declared, extra=extra))
         if found:
             return found
-        if extra and set(reply.extra) != {f"control/{name}" for name in reply.state}:
-            return Rejection("incomplete", "control variates are not those of its update")
+        beside = {mark + name for mark in extra_marks(self.order.step) for name in reply.state}
+        if extra and set(reply.extra) != beside:
+            return Rejection("incomplete", "what comes beside its update is not of its update")
         missing = missing_in_update(reply, state_like=declared, noised=self.order.step.privacy is not None)
         if missing:
             return Rejection(missing)

@@ -159,7 +159,8 @@ def tune_job(comparing: Comparing, job: Job) -> None:
             trained = _train(work, start_of(work, states))
             states[work.step.name] = trained.state
             values.setdefault(work.step.name, {})[f"{factor:g}"] = trained.value
-    write_choice(comparing.choice_path(job.arm, job.cell, job.center), values)
+    margin = comparing.run.compare.tuning_margin
+    write_choice(comparing.choice_path(job.arm, job.cell, job.center), values, margin=margin)
 
 
 @dataclass(frozen=True)

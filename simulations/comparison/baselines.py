@@ -3,7 +3,8 @@
 Both train the same parts from the same start on the same samples for as many passes as the federation has rounds, and
 keep the pass that their own validation cases choose; of a step with a budget, for as many passes as spend it there.
 The learning rate anneals where the step says so, in every arm. They keep their optimiser's state across passes, as
-anyone would who is not federated; ``reset_per_round`` switches that off for the identity test.
+anyone would who is not federated, unless the step says ``training.moments=fresh``; ``reset_per_round`` switches that
+off for the identity test.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from client.training.loop import fit
 from client.training.observation import observe
 from client.training.optimizer import learning_rate, optimizer_for
 from common.config.limits.budget import with_rounds
+from common.config.options import FRESH
 from common.config.run import Run
 from common.config.step import Step
 from common.data.modality_sets import validation_mode
@@ -69,6 +71,7 @@ def train_pooled(center: Place, order: Order, *, reset_per_round: bool = False) 
         reset_per_round: a fresh optimiser each pass, as the federation has it.
     """
     step = order.step
+    reset_per_round |= step.training.moments == FRESH
     order = order if order.known else replace(order, known=center.label_sums(order))
     model, task = center.model(order)
     step = with_rounds(step, [len(center.case_set(order, "train", model))])

@@ -28,7 +28,7 @@ from simulations.comparison.paired import (
 from simulations.comparison.recorded.exact_arm import has_exact_form
 from simulations.comparison.recorded.exact_voxels_arm import BLURRED, RIDGES, has_exact_head
 from simulations.comparison.training import costs, of_cell, training_rows
-from simulations.comparison.tuning import inequalities
+from simulations.comparison.tuning import inequalities, undecided
 from simulations.virtual.own_data import settled
 from simulations.virtual.planning import check_cases
 
@@ -100,7 +100,11 @@ def _results(comparing: Comparing, found: list[Comparison]) -> Results:
         row for arm in (FEDERATED, *beside(comparing.run.compare)) for row in subgroup_rows(comparing, arm)
     ]
     merged["comparisons"] = [comparison.row() for comparison in found]
-    merged["tuning"] = {"rates": list(comparing.run.compare.learning_rates), "unequal": inequalities(comparing.run)}
+    merged["tuning"] = {
+        "rates": list(comparing.run.compare.learning_rates),
+        "unequal": inequalities(comparing.run),
+        "undecided": not_told_apart(comparing),
+    }
     return merged
 
 
@@ -144,8 +148,29 @@ def _tuning_note(comparing: Comparing) -> str:
     factors = ", ".join(f"{factor:g}" for factor in compare.learning_rates)
     return (
         f"Every arm, each center alone included, tried each step's learning rate times {factors} for "
-        f"{compare.tuning_share:.0%} of its rounds and kept what its own validation cases preferred, once per fold."
+        f"{compare.tuning_share:.0%} of its rounds and kept what its own validation cases preferred, once per fold. "
+        + _undecided_note(comparing)
     )
+
+
+def _undecided_note(comparing: Comparing) -> str:
+    unclear = not_told_apart(comparing)
+    if not unclear:
+        return "The trials told the rates apart."
+    return (
+        f"No rate was better than the middle one by {comparing.run.compare.tuning_margin:g} in the trials of "
+        f"{'; '.join(unclear)}: they could not tell rates apart, and the middle one was kept."
+    )
+
+
+def not_told_apart(comparing: Comparing) -> list[str]:
+    """Trials that could not tell learning rates apart: ``fold 0, centralized: tumour_ct``."""
+    found = []
+    for fold in sorted({cell.fold for cell in comparing.cells}):
+        for path in sorted((comparing.folder / "tuning" / f"fold{fold}").glob("*.json")):
+            if steps := undecided(path):
+                found.append(f"fold {fold}, {path.stem}: {', '.join(steps)}")
+    return found
 
 
 def comparison_table(found: Sequence[Comparison]):

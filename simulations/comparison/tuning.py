@@ -1,15 +1,16 @@
 """Tuning: every arm tries the same learning rates for the same few rounds; its own validation cases choose.
 
-A trial is worth its best validation value, the start's included, for every arm. No test case is looked at: trials
-evaluate nowhere. A fold's choice, made with the first seed, serves all seeds. What is still not equal between the arms
-is said by name (`inequalities`).
+A trial is worth its best validation value, the start's included, for every arm. Where no rate is better than the middle
+one by ``compare.tuning_margin``, the trials could not tell rates apart: the middle one is kept, and the page says so.
+No test case is looked at: trials evaluate nowhere. A fold's choice, made with the first seed, serves all seeds. What is
+still not equal between the arms is said by name (`inequalities`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from common.config.limits.budget import budget_of
@@ -69,7 +70,7 @@ def tune_federated(run: Run, overrides: tuple[str, ...], path: Path) -> None:
         for name, step in run.steps.items():
             if step.rounds > 0 and Ledger(folder.ledger).events("round_finished", step=name):
                 values.setdefault(name, {})[f"{factor:g}"] = worth_of_trial(Ledger(folder.ledger), name)
-    write_choice(path, values)
+    write_choice(path, values, margin=run.compare.tuning_margin)
 
 
 def worth_of_trial(ledger: Ledger, step: str) -> float | None:
@@ -90,9 +91,17 @@ def inequalities(run: Run) -> list[str]:
     return found
 
 
-def write_choice(path: Path, values: Values) -> None:
-    """Write what was tried and the factor that each step keeps: the best value, of equals the nearest to 1."""
-    write_json(path, {"tried": values, "chosen": {step: _best(found) for step, found in values.items()}})
+def write_choice(path: Path, values: Values, *, margin: float) -> None:
+    """Write what was tried, the factor that each step keeps (the best one; the middle one where none is better than it
+    by the margin), and the steps whose trials could not tell rates apart."""
+    chosen = {step: _best(found, margin) for step, found in values.items()}
+    unclear = [step for step, found in values.items() if len(found) > 1 and not _is_told_apart(found, margin)]
+    write_json(path, {"tried": values, "chosen": chosen, "undecided": unclear})
+
+
+def undecided(path: Path) -> list[str]:
+    """Steps whose trials could not tell rates apart."""
+    return json.loads(path.read_text()).get("undecided", []) if path.exists() else []
 
 
 def read_choice(path: Path) -> dict[str, float]:
@@ -104,6 +113,24 @@ def _rate(where: str, step: Step, factor: float) -> str:
     return f"{where}.training.learning_rate={step.training.learning_rate * factor!r}"
 
 
-def _best(found: Mapping[str, float | None]) -> float:
-    scored = [(v, -abs(math.log(float(factor))), float(factor)) for factor, v in found.items() if v is not None]
-    return max(scored)[2] if scored else 1.0
+def _best(found: Mapping[str, float | None], margin: float) -> float:
+    scored = {factor: value for factor, value in found.items() if value is not None}
+    if not scored:
+        return middle(found)
+    best = max(scored, key=lambda factor: scored[factor])
+    return float(best) if _is_told_apart(found, margin) else middle(found)
+
+
+def _is_told_apart(found: Mapping[str, float | None], margin: float) -> bool:
+    """Whether some rate is better than the middle one by the margin, or the middle one than all others."""
+    scored = {float(factor): value for factor, value in found.items() if value is not None}
+    center = scored.pop(middle(found), None)
+    if center is None or not scored:
+        return bool(scored)
+    return max(scored.values()) - center >= margin or center - max(scored.values()) >= margin
+
+
+def middle(factors: Iterable[str]) -> float:
+    """The middle of the tried factors, of an even number the lower one of the two."""
+    tried = sorted(map(float, factors))
+    return tried[(len(tried) - 1) // 2]

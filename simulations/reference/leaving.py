@@ -132,6 +132,11 @@ def _arrays() -> Iterator[tuple[str, str, str]]:
         ("`federations` must name scaffold"),
     )
     yield (
+        "`training.moments=averaged`: `adam_first/NAME`, `adam_second/NAME`",
+        "two numbers for each that is sent: running means of the round's gradients and of their squares",
+        "`federations` must name averaged_moments",
+    )
+    yield (
         f"methods {_listed(sorted(CONTINUAL))}",
         "nothing beside the parts: the teacher, and what earlier steps kept, come with the order",
         "`federations`; what comes with the order and changes within a step is refused",

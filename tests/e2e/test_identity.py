@@ -42,6 +42,32 @@ def test_one_center_federated_is_central_training_bit_for_bit(tmp_path, small_ce
     assert equal(last.state, load_checkpoint(leader.folder, step.name, rounds[-1])) and not equal(start, last.state)
 
 
+def test_one_center_that_keeps_its_moments_is_central_training_that_keeps_them(tmp_path, small_centers):
+    files = {"CHUM": small_centers["CHUM"]}
+    run = small_run(centers=["CHUM"], steps=["tumour_ct"], rounds=3)
+    run.steps["tumour_ct"].training.moments = "center"
+    leader = federate(run, tmp_path, files)
+    forget()
+    step = run.steps["tumour_ct"]
+    order = baseline_order(run, step, base=leader.base, state=starting_state(leader, step))
+    kept, fresh = (
+        train_pooled(pooled(open_all(files)), order, reset_per_round=reset).validation for reset in (False, True)
+    )
+    rounds = leader.ledger.events("round_finished", step="tumour_ct")
+    assert kept == [event["validation"]["pooled"] for event in rounds] and fresh != kept
+
+
+def test_averaged_moments_travel_beside_the_update_and_change_the_later_rounds_alone(tmp_path, small_centers):
+    states = {}
+    for moments in ("averaged", "fresh"):
+        run = small_run(centers=["CHUM", "CHUP"], steps=["tumour_ct"], rounds=2)
+        run.steps["tumour_ct"].training.moments = moments
+        leader = federate(run, tmp_path / moments, small_centers)
+        rounds = leader.ledger.events("round_finished", step="tumour_ct")
+        states[moments] = [load_checkpoint(leader.folder, "tumour_ct", event) for event in rounds]
+    assert equal(states["averaged"][0], states["fresh"][0]) and not equal(states["averaged"][1], states["fresh"][1])
+
+
 def test_the_seed_decides_every_bit(tmp_path, small_centers):
     def keys(name, seed):
         run = small_run(centers=["CHUM", "CHUP"], steps=["tumour_ct"], rounds=1)

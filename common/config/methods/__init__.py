@@ -19,7 +19,16 @@ from common.config.methods.continual import (
     RehearsalMethod,
     SequentialMethod,
 )
-from common.config.methods.drift import DittoMethod, FedDynMethod, LocalMethod, ProximalMethod, ScaffoldMethod
+from common.config.methods.drift import (
+    AveragedMomentsMethod,
+    DittoMethod,
+    FedDynMethod,
+    KeptMomentsMethod,
+    LocalMethod,
+    ProximalMethod,
+    ScaffoldMethod,
+)
+from common.config.options import AVERAGED, CENTER
 from common.data.sources import named_sources
 from common.plugins import Registry
 
@@ -30,11 +39,13 @@ METHODS: Registry[type] = Registry(
     "method",
     "spec",
     {
+        "averaged_moments": AveragedMomentsMethod,
         "derpp": DerppMethod,
         "ditto": DittoMethod,
         "ewc": EwcMethod,
         "features": FeaturesMethod,
         "feddyn": FedDynMethod,
+        "kept_moments": KeptMomentsMethod,
         "local": LocalMethod,
         "lwf": LwfMethod,
         "medcoss": MedcossMethod,
@@ -61,15 +72,17 @@ TAUGHT = frozenset({"derpp", "features", "lwf", "medcoss"})
 KEEPING = frozenset({"ewc", "online_ewc", "projection"})
 """Kinds for which a step's end asks the centers for sums that later steps go on from: each step of a lineage lists
 them, the first one too."""
-OWN_STATE = frozenset({"derpp", "ditto", "feddyn", "local", "medcoss", "medseqft", "rehearsal", "scaffold"})
+OWN_STATE = frozenset(
+    {"derpp", "ditto", "feddyn", "kept_moments", "local", "medcoss", "medseqft", "rehearsal", "scaffold"}
+)
 """Kinds for which a center's work depends on what its vault holds from earlier rounds."""
 
 
 def methods_asked(step: Step) -> list[Any]:
     """The options of every method of a step, in the order in which they act: those that its federation asks for by its
-    own options (own gradients are recorded before any pull), then those that it lists; local where words are learned,
-    whose head must stay."""
-    return _with_words_kept([*_of_federation(step.federation), *step.methods], step)
+    own options (own gradients are recorded before any pull), then those that it lists, then what its training says of
+    moments; local where words are learned, whose head must stay."""
+    return _with_words_kept([*_of_federation(step.federation), *step.methods, *_of_training(step.training)], step)
 
 
 def _with_words_kept(asked: list[Any], step: Step) -> list[Any]:
@@ -91,6 +104,11 @@ def reads_words(step: Step) -> bool:
 def asked_of_kind(step: Step, kind: str) -> list[Any]:
     """The options of a step's methods of one kind."""
     return [spec for spec in methods_asked(step) if spec.kind == kind]
+
+
+def _of_training(training: Any) -> list[Any]:
+    asked = {CENTER: KeptMomentsMethod, AVERAGED: AveragedMomentsMethod}
+    return [asked[training.moments]()] if training.moments in asked else []
 
 
 def _of_federation(spec: Any) -> list[Any]:

@@ -6,6 +6,20 @@ from dataclasses import dataclass, field
 
 
 @dataclass
+class AveragedMomentsMethod:
+    """Adam's moments travel and are averaged; ``training.moments=averaged`` asks for it."""
+
+    kind: str = "averaged_moments"
+
+
+@dataclass
+class KeptMomentsMethod:
+    """Adam's moments stay at each center; ``training.moments=center`` asks for it."""
+
+    kind: str = "kept_moments"
+
+
+@dataclass
 class DittoMethod:
     """Ditto: each center keeps a whole model of its own beside the common one, as ``federation.personal`` does."""
 

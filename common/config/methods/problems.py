@@ -10,10 +10,12 @@ from common.config.limits.patterns import matches_any
 from common.config.methods import CONTINUAL, METHODS, TAUGHT, methods_asked
 from common.config.methods.continual import RehearsalMethod
 from common.config.methods.parts import keeping_problems, merge_problems, part_problems, unkept
+from common.config.options import AVERAGED, CENTER
 from common.config.run import Run
 from common.config.step import Step
 
 OF_A_RULE = ("feddyn", "scaffold")  # their other end is the aggregation rule of the same name
+OF_TRAINING = {"averaged_moments": AVERAGED, "kept_moments": CENTER}  # kind -> training.moments that asks for it
 LEAST: dict[str, tuple[float, float, str]] = {  # option -> least, most, in words
     "density": (1e-9, 1.0, "above 0 and at most 1"),
     "scale": (-1e6, 1e6, "a number from -1e6 to 1e6"),
@@ -30,7 +32,7 @@ def method_problems(step: Step, run: Run) -> Iterator[str]:
     """Methods that are there twice, cannot go together or have an option out of its range."""
     kinds = [spec.kind for spec in methods_asked(step)]
     listed = [spec.kind for spec in step.methods]
-    for kind in sorted({kind for kind in kinds if kinds.count(kind) > 1} - {*OF_A_RULE}):
+    for kind in sorted({kind for kind in kinds if kinds.count(kind) > 1} - {*OF_A_RULE, *OF_TRAINING}):
         where = f"; federation asks for {kind} by an option of its own" if listed.count(kind) == 1 else ""
         yield f"method {kind} is asked for twice{where}; once is enough."
     for kind in (kind for kind in OF_A_RULE if kind in listed):
@@ -38,6 +40,8 @@ def method_problems(step: Step, run: Run) -> Iterator[str]:
             f"method {kind} is one end of an aggregation rule and comes with it; take it out of methods and set "
             f"federation@steps.{step.name}.federation={kind}."
         )
+    for kind, moments in ((kind, moments) for kind, moments in OF_TRAINING.items() if kind in listed):
+        yield f"method {kind} comes with training.moments={moments}; take it out of methods and set that."
     others = sorted({*listed} & CONTINUAL - {"sequential"})
     if "sequential" in listed and others:
         yield f"method sequential says that nothing keeps what was known, {', '.join(others)} keeps it; use one."

@@ -10,6 +10,7 @@ from simulations.comparison.tuning import (
     read_choice,
     trial_overrides,
     tuned_overrides,
+    undecided,
     worth_of_trial,
     write_choice,
 )
@@ -18,7 +19,7 @@ QUICKSTART = ["curriculum=quickstart", "with_controls=true"]
 
 
 def chosen(tmp_path, values):
-    write_choice(tmp_path / "choice.json", {"step": values})
+    write_choice(tmp_path / "choice.json", {"step": values}, margin=0.02)
     return read_choice(tmp_path / "choice.json")["step"]
 
 
@@ -32,8 +33,24 @@ def chosen(tmp_path, values):
         ({"0.3": None, "1": None, "3": None}, 1.0),
     ],
 )
-def test_the_best_value_wins_and_ties_stay_near_the_default(tmp_path, values, factor):
+def test_the_best_value_wins_and_ties_stay_in_the_middle(tmp_path, values, factor):
     assert chosen(tmp_path, values) == factor
+
+
+@pytest.mark.parametrize(
+    ("values", "factor", "unclear"),
+    [
+        ({"0.3": 0.156, "1": 0.155, "3": 0.148}, 1.0, True),  # a trial of three rounds that ranked nothing
+        ({"0.3": 0.176, "1": 0.155, "3": 0.148}, 0.3, False),
+        ({"0.3": 0.10, "1": 0.20, "3": 0.12}, 1.0, False),
+        ({"1": 0.200, "3": 0.205}, 1.0, True),
+        ({"3": 0.2}, 3.0, False),
+        ({"0.3": 0.2, "1": None, "3": 0.1}, 0.3, False),
+    ],
+)
+def test_trials_that_cannot_tell_rates_apart_say_so_and_keep_the_middle_one(tmp_path, values, factor, unclear):
+    assert chosen(tmp_path, values) == factor
+    assert undecided(tmp_path / "choice.json") == (["step"] if unclear else [])
 
 
 def test_nothing_tuned_is_no_choice(tmp_path):
