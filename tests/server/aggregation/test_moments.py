@@ -14,9 +14,7 @@ FIRST, SECOND = "adam_first/p/w", "adam_second/p/w"
 
 def update(center: str, value: float, weight: float = 1.0) -> Update:
     beside = {FIRST: torch.tensor([value]), SECOND: torch.tensor([value**2])}
-    return Update(
-        center, {"p/w": torch.tensor([value])}, weight, beside | {n: torch.tensor(t) for n, t in extra.items()}
-    )
+    return Update(center, {"p/w": torch.tensor([value])}, weight, beside)
 
 
 def test_the_weighted_mean_and_nothing_else_is_kept():
