@@ -29,7 +29,8 @@ from simulations.studies.page import Page, Picture, Table
 from simulations.studies.risk_pictures import risk_pictures
 from simulations.survival.arms import ARMS, fit, pooled_fit
 from simulations.survival.cohort import Cohort, Fold, Learning
-from simulations.survival.evaluation import POOLED, center_weights, evaluate, indices, task_of
+from simulations.survival.declared import Cells, cells_of, with_columns
+from simulations.survival.evaluation import ALL_PAIRS, POOLED, center_weights, evaluate, indices, task_of
 from simulations.survival.options import CoxStudy
 from simulations.survival.out_of_fold import out_of_fold
 
@@ -46,13 +47,20 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     cases = outcome_cases(rows, study.outcome)
     check_cohort(cases, study)
     inputs = study.inputs or {"records": []}
+    wanted = [*study.columns, *([study.split_column] if study.split_column else [])]
+    cells = cells_of(Path(str(run.data.table)), patient=mapping.patient, columns=wanted) if wanted else {}
+    fixed = _fixed(cases, cells, study)
     title = f"Survival at several centers: {Path(str(run.data.table)).stem}, {study.outcome.upper()}"
-    page = Page(title, lead(study, cases), tables=[cohort_table(cases)], notes=list(rows.notes))
+    page = Page(title, lead(study, cases, tested=_told(study)), tables=[cohort_table(cases)], notes=list(rows.notes))
     for name, variables in inputs.items():
-        layout = record_layout(_chosen(variables, mapping), with_flags=study.known_flags)
-        cohort = cohort_of(cases, layout)
+        declared = {column: study.columns[column] for column in study.columns if not variables or column in variables}
+        named = [variable for variable in variables if variable not in declared]
+        known = _chosen(named, mapping, may_be_none=bool(declared))
+        cohort = cohort_of(cases, record_layout(known, with_flags=study.known_flags))
+        cohort = with_columns(cohort, cells, declared, fewest=study.fewest) if declared else cohort
+        layout = cohort.layout
         say(f"{name}: {len(layout.names)} columns, {sum(map(len, cases.values()))} patients, {len(cases)} centers")
-        add_inputs(page, name, cohort, study, say)
+        add_inputs(page, name, cohort, study, say, fixed=fixed, all_pairs=study.all_pairs)
     return page
 
 
@@ -117,8 +125,33 @@ def cohort_of(cases: Mapping[str, list[Case]], layout: Layout) -> Cohort:
     return Cohort(dict(cases), rows, layout)
 
 
-def _chosen(variables: Sequence[str], mapping: TableMapping) -> list[str]:
+def _fixed(cases: Mapping[str, list[Case]], cells: Cells, study: SurvivalTableStudy) -> dict[str, np.ndarray] | None:
+    """Positions of those who test, by center, where a column of the table says so.
+
+    Raises:
+        DataError: nobody tests, or nobody trains.
+    """
+    if not study.split_column:
+        return None
+    said = cells[study.split_column]
+    found = {
+        center: np.array([i for i, case in enumerate(group) if said.get(case.patient) == study.test_value], dtype=int)
+        for center, group in cases.items()
+    }
+    test = sum(map(len, found.values()))
+    if test in (0, sum(map(len, cases.values()))):
+        values = ", ".join(sorted(set(said.values()))[:8])
+        raise DataError(
+            f"Column '{study.split_column}' says '{study.test_value}' of {test} patients, and some must test and some "
+            f"train; it has the values {values}: set study.test_value."
+        )
+    return found
+
+
+def _chosen(variables: Sequence[str], mapping: TableMapping, *, may_be_none: bool = False) -> list[str]:
     """The named variables, or all that the mapping has; a treatment counts as chemotherapy (`common.data.records`)."""
+    if may_be_none and not variables:
+        return []
     wanted = list(variables) or [n for n in mapping.variables if n in (*MODEL_VARIABLES, "treatment")]
     if not wanted:
         raise DataError(
@@ -130,15 +163,29 @@ def _chosen(variables: Sequence[str], mapping: TableMapping) -> list[str]:
 # --------------------------------------------------------------------------------------------------------- the page
 
 
-def lead(study: CoxStudy, cases: Mapping[str, list[Case]]) -> str:
-    """What was compared, on whom, how often."""
+def _told(study: SurvivalTableStudy) -> str:
+    """Who tests, where a column says so; empty for a cross-validation."""
+    column = study.split_column
+    return f"tested once, where column '{column}' says '{study.test_value}'" if column else ""
+
+
+def lead(study: CoxStudy, cases: Mapping[str, list[Case]], *, tested: str = "") -> str:
+    """What was compared, on whom, how often.
+
+    Args:
+        tested: who tests, in words, where no folds are dealt.
+    """
     patients = sum(map(len, cases.values()))
+    folds = tested or (
+        f"{study.folds}-fold cross-validation repeated {study.repeats} times (split seeds 0 to {study.repeats - 1}), "
+        "every arm on the same folds"
+    )
+    same_fold = "" if study.across_folds or tested else " and one test fold"
     return (
         f"{study.about or 'A table given by the user.'} {patients} patients of {len(cases)} centers; ridge Cox models "
-        f"stratified by center, {study.folds}-fold cross-validation repeated {study.repeats} times (split seeds 0 to "
-        f"{study.repeats - 1}), every arm on the same folds, penalty chosen within the training rows from "
+        f"stratified by center, {folds}, penalty chosen within the training rows from "
         f"{', '.join(f'{p:g}' for p in study.penalties)}. C-index over pairs of patients of one center"
-        f"{'' if study.across_folds else ' and one test fold'}; 95 % intervals from {study.draws} bootstrap draws of "
+        f"{same_fold}; 95 % intervals from {study.draws} bootstrap draws of "
         "patients within centers, the models held fixed."
     )
 
@@ -153,19 +200,34 @@ def cohort_table(cases: Mapping[str, list[Case]]) -> Table:
     return Table("Patients", ["center", "patients", "events", "median days", "recorded for at least one"], rows)
 
 
-def add_inputs(page: Page, name: str, cohort: Cohort, study: CoxStudy, say: Callable[[str], None]) -> None:
-    """One set of inputs: its tables, its pictures and its figures."""
+def add_inputs(
+    page: Page,
+    name: str,
+    cohort: Cohort,
+    study: CoxStudy,
+    say: Callable[[str], None],
+    *,
+    fixed: Mapping[str, np.ndarray] | None = None,
+    all_pairs: bool = False,
+) -> None:
+    """One set of inputs: its tables, its pictures and its figures.
+
+    Args:
+        fixed: positions of those who test, once; None: cross-validation.
+        all_pairs: also score pairs of patients of different centers.
+    """
     learning = Learning(list(study.penalties), study.sgd_rounds, study.local_steps, study.local_rate)
     learning.fedadam.learning_rate = study.server_rate
     arms = {name: arm for name, arm in ARMS.items() if len(cohort.centers) > 1 or name != LEFT_OUT}
     folds: list[Fold] = []
     pairs = evaluate(
         cohort, arms, learning, folds=study.folds, repeats=study.repeats, across_folds=study.across_folds, say=say,
-        seen=folds.append,
+        seen=folds.append, fixed=fixed, all_pairs=all_pairs,
     )  # fmt: skip
-    weights = center_weights(cohort, draws=study.draws, seed=BOOTSTRAP_SEED)
+    sizes = {c: len(p.comparable) for c, p in pairs[EXACT].items() if c != ALL_PAIRS}
+    weights = center_weights(sizes, draws=study.draws, seed=BOOTSTRAP_SEED)
     drawn = {arm: indices(pairs[arm], weights) for arm in arms}
-    n = {POOLED: sum(cohort.sizes), **dict(zip(cohort.centers, cohort.sizes, strict=True))}
+    n = {where: sum(sizes.values()) for where in (ALL_PAIRS, POOLED) if where in drawn[EXACT]} | sizes
     index = {arm: {p: drawn[arm][p].estimate(n=n[p]) for p in n} for arm in arms}
     gains = {arm: {p: drawn[arm][p].minus(drawn[LOCAL][p]).estimate(n=n[p]) for p in n} for arm in arms if arm != LOCAL}
     page.tables.append(
@@ -216,7 +278,7 @@ def _kept_of_pooled(
             for where, own in index[arm].items()
             if own.value is not None and (together := index[CENTRALIZED][where]).value
         }
-        whole = shares.pop(POOLED, None)
+        whole, _ = shares.pop(POOLED, None), shares.pop(ALL_PAIRS, None)
         worst = min(shares, key=lambda center: shares[center], default=None)
         at_worst = None if worst is None else f"{shares[worst]:.1%} ({worst})"
         rows.append([arm, None if whole is None else f"{whole:.1%}", at_worst, _harmed(gains[arm], centers)])

@@ -46,8 +46,9 @@ def out_of_fold(cohort: Cohort, folds: Sequence[Fold], arm: str, *, horizon: flo
         for center, test in fold.test.items():
             risk = risk_of(models[center], cohort.rows[center].take(test))
             found[center][test] = np.stack([risk, risk > np.median(learned), np.exp(-hazard * np.exp(risk))], axis=1)
-    time, event = pooled([cohort.rows[c] for c in cohort.centers]).target.T
-    risk, high, survival = np.concatenate([found[c] for c in cohort.centers]).T
+    tested = {c: np.unique(np.concatenate([fold.test[c] for fold in folds])) for c in cohort.centers}
+    time, event = pooled([cohort.rows[c].take(tested[c]) for c in cohort.centers]).target.T
+    risk, high, survival = np.concatenate([found[c][tested[c]] for c in cohort.centers]).T
     return OutOfFold(time, event, risk, high > 0, survival)
 
 

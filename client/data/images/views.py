@@ -94,7 +94,8 @@ def _affine(case: Case, state: np.random.RandomState) -> Case:
         list(case), prob=0.3, rotate_range=[turn] * 3, scale_range=[ZOOM] * 3, mode=_modes(case), padding_mode="border"
     )
     transform.set_random_state(state=state)
-    moved: dict[Any, Any] = dict(transform({**case}))  # MONAI's keys may be anything that hashes
+    given: Any = {**case}  # MONAI's keys may be anything that hashes
+    moved = transform(given)
     return {name: _plain(moved[name]) for name in case}
 
 

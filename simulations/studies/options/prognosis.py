@@ -10,10 +10,16 @@ from simulations.survival.options import CoxStudy
 
 @dataclass
 class SurvivalTableStudy(CoxStudy):
-    """On one table (data.table, data.mapping). Inputs are variables of the schema; none: all that the mapping has."""
+    """On one table (data.table, data.mapping). Inputs are variables of the schema, or declared columns; none: all."""
 
     kind: str = "survival_table"
     outcome: str = "rfs"  # one of the mapping's outcomes
+    # Further columns of the table, whatever they mean: {stage: [I, II, III]} by its levels, {nodes: []} as a number.
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    fewest: int = 5  # patients of a center with a level; with fewer it joins "other" there
+    split_column: str = ""  # a column that says who tests, once, in the place of the cross-validation; empty: none does
+    test_value: str = "test"  # what that column says of those who test; everybody else trains
+    all_pairs: bool = False  # C-index also over pairs of patients of different centers, as in one pooled test set
 
 
 @dataclass

@@ -132,7 +132,10 @@ def test_every_arm_serves_every_center_also_one_patient_and_one_without_events()
         rows.target[:, 1] = 0
     pairs = evaluate(cohort, ARMS, ONE, folds=3, repeats=1)
     assert {arm: sorted(p) for arm, p in pairs.items()} == {arm: ["A", "B", "C"] for arm in ARMS}
-    index = indices(pairs["federated Newton"], center_weights(cohort, draws=20, seed=0))
+    index = indices(
+        pairs["federated Newton"],
+        center_weights(dict(zip(cohort.centers, cohort.sizes, strict=True)), draws=20, seed=0),
+    )
     assert index["A"].value > 0.6 and index["B"].value is None and np.isnan(index["C"].drawn).all()
     assert index[POOLED].value == index["A"].value
 
@@ -155,7 +158,7 @@ def test_the_penalty_is_strong_where_nothing_can_be_learned_and_weak_where_much_
 def test_the_whole_bootstrap_is_the_metric_and_draws_stay_within_centers():
     cohort = made({"A": 12, "B": 9})
     pairs = evaluate(cohort, {"federated Newton": ARMS["federated Newton"]}, ONE, folds=3, repeats=1, across_folds=True)
-    weights = center_weights(cohort, draws=50, seed=1)
+    weights = center_weights(dict(zip(cohort.centers, cohort.sizes, strict=True)), draws=50, seed=1)
     assert all((drawn.sum(axis=1) == len(cohort.rows[c])).all() for c, drawn in weights.items())
     found = indices(pairs["federated Newton"], weights)
     by_hand = sum(p.concordant.sum() for p in pairs["federated Newton"].values()) / sum(
@@ -427,6 +430,34 @@ def test_a_mapping_that_does_not_fit_is_explained(tmp_path):
     assert any("'gender' gives 'w' the meaning 'f'; use female or male" in sentence for sentence in found)
     (sentence,) = bad(tmp_path, table({"A": 9}), mapping=MAPPING.replace("center: Hospital", ""))
     assert "add center: COLUMN" in sentence
+
+
+def test_declared_columns_a_split_and_all_pairs_score_a_public_benchmark_as_it_is(tmp_path):
+    frame = table({"A": 20, "B": 20})
+    frame["Stage"] = ["I", "II", "III", "IV", ""] * 8
+    frame["Nodes"] = [str(i % 7) for i in range(40)]
+    frame["Part"] = ["train", "train", "test"] * 13 + ["train"]
+    page = study(
+        tmp_path, frame, "study.columns={Stage: [I, II, III], Nodes: []}", "study.inputs={both: [age, Stage, Nodes]}",
+        "study.split_column=Part", "study.all_pairs=true", "study.known_flags=false",
+    )  # fmt: skip
+    assert page.figures["both"]["columns"] == ["age", *(f"Stage={s}" for s in ("I", "II", "III", "other")), "Nodes"]
+    found = page.figures["both"]["c_index"]
+    assert set(found["federated Newton"]) == {"A", "B", "all pairs", "pooled within centers"}
+    assert found["federated Newton"]["A"]["n"] == (frame[frame.Hospital == "A"].Part == "test").sum()
+    assert found["federated Newton"]["all pairs"]["n"] == (frame.Part == "test").sum()
+    assert "where column 'Part' says 'test'" in page.lead
+    everything = study(tmp_path, frame, "study.columns={Nodes: []}", "study.inputs={one: [Nodes], two: [age]}")
+    assert [page["columns"][0] for page in everything.figures.values()] == ["Nodes", "age"]
+
+
+def test_a_split_that_tests_nobody_and_a_column_that_is_not_there_are_refused(tmp_path):
+    frame = table({"A": 9})
+    frame["Part"] = "train"
+    with pytest.raises(DataError, match="says 'test' of 0 patients"):
+        study(tmp_path, frame, "study.split_column=Part")
+    with pytest.raises(UnknownName, match="Unknown column 'part'"):
+        study(tmp_path, frame, "study.split_column=part")
 
 
 def test_what_the_study_needs_is_asked_for(tmp_path):
