@@ -55,7 +55,7 @@ def test_the_u_net_stands_in_for_every_adapter_that_segments_and_other_steps_res
     assert broken_rules(run) == []
     plain = compose_run(comparing.arm_overrides(FEDERATED, Cell(0, 1)))
     assert not any(part.kind == "unet" for step in plain.steps.values() for part in step.adapter.parts.values())
-    assert federations(run.compare) == [FEDERATED, "random backbone", UNET]
+    assert federations(run.compare) == [FEDERATED, UNET, "random backbone"]
 
 
 def test_a_u_net_is_trained_federated_in_one_place_and_alone(federated_cell):
