@@ -62,8 +62,8 @@ def evaluate(
             for center in cohort.centers:
                 _count(found[arm][center], cohort.rows[center], risks[arm][center], fold_of[center], across_folds)
             if all_pairs:
-                every = (np.concatenate([by[c] for c in cohort.centers]) for by in (risks[arm], fold_of))
-                _count(together[arm], pooled([cohort.rows[c] for c in cohort.centers]), *every, across_folds)
+                risk, place = (np.concatenate([by[c] for c in cohort.centers]) for by in (risks[arm], fold_of))
+                _count(together[arm], pooled([cohort.rows[c] for c in cohort.centers]), risk, place, across_folds)
         say(f"repeat {repeat + 1} of {repeats}")
     if fixed is not None:
         places = {c: np.sort(fixed[c]) for c in cohort.centers}
