@@ -29,7 +29,7 @@ from simulations.studies.page import Page, Picture, Table
 from simulations.studies.risk_pictures import risk_pictures
 from simulations.survival.arms import ARMS, fit, pooled_fit
 from simulations.survival.cohort import Cohort, Fold, Learning
-from simulations.survival.declared import Cells, cells_of, with_columns
+from simulations.survival.declared import Cells, with_columns
 from simulations.survival.evaluation import ALL_PAIRS, POOLED, center_weights, evaluate, indices, task_of
 from simulations.survival.options import CoxStudy
 from simulations.survival.out_of_fold import out_of_fold
@@ -47,9 +47,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     cases = outcome_cases(rows, study.outcome)
     check_cohort(cases, study)
     inputs = study.inputs or {"records": []}
-    wanted = [*study.columns, *([study.split_column] if study.split_column else [])]
-    cells = cells_of(Path(str(run.data.table)), patient=mapping.patient, columns=wanted) if wanted else {}
-    fixed = _fixed(cases, cells, study)
+    fixed = _fixed(cases, rows.cells, study)
     title = f"Survival at several centers: {Path(str(run.data.table)).stem}, {study.outcome.upper()}"
     page = Page(title, lead(study, cases, tested=_told(study)), tables=[cohort_table(cases)], notes=list(rows.notes))
     for name, variables in inputs.items():
@@ -57,7 +55,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
         named = [variable for variable in variables if variable not in declared]
         known = _chosen(named, mapping, may_be_none=bool(declared))
         cohort = cohort_of(cases, record_layout(known, with_flags=study.known_flags))
-        cohort = with_columns(cohort, cells, declared, fewest=study.fewest) if declared else cohort
+        cohort = with_columns(cohort, rows.cells, declared, fewest=study.fewest) if declared else cohort
         layout = cohort.layout
         say(f"{name}: {len(layout.names)} columns, {sum(map(len, cases.values()))} patients, {len(cases)} centers")
         add_inputs(page, name, cohort, study, say, fixed=fixed, all_pairs=study.all_pairs)
@@ -79,7 +77,8 @@ def _read(run: Run) -> tuple[TableMapping, TableRows]:
         raise DataError(f"Mapping '{mapping.name}' names no center column; add center: COLUMN.")
     if run.study.outcome not in mapping.outcomes:
         raise UnknownName("outcome", run.study.outcome, mapping.outcomes, where=f"mapping '{mapping.name}'")
-    rows = read_table(Path(run.data.table), mapping)
+    wanted = [*run.study.columns, *([run.study.split_column] if run.study.split_column else [])]
+    rows = read_table(Path(run.data.table), mapping, columns=wanted)
     if rows.problems:
         raise DataError(rows.problems)
     return mapping, rows

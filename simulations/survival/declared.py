@@ -11,40 +11,16 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from client.data.hecktor.reading import read_rows
-from common.errors import DataError, UnknownName
+from common.errors import DataError
 from common.exact.columns import Layout, Rows
 from simulations.survival.cohort import Cohort
 
 OTHER = "other"
 Levels = Mapping[str, Sequence[str]]  # column -> its levels; of a number none
 Cells = Mapping[str, Mapping[str, str]]  # column -> patient -> the cell as it is written
-
-
-def cells_of(path: Path, *, patient: str, columns: Sequence[str]) -> Cells:
-    """The cells of these columns by patient.
-
-    Raises:
-        UnknownName: a column that the table does not have.
-        DataError: a patient who is there twice, so that no cell is anybody's.
-    """
-    table = read_rows(path)
-    for name in (patient, *columns):
-        if name not in table.header:
-            raise UnknownName("column", name, table.header, where=path.name)
-    names = [row[table.header.index(patient)].strip() for row in table.rows]
-    twice = sum(count > 1 for count in Counter(names).values())
-    if twice:
-        raise DataError(f"{path.name} has {twice} patients in more than one row; declared columns need one row each.")
-    places = {name: table.header.index(name) for name in columns}
-    return {
-        name: {who: row[place].strip() for who, row in zip(names, table.rows, strict=True)}
-        for name, place in places.items()
-    }
 
 
 def with_columns(cohort: Cohort, cells: Cells, levels: Levels, *, fewest: int) -> Cohort:

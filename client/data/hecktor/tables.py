@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from client.data.hecktor.mapping import (
 from client.data.hecktor.reading import OTHER, TEXT, read_rows
 from common.data.findings import FINDINGS
 from common.data.records import SCHEMA, Value
-from common.errors import DataError
+from common.errors import DataError, UnknownName
 
 log = logging.getLogger("fedgraft.center")
 
@@ -84,6 +84,7 @@ class Rows:
         untold: by outcome, the problems that only it has: they stop the steps that need it, and no others.
         notes: worth knowing.
         read: names of the tables that a mapping fitted.
+        cells: by column that was asked for beside the mapping's, each patient's cell as it is written.
     """
 
     fields: dict[str, dict[str, Value]] = field(default_factory=dict)
@@ -96,6 +97,7 @@ class Rows:
     read: list[str] = field(default_factory=list)
     refused: dict[str, set[str]] = field(default_factory=dict)
     untold: dict[str, list[str]] = field(default_factory=dict)
+    cells: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def stopping(self) -> list[str]:
@@ -182,8 +184,16 @@ def _nowhere(kind: TableMapping, there: set[str] | None, *, is_own: bool) -> lis
     return [f"No table has the columns {named} that the mapping '{kind.name}' names{beside}: rename what is meant."]
 
 
-def read_table(path: Path, mapping: TableMapping) -> Rows:
-    """One table of patients of any centers. Raises DataError where it cannot be read at all."""
+def read_table(path: Path, mapping: TableMapping, *, columns: Sequence[str] = ()) -> Rows:
+    """One table of patients of any centers.
+
+    Args:
+        columns: further ones, whose cells are wanted as they are written.
+
+    Raises:
+        DataError: it cannot be read at all.
+        UnknownName: a further column that it does not have.
+    """
     rows = Rows()
     if not path.is_file():
         raise DataError(f"There is no table '{path}'; set data.table to a comma-separated file.")
@@ -192,11 +202,21 @@ def read_table(path: Path, mapping: TableMapping) -> Rows:
         raise DataError(rows.problems)
     rows.problems += _absent_columns(frame, mapping, path)
     if not rows.problems:
-        _merge(rows, _own_rows(_single(frame, mapping, path, rows), mapping, path, None, rows), mapping, path)
+        own = _own_rows(_single(frame, mapping, path, rows), mapping, path, None, rows)
+        _merge(rows, own, mapping, path)
+        rows.cells = {name: _written(own, name, path) for name in columns}
         _check_outcomes(rows, (mapping,))
         _note_gaps(rows, mapping)
     rows.notes += rows.odd
     return rows
+
+
+def _written(own: pd.DataFrame, name: str, path: Path) -> dict[str, str]:
+    """A column's cells by patient, as they are written; empty where they are."""
+    if plain(name) not in own.columns:
+        raise UnknownName("column", name, sorted({*own.columns} - {"patient", "center"}), where=path.name)
+    cells = own[plain(name)].fillna("").astype(str).str.strip()
+    return dict(zip(own["patient"], cells, strict=True))
 
 
 def _absent_columns(frame: pd.DataFrame, mapping: TableMapping, path: Path) -> list[str]:

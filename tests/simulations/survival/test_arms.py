@@ -456,8 +456,8 @@ def test_a_split_that_tests_nobody_and_a_column_that_is_not_there_are_refused(tm
     frame["Part"] = "train"
     with pytest.raises(DataError, match="says 'test' of 0 patients"):
         study(tmp_path, frame, "study.split_column=Part")
-    with pytest.raises(UnknownName, match="Unknown column 'part'"):
-        study(tmp_path, frame, "study.split_column=part")
+    with pytest.raises(UnknownName, match="Did you mean 'part'"):
+        study(tmp_path, frame, "study.split_column=parts")
 
 
 def test_what_the_study_needs_is_asked_for(tmp_path):

@@ -8,11 +8,11 @@ from lifelines.utils import concordance_index
 
 from client.data.case import Case
 from common.data.records import record_layout
-from common.errors import DataError, UnknownName
+from common.errors import DataError
 from simulations.studies.survival_table import cohort_of
 from simulations.survival.arms import ARMS
 from simulations.survival.cohort import Cohort, Learning
-from simulations.survival.declared import cells_of, with_columns
+from simulations.survival.declared import with_columns
 from simulations.survival.evaluation import ALL_PAIRS, evaluate, risk_of, task_of
 
 ONE = Learning(penalties=[10.0], rounds=2)
@@ -49,17 +49,6 @@ def test_a_number_that_is_none_is_refused_with_what_to_declare():
     cells = {"size": {f"A-0{i}": text for i, text in enumerate(["1", "two", "3"])}}
     with pytest.raises(DataError, match=r"study\.columns=\{size: \[low, high\]\}"):
         with_columns(cohort({"A": 3}), cells, {"size": []}, fewest=1)
-
-
-def test_cells_are_read_as_they_are_written_one_row_a_patient(tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text("ID;Stage\nA-00;IIa \nA-01;\n")
-    assert cells_of(path, patient="ID", columns=["Stage"]) == {"Stage": {"A-00": "IIa", "A-01": ""}}
-    with pytest.raises(UnknownName, match="Did you mean 'Stage'"):
-        cells_of(path, patient="ID", columns=["Stages"])
-    path.write_text("ID,Stage\nA-00,I\nA-00,II\n")
-    with pytest.raises(DataError, match="1 patients in more than one row"):
-        cells_of(path, patient="ID", columns=["Stage"])
 
 
 def test_a_fixed_split_scores_those_who_test_and_all_pairs_are_those_of_one_pooled_test_set():
