@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?= quickstart
+REAL ?= ../shared/data/sts7
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup simulate test test-all check compare federation bench docs clean
+.PHONY: help setup simulate test test-all check compare real real-full federation bench docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -26,6 +27,12 @@ simulate: $(READY) ## seven centers, one frozen model, five steps: the quickstar
 
 compare: $(READY) ## the quickstart federated, centralized and local, with controls, in one report
 	$(BIN)/python -m simulations compare curriculum=quickstart
+
+real: $(READY) ## real CT + PET, three folds, one seed: federated, centralized, U-Net, random backbone, rules
+	$(BIN)/python -m simulations compare curriculum=sts7_fair data.root=$(REAL) name=real
+
+real-full: $(READY) ## the same with every arm and three seeds; a stopped one goes on where it was
+	$(BIN)/python -m simulations compare curriculum=sts7_fair data.root=$(REAL) name=real-full compare.seeds=[1,2,3] compare.arms=[blurs,exact_random,left_out,rules,unet]
 
 federation: $(READY) ## a coordinator and three hospitals as processes, over TLS, through two crashes
 	$(BIN)/python -m simulations federation

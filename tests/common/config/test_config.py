@@ -9,7 +9,7 @@ from common.config.rules import broken_rules, left_open
 from common.errors import ConfigError, UnknownName
 from common.tasks import build_task
 
-REAL = ("sts7", "sts7_exact")
+REAL = ("sts7", "sts7_exact", "sts7_fair")
 CURRICULA = sorted(path.stem for path in (CONFIGS / "curriculum").glob("*.yaml"))
 
 
