@@ -189,15 +189,14 @@ def _work(connection: Connection, parent: int, hint: Connection | None = None) -
     from client.app import app
 
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = identity
-    answer = message_to_proto(_answer(app, message, context)).SerializeToString()
+    connection.send_bytes(message_to_proto(answered_by(app, message, context)).SerializeToString())
+    connection.close()
     if hint is not None:
         _say_what_was_loaded(hint, context_from_proto(ProtoContext.FromString(context)))
-    connection.send_bytes(answer)
-    connection.close()
 
 
 def _say_what_was_loaded(hint: Connection, context: Context) -> None:
-    """For the next message's process, before the answer leaves: until then this one is watched."""
+    """For the next message's process, once the answer is on its way; this process ends with its starter all the same."""
     from client.center.warmth import wanted
 
     limits = limits_of(_policy(context))
@@ -208,14 +207,15 @@ def _say_what_was_loaded(hint: Connection, context: Context) -> None:
     hint.close()
 
 
-def _load(wanted: Wanted) -> None:
+def load_wanted(wanted: Wanted) -> None:
     """In a warm parent, which has the imports."""
     from client.center.warmth import keep
 
     keep(wanted)
 
 
-def _answer(app: ClientApp, message: bytes, context: bytes) -> Message:
+def answered_by(app: ClientApp, message: bytes, context: bytes) -> Message:
+    """An app's reply to a message that came as bytes, packed as it leaves."""
     received = message_from_proto(ProtoMessage.FromString(message))
     with suppress(WireError):  # an order that is not packed is none that the app understands, and it says so
         received.content = unpack(received.content)
@@ -225,4 +225,4 @@ def _answer(app: ClientApp, message: bytes, context: bytes) -> Message:
 
 def main() -> None:
     """Serve the SuperNode until stopped."""
-    serve(TaskType.CLIENT_APP, answer_task, preload=PRELOAD, keeper=lambda: Keeper(processes(), _load))
+    serve(TaskType.CLIENT_APP, answer_task, preload=PRELOAD, keeper=lambda: Keeper(processes(), load_wanted))

@@ -18,8 +18,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from client.center.wanted import Wanted
-from client.node.watch import resident
 from common.runtime.stamp import stamp
 from common.runtime.warm import Place, WarmContext, WarmParent, start_warm
 
@@ -55,6 +56,7 @@ class Keeper:
         self._processes, self._load, self._clock = processes, load, clock
         self._parents: list[WarmParent] = []
         self._wanted: Wanted | None = None
+        self._more: Wanted | None = None  # said while the parent loads: that is not begun again for it
         self._stamp: str | None = None
         self._started = self._looked = self._used = 0.0
         self._is_ready = False
@@ -102,7 +104,10 @@ class Keeper:
     def _want(self, wanted: Wanted) -> None:
         if self._failed.get(wanted.key, 0) >= DEATHS or (self._wanted is not None and self._wanted.covers(wanted)):
             return
-        if self._wanted is not None and self._wanted.key == wanted.key and self._is_ready and not self._is_stale():
+        if self._wanted is not None and self._wanted.key == wanted.key and not self._is_stale():
+            if not self._is_ready:
+                self._more = wanted
+                return
             wanted = self._wanted.with_sets_of(wanted)
         else:
             self._drop("")
@@ -117,7 +122,7 @@ class Keeper:
             self._drop("Its files have changed.")
         before = self.parent
         context = self._processes if before is None else WarmContext(before.place)
-        self._wanted, self._stamp, self._is_ready = wanted, seen, False
+        self._wanted, self._more, self._stamp, self._is_ready = wanted, None, seen, False
         self._started = self._looked = self._clock()
         try:
             self._parents.append(start_warm(context, self._load, wanted))
@@ -134,6 +139,9 @@ class Keeper:
                 return
             self._is_ready, self._used = True, max(self._used, now)
             log.info("warm parent %s is ready after %.1f s", parent.process.pid, now - self._started)
+            if self._more is not None:
+                self._want(self._more)
+                return
         if not parent.is_alive:
             self._died(parent)
         elif not self._is_ready and now - self._started > self._wanted.seconds:
@@ -142,7 +150,7 @@ class Keeper:
             self._drop(f"No message came for {IDLE_S / 60:.0f} minutes.")
         elif now - self._looked > LOOK_S or not self._is_ready:
             self._looked = now
-            if parent.process.pid is not None and resident(parent.process.pid) > self._wanted.bytes:
+            if _memory(parent) > self._wanted.bytes:
                 self._give_up("It holds more memory than a message may (policy.maximum_memory_gb).")
             elif self._is_stale():
                 self._drop("Its files have changed.")
@@ -172,4 +180,11 @@ class Keeper:
             log.info("warm parent ends: %s", reason)
         while self._parents:
             self._parents.pop().end()
-        self._wanted, self._stamp, self._is_ready = None, None, False
+        self._wanted, self._more, self._stamp, self._is_ready = None, None, None, False
+
+
+def _memory(parent: WarmParent) -> int:
+    """Bytes that a parent holds, without its forks, which are watched by whoever started them."""
+    with suppress(psutil.Error):
+        return int(psutil.Process(parent.process.pid).memory_info().rss)
+    return 0

@@ -101,6 +101,25 @@ def test_what_a_message_loaded_the_next_one_finds(files, kept):
     assert ready(keeper) and found_in(lent_place(keeper)) == [(("A", "B"),), (("A", "B"), ("C",))]
 
 
+def slowly(wanted):
+    time.sleep(0.3)
+    LOADED.append(wanted)
+
+
+def test_what_is_said_while_it_loads_is_loaded_after_that_and_nothing_begins_anew(files, kept):
+    keeper = kept(slowly)
+    said(keeper, wanted(files, ("A",)))
+    [first] = keeper._parents
+    said(keeper, wanted(files, ("B",)))
+    assert keeper._parents == [first]
+    until = time.monotonic() + 20
+    while len(keeper._parents) < 2 or keeper.parent is None:
+        assert time.monotonic() < until
+        keeper.tend()
+        time.sleep(0.01)
+    assert found_in(lent_place(keeper)) == [(("A",),), (("A",), ("B",))]
+
+
 def test_another_step_has_a_parent_of_its_own(files, kept):
     keeper = kept()
     said(keeper, wanted(files, ("A",)))
