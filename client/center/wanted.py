@@ -16,7 +16,7 @@ class Wanted:
     files: tuple[str, ...]  # the files and folders that it all is made from
     without: tuple[str, ...]  # folders among them that this hospital's own processes write to
     seconds: float  # the policy's: loading may take as long as a message
-    bytes: int  # and as much memory
+    memory: int  # bytes: and it may take as much
 
     @property
     def key(self) -> tuple[str, str]:
@@ -46,5 +46,5 @@ class Wanted:
             files=tuple(map(str, found["files"])),
             without=tuple(map(str, found["without"])),
             seconds=float(found["seconds"]),
-            bytes=int(found["bytes"]),
+            memory=int(found["memory"]),
         )

@@ -49,7 +49,7 @@ def wanted(*, seconds: float, most_bytes: int) -> Wanted | None:
             files=_files(config, own, Path(center)),
             without=tuple(map(str, (config.cache, config.vault))),
             seconds=seconds,
-            bytes=most_bytes,
+            memory=most_bytes,
         )
     return None
 

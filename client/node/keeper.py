@@ -150,7 +150,7 @@ class Keeper:
             self._drop(f"No message came for {IDLE_S / 60:.0f} minutes.")
         elif now - self._looked > LOOK_S or not self._is_ready:
             self._looked = now
-            if _memory(parent) > self._wanted.bytes:
+            if _memory(parent) > self._wanted.memory:
                 self._give_up("It holds more memory than a message may (policy.maximum_memory_gb).")
             elif self._is_stale():
                 self._drop("Its files have changed.")

@@ -73,7 +73,7 @@ def start_warm(processes: Any, load: Callable[..., None], *arguments: object) ->
         load: called with the arguments before it serves; starts no thread.
     """
     listener = socket.socket(socket.AF_UNIX)
-    address = connections.arbitrary_address("AF_UNIX")
+    address = connections.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
     listener.bind(address)
     Path(address).chmod(0o600)
     listener.listen()
@@ -126,9 +126,9 @@ class _Popen(popen_forkserver.Popen):
             reduction.dump(process, buffer)
         finally:
             context.set_spawning_popen(None)
-        self.sentinel, given = _new_process(place, self._fds)
+        self.sentinel, given = _new_process(place, self._fds)  # type: ignore[attr-defined]
         kept = os.dup(given)  # the fork sees by it whether this process still lives
-        self.finalizer = util.Finalize(self, util.close_fds, (kept, self.sentinel))
+        self.finalizer = util.Finalize(self, _close, (kept, self.sentinel))
         with os.fdopen(given, "wb", closefd=True) as pipe:
             pipe.write(buffer.getbuffer())
         self.pid = servers.read_signed(self.sentinel)
@@ -140,7 +140,9 @@ def _new_process(place: Place, fds: list[int]) -> tuple[int, int]:
         client.connect(place.address)
         (told, tells), (read, given) = os.pipe(), os.pipe()
         try:
-            handed = [read, tells, place.alive.fileno(), resource_tracker.getfd(), *fds]
+            tracker = resource_tracker.getfd()
+            assert tracker is not None
+            handed = [read, tells, place.alive.fileno(), tracker, *fds]
             reduction.sendfds(client, handed)
         except BaseException:
             os.close(told)
@@ -150,6 +152,11 @@ def _new_process(place: Place, fds: list[int]) -> tuple[int, int]:
             os.close(read)
             os.close(tells)
     return told, given
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _serve(

@@ -27,7 +27,7 @@ PRELOAD = ["server.deploy.executor", PROGRAM, "server.curriculum"]
 def run_task(access: TaskAccess) -> None:
     """One run, from the SuperLink's input to its output; runs in a process of its own."""
     log_to_own_file()
-    http_grid.pull_objects = partial(pull_objects, initial_backoff=FIRST_BACKOFF_S)  # type: ignore[assignment]
+    http_grid.pull_objects = partial(pull_objects, initial_backoff=FIRST_BACKOFF_S)
     os.chdir(ROOT)  # configurations name files relative to the checkout
 
     def inspect(bundle: bytes) -> None:

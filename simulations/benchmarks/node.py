@@ -133,7 +133,7 @@ def _answer(context: Any, center: Path, order: Order) -> tuple[Answered, Wanted]
     """What a process of this context says of one training message."""
     LocalGrid({}, workers=0).close()  # messages are made in the name of a run
     message = Message(pack(pack_order(order)), dst_node_id=1, message_type="train")
-    config = {"center": str(center), "code": center.stem}
+    config: dict[str, bool | float | int | str] = {"center": str(center), "code": center.stem}
     given = Context(run_id=1, node_id=1, node_config=config, state=RecordDict(), run_config={})
     sent = message_to_proto(message).SerializeToString(), context_to_proto(given).SerializeToString()
     ours, theirs = multiprocessing.Pipe()

@@ -145,7 +145,7 @@ def test_what_the_node_itself_writes_ends_nothing(files, kept):
     keeper = kept()
     (files / "cache").mkdir()
     hint = wanted(files, ("A",))
-    said(keeper, Wanted(hint.center, hint.order, hint.sets, (str(files),), hint.without, hint.seconds, hint.bytes))
+    said(keeper, Wanted(hint.center, hint.order, hint.sets, (str(files),), hint.without, hint.seconds, hint.memory))
     assert ready(keeper)
     (files / "cache" / "prepared").write_text("a volume")
     assert lent_place(keeper) is not None
