@@ -196,7 +196,7 @@ def _work(connection: Connection, parent: int, hint: Connection | None = None) -
 
 
 def _say_what_was_loaded(hint: Connection, context: Context) -> None:
-    """For the next message's process, once the answer is on its way; this process ends with its starter all the same."""
+    """For the next message's process, once the answer is on its way."""
     from client.center.warmth import wanted
 
     limits = limits_of(_policy(context))
