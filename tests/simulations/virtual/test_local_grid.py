@@ -16,7 +16,7 @@ from common.protocol.messages import Order
 from common.protocol.wire import unpack_reply
 from server.centers.federation import Federation
 from simulations.virtual.local_grid import FIRST_NODE, LocalGrid, _spread
-from tests.helpers.small import children_of, gone, small_run
+from tests.helpers.small import all_below, gone, small_run
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -145,9 +145,9 @@ def test_a_stopped_server_leaves_no_worker_behind(tmp_path, number):
     )
     assert server.stdout is not None and server.stdout.readline() == b"ready\n"
     deadline = time.monotonic() + 60
-    while len(below(server.pid)) < 5 and time.monotonic() < deadline:
+    while len(all_below(server.pid)) < 5 and time.monotonic() < deadline:
         time.sleep(0.05)
-    children = below(server.pid)
+    children = all_below(server.pid)
     assert len(children) == 5, "the imports' process, the warm parent, two workers and the resource tracker"
     if number == signal.SIGINT:
         os.killpg(server.pid, number)  # Ctrl-C reaches the whole group
@@ -156,8 +156,3 @@ def test_a_stopped_server_leaves_no_worker_behind(tmp_path, number):
     assert server.wait(30) == (130 if number == signal.SIGINT else -number)
     server.stdout.close()
     assert gone(children, within_s=60)
-
-
-def below(pid):
-    """Process ids of everything that a process started, and that these started."""
-    return [found for child in children_of(pid) for found in (child, *below(child))]
