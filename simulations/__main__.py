@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   python -m simulations bench sizes
   python -m simulations bench aggregation
   python -m simulations bench release
+  python -m simulations bench node
   python -m simulations accept --weights runs/shapes/shapes.safetensors --root ../shared/data/sts7
   python -m simulations phantom --out data/phantom --scale 0.2 --seed 11
 """
@@ -58,8 +59,12 @@ def make_parser() -> argparse.ArgumentParser:
     listing.add_argument("--markdown", action="store_true", help="as a page instead of a table")
     flower = commands.add_parser("flower", help="the same under Flower's simulation runtime (Ray)")
     flower.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=smoke")
-    bench = commands.add_parser("bench", help="what a federation, aggregation, real sizes, or the release gate cost")
-    bench.add_argument("what", nargs="?", choices=["rounds", "aggregation", "sizes", "release"], default="rounds")
+    bench = commands.add_parser(
+        "bench", help="what a federation, aggregation, real sizes, the release gate, or a node cost"
+    )
+    bench.add_argument(
+        "what", nargs="?", choices=["rounds", "aggregation", "sizes", "release", "node"], default="rounds"
+    )
     bench.add_argument("--out", type=Path, default=None, help="default: runs/bench.json, runs/bench_WHAT.json")
     bench.add_argument("--cpu", action="store_true", help="sizes: time the real sizes on the CPU, minutes each")
     bench.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="sizes: e.g. unetr_fs16")
@@ -281,6 +286,11 @@ def _bench(arguments: argparse.Namespace) -> None:
 
         out = arguments.out or Path("runs/bench_aggregation.json")
         tables = list(aggregation_tables(bench_aggregation(out)))
+    elif arguments.what == "node":
+        from simulations.benchmarks.node import bench_node, node_table
+
+        out = arguments.out or Path("runs/bench_node.json")
+        tables = [node_table(bench_node(out))]
     elif arguments.what == "release":
         from simulations.benchmarks.release import bench_release, release_table
 
