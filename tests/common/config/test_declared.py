@@ -13,7 +13,7 @@ from common.config.declared import LOSS, metrics_of
 from common.config.load import compose_run
 from common.config.rules import broken_rules
 from common.config.run import BackboneSpec
-from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.config.task import ClassificationTask, GroundingTask, PrognosisTask, SegmentationTask
 from common.tasks import build_task, merge_sums
 
 
@@ -33,6 +33,7 @@ def test_a_model_that_declares_nothing_is_not_judged():
     "task",
     [
         SegmentationTask(structures=["GTVp", "GTVn"]),
+        GroundingTask(structures=["GTVp", "GTVn"]),
         ClassificationTask(classes=["a", "b"], form="multi_label"),
         ClassificationTask(classes=["hpv"], form="binary"),
         PrognosisTask(loss="cox"),
