@@ -426,6 +426,9 @@ def _training(step: Step, run: Run) -> Iterator[str]:
         yield f"training.views has '{name}'; it can be {', '.join(VIEWS)}.{suggestion(name, VIEWS)}"
     if training.views and not volumes_of(step.modalities):
         yield f"training.views changes images, and the step looks at {', '.join(step.modalities)} only; leave it empty."
+    moved = sorted({"affine", "elastic"} & {*training.views})
+    if moved and step.task is not None and step.task.kind == "grounding":
+        yield f"training.views has {', '.join(moved)}, which moves images and not the boxes on them; leave it out."
     if training.optimizer not in OPTIMIZERS:
         yield f"training.optimizer is '{training.optimizer}'; it can be {', '.join(OPTIMIZERS)}."
     yield from _moments(step)
