@@ -388,6 +388,8 @@ def _read(task: Any, output: torch.Tensor, prepared: Prepared | None, case: Case
         inside = {name: np.isin(mask, places) for name, places in zip(task.structures, task.members, strict=True)}
         volumes = {name: float(where.sum() * voxel_ml) for name, where in inside.items()}
         return {"mask": mask, "milliliters": {name: round(volume, 3) for name, volume in volumes.items()}}
+    if task.kind == "grounding" and prepared is not None:
+        return {"boxes": _boxes(task, output[0], prepared)}
     if task.kind == "prognosis":
         answer = {"risk": float(task.risk(output)[0])}
         if task.spec.loss == "cox" and "baseline" not in task.known:
@@ -396,6 +398,30 @@ def _read(task: Any, output: torch.Tensor, prepared: Prepared | None, case: Case
     if task.kind == "classification":
         return {"probabilities": dict(zip(task.classes, task.probabilities(output)[0].tolist(), strict=True))}
     raise ConfigError(f"predict does not know how to show the task '{task.kind}'; name another adapter with --lineage.")
+
+
+def _boxes(task: Any, output: torch.Tensor, prepared: Prepared) -> list[dict[str, Any]]:
+    """What was found, each with its structure, its probability and two opposite corners in mm (RAS)."""
+    from common.tasks.regions import Regions
+
+    size = list(next(iter(prepared.images.values())).shape[1:])
+    at = size[0] // 2 if task.spec.slices else -1  # nobody has drawn anything that would choose a slice
+    regions = Regions(output, size, structures=len(task.structures), sides=task.outputs, at=at)
+    found = zip(*task.found(regions, range(len(task.structures))), strict=True)
+    return [
+        {
+            "structure": task.structures[int(of)],
+            "probability": round(float(score), 4),
+            "corners_mm": [_world(box[corner].tolist(), prepared.affine) for corner in (slice(0, 3), slice(3, 6))],
+        }
+        for box, score, of in found
+    ]
+
+
+def _world(corner: list[float], affine: np.ndarray) -> list[float]:
+    """mm of a corner (z, y, x) between voxels."""
+    x, y, z = (side - 0.5 for side in reversed(corner))  # a voxel's middle has its number
+    return [round(float(value), 2) for value in (affine @ [x, y, z, 1.0])[:3]]
 
 
 def _write_mask(path: Path, mask: np.ndarray, case: Case) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,8 @@ from common.exact.step import records_of
 from common.model.state import bytes_of
 from common.plugins import Registry
 from common.tasks import withheld_fields
+
+OUTLINED = ("grounding", "segmentation")  # kinds of tasks whose target is made of a mask
 
 
 def usable(case: Case, step: Step) -> bool:
@@ -248,16 +251,42 @@ def _records(cases: Sequence[Case], step: Step) -> Tensor:
 def _prepared(case: Case, step: Step, cache: VolumeCache | None) -> Prepared | None:
     if not volumes_of(shows(case, step)):
         return None
-    structures = step.task.structures if step.task.kind == "segmentation" else None
+    structures = _outlined_at(case, step) if step.task.kind in OUTLINED else None
     if structures is not None:
-        check_within(case, structures, step.task.within)
-    return prepare(
+        check_within(case, structures, getattr(step.task, "within", {}))
+    found = prepare(
         case,
         view=step.view,
         modalities=step.modalities,
         structures=structures,
         cache=cache,
         with_label=structures is not None,
+    )
+    if structures is None or structures == list(step.task.structures):
+        return found
+    return _in_places_of(found, structures, step.task.structures)
+
+
+def _outlined_at(case: Case, step: Step) -> list[str]:
+    """The structures of a step that the case's center outlines; its layout need not name the others."""
+    own = step.task.outlined.get(case.center, step.task.structures)
+    return [name for name in step.task.structures if name in own]
+
+
+def _in_places_of(found: Prepared, own: Sequence[str], structures: Sequence[str]) -> Prepared:
+    """The same masks and volumes with each structure at its place among all of the step's."""
+    places = np.arange(256, dtype=np.uint8)
+    for place, name in enumerate(own, start=1):
+        places[place] = structures.index(name) + 1
+    volumes = dict(zip(own, found.outside_mm3, strict=True))
+    grid = found.own_grid
+    if grid is not None:
+        grid = replace(grid, truth=replace(grid.truth, labels=places[grid.truth.labels]))
+    return replace(
+        found,
+        mask=None if found.mask is None else torch.from_numpy(places[found.mask.numpy()]),
+        outside_mm3=tuple(volumes.get(name, 0.0) for name in structures),
+        own_grid=grid,
     )
 
 
@@ -287,7 +316,22 @@ def _segmentation(case: Case, prepared: Prepared | None, step: Step) -> dict[str
         "mask": prepared.mask,
         "outside_mm3": torch.tensor(prepared.outside_mm3, dtype=torch.float32),
         "voxel_mm3": torch.tensor(prepared.voxel_mm3, dtype=torch.float32),
+        **({"known": known_structures(case, step)} if step.task.outlined else {}),
     }
+
+
+def known_structures(case: Case, step: Step) -> Tensor:
+    """(S,): 1 for each structure that the case's center outlines, as the step says."""
+    own = _outlined_at(case, step)
+    return torch.tensor([float(name in own) for name in step.task.structures])
+
+
+def _grounding(case: Case, prepared: Prepared | None, step: Step) -> dict[str, Tensor]:
+    from client.data.boxes import box_targets
+
+    assert prepared is not None and prepared.mask is not None  # as for a segmentation
+    found = box_targets(prepared.mask, structures=len(step.task.structures), slices=step.task.slices)
+    return found | {"known": known_structures(case, step)}
 
 
 def _prognosis(case: Case, prepared: Prepared | None, step: Step) -> dict[str, Tensor]:
@@ -330,6 +374,7 @@ TARGETS: Registry[tuple[Callable[[Case, Step], bool], Target]] = Registry(
     "target",
     {
         "classification": (_has_classes, _classification),
+        "grounding": (lambda case, step: case.label is not None and case.has_grid, _grounding),
         "masked": (lambda case, step: True, lambda case, prepared, step: {}),  # it needs no label
         "prognosis": (lambda case, step: case.days is not None and case.event is not None, _prognosis),
         "segmentation": (lambda case, step: case.label is not None and case.has_grid, _segmentation),

@@ -16,9 +16,10 @@ from client.methods.drift.scaffold import Scaffold
 from client.methods.ewc import Ewc
 from client.methods.features import Features
 from client.methods.lwf import Lwf
+from client.methods.mib import Mib
 from client.methods.olora import OLora
 from client.methods.projection import Projection
-from client.methods.rehearsal import Rehearsal
+from client.methods.rehearsal import FewShot, Rehearsal
 from client.methods.stages.medcoss import Medcoss
 from client.methods.stages.medseqft import Medseqft, Refinement
 from client.vault.vault import Vault
@@ -36,12 +37,14 @@ METHODS: Registry[Callable[[Any, Vault], Method]] = Registry(
         "ewc": lambda spec, vault: Ewc(spec.kind, spec.strength, vault),
         "features": lambda spec, vault: Features(spec.strength, vault),
         "feddyn": lambda spec, vault: FedDyn(spec.alpha, vault),
+        "few_shot": lambda spec, vault: FewShot(spec.cases),
         "kept_moments": lambda spec, vault: KeptMoments(vault),
         "local": lambda spec, vault: Local(vault),
         "lwf": lambda spec, vault: Lwf(spec.strength, vault, temperature=spec.temperature),
         "medcoss": lambda spec, vault: Medcoss(spec, vault),
         "medseqft": lambda spec, vault: Medseqft(spec, vault),
         "merge": lambda spec, vault: Method(),
+        "mib": lambda spec, vault: Mib(spec.strength, vault),
         "olora": lambda spec, vault: OLora(spec.strength, spec.form),
         "online_ewc": lambda spec, vault: Ewc(spec.kind, spec.strength, vault),
         "projection": lambda spec, vault: Projection(vault),

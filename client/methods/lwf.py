@@ -1,7 +1,8 @@
 """LwF: learning without forgetting (Li & Hoiem, ECCV 2016, equation 2), for every task whose answer is a distribution.
 
 Adds strength * T^2 KL(teacher || student), both answers softened by the temperature T, as a mean over cases, or over
-voxels. Cox's answer is one log hazard and no distribution: there it is half the squared difference.
+voxels. Cox's answer is one log hazard and no distribution: there it is half the squared difference, as it is of the
+sides of boxes.
 
 Four losses go under this name and differ on the same answers; this is the one with T^2 and the KL divergence, whose
 gradient does not shrink as T grows (Hinton et al. 2015) and which is 0 where teacher and student agree.
@@ -17,10 +18,11 @@ from client.methods.base import Method
 from client.methods.teacher import teacher_of
 from client.training.job import Answer, Job
 from client.vault.vault import Vault
-from common.config.task import PrognosisTask
+from common.config.task import GroundingTask, PrognosisTask
 from common.model.adapted import AdaptedModel
 from common.tasks.prognosis import COX, deephit_scores, mtlr_scores
 
+BOXES = "boxes"
 SCORES = {"deephit": deephit_scores, "mtlr": mtlr_scores}  # logits to those of every cut and of the time after them
 
 
@@ -59,6 +61,10 @@ def distance(task: object, before: Tensor, now: Tensor, *, temperature: float) -
         task: its spec; says which distribution the outputs are of.
     """
     form = _form(task)
+    if form == BOXES:  # each word's answer is a distribution, the sides of boxes are none
+        sides = 4 if task.slices else 6  # type: ignore[attr-defined]
+        words = temperature**2 * _apart(before[:, :-sides] / temperature, now[:, :-sides] / temperature).mean()
+        return words + F.mse_loss(now[:, -sides:], before[:, -sides:]) / 2
     if form == COX:
         return F.mse_loss(now, before) / 2
     if form in SCORES:
@@ -69,6 +75,8 @@ def distance(task: object, before: Tensor, now: Tensor, *, temperature: float) -
 
 
 def _form(task: object) -> str:
+    if isinstance(task, GroundingTask):
+        return BOXES
     if isinstance(task, PrognosisTask):
         return "apart" if task.loss == "hazard" else task.loss
     return "apart" if getattr(task, "form", "multi_class") != "multi_class" else "exclusive"

@@ -47,6 +47,17 @@ class Rehearsal(Method):
         return picked
 
 
+class FewShot(Method):
+    """A few of each center's training cases, the same in every round: drawn by the run's seed, so nothing is kept."""
+
+    def __init__(self, number: int):
+        self._number = number
+
+    def cases(self, order: Order, code: str, cases: Sequence[Case]) -> list[Case]:
+        """So many of them; all where there are no more."""
+        return drawn(cases, self._number, generator=generator_for(order.seed, order.step.name, code, "shots"))
+
+
 def drawn(cases: Sequence[T], number: int, *, generator: torch.Generator) -> list[T]:
     """So many of the cases, each set as likely as any other, in their own order; all where there are no more."""
     places = torch.randperm(len(cases), generator=generator)[:number].tolist()

@@ -19,7 +19,7 @@ from common.exact.step import target_of
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order
 from common.tasks import Observation, Task
-from common.tasks.segmentation import Segmentation
+from common.tasks.segmentation import KNOWN, Segmentation, of_known
 
 
 def observe(order: Order, model: AdaptedModel, task: Task, cases: Cases) -> list[tuple[Observation, float]]:
@@ -39,6 +39,8 @@ def observe(order: Order, model: AdaptedModel, task: Task, cases: Cases) -> list
                 place = cases.own_grid(position) if is_scored_where_drawn(order) else None
                 if place is not None and isinstance(task, Segmentation):
                     records[row] = compared(task, output[row].softmax(dim=0), place, mask=batch.target["mask"][row])
+                    if KNOWN in batch.target:
+                        records[row] = of_known(records[row], batch.target[KNOWN][row].cpu().numpy())
                 found.append((records[row], loss))
     return found
 

@@ -30,6 +30,7 @@ SOURCES = (IMAGE, TEXT)  # what embeddings are made of
 ONE_OF_A_KIND = ("decoder", "full", "fusion", "join", "resolution", "unet", "uptake")
 ONE_PER_MODALITY = ("patch_embed", "skip", "stand_in")
 MODES = ("attention", "mlp")  # how a fusion part joins embeddings
+ENDS = ("fusion", "linear", "mlp")  # what stands between embeddings of a whole image and a head
 STYLES = ("auto", "light", "linear", "unetr")
 PLACES = ("add", "beside")
 
@@ -121,6 +122,10 @@ def _segmenting(step: Step) -> Iterator[str]:
     yield from _unet(step)
     if decoders and not segments:
         yield "a decoder part needs a segmentation task."
+    if step.task.kind == "grounding" and not volumes_of(step.modalities):
+        yield "grounding looks for boxes in an image, as CT or PET, and none is among the modalities."
+    if step.task.kind == "grounding" and any(role_of(spec) in ENDS for spec in parts.values()):
+        yield "grounding reads the frozen model's cells; leave out mlp, fusion and linear parts, which end elsewhere."
     if segments and not volumes_of(step.modalities):
         yield "segmentation needs an image, as CT or PET, among the modalities."
     for name, spec in ((name, spec) for name, spec in parts.items() if role_of(spec) == "skip"):

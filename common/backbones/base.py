@@ -152,12 +152,33 @@ class Backbone(nn.Module):
             "the attention windows; leave positions out of the stem."
         )
 
+    def words_of(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, L, text_dim) of the words of tokenised texts (B, L), and bool (B, L) where there is one:
+        neither padding nor what opens and closes a text.
+
+        Raises:
+            BackboneError: the backbone has no text side.
+        """
+        raise BackboneError(
+            f"{type(self).__name__} embeds no words, so nothing can be asked of it by a prompt; use a frozen model "
+            "with a text side, such as ct_clip."
+        )
+
     def freeze(self) -> Backbone:
         """Evaluation mode, no gradients: what 'frozen' means everywhere in fedgraft."""
         self.eval()
         for parameter in self.parameters():
             parameter.requires_grad_(False)
         return self
+
+
+def between_ends(ids: Tensor) -> Tensor:
+    """bool (B, L): the tokens of texts (B, L), 0 = padding, but each one's first and last, which open and close it."""
+    real = ids != 0
+    last = real & ~torch.nn.functional.pad(real[:, 1:], (0, 1))
+    inside = real & ~last
+    inside[:, :1] = False
+    return inside
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.backbones.base import Backbone, Features, Join, NativeView
+from common.backbones.base import Backbone, Features, Join, NativeView, between_ends
 from common.backbones.checkpoint import load_into, read_state
 from common.backbones.ctvit import Ctvit, CtvitConfig, Encoded
 from common.backbones.text import FolderTokenizer, MiniTokenizer, TextConfig, build_bert
@@ -170,6 +170,11 @@ class CtClip(Backbone):
         """[CLS] vectors (B, text_dim) of tokenised texts (B, L); the mask, by default ids != 0, says what is read."""
         mask = ids != 0 if mask is None else mask
         return self.text_transformer(input_ids=ids, attention_mask=mask.long()).last_hidden_state[:, 0]
+
+    def words_of(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The BERT's last hidden states."""
+        states = self.text_transformer(input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
+        return states, between_ends(ids)
 
     # ------------------------------------------------------------------------------------------------ zero-shot
 

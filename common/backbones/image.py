@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.backbones.base import Backbone, Features, Join
@@ -55,6 +56,10 @@ class ImageBackbone(Backbone):
         super().__init__()
         self.words: nn.Module = BagOfWords(WORDS)
         self.tokenizer = HashTokenizer(WORDS, punctuation=False)
+
+    def words_of(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Each word's bucket, as a unit vector."""
+        return F.one_hot(ids, WORDS).float(), ids != 0
 
     def encode(self, tokens: list[Tensor], position: nn.Module | None) -> tuple[list[Tensor], Tensor]:
         """Pyramid and pooled embedding (b, image_dim) of token sets (b, d, h, w, C) that stand in one sequence."""

@@ -99,6 +99,10 @@ class HashedText(Backbone):
         count = (ids != 0).sum(dim=1, keepdim=True).clamp(min=1)
         return self.projection[ids].sum(dim=1) / count.sqrt()
 
+    def words_of(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The projection of each word and pair of words."""
+        return self.projection[ids], ids != 0
+
     def zero_shot(self, inputs: Mapping[str, Tensor], classes: Sequence[str]) -> Tensor:
         """The image backbone's own answer: prompts were made for its own text side."""
         return self.image.zero_shot(inputs, classes)  # type: ignore[operator]

@@ -160,9 +160,14 @@ class TinyBackbone(Backbone):
             states.append((x[:, : size.numel()].transpose(1, 2).unflatten(2, size), x))
         return states
 
-    def _text(self, words: Tensor) -> Tensor:
-        x = self.text_embed(words)
+    def words_of(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """What the text blocks say of each word."""
+        x = self.text_embed(ids)
         for block in self.text_blocks:
             x = block(x)
-        real = (words != 0).unsqueeze(-1)
+        return x, ids != 0
+
+    def _text(self, words: Tensor) -> Tensor:
+        x, is_word = self.words_of(words)
+        real = is_word.unsqueeze(-1)
         return (x * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)

@@ -26,6 +26,9 @@ def metrics_of(task: Any) -> list[str] | None:
     if task.kind == "segmentation":
         names = ["dsc_agg", "dice"]
         return [*names, *(f"{name}_{structure}" for name in names for structure in task.structures), LOSS]
+    if task.kind == "grounding":
+        names = ["ap", "ap50", "ap75"]
+        return [*names, *(f"{name}_{structure}" for name in names for structure in task.structures), LOSS]
     if task.kind == "classification":
         several = task.classes if len(task.classes) > 1 else []
         found = ["auroc", "auprc", "balanced_accuracy"]
@@ -66,11 +69,11 @@ def metric_problems(step: Step, run: Run) -> Iterator[str]:
 
 def structure_problems(step: Step, run: Run) -> Iterator[str]:
     """Structures are named once each, and are outlined in the run's data where that is known."""
-    if step.task is None or step.task.kind != "segmentation":
+    if step.task is None or step.task.kind not in ("grounding", "segmentation"):
         return
     names = step.task.structures
     if not names:
-        yield "its task names no structure to segment; set task.structures."
+        yield "its task names no structure; set task.structures."
     for name in _twice(names):
         yield f"task.structures names '{name}' twice."
     outlined = (*LABELS.get(run.data.kind, ()), *(ORGANS if run.data.organs else ()))

@@ -141,7 +141,7 @@ def run_to_yaml(run: Run) -> str:
 
 
 LATER = (  # fields of a step that the first release did not have
-    ("view", "intensities"), ("view", "score_on"), ("task", "within"), ("task", "tolerance_mm"),
+    ("view", "intensities"), ("view", "score_on"), ("task", "within"), ("task", "tolerance_mm"), ("task", "outlined"),
     ("federation", "penalties"), ("", "budget"), ("", "subgroups"), ("", "age_cuts"), ("", "stands_on"),
     ("", "privacy"), ("selection", "keep"), ("view", "overlap"), ("view", "mirrors"), ("training", "views"),
     ("training", "foreground"), ("training", "optimizer"), ("training", "moments"),
@@ -246,13 +246,16 @@ def _stand_in(step: Step, data: Data) -> None:
     """Another cohort's centers, region, structures and view in the place of HECKTOR's."""
     step.centers = [data.centers.get(code, code) for code in step.centers]
     step.evaluate_at = [data.centers.get(code, code) for code in step.evaluate_at]
+    outlined = getattr(step.task, "outlined", None)
+    if outlined:
+        step.task.outlined = {data.centers.get(code, code): names for code, names in outlined.items()}
     for spec in (spec for spec in step.methods if isinstance(spec, RehearsalMethod)):
         spec.at = [data.centers.get(code, code) for code in spec.at]
     if step.region != REGION:
         return
     if data.view is not None:
         step.view = copy.deepcopy(data.view)
-    if data.structures is not None and step.task is not None and step.task.kind == "segmentation":
+    if data.structures is not None and step.task is not None and step.task.kind in ("grounding", "segmentation"):
         step.task.structures = list(data.structures)
     step.region = data.region or step.region
 

@@ -15,5 +15,7 @@ IMBALANCES = ("counts", "none", "weights")  # a classification's task.imbalance
 WEIGHTINGS = ("n", "sqrt", "uniform")  # federation.weighting
 VALIDATIONS = ("pooled", "median")  # federation.guards.validation
 NONE, FP16, INT8, TOPK = COMPRESSIONS = ("none", "fp16", "int8", "topk")  # federation.compression.kind
+ATTRIBUTES = "attributes"
+PROMPTS = (ATTRIBUTES, "manual")  # task grounding: prompts
 MERGES = ("arithmetic", "average", "ties")  # method merge: how
 OVERLAPS = ("absolute", "squared")  # method olora: form

@@ -1,4 +1,4 @@
-"""What a step learns: classification, prognosis, segmentation or what is masked, with its options."""
+"""What a step learns: classification, grounding, prognosis, segmentation or what is masked, with its options."""
 
 from __future__ import annotations
 
@@ -18,6 +18,24 @@ class ClassificationTask:
     zero_shot: bool = False  # score by text prompts instead of a trained head
     imbalance: str = "none"  # counts: rarer classes weigh more, by the centers' summed counts; weights: as given
     weights: list[float] = field(default_factory=list)  # one per class; of a binary or multi-label class: of its yes
+
+
+@dataclass
+class GroundingTask:
+    """Where each structure lies, as boxes that a text prompt asks for."""
+
+    kind: str = "grounding"
+    structures: list[str] = field(default_factory=lambda: ["GTVp", "GTVn"])  # each is asked for by a phrase of its own
+    prompts: str = "manual"  # manual: the phrases as given; attributes: color, shape, phrase and location by template
+    phrases: dict[str, str] = field(default_factory=dict)  # structure -> words; of one that is missing: its name
+    # Structure -> [color, shape, location], each may be empty: "pink color oval bump in rectum".
+    attributes: dict[str, list[str]] = field(default_factory=dict)
+    # Center -> the structures that it outlines; the others are neither learned nor scored there. Missing: all of them.
+    outlined: dict[str, list[str]] = field(default_factory=dict)
+    slices: bool = False  # boxes in 2D, in the axial slice of each case where the structures are largest
+    most: int = 3  # boxes of one structure that are scored of a case; COCO's 100 needs a minimum cell of 1
+    width: int = 64  # channels in front of scores and boxes
+    level: int = -1  # of the frozen model's pyramid, whose cells are the regions; -1: the deepest
 
 
 @dataclass
@@ -55,6 +73,8 @@ class SegmentationTask:
     # Structures that lie within others, {whole_tumor: [tumor_core]}: a voxel is learned as the innermost one and scored
     # as all of them.
     within: dict[str, list[str]] = field(default_factory=dict)
+    # Center -> the structures that it outlines; elsewhere in its images the others may be. Missing: all of them.
+    outlined: dict[str, list[str]] = field(default_factory=dict)
     tolerance_mm: float = 3.0  # of the surface Dice: how far apart two surfaces may lie and still agree
     loss: str = "dice_ce"  # Dice + cross-entropy; dice_focal (rare voxels weigh more), tversky (misses weigh more)
     largest_component: bool = False  # of each structure in an answer only the largest connected piece stays
@@ -66,6 +86,7 @@ TASKS: Registry[type] = Registry(
     "spec",
     {
         "classification": ClassificationTask,
+        "grounding": GroundingTask,
         "masked": MaskedTask,
         "prognosis": PrognosisTask,
         "segmentation": SegmentationTask,

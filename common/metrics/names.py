@@ -4,6 +4,9 @@ from __future__ import annotations
 
 METRICS = {
     "accuracy": "Accuracy",
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
     "auroc": "AUROC",
     "balanced_accuracy": "Balanced accuracy",
     "c_index": "C-index",

@@ -22,6 +22,7 @@ from common.data.batch import RECORD, volumes_of
 from common.exact.columns import Layout
 from common.exact.step import layout_of, voxels_of
 from common.exact.voxels import voxel_columns
+from common.model.grounding import GROUNDING, build_grounding
 from common.model.masking import MASKED
 from common.seeding import seed_for
 from common.tasks import Task
@@ -73,11 +74,14 @@ def build_parts(backbone: Backbone, step: Step, task: Task, *, seed: int) -> nn.
 
 
 def _head(backbone: Backbone, step: Step, task: Task, width: int) -> nn.Module | None:
-    """The task's last layer, or the decoders of what is masked; None where a part ends in the output."""
+    """The task's last layer, what compares cells with prompts, or the decoders of what is masked; None where a part
+    ends in the output."""
     if step.task.kind == MASKED:
         from common.adapters.masked_decoder import build_decoders
 
         return build_decoders(backbone, step)
+    if step.task.kind == GROUNDING:
+        return build_grounding(backbone, step)
     fusions = of_kind(step, "fusion")
     return task.head(fusions[0][1].width if fusions else width)
 

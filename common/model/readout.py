@@ -24,6 +24,7 @@ from common.exact.columns import Layout
 from common.exact.ranges import of_length_one, ranges_of, shortened, within_range
 from common.exact.step import records_of
 from common.model.building import of_kind, sources_of, width_of
+from common.model.grounding import GROUNDING, grounding_readout
 from common.model.masking import MASKED, MaskedReadout
 from common.tasks import Task
 
@@ -212,6 +213,8 @@ def readout_of(step: Step, task: Task, backbone: Backbone, parts: Mapping[str, n
     """The end of the step's model."""
     if step.task.kind == MASKED:
         return MaskedReadout(parts[HEAD], named_sources(step.task.sources))
+    if step.task.kind == GROUNDING:
+        return grounding_readout(step, backbone, parts[HEAD])
     if task.zero_shot:
         return ZeroShotReadout(backbone, task.classes)  # type: ignore[attr-defined]
     for name, _ in of_kind(step, "decoder"):

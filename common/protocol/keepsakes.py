@@ -100,6 +100,7 @@ BROUGHT: dict[str, Callable[[Mapping[str, Tensor], Step], State]] = {
     "features": _teacher,
     "lwf": _teacher,
     "medcoss": _teacher,
+    "mib": _teacher,
     "online_ewc": _quadratic("online_ewc"),
     "projection": _bases,
 }

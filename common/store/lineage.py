@@ -1,7 +1,8 @@
 """A lineage that several steps wrote: from which entry each part of a task comes, and the task's state as it stands.
 
 Tasks share a part that they declare alike and that has the same tensors. What reads a task's answer out (its head, a
-decoder, a linear part) is shared only by tasks that answer the same question; every other part is the task's own.
+decoder, a linear part) is shared only by tasks that answer the same question, or that ask by words; every other part is
+the task's own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from common.protocol.messages import State
 from common.store.bank import AdapterBank, Entry
 from common.tasks import question_of
 
+GROUNDING = "grounding"
 READS_OUT = frozenset({"decoder", "linear", "voxel_linear"})  # roles; a task's head is no declared part at all
 
 
@@ -77,6 +79,7 @@ def _identity(step: Step, part: str, own: State, base: str) -> str:
     spec = step.adapter.parts.get(part)
     reads_out = spec is None or role_of(spec) in READS_OUT
     about = list(question_of(step.task)) if reads_out else []
+    about = about[:1] if step.task.kind == GROUNDING else about  # what it looks for is asked in words
     form = [[name, str(tensor.dtype), list(tensor.shape)] for name, tensor in sorted(own.items())]
     text = json.dumps([base, part, None if spec is None else asdict(spec), about, form], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

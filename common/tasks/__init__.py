@@ -34,7 +34,7 @@ class Question(NamedTuple):
     """What a task answers; adapters for the same question stand in for each other.
 
     Args:
-        about: a classification's target ("hpv"), a segmentation's structures ("GTVn+GTVp"), a
+        about: a classification's target ("hpv"), the structures of a segmentation or of grounding ("GTVn+GTVp"), a
             masked task's sources; empty for a prognosis.
     """
 
@@ -48,7 +48,8 @@ def question_of(spec: Any) -> Question:
         return Question(spec.kind, spec.target)
     if spec.kind == "masked":
         return Question(spec.kind, "+".join(sorted(source.name for source in named_sources(spec.sources))))
-    return Question(spec.kind, "+".join(sorted(spec.structures)) if spec.kind == "segmentation" else "")
+    outlined = spec.kind in ("grounding", "segmentation")
+    return Question(spec.kind, "+".join(sorted(spec.structures)) if outlined else "")
 
 
 def withheld_fields(spec: Any) -> frozenset[str]:
@@ -66,6 +67,12 @@ def _classification(spec: Any, known: Known | None) -> Task:
     from common.tasks.classification import Classification
 
     return Classification(spec, known)
+
+
+def _grounding(spec: Any, known: Known | None) -> Task:
+    from common.tasks.grounding import Grounding  # MONAI's boxes take seconds to import
+
+    return Grounding(spec)
 
 
 def _masked(spec: Any, known: Known | None) -> Task:
@@ -91,6 +98,7 @@ TASKS: Registry[Callable[[Any, Known | None], Task]] = Registry(
     "build",
     {
         "classification": _classification,
+        "grounding": _grounding,
         "masked": _masked,
         "prognosis": _prognosis,
         "segmentation": _segmentation,

@@ -35,6 +35,7 @@ class Histogram:
             between the two.
         whole: rows are shares of the same cases: one that must be left out takes the others with it.
         varies: how many are counted is a model's doing: those beyond a multiple of the minimum are told nowhere.
+        each: how often one patient counts in a row at most; a cell is of as many times the minimum, so of enough.
     """
 
     counts: tuple[str, ...]
@@ -45,6 +46,7 @@ class Histogram:
     edge: int = 0
     whole: bool = False
     varies: bool = False
+    each: int = 1
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def spans(cells: np.ndarray, minimum: int) -> list[tuple[int, int, int]] | None:
 
 
 def _histogram(rule: Histogram, sums: Sums, total: float | None, minimum: int) -> Sums:
-    names = (*rule.counts, *rule.within, *rule.alike)
+    names, minimum = (*rule.counts, *rule.within, *rule.alike), minimum * rule.each
     bins = np.shape(sums[rule.counts[0]])[-1]
     tables = {name: np.asarray(sums[name], np.float64).reshape(-1, bins) for name in names}
     apart = [tables[name] for name in rule.counts]

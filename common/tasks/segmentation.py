@@ -53,6 +53,8 @@ CELLS = (
 )
 MASK, VOXEL_MM3, OUTSIDE_MM3 = "mask", "voxel_mm3", "outside_mm3"
 IGNORED = 255  # of a mask: nobody drew anything there
+KNOWN = "known"
+NEVER = 1e4  # a logit so low that its class is nowhere
 SURE = 30.0  # logits this far apart are a certainty
 
 
@@ -83,7 +85,8 @@ class Segmentation(Scored):
     Targets: ``mask`` int (B, 1, D, H, W) or (B, D, H, W), 0 background, i for structure i (of those within each other
     the innermost), 255 where nobody drew anything: neither trained nor scored; ``voxel_mm3`` (B,) volume of
     a voxel, 1 where absent; ``outside_mm3`` (B, S or another width) true volume per structure that the crop cut off, 0
-    where absent: it counts as missed.
+    where absent: it counts as missed; ``known`` (B, S) 0 of a structure that the center does not outline, which may lie
+    wherever nothing is drawn: it is neither learned as background nor scored there; where absent all are outlined.
     """
 
     kind = "segmentation"
@@ -112,6 +115,8 @@ class Segmentation(Scored):
         return None  # the decoder part ends in logits
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        if KNOWN in batch.target:
+            return self._partly(output.float(), batch)
         labels = label_map(batch).unsqueeze(1)
         ignored = labels == IGNORED
         if not bool(ignored.any()):
@@ -120,9 +125,25 @@ class Segmentation(Scored):
         sure[:, 0] = SURE  # certain and right: no gradient, and nothing that counts in an overlap
         return self._loss(torch.where(ignored, sure, output.float()), labels.masked_fill(ignored, 0))
 
+    def _partly(self, output: Tensor, batch: Batch) -> Tensor:
+        """The same of logits in which what a case's center does not outline is part of the background: the marginal
+        likelihood (MiB, Cermelli et al., CVPR 2020); a case at a time, since each may know others."""
+        each = []
+        for row in range(len(output)):
+            target = {name: tensor[row : row + 1] for name, tensor in batch.target.items() if name != KNOWN}
+            known = batch.target[KNOWN][row].bool()
+            if bool(known.any()):
+                logits, mask = seen_as_background(output[row : row + 1], target[MASK], known)
+                each.append(self.loss(logits, Batch({}, {}, {**target, MASK: mask})))
+        return torch.stack(each).mean() if each else output.sum() * 0.0
+
     def likelihood_loss(self, output: Tensor, batch: Batch) -> Tensor:
         """The cross-entropy, a mean over the annotated voxels; Dice is no likelihood."""
         labels = label_map(batch).long()
+        if KNOWN in batch.target:
+            known = batch.target[KNOWN].bool()
+            output = torch.cat([merged_logits(output[row : row + 1].float(), known[row]) for row in range(len(output))])
+            labels = torch.stack([without(labels[row], known[row]) for row in range(len(labels))])
         total = F.cross_entropy(output.float(), labels, ignore_index=IGNORED, reduction="sum")
         return total / (labels != IGNORED).sum().clamp(min=1)
 
@@ -140,6 +161,8 @@ class Segmentation(Scored):
         if OUTSIDE_MM3 in batch.target:
             outside = to_numpy(batch.target[OUTSIDE_MM3])[:, : len(self.structures)]
             volumes["truth"][:, : outside.shape[1]] += outside
+        if KNOWN in batch.target:
+            volumes = of_known(volumes, to_numpy(batch.target[KNOWN]))
         return [{name: volume[i] for name, volume in volumes.items()} for i in range(len(labels))]
 
     def compared(
@@ -254,6 +277,40 @@ def _members(structure: str, spec: SegmentationTask) -> list[int]:
     """Places, from 1, of a structure and of those within it."""
     names = list(spec.structures)
     return [names.index(name) + 1 for name in [structure, *spec.within.get(structure, [])]]
+
+
+def of_known(record: Observation, known: np.ndarray) -> Observation:
+    """A record, or several, in which what the center does not outline is nowhere, so that nothing counts it."""
+    return {name: values * known for name, values in record.items()}
+
+
+def merged_logits(output: Tensor, known: Tensor) -> Tensor:
+    """Logits (B, 1 + S, ...) with the background's that of background or of any structure that is not known; those
+    structures' own are minus what never is. A constant shift of all changes nothing.
+
+    Args:
+        known: bool (S,).
+    """
+    other = torch.cat([known.new_ones(1), ~known]).to(output.device)
+    background = output[:, other].logsumexp(dim=1, keepdim=True)
+    left = torch.where((~other[1:]).view(1, -1, 1, 1, 1), output[:, 1:], torch.full_like(output[:, 1:], -NEVER))
+    return torch.cat([background, left], dim=1)
+
+
+def without(labels: Tensor, known: Tensor) -> Tensor:
+    """A label map in which structures that are not known are background: nobody says that they were drawn whole."""
+    unknown = [place + 1 for place in range(len(known)) if not known[place]]
+    return labels.masked_fill(is_one_of(labels, unknown), 0) if unknown else labels
+
+
+def seen_as_background(output: Tensor, mask: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of one case over background and the known structures alone, and the mask in their places."""
+    merged = merged_logits(output, known)
+    kept = [0, *(place + 1 for place in range(len(known)) if known[place])]
+    new = mask.clone()
+    for place in range(1, len(known) + 1):
+        new[mask == place] = kept.index(place) if place in kept else 0
+    return merged[:, kept], new
 
 
 def is_one_of(labels: Tensor, places: Sequence[int]) -> Tensor:

@@ -19,6 +19,7 @@ ENDS: dict[str, Callable[[Any], End]] = {
     "features": lambda spec: TeacherEnd(),
     "lwf": lambda spec: TeacherEnd(),
     "medcoss": lambda spec: TeacherEnd(),
+    "mib": lambda spec: TeacherEnd(),
     "online_ewc": lambda spec: OnlineEwcEnd(decay=spec.decay),
     "projection": lambda spec: ProjectionEnd(spec.energy),
 }

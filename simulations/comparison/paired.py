@@ -36,6 +36,7 @@ METRICS = {
     "segmentation": ("dsc_agg", "dice", *DISTANCES),
     "prognosis": ("c_index",),
     "classification": ("auroc",),
+    "grounding": ("ap", "ap50"),
 }
 
 

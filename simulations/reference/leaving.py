@@ -179,7 +179,8 @@ def _guard(name: str, cells: Sequence[Cells]) -> str:
 
 def _of_rule(name: str, rule: Cells) -> str:
     if isinstance(rule, Histogram) and name in (*rule.counts, *rule.alike, *rule.within):
-        return "dealt by outcome into cells of exactly `minimum_cell`; weighted bins are merged until each is of enough"
+        cell = "`minimum_cell`" if rule.each == 1 else f"{rule.each} times `minimum_cell`"
+        return f"dealt by outcome into cells of exactly {cell}; weighted bins are merged until each is of enough"
     if isinstance(rule, Table) and name in (*rule.counts, *rule.alike):
         dealt = "; else in multiples of it" if rule.dealt else ""
         return "small cells are left out" if rule.partly else f"left out whole where a cell is of fewer{dealt}"

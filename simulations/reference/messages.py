@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from common.config.task import ClassificationTask, MaskedTask, PrognosisTask, SegmentationTask
+from common.config.task import ClassificationTask, GroundingTask, MaskedTask, PrognosisTask, SegmentationTask
 from common.protocol.wire import FIT_SUMS, STATUS_COUNTS
 from common.tasks import build_task
 from server.centers.quarantine import GUARDED
@@ -19,6 +19,7 @@ EXAMPLES = {
     "classification, one of several classes": ClassificationTask(
         classes=["a", "b"], form="multi_class", target="t_stage"
     ),
+    "grounding": GroundingTask(),
     "masked": MaskedTask(),
     "prognosis": PrognosisTask(),
     "segmentation": SegmentationTask(),

@@ -19,6 +19,8 @@ from simulations.studies import (
     unicon_prognosis,
     unicon_segmentation,
 )
+from simulations.studies.continual import methods as continual_methods
+from simulations.studies.continual import vlm as continual_vlm
 from simulations.studies.curricula import medcoss, medseqft
 from simulations.studies.page import Page, write_page
 
@@ -30,6 +32,8 @@ STUDIES: Registry[Study] = Registry(
     {
         "aggregation": aggregation.run,
         "attacks": attacks.run,
+        "continual_methods": continual_methods.run,
+        "continual_vlm": continual_vlm.run,
         "medcoss": medcoss.run,
         "medseqft": medseqft.run,
         "pemma_fusion": pemma_fusion.run,

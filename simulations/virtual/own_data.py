@@ -84,11 +84,11 @@ def _of_step(slot: str, step: Step, found: Contents, spacing: float) -> list[str
     if ALL in step.modalities:
         images = volumes_of(found.modalities)
         answers += [f"{slot}.modalities=[{','.join(images)}]", *_parts(slot, step, images, found.reference)]
-    if step.task.kind == "segmentation":
+    if step.task.kind in ("grounding", "segmentation"):
         names = choose(values) if ALL in step.task.structures else list(step.task.structures)
         answers += [f"{slot}.task.structures=[{','.join(names)}]"] if ALL in step.task.structures else []
         within = nesting({name: values[name] for name in names if name in values})
-        if within and not step.task.within:
+        if within and step.task.kind == "segmentation" and not step.task.within:
             answers.append(f"++{slot}.task.within={_written(within)}")
     if min(step.view.spacing_mm) == 0:
         answers.append(f"{slot}.view.spacing_mm=[{','.join([f'{spacing:g}'] * 3)}]")

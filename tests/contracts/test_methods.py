@@ -16,21 +16,24 @@ from client.methods.brought import KeepsakeProblem
 from client.methods.olora import overlap
 from client.methods.teacher import TeacherProblem
 from common.backbones import backbone_digest, load_backbone
-from common.config.adapter import Adapter
+from common.config.adapter import Adapter, LoraPart
 from common.config.methods import CONTINUAL, KEEPING, TAUGHT
 from common.config.methods.continual import (
     DerppMethod,
     EwcMethod,
     FeaturesMethod,
+    FewShotMethod,
     LwfMethod,
     MedcossMethod,
     MedseqftMethod,
+    MibMethod,
     OLoraMethod,
     OnlineEwcMethod,
     ProjectionMethod,
     RehearsalMethod,
     SequentialMethod,
 )
+from common.config.task import GroundingTask
 from common.model.adapted import AdaptedModel
 from common.protocol.keepsakes import MOMENT, TEACHER, keepsake_shapes
 from common.protocol.messages import Order
@@ -38,28 +41,36 @@ from server.methods import brought, ends_of
 from server.methods.base import Begun, Ended
 from tests.helpers.small import forget, small_run
 
+BESIDE = {"few_shot", "medseqft"}  # which go on with no lineage: from the seed, and from a base
 IDENTITY = {  # kind -> options at which it equals sequential bit for bit, and options at which it must not
     "derpp": (DerppMethod(at=[]), DerppMethod(at=["CHUM"], cases=1)),
     "ewc": (EwcMethod(strength=0.0), EwcMethod(strength=50.0)),
     "features": (FeaturesMethod(strength=0.0), FeaturesMethod(strength=50.0)),
+    "few_shot": (FewShotMethod(cases=100), FewShotMethod(cases=1)),
     "lwf": (LwfMethod(strength=0.0), LwfMethod(strength=50.0)),
     "medcoss": (MedcossMethod(), None),  # above nothing in self-supervised stages only: client/methods/stages
     "medseqft": (MedseqftMethod(strength=0.0), MedseqftMethod(strength=50.0)),
+    "mib": (MibMethod(strength=0.0), None),  # it needs structures that somebody does not outline, see below
     "olora": (OLoraMethod(strength=0.0), None),  # it needs a second LoRA part, see below
     "online_ewc": (OnlineEwcMethod(strength=0.0), OnlineEwcMethod(strength=50.0)),
     "projection": (ProjectionMethod(energy=0.0), ProjectionMethod(energy=0.5)),
     "rehearsal": (RehearsalMethod(at=[]), RehearsalMethod(at=["CHUM"], cases=1)),
     "sequential": (SequentialMethod(), None),
 }
-STEPS = ["relapse", "tumour_ctpet"]
+STEPS = ["relapse", "tumour_ctpet", "grounding"]
 DATA = ["CHUM", "CHUP"]
 
 
 @pytest.fixture(scope="module", params=STEPS)
 def order(request):
     """The second round of a step with LoRA inside the encoder, away from its start."""
-    run = small_run(steps=[request.param])
-    step, backbone = run.steps[request.param], load_backbone(run.backbone)
+    run = small_run(steps=["tumour_ctpet" if request.param == "grounding" else request.param])
+    [step], backbone = run.steps.values(), load_backbone(run.backbone)
+    if request.param == "grounding":
+        lora = LoraPart(sites=["image_attention", "text_attention"], rank=2, dropout=0.0)
+        step = replace(
+            step, name="grounding", task=GroundingTask(), modalities=["CT"], adapter=Adapter({"within": lora})
+        )
     start = AdaptedModel(backbone, step, seed=1).state()
     generator = torch.Generator().manual_seed(5)
     moved = {
@@ -101,7 +112,7 @@ def center(small_centers):
 
 
 def test_every_continual_method_has_a_row():
-    assert set(IDENTITY) == CONTINUAL | {"medseqft"}  # which goes on from a base and not from a lineage
+    assert set(IDENTITY) == CONTINUAL | BESIDE
 
 
 @pytest.mark.parametrize("kind", IDENTITY)
@@ -132,6 +143,20 @@ def test_a_strong_teacher_keeps_the_answer_nearer_to_its_own(center, order):
         reply = trained(center, long, start, *methods)
         ends[name] = float((answer({**made.state, **reply.state}) - before).norm())
     assert ends["lwf"] < ends["plain"]
+
+
+@pytest.mark.parametrize("order", ["tumour_ctpet"], indirect=True)
+def test_what_a_center_does_not_outline_is_taught_and_nothing_where_it_outlines_all(center, order):
+    made, start = order
+    ends = {}
+    for names in ([], ["GTVp"], ["GTVp", "GTVn"]):
+        task = replace(made.step.task, outlined={"CHUM": names} if names else {})
+        own = replace(made, step=replace(made.step, task=task))
+        ends[len(names)] = [
+            bits(trained(center, own, start, m)) for m in (SequentialMethod(), MibMethod(strength=50.0))
+        ]
+    assert ends[0][0] == ends[0][1] and ends[2][0] == ends[2][1] and ends[1][0] != ends[1][1]
+    assert ends[1][0] != ends[0][0]  # a node that nobody outlined is no background
 
 
 @pytest.mark.parametrize("kind", sorted(TAUGHT))

@@ -43,7 +43,8 @@ def drawn(batch: Batch, draw: Mapping[str, float], *, generator: torch.Generator
 
 
 def augment(batch: Batch, *, generator: torch.Generator) -> Batch:
-    """Each case mirrored left-right with probability 0.5, images and ``mask`` alike, and intensities changed a little.
+    """Each case mirrored left-right with probability 0.5, images, ``mask`` and ``boxes`` alike, and intensities changed
+    a little.
 
     A modality that a case lacks stays zero. The same numbers are drawn whatever is present, so a CT-only and a CT + PET
     step with the same generator see the same mirrored cases.
@@ -60,7 +61,23 @@ def augment(batch: Batch, *, generator: torch.Generator) -> Batch:
     target = dict(batch.target)
     if "mask" in target:
         target["mask"] = _mirror(target["mask"], mirrored)
+    if "boxes" in target:
+        target["boxes"] = mirrored_boxes(target["boxes"], target["size"], mirrored)
     return Batch(inputs, batch.present, target)
+
+
+def mirrored_boxes(boxes: Tensor, size: Tensor, which: Tensor) -> Tensor:
+    """Boxes (B, M, 7) of the cases that are mirrored left-right; rows of no box stay.
+
+    Args:
+        size: (B, 3), the volumes' sides.
+        which: bool (B,).
+    """
+    width = size[:, 2:3].to(boxes)
+    turned = boxes.clone()
+    turned[..., 3], turned[..., 6] = width - boxes[..., 6], width - boxes[..., 3]
+    real = which.to(boxes.device)[:, None] & (boxes[..., 0] >= 0)
+    return torch.where(real[..., None], turned, boxes)
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.backbones.base import NativeView
+from common.backbones.base import NativeView, between_ends
 from common.backbones.checkpoint import load_into, read_state
 from common.backbones.image import ImageBackbone
 from common.backbones.text import FolderTokenizer, MiniTokenizer
@@ -180,6 +180,11 @@ class DimensionFree(ImageBackbone):
     def read(self, ids: Tensor) -> Tensor:
         """Mean of a report's tokens (B, C)."""
         return real_mean(self.look_at_report(ids), ids)
+
+    def words_of(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Output tokens; a word has looked at those before it."""
+        ids = ids[:, : self.config.length]
+        return self.look_at_report(ids), between_ends(ids)
 
     def look_at(self, image: Tensor, seen: Tensor | None = None) -> Tensor:
         """Output tokens of images (B, 1, H, W) or volumes (B, 1, D, H, W): CLS first, then those that are seen.

@@ -26,7 +26,7 @@ from common.config.adapter import (
 from common.config.federation import FEDERATIONS
 from common.config.privacy import PRIVACIES, NoPrivacy
 from common.config.run import Data, Runtime
-from common.config.task import PrognosisTask, SegmentationTask
+from common.config.task import GroundingTask, PrognosisTask, SegmentationTask
 
 # Tensors that a decoder makes use of.
 IMAGE_SIDE = ["*", "!text_transformer*", "!to_text_latent*", "!to_visual_latent*", "!temperature*"]
@@ -84,6 +84,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {  # preset -> its pieces
 PLAIN: dict[str, dict[str, Any]] = {  # group -> choice -> the options themselves
     "task": {
         **{loss: PrognosisTask(loss=loss) for loss in ("cox", "deephit", "hazard", "mtlr")},
+        "grounding": GroundingTask(phrases={"GTVp": "primary tumor", "GTVn": "lymph node"}),
         "tumour": SegmentationTask(),
     },
     "data": {"phantom": Data(), "hecktor": Data(kind="folder", root="")},

@@ -38,8 +38,10 @@ from common.config.methods.continual import (
     DerppMethod,
     EwcMethod,
     FeaturesMethod,
+    FewShotMethod,
     LwfMethod,
     MergeMethod,
+    MibMethod,
     OLoraMethod,
     OnlineEwcMethod,
     ProjectionMethod,
@@ -49,7 +51,7 @@ from common.config.methods.drift import DittoMethod, FedDynMethod, LocalMethod, 
 from common.config.privacy import DpSgd, NoisedSums, PatientPrivacy
 from common.config.run import Run
 from common.config.step import Selection, Step
-from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.config.task import ClassificationTask, GroundingTask, PrognosisTask, SegmentationTask
 from common.config.training import Training
 from common.config.view import View
 
@@ -69,13 +71,16 @@ NUMBERS: dict[type, dict[str, tuple[float, float]]] = {
     FedDynMethod: {"alpha": (0, 1e6)},
     DerppMethod: {"alpha": (0, 1e6)},
     EwcMethod: {"strength": (0, 1e9)},
+    FewShotMethod: {"cases": (1, 1e6)},
     FeaturesMethod: {"strength": (0, 1e6)},
+    MibMethod: {"strength": (0, 1e6)},
     MergeMethod: {"scale": (-1e6, 1e6), "density": (0, 1)},
     OLoraMethod: {"strength": (0, 1e6)},
     OnlineEwcMethod: {"strength": (0, 1e9), "decay": (0, 1)},
     ProjectionMethod: {"energy": (0, 1)},
     Federation: {"deadline_s": (0, WEEK_S), "at_least": (0, 10_000), "proximal": (0, 1e6), "personal": (0, 1e6)},
     FusionPart: {"width": (1, 8192), "dropout": (0, 1)},
+    GroundingTask: {"most": (1, 100), "width": (1, 1024), "level": (-64, 63)},
     Guards: {"strikes": (0, 1e6)},
     CenteredClipFederation: {"iterations": (1, 1000)},
     LoraPart: {"rank": (1, 1024), "alpha": (0, 1e6), "dropout": (0, 1), "depth": (0, 1000), "ranks": (1, 1024),
@@ -108,6 +113,7 @@ ENTRIES: dict[type, dict[str, int]] = {
     Adapter: {"parts": 64},
     ClassificationTask: {"classes": 256, "weights": 256},
     FullPart: {"tensors": 64},
+    GroundingTask: {"structures": 64, "phrases": 64, "attributes": 64, "outlined": 10_000},
     LinearPart: {"variables": 256},
     LocalMethod: {"tensors": 64},
     LoraPart: {"sites": 32},
@@ -116,14 +122,14 @@ ENTRIES: dict[type, dict[str, int]] = {
     PrognosisTask: {"cuts_days": 512},
     MergeMethod: {"of": 64},
     RehearsalMethod: {"at": 10_000},
-    SegmentationTask: {"structures": 64, "within": 64},
+    SegmentationTask: {"structures": 64, "within": 64, "outlined": 10_000},
     Step: {"modalities": 16, "modes": 64, "methods": 16, "train_parts": 64, "subgroups": 5, "age_cuts": 8},
     VoxelLinearPart: {"levels": 64, "blurs": 32},
     Training: {"views": 16},
     UnetPart: {"widths": 8},
     View: {"intensities": 16, "mirrors": 3},
 }
-PROSE = frozenset({"classes", "tensors", "local", "train_parts"})  # may be longer than a name
+PROSE = frozenset({"attributes", "classes", "phrases", "tensors", "local", "train_parts"})  # may be longer than a name
 
 
 def ceiling_problems(step: Step, run: Run) -> Iterator[str]:

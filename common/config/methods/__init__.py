@@ -8,10 +8,12 @@ from common.config.methods.continual import (
     DerppMethod,
     EwcMethod,
     FeaturesMethod,
+    FewShotMethod,
     LwfMethod,
     MedcossMethod,
     MedseqftMethod,
     MergeMethod,
+    MibMethod,
     OLoraMethod,
     OnlineEwcMethod,
     ProjectionMethod,
@@ -45,12 +47,14 @@ METHODS: Registry[type] = Registry(
         "ewc": EwcMethod,
         "features": FeaturesMethod,
         "feddyn": FedDynMethod,
+        "few_shot": FewShotMethod,
         "kept_moments": KeptMomentsMethod,
         "local": LocalMethod,
         "lwf": LwfMethod,
         "medcoss": MedcossMethod,
         "medseqft": MedseqftMethod,
         "merge": MergeMethod,
+        "mib": MibMethod,
         "olora": OLoraMethod,
         "online_ewc": OnlineEwcMethod,
         "projection": ProjectionMethod,
@@ -63,11 +67,11 @@ METHODS: Registry[type] = Registry(
 )
 WORDS = "head/EHR_report"
 """The part of a masked step's state that guesses words. It never leaves a center."""
-CONTINUAL = frozenset(
-    {"derpp", "ewc", "features", "lwf", "medcoss", "olora", "online_ewc", "projection", "rehearsal", "sequential"}
-)
+CONTINUAL = frozenset({
+    "derpp", "ewc", "features", "lwf", "medcoss", "mib", "olora", "online_ewc", "projection", "rehearsal", "sequential",
+})  # fmt: skip
 """Kinds that say how a lineage goes on: a step that lists none may not write one that an earlier step writes."""
-TAUGHT = frozenset({"derpp", "features", "lwf", "medcoss"})
+TAUGHT = frozenset({"derpp", "features", "lwf", "medcoss", "mib"})
 """Kinds that compare the model with the one that the step began with, which travels with each order."""
 KEEPING = frozenset({"ewc", "online_ewc", "projection"})
 """Kinds for which a step's end asks the centers for sums that later steps go on from: each step of a lineage lists

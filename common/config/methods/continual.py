@@ -22,6 +22,14 @@ class FeaturesMethod:
 
 
 @dataclass
+class FewShotMethod:
+    """Every center trains on a few of its cases, drawn once at random: the control of what few labels give."""
+
+    cases: int = 20  # of each center; one with fewer trains on all, and then the step is as without the method
+    kind: str = "few_shot"
+
+
+@dataclass
 class LwfMethod:
     """Learning without forgetting: the model goes on answering as it did when the step began (Li & Hoiem, 2016)."""
 
@@ -53,6 +61,14 @@ class MergeMethod:
     scale: float = 1.0  # what the merged update is multiplied by; one step at scale 1 and density 1 is that step
     density: float = 0.2  # ties: the share of each update's entries that is kept, the largest
     kind: str = "merge"
+
+
+@dataclass
+class MibMethod:
+    """MiB's distillation: what a center does not outline is taught by the model before (Cermelli et al., 2020)."""
+
+    strength: float = 1.0  # of the divergence, a mean over voxels and classes; 0: as sequential
+    kind: str = "mib"
 
 
 @dataclass

@@ -51,6 +51,11 @@ def method_problems(step: Step, run: Run) -> Iterator[str]:
             "method features keeps the encoder's features, and no part that trains in this step is inside the encoder: "
             "nothing could change them. Add a LoRA part, or use lwf."
         )
+    if "mib" in listed and not (step.task is not None and step.task.kind == "segmentation" and step.task.outlined):
+        yield (
+            "method mib teaches the structures that a center does not outline, and this step says of none who outlines "
+            f"what: set steps.{step.name}.task.outlined to {{center: [structures]}} of a segmentation, or use lwf."
+        )
     if {*listed} & TAUGHT and step.federation.kind == "newton":
         yield f"a step that is fitted exactly has no training loop for {', '.join(sorted({*listed} & TAUGHT))}."
     yield from keeping_problems(step)

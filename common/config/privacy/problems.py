@@ -22,9 +22,10 @@ LARGEST_EPSILON = 1000.0
 LONGEST_ROW = 100.0
 # Methods under which what leaves is still a function of noised gradients, of released states and of single patients
 # within the clipping; anything else, a plugin's too, may look at patients elsewhere.
-SOUND = frozenset({"features", "feddyn", "local", "lwf", "proximal", "scaffold", "sequential"})
+SOUND = frozenset({"features", "feddyn", "local", "lwf", "mib", "proximal", "scaffold", "sequential"})
 WHY_NOT = {
     "ditto": "trains a model of each center's own on the same patients without noise",
+    "few_shot": "trains on few of a center's patients, drawn without noise, and the account is of all of them",
     "rehearsal": "draws its memory of patients by itself, and no noise is charged for who is in it",
 }
 UNKNOWN = "may compute from patients outside the clipped gradients, and nobody has shown that it does not"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 from common.config.compose.registry import Node
 from common.plugins import Registry
-from simulations.studies.options import pemma_fusion, unicon_prognosis, unicon_segmentation
+from simulations.studies.options import continual, pemma_fusion, unicon_prognosis, unicon_segmentation
+from simulations.studies.options.continual import ContinualMethodsStudy, ContinualVlmStudy
 from simulations.studies.options.curricula import MedcossStudy, MedseqftStudy
 from simulations.studies.options.pemma_fusion import PemmaFusionStudy
 from simulations.studies.options.prognosis import PhantomPrognosisStudy, Sts7PrognosisStudy, SurvivalTableStudy
@@ -24,6 +25,8 @@ OPTIONS: Registry[type] = Registry(
     {
         "aggregation": AggregationStudy,
         "attacks": AttacksStudy,
+        "continual_methods": ContinualMethodsStudy,
+        "continual_vlm": ContinualVlmStudy,
         "medcoss": MedcossStudy,
         "medseqft": MedseqftStudy,
         "pemma_fusion": PemmaFusionStudy,
@@ -35,6 +38,8 @@ OPTIONS: Registry[type] = Registry(
     },
 )
 STAGES: dict[str, Callable[[], dict[str, Stage]]] = {  # of studies whose steps are generated
+    "continual_methods": continual.methods_stages,
+    "continual_vlm": continual.vlm_stages,
     "pemma_fusion": pemma_fusion.stages,
     "unicon_prognosis": unicon_prognosis.stages,
     "unicon_segmentation": unicon_segmentation.stages,

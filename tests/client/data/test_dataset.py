@@ -14,7 +14,7 @@ from client.data.images import nifti
 from client.data.images.cache import VolumeCache
 from client.data.layouts import find_cases
 from common.config.step import Step
-from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.config.task import ClassificationTask, GroundingTask, PrognosisTask, SegmentationTask
 from common.config.view import View
 from common.data.batch import CT, EHR, PET
 from common.data.findings import FINDINGS
@@ -191,3 +191,20 @@ def test_an_unknown_stage_is_no_label_and_an_unknown_status_is_no_case():
     case = Case("CHUM-001", "CHUM", {}, None, {"age": 50.0, "t_stage": "t0"}, None, None, None, None)
     assert not usable(case, Step(name="s", task=STAGED, modalities=[EHR]))
     assert not usable(case, Step(name="s", task=HPV, modalities=[EHR]))
+
+
+@pytest.mark.parametrize("task", [SegmentationTask, GroundingTask])
+def test_a_center_that_outlines_some_structures_need_not_name_the_others(cases, task):
+    """GTVn is 2 in HECKTOR's labels, first of what this center names, and second of the step's structures."""
+    everything = CaseSet(cases, step(SegmentationTask(), CT)).collate(range(5)).target["mask"]
+    named = [replace(case, structures={"GTVn": (2,), "elsewhere": (1,)}) for case in cases]
+    asked = task(outlined={"CHUM": ["GTVn"], "HMR": ["GTVn"]})
+    target = CaseSet(named, step(asked, CT)).collate(range(5)).target
+    assert target["known"].tolist() == [[0.0, 1.0]] * 5
+    if task is SegmentationTask:
+        assert torch.equal(target["mask"], everything.masked_fill(everything == 1, 0))
+        assert (target["outside_mm3"][:, 0] == 0).all()
+    else:
+        assert {*target["boxes"][..., 0].unique().tolist()} <= {-1.0, 1.0}
+    with pytest.raises(DataError, match="does not name"):
+        CaseSet(named, step(task(), CT), skip_unreadable=False)

@@ -5,8 +5,9 @@ import torch
 
 from client.methods.features import distance as feature_distance
 from client.methods.lwf import distance
+from common.adapters.grounding import NO_WORD
 from common.backbones.base import Features
-from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.config.task import ClassificationTask, GroundingTask, PrognosisTask, SegmentationTask
 
 OLD = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 1.0]])
 NEW = torch.tensor([[1.0, 0.5, -0.5], [0.0, 1.0, 1.0]])
@@ -31,6 +32,19 @@ def test_a_teacher_that_is_the_student_teaches_nothing_to_the_bit(task):
     loss.backward()
     assert loss.item() == 0.0 and now.grad.abs().max() < 1e-7
     assert distance(task, OLD, NEW, temperature=2.0) > 0
+
+
+def test_words_are_compared_as_distributions_and_sides_of_boxes_by_half_their_squared_difference():
+    old, new = torch.zeros(1, 8, 1, 1, 1), torch.zeros(1, 8, 1, 1, 1)
+    old[:, 1] = new[:, 1] = NO_WORD
+    task = GroundingTask(structures=["a", "b"])
+    assert distance(task, old, new, temperature=2.0).item() == 0.0
+    new[:, 2:] = 2.0
+    assert distance(task, old, new, temperature=2.0).item() == pytest.approx(2.0)
+    new[:, 0] = 1.0
+    p, q = torch.tensor(0.5), torch.sigmoid(torch.tensor(0.5))
+    by_hand = 4 * (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log())
+    assert distance(task, old, new, temperature=2.0).item() == pytest.approx(2.0 + by_hand.item(), rel=1e-5)
 
 
 def test_every_voxel_counts_alike():

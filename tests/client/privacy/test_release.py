@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from client.privacy.release import Minimum, released
 from client.privacy.sums import labels_of, scores_of, with_fit
-from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.config.task import ClassificationTask, GroundingTask, PrognosisTask, SegmentationTask
 from common.errors import PolicyRefusal
 from common.protocol.messages import Order, Reply
 from common.tasks import build_task
@@ -20,6 +20,7 @@ SPECS = {
     "binary": ClassificationTask(target="hpv", classes=["yes"]),
     "multi_label": ClassificationTask(classes=["a", "b"], form="multi_label"),
     "multi_class": ClassificationTask(target="n_stage", classes=["N0", "N1", "N2"], form="multi_class"),
+    "grounding": GroundingTask(structures=["GTVp", "GTVn"], most=2),
     "segmentation": SegmentationTask(structures=["GTVp", "GTVn"]),
 }
 
@@ -42,12 +43,25 @@ def observed(name, count, seed):
     if name == "segmentation":
         volumes = rng.uniform(0, 9, (count, 3, 2)) * (rng.random((count, 1, 2)) < 0.7)
         return task, [{"intersection": v.min(axis=0), "predicted": v[1], "truth": v[2]} for v in volumes]
+    if name == "grounding":
+        return task, [grounded(rng) for _ in range(count)]
     width = {"binary": 1, "multi_label": 2, "multi_class": 1}[name]
     label = rng.integers(0, 3, (count, 1)) if name == "multi_class" else rng.integers(-1, 2, (count, width))
     return task, [
         {"score": s, "label": v.astype(float)}
         for s, v in zip(rng.normal(0, 3, (count, task.outputs)), label, strict=True)
     ]
+
+
+def grounded(rng):
+    """What was found of a patient, at most two boxes of a structure, and what is there."""
+    low = rng.uniform(0, 8, (4, 3))
+    truth = np.concatenate([low, low + rng.uniform(2, 8, (4, 3))], axis=1)[: rng.integers(0, 5)]
+    near = truth + rng.uniform(-0.5, 0.5, truth.shape)
+    truth_of = np.array([0.0, 1.0, 0.0, 1.0])[: len(truth)]
+    return {
+        "box": near, "score": rng.uniform(0.01, 0.99, len(near)), "of": truth_of, "truth": truth, "truth_of": truth_of,
+    }  # fmt: skip
 
 
 def leaves(name, count, seed, minimum):
@@ -64,7 +78,7 @@ def counted(sums):
     found = [sums["fit.cases"], everybody]
     found += [
         sums[n]
-        for n in ("positives", "negatives", "confusion", "reliability_cases", "dice_cases", "events")
+        for n in ("positives", "negatives", "confusion", "reliability_cases", "dice_cases", "events", "holders")
         if n in sums
     ]
     for name in ("positives", "dice_cases", "labeled", "events"):
@@ -88,6 +102,15 @@ def test_no_cell_and_no_difference_of_scores_is_of_a_few(name, count, seed, mini
         return
     for cells in counted(reply.sums):
         assert not few(np.round(cells, 6), minimum).any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(1, 60), seed=st.integers(0, 10**6), minimum=st.integers(2, 6))
+def test_boxes_are_told_in_cells_that_no_few_patients_can_fill(count, seed, minimum):
+    """A patient has at most two boxes of a structure: twice the minimum is of enough patients, whoever they are."""
+    _, reply = leaves("grounding", count, seed, minimum)
+    for name in ("found", "wrong") if reply.sums else ():
+        assert (reply.sums[name] % (2 * minimum) == 0).all()
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -13,7 +13,7 @@ from common.config.declared import LOSS, metrics_of
 from common.config.load import compose_run
 from common.config.rules import broken_rules
 from common.config.run import BackboneSpec
-from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.config.task import ClassificationTask, GroundingTask, PrognosisTask, SegmentationTask
 from common.tasks import build_task, merge_sums
 
 
@@ -33,6 +33,7 @@ def test_a_model_that_declares_nothing_is_not_judged():
     "task",
     [
         SegmentationTask(structures=["GTVp", "GTVn"]),
+        GroundingTask(structures=["GTVp", "GTVn"]),
         ClassificationTask(classes=["a", "b"], form="multi_label"),
         ClassificationTask(classes=["hpv"], form="binary"),
         PrognosisTask(loss="cox"),
@@ -74,3 +75,22 @@ def test_the_nearest_windows_that_plan_names_make_the_quickstart_fit_the_release
     named = [word for problem in problems for word in re.findall(r"steps\.\S+=\[[\d,]+\]", problem)]
     assert "steps.tumour_ct.view.window=[30,40,40]" in named
     assert broken_rules(compose_run([*released, *named])) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("task.prompts=manuel", "task.prompts is 'manuel'; it can be attributes or manual. Did you mean 'manual'?"),
+        ("task.phrases={GTVx: lump}", "task.phrases says something of GTVx, which task.structures does not name"),
+        ("task.attributes={GTVp: [a]}", "task.prompts=manual does not look at it; set task.prompts=attributes."),
+        ("task.prompts=attributes", "task.attributes says nothing of GTVn, GTVp; give [color, shape, location]"),
+        ("task.outlined={CHUM: [brain]}", "task.outlined says something of brain, which task.structures does not name"),
+        ("modalities=[EHR]", "grounding looks for boxes in an image, as CT or PET, and none is among the modalities."),
+        ("selection.metric=dsc_agg", "selection.metric is 'dsc_agg', which a grounding step does not have"),
+        ("training.views=[affine]", "training.views has affine, which moves images and not the boxes on them"),
+        ("view.window=[16,16,16]", "only segmentation works by windows; make view.size equal to view.window."),
+    ],
+)
+def test_what_is_wrong_with_boxes_that_words_ask_for_is_told_in_a_sentence(override, sentence):
+    problems = broken_rules(compose_run(["curriculum=grounding", f"steps.grounding.{override}"]))
+    assert any(sentence in problem for problem in problems), problems

@@ -6,15 +6,17 @@ import torch
 from common.backbones.tiny import TinyBackbone
 from common.config.adapter import Adapter, DecoderPart, FusionPart, LinearPart, MlpPart, PatchEmbedPart, SkipPart
 from common.config.step import Step
-from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.config.task import ClassificationTask, GroundingTask, PrognosisTask, SegmentationTask
 from common.errors import AdapterError
 from common.model.adapted import AdaptedModel
+from common.model.grounding import GroundingReadout
 from common.model.readout import FusionReadout, HeadReadout, LinearReadout, VoxelReadout, ZeroShotReadout
 
 SIZE = (16, 16, 16)
 COX = PrognosisTask(loss="cox")
 ENDS = {
     "decoder": (VoxelReadout, SegmentationTask(), ["CT"], {"decoder": DecoderPart(features=2)}),
+    "grounding": (GroundingReadout, GroundingTask(), ["CT"], {}),
     "head": (HeadReadout, PrognosisTask(bins=5), ["CT", "EHR"], {}),
     "head on mlp parts": (HeadReadout, PrognosisTask(bins=5), ["CT"], {"image": MlpPart(width=6)}),
     "fusion": (FusionReadout, PrognosisTask(bins=5), ["CT", "EHR"], {"fusion": FusionPart(width=5)}),

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from common.config.task import ClassificationTask, PrognosisTask, SegmentationTask
+from common.config.task import ClassificationTask, GroundingTask, PrognosisTask, SegmentationTask
 from common.data.batch import Batch
 from common.tasks import build_task
 from common.tasks.bounds import AtMost, impossible
 
 SPECS = {
     "segmentation": SegmentationTask(structures=["GTVp", "GTVn"]),
+    "grounding": GroundingTask(),
     "multi_label": ClassificationTask(classes=["a", "b", "c"]),
     "multi_class": ClassificationTask(classes=["a", "b", "c"], form="multi_class"),
     "ordinal": ClassificationTask(classes=["a", "b", "c"], form="ordinal"),
@@ -28,6 +29,12 @@ def made(name, seed, cases=7):
     if task.kind == "segmentation":
         output = torch.randn(cases, 3, 4, 4, 4, generator=draw)
         target = {"mask": whole(0, 3, cases, 1, 4, 4, 4), "voxel_mm3": torch.rand(cases, generator=draw) + 0.1}
+    elif task.kind == "grounding":
+        output = torch.randn(cases, 4 + 6, 2, 2, 2, generator=draw)
+        low = whole(0, 8, cases, 16, 3)
+        boxes = torch.cat([whole(-1, 2, cases, 16, 1), low, low + whole(1, 8, cases, 16, 3)], dim=2).float()
+        target = {"boxes": boxes, "known": torch.ones(cases, 2), "size": torch.full((cases, 3), 16.0)}
+        target["slice"] = torch.full((cases,), -1)
     elif task.kind == "classification":
         output = torch.randn(cases, task.outputs, generator=draw)
         target = {"labels": whole(-1, 3, cases, 1) if task.exclusive else whole(-1, 2, cases, 3)}
@@ -68,6 +75,8 @@ LIES = [
     ("deephit", "km_events", 9.0, "km_events is more than km_at_risk"),
     ("cox", "breslow_events", 9.0, "breslow_events is more than events"),
     ("multi_class", "positives", 3.0, "positives + negatives is more than cases"),
+    ("grounding", "found", 50.0, "0.333333 x (found + wrong) is more than cases"),
+    ("grounding", "truths", 500.0, "0.0625 x (truths) is more than cases"),
     ("multi_label", "confusion", 8.0, "confusion is more than cases"),
     ("mtlr", "spread_cc", 1e5, "spread_cc is more than spread_cn"),
 ]

@@ -64,7 +64,7 @@ def test_zero_shot_has_no_head(task):
 
 def test_an_unknown_task_is_refused_with_the_options():
     with pytest.raises(
-        UnknownName, match=r"Unknown task 'None'. Known: classification, masked, prognosis, segmentation"
+        UnknownName, match=r"Unknown task 'None'. Known: classification, grounding, masked, prognosis, segmentation"
     ):
         build_task(None)
 

@@ -157,3 +157,46 @@ def test_nothing_is_learned_where_nobody_drew_whatever_the_loss(name):
     task.loss(logits, batch_of(labels)).backward()
     ignored = (labels == 255)[:, None].expand_as(logits)
     assert not logits.grad[ignored].any() and bool(logits.grad[~ignored].any())
+
+
+def partly(known, *, structures=("a", "b"), seed=0):
+    """A task, an output of two cases, and a batch in which centers outline what ``known`` (2, S) says."""
+    draw = torch.Generator().manual_seed(seed)
+    task = build_task(SegmentationTask(structures=list(structures)))
+    mask = torch.randint(0, len(structures) + 1, (2, 1, 4, 4, 4), generator=draw)
+    target = {"mask": mask, "known": torch.tensor(known)}
+    return task, torch.randn(2, 1 + len(structures), 4, 4, 4, generator=draw), Batch({}, {}, target)
+
+
+def test_a_structure_that_is_not_outlined_counts_as_background_or_itself():
+    """The marginal likelihood: -log(p(background) + p(b)) where nothing else is drawn."""
+    task, output, batch = partly([[1.0, 0.0], [1.0, 0.0]])
+    p = output.softmax(dim=1)
+    told = batch.target["mask"][:, 0]
+    by_hand = torch.where(told == 1, -p[:, 1].log(), -(p[:, 0] + p[:, 2]).log()).mean()
+    assert task.likelihood_loss(output, batch).item() == pytest.approx(by_hand.item(), rel=1e-5)
+    other = batch.target["mask"].masked_fill(batch.target["mask"] == 2, 0)
+    without = Batch({}, {}, {**batch.target, "mask": other})
+    assert task.loss(output, without).item() == pytest.approx(task.loss(output, batch).item())
+
+
+def test_where_all_are_outlined_the_loss_is_the_loss():
+    task, output, batch = partly([[1.0, 1.0], [1.0, 1.0]])
+    plain = Batch({}, {}, {"mask": batch.target["mask"]})
+    rows = [Batch({}, {}, {"mask": plain.target["mask"][r : r + 1]}) for r in (0, 1)]
+    each = torch.stack([task.loss(output[r : r + 1], row) for r, row in enumerate(rows)])
+    assert task.loss(output, batch).item() == pytest.approx(each.mean().item(), rel=1e-6)
+    assert task.likelihood_loss(output, batch).item() == pytest.approx(task.likelihood_loss(output, plain).item())
+
+
+def test_where_nothing_is_outlined_nothing_is_learned_and_nothing_is_scored():
+    task, output, batch = partly([[0.0, 0.0], [0.0, 1.0]])
+    [first, second] = task.observe(output, batch)
+    assert all((values == 0).all() for values in first.values())
+    assert second["truth"][0] == 0 and second["truth"][1] > 0
+    sums = task.sums([first, second])
+    assert sums["dice_cases"].tolist() == [0.0, 1.0] and task.metrics(sums)["dice_a"] is None
+    alone = Batch({}, {}, {name: tensor[:1] for name, tensor in batch.target.items()})
+    logits = output[:1].clone().requires_grad_()
+    task.loss(logits, alone).backward()
+    assert (logits.grad == 0).all()

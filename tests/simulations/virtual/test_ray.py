@@ -131,6 +131,29 @@ def test_ray_and_local_grid_end_with_the_same_adapters(tmp_path, data, monkeypat
     assert over_ray.report.stat().st_size > 10_000
 
 
+EVERY_HOOK = [  # who trains, each batch's loss, the penalty, the gradient, the step, and what is kept at a step's end
+    "curriculum=smoke", "compare.pairs=[]", "seed=5", "adapter@steps.tumour_ctpet.adapter=decoder",
+    *(f"steps.{step}.{option}" for step in ("tumour_ct", "tumour_ctpet")
+      for option in ("writes=tumor", "starts_from=null", "modalities=[CT]", "rounds=1", "evaluate_at=[CHUM]")),
+    "steps.tumour_ct.centers=[CHUM]", "steps.tumour_ct.methods=[ewc,projection]",
+    "steps.tumour_ctpet.centers=[CHUM,MDA]",
+    "steps.tumour_ctpet.methods=[{kind: rehearsal, at: [CHUM], cases: 2},lwf,ewc,proximal,projection]",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_step_that_carries_a_method_of_every_hook_is_the_same_over_ray(tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    overrides = [*EVERY_HOOK, *data]
+    over_ray = ray.simulate_with_flower([*overrides, "runtime.workers=2"], folder=tmp_path / "ray")
+    local = simulate([*overrides, "runtime.workers=1"], folder=tmp_path / "local")
+    theirs, ours = (AdapterBank(place.bank) for place in (over_ray, local))
+    assert theirs.heads() == ours.heads()
+    head = ours.head("tumor")
+    assert {"ewc", "projection"} == {kind for kind in ("ewc", "projection") if theirs.keepsake(head, kind)}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("no_plugins")

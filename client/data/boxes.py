@@ -1,0 +1,52 @@
+"""Boxes of structures, from masks: what grounding learns and is scored on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from common.metrics.detection import MOST_TRUTHS
+
+
+def box_targets(mask: Tensor, *, structures: int, slices: bool) -> dict[str, Tensor]:
+    """``boxes`` (16, 7), ``known`` (S,), ``size`` (3,) and ``slice`` (), as `common.tasks.grounding` describes them.
+
+    Each connected piece of a structure (26 neighbors) is a box; beyond the 16 largest none is kept.
+
+    Args:
+        mask: (1, D, H, W) of 0 background, i structure i, 255 where nobody drew anything.
+        slices: boxes in the axial slice where the structures are largest, one voxel thick; in the middle one of a case
+            without any.
+    """
+    labels = mask[0].numpy()
+    at = -1
+    if slices:
+        areas = ((labels > 0) & (labels <= structures)).sum(axis=(1, 2))
+        at = int(areas.argmax()) if areas.any() else labels.shape[0] // 2
+    found = [(place, box) for place in range(structures) for box in _boxes(labels == place + 1, at)]
+    found.sort(key=lambda one: -_volume(one[1]))
+    table = torch.full((MOST_TRUTHS, 7), -1.0)
+    for row, (place, box) in enumerate(found[:MOST_TRUTHS]):
+        table[row] = torch.tensor([place, *box], dtype=torch.float32)
+    return {
+        "boxes": table,
+        "known": torch.ones(structures),
+        "size": torch.tensor(labels.shape, dtype=torch.float32),
+        "slice": torch.tensor(at),
+    }
+
+
+def _boxes(mask: np.ndarray, at: int) -> list[tuple[int, ...]]:
+    """(z0, y0, x0, z1, y1, x1) of each connected piece, half-open; in one slice where ``at`` is one."""
+    if at >= 0:
+        mask = mask[at : at + 1]
+    pieces, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    low = max(at, 0)
+    found = ndimage.find_objects(pieces)
+    return [(z.start + low, y.start, x.start, z.stop + low, y.stop, x.stop) for z, y, x in found]
+
+
+def _volume(box: tuple[int, ...]) -> int:
+    return int(np.prod([high - low for low, high in zip(box[:3], box[3:], strict=True)]))

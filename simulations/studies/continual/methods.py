@@ -1,0 +1,113 @@
+"""study=continual_methods: what keeps a shared adapter from forgetting while centers train it one after another.
+
+Each arm is one run: its steps write one lineage, each at the centers that arrive with it. Dedicated adapters, which
+cannot forget, and one trained on everything at once stand beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from common.config.run import Run
+from common.tasks import build_task
+from simulations.studies.continual.arms import DEDICATED, JOINT, TOGETHER, Arrival, by_center
+from simulations.studies.continual.matrices import (
+    YARDSTICKS,
+    Row,
+    average,
+    cells,
+    center_row,
+    cost_table,
+    measured,
+    start_row,
+    yardstick_row,
+)
+from simulations.studies.continual.running import Outcome, Piece, run_pieces
+from simulations.studies.options.continual import LEARN
+from simulations.studies.page import Page, Table, Value
+
+SETTING = "centers"
+Outcomes = Mapping[Piece, Outcome]
+
+
+def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
+    """Run or continue the study."""
+    study, arrivals = run.study, by_center(run.study)
+    pieces = [Piece(SETTING, arm, seed) for arm in study.arms for seed in study.seeds]
+    outcomes = run_pieces(pieces, run, overrides=overrides, folder=Path(run.out) / run.name, say=say)
+    metric = build_task(run.steps[LEARN].task).primary
+    return Page(
+        title="Continual methods on one adapter that centers train one after another",
+        lead=(
+            f"{metric} in percent, test patients of each center, after each step. Phantom cohort (scale "
+            f"{run.data.scale}), seeds {study.seeds}, {study.rounds} rounds a step, "
+            f"{len(arrivals)} steps: {', then '.join('+'.join(a.centers) for a in arrivals)}."
+        ),
+        tables=[
+            _yardsticks(study.arms, outcomes, arrivals, metric),
+            _last(study.arms, outcomes, arrivals, metric),
+            *(_along(arm, outcomes, arrivals, metric) for arm in study.arms if arm not in (DEDICATED, JOINT)),
+            cost_table("What it costs", study.arms, outcomes, SETTING),
+        ],
+        notes=[
+            "No method's strength was searched: each has its default, or what study.strengths says.",
+            f"Rehearsal keeps {study.memory} cases at each earlier center; its weight in a round is by cases.",
+            "Dedicated: an adapter of its own for each center, scored there.",
+        ],
+        figures={piece.file: vars(outcome) for piece, outcome in outcomes.items()},
+    )
+
+
+def _of(outcomes: Outcomes, arm: str) -> list[Outcome]:
+    return [outcome for piece, outcome in outcomes.items() if piece.arm == arm]
+
+
+def _by_arrival(outcome: Outcome, step: str, arrivals: Sequence[Arrival], metric: str) -> Row:
+    return [average(center_row(outcome, step, arrival.centers, metric)) for arrival in arrivals]
+
+
+def _own(outcome: Outcome, arrivals: Sequence[Arrival], metric: str) -> Row:
+    """Each step's score where it learned."""
+    return [_by_arrival(outcome, a.name, arrivals, metric)[place] for place, a in enumerate(arrivals)]
+
+
+def _final(outcome: Outcome, arm: str, arrivals: Sequence[Arrival], metric: str) -> Row:
+    if arm == DEDICATED:
+        return _own(outcome, arrivals, metric)
+    return _by_arrival(outcome, TOGETHER if arm == JOINT else arrivals[-1].name, arrivals, metric)
+
+
+def _last(arms: Sequence[str], outcomes: Outcomes, arrivals: Sequence[Arrival], metric: str) -> Table:
+    rows: list[list[Value]] = [
+        [arm, *cells([_final(o, arm, arrivals, metric) for o in _of(outcomes, arm)])] for arm in arms
+    ]
+    return Table("The last model at the centers of each step", ["arm", *_names(arrivals), "AVG"], rows)
+
+
+def _along(arm: str, outcomes: Outcomes, arrivals: Sequence[Arrival], metric: str) -> Table:
+    rows: list[list[Value]] = [
+        [a.name, *cells([_by_arrival(o, a.name, arrivals, metric) for o in _of(outcomes, arm)])] for a in arrivals
+    ]
+    return Table(f"Step by step, {arm}", ["step", *_names(arrivals), "AVG"], rows)
+
+
+def _yardsticks(arms: Sequence[str], outcomes: Outcomes, arrivals: Sequence[Arrival], metric: str) -> Table:
+    alone = [_own(o, arrivals, metric) for o in _of(outcomes, DEDICATED)]
+    joint = [average(_final(o, JOINT, arrivals, metric)) for o in _of(outcomes, JOINT)]
+    rows: list[list[Value]] = []
+    for arm in (arm for arm in arms if arm not in (DEDICATED, JOINT)):
+        found = []
+        for number, outcome in enumerate(_of(outcomes, arm)):
+            square = [_by_arrival(outcome, a.name, arrivals, metric) for a in arrivals]
+            before = [average(start_row(outcome, arrivals[0].name, a.centers, metric)) for a in arrivals]
+            found.append(measured(square, before=before, dedicated=alone[number] if alone else None))
+        rows.append([arm, *yardstick_row(found, joint or [None] * len(found))])
+    return Table(
+        "Forgetting and what it is traded for", YARDSTICKS, rows,
+        "In points, plasticity as a share of the dedicated adapters'. Behind joint: of all that arrived, together.",
+    )  # fmt: skip
+
+
+def _names(arrivals: Sequence[Arrival]) -> list[str]:
+    return ["+".join(arrival.centers) for arrival in arrivals]

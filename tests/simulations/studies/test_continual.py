@@ -1,0 +1,111 @@
+"""Arms of the continual studies: steps that break no rule, matrices read as the field reads them, one tiny run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from common.config.load import compose_run
+from simulations.studies.continual import published, vlm
+from simulations.studies.continual.arms import FEW, JOINT, SPECIALIZED, TOGETHER, by_center, by_task
+from simulations.studies.continual.matrices import cells, measured
+from simulations.studies.continual.running import Piece, arm_run
+from simulations.studies.options.continual import LEARN
+from simulations.studies.run import run_study
+
+STUDIES = ("continual_methods", "continual_methods_table", "continual_vlm", "continual_vlm_table")
+
+
+@pytest.fixture(scope="module")
+def composed():
+    return {name: compose_run([f"study={name}"]) for name in STUDIES}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_arm_of_every_study_is_a_run_that_breaks_no_rule(composed, name):
+    run = composed[name]
+    for setting in ("centers", "tasks") if run.study.kind == "continual_vlm" else ("centers",):
+        for arm in run.study.arms:
+            steps = arm_run(run, Piece(setting, arm, 1)).steps
+            assert len(steps) == (1 if arm in (JOINT, FEW) else len(run.study.arrivals)), arm
+
+
+def test_the_papers_size_is_in_slices_with_its_memory_and_its_shots():
+    run = compose_run(["study=continual_vlm_paper", "data=hecktor", "data.root=somewhere"])
+    assert run.steps[LEARN].task.slices and (run.study.memory, run.study.shots, run.study.batch) == (100, 100, 4)
+
+
+def test_who_takes_part_in_a_step_is_what_its_arm_says(composed):
+    run = composed["continual_vlm"]
+    [first, second, third] = by_center(run.study)
+    sequential, rehearsal = (arm_run(run, Piece("centers", arm, 1)).steps for arm in ("sequential", "rehearsal"))
+    assert [s.centers for s in sequential.values()] == [list(a.centers) for a in (first, second, third)]
+    assert {s.writes for s in sequential.values()} == {"shared"}
+    assert rehearsal[third.name].centers == [*first.centers, *second.centers, *third.centers]
+    [memory] = rehearsal[third.name].methods
+    assert memory.at == [*first.centers, *second.centers] and memory.cases == run.study.memory
+    alone = arm_run(run, Piece("centers", SPECIALIZED, 1)).steps
+    assert {s.writes for s in alone.values()} == {None}
+    [few] = arm_run(run, Piece("centers", FEW, 1)).steps[TOGETHER].methods
+    assert (few.kind, few.cases) == ("few_shot", run.study.shots)
+
+
+def test_a_task_is_outlined_where_it_was_learned_and_rehearsed_with_its_own_words(composed):
+    run = composed["continual_vlm"]
+    arrivals = by_task(run.study)
+    assert [a.structure for a in arrivals] == run.study.tasks
+    steps = arm_run(run, Piece("tasks", "rehearsal", 1)).steps
+    last = steps[arrivals[-1].name]
+    assert last.task.structures == run.study.tasks
+    assert last.task.outlined == {a.centers[0]: [a.structure] for a in arrivals}
+    plain = arm_run(run, Piece("tasks", "sequential", 1)).steps[arrivals[-1].name]
+    assert plain.task.structures == ["brain"] and plain.task.phrases == {}
+
+
+def test_the_printed_rows_average_to_what_the_paper_says():
+    for columns, table in ((published.DOMAINS, published.BY_CENTER), (published.TASKS, published.BY_TASK)):
+        for name, row in table.items():
+            assert len(row) == len(columns)
+            if name != "specialized":
+                assert sum(row[:-1]) / (len(row) - 1) == pytest.approx(row[-1], abs=0.11), name
+    assert all(len(row) == len(published.TASKS_CROSSED) for row in published.CROSSED.values())
+
+
+def test_a_matrix_with_a_hole_that_matters_has_no_yardsticks():
+    golden = [[0.80, 0.20, 0.10], [0.60, 0.70, 0.30], [0.75, 0.40, 0.90]]
+    found = measured(golden, before=[0.05] * 3, dedicated=[0.80, 0.75, 0.88])
+    assert found.forgetting == pytest.approx(0.175) and found.plasticity == pytest.approx(0.985354, abs=1e-6)
+    assert measured([[None, 0.2], [0.1, 0.3]], before=[None, None], dedicated=None) is None
+    assert cells([[0.5, None], [0.7, None]]) == ["60.0 ± 14.1", None, "60.0 ± 14.1"]
+
+
+@pytest.mark.slow
+def test_the_vision_language_study_runs_to_its_page_and_is_not_run_again(tmp_path):
+    overrides = [
+        "study=continual_vlm", "backbone=tiny", f"out={tmp_path}", f"data.root={tmp_path}/data", "data.scale=0.03",
+        "study.rounds=1", "study.epochs=1", "study.arrivals=[[CHUM],[MDA]]", "study.tasks=[GTVp,brain]",
+        "runtime.workers=1", "study.view.size=[16,16,16]",
+    ]  # fmt: skip
+    run = compose_run(overrides)
+    page = run_study(run, overrides, folder=tmp_path / "page")
+    titles = [table.title for table in page.tables]
+    assert titles[0] == "Centers arrive one by one: the last model"
+    assert [row[0] for row in page.tables[0].rows] == [vlm.ZERO_SHOT, *run.study.arms]
+    assert (tmp_path / "page" / "report.html").exists()
+    json.loads((tmp_path / "page" / "study.json").read_text())
+    said: list[str] = []
+    again = run_study(run, overrides, folder=tmp_path / "page", say=said.append)
+    assert said[0] == "0 of 10 arms to run" and again.tables == page.tables
+
+
+@pytest.mark.slow
+def test_the_study_of_methods_runs_to_its_page(tmp_path):
+    overrides = [
+        "study=continual_methods", "backbone=tiny", f"out={tmp_path}", f"data.root={tmp_path}/data", "data.scale=0.03",
+        "study.rounds=1", "study.epochs=1", "study.arrivals=[[CHUM],[MDA]]", "runtime.workers=1",
+        "study.arms=[dedicated,joint,sequential,rehearsal,ewc,projection]",
+    ]  # fmt: skip
+    page = run_study(compose_run(overrides), overrides, folder=tmp_path / "page")
+    assert [row[0] for row in page.tables[0].rows] == ["sequential", "rehearsal", "ewc", "projection"]
+    assert all(row[1] is not None for row in page.tables[0].rows)
