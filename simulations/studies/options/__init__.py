@@ -12,6 +12,7 @@ from common.plugins import Registry
 from simulations.studies.options import pemma_fusion, unicon_prognosis, unicon_segmentation
 from simulations.studies.options.curricula import MedcossStudy, MedseqftStudy
 from simulations.studies.options.pemma_fusion import PemmaFusionStudy
+from simulations.studies.options.privacy import PrivacyStudy
 from simulations.studies.options.prognosis import PhantomPrognosisStudy, Sts7PrognosisStudy, SurvivalTableStudy
 from simulations.studies.options.rules import AggregationStudy, AttacksStudy
 from simulations.studies.options.stages import Stage, steps_node
@@ -28,6 +29,7 @@ OPTIONS: Registry[type] = Registry(
         "medseqft": MedseqftStudy,
         "pemma_fusion": PemmaFusionStudy,
         "phantom_prognosis": PhantomPrognosisStudy,
+        "privacy": PrivacyStudy,
         "sts7_prognosis": Sts7PrognosisStudy,
         "survival_table": SurvivalTableStudy,
         "unicon_prognosis": UniconPrognosisStudy,
