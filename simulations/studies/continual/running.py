@@ -124,9 +124,8 @@ def outcome_of(ledger: Ledger) -> Outcome:
     found = Outcome()
     for event in ledger.events("start_scores"):
         found.start += event["scores"]
-    for event in ledger.events("evaluated"):
-        found.rows += event["scores"]
     for event in ledger.events("step_finished"):
+        found.rows += event["scores"]
         found.costs[event["step"]] = _costs(ledger, event["step"])
     return found
 
