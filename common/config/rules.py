@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import prod
+from typing import Any
 
 from common.adapters.compatibility import misfits
 from common.adapters.lowrank import FEDSVD, FLEXLORA, FLORA, lora_rule
@@ -33,6 +34,7 @@ from common.config.methods.standing import standing_problems
 from common.config.objective import RIDGE, objective_name
 from common.config.options import (
     ADAMW,
+    ATTRIBUTES,
     AVERAGED,
     AXES,
     CENTER,
@@ -45,6 +47,7 @@ from common.config.options import (
     NONE,
     OPTIMIZERS,
     PET_SCALES,
+    PROMPTS,
     SCALES,
     SCORE_ON,
     VALIDATIONS,
@@ -152,6 +155,8 @@ def _task(step: Step, run: Run) -> Iterator[str]:
         yield from _classification(step)
     elif step.task.kind == "segmentation":
         yield from _segmentation(step)
+    elif step.task.kind == "grounding":
+        yield from _grounding(step.task)
     elif step.task.kind == "prognosis" and step.task.loss == "cox" and step.selection.metric == "loss":
         yield "a single case has no Cox loss, so validation cannot choose by it; set selection.metric to nll."
     if step.selection.metric.endswith(ACROSS):
@@ -162,8 +167,43 @@ def _task(step: Step, run: Run) -> Iterator[str]:
         )
 
 
+def _grounding(task: Any) -> Iterator[str]:
+    if task.prompts not in PROMPTS:
+        yield f"task.prompts is '{task.prompts}'; it can be {' or '.join(PROMPTS)}.{suggestion(task.prompts, PROMPTS)}"
+    yield from _outlined(task)
+    for option in ("phrases", "attributes"):
+        strangers = sorted({*getattr(task, option)} - {*task.structures})
+        if strangers:
+            yield (
+                f"task.{option} says something of {', '.join(strangers)}, which task.structures does not name; it "
+                f"names {', '.join(task.structures)}."
+            )
+    long = sorted(name for name, said in task.attributes.items() if len(said) > 3)
+    if long:
+        yield f"task.attributes has more than color, shape and location of {', '.join(long)}; leave the others out."
+    if task.prompts == ATTRIBUTES and (bare := sorted({*task.structures} - {*task.attributes})):
+        yield (
+            f"task.prompts is attributes, and task.attributes says nothing of {', '.join(bare)}; give "
+            "[color, shape, location], each may be empty."
+        )
+    if task.prompts != ATTRIBUTES and task.attributes:
+        yield "task.attributes is given, and task.prompts=manual does not look at it; set task.prompts=attributes."
+
+
+def _outlined(task: Any) -> Iterator[str]:
+    strangers = sorted({*chain(*task.outlined.values())} - {*task.structures})
+    if strangers:
+        yield (
+            f"task.outlined says something of {', '.join(strangers)}, which task.structures does not name; it names "
+            f"{', '.join(task.structures)}."
+        )
+
+
 def _segmentation(step: Step) -> Iterator[str]:
     names = step.task.structures
+    yield from _outlined(step.task)
+    if step.task.outlined and step.task.within:
+        yield "task.outlined and task.within exclude each other: who outlines an inner structure knows no outer one."
     strangers = sorted({*step.task.within, *(n for inside in step.task.within.values() for n in inside)} - {*names})
     if strangers:
         yield f"task.within names {', '.join(strangers)}, not among task.structures {names}."
@@ -218,7 +258,8 @@ def _parts(step: Step, run: Run) -> Iterator[str]:
             strangers = sorted(set(part.ranks) - set(step.centers)) if "*" not in step.centers else []
             if strangers:
                 yield f"part '{name}' gives {', '.join(strangers)} a rank, but only {step.centers} train this step."
-    if step.rounds > 0 and not parts:
+    asks = step.task is not None and step.task.kind == "grounding"  # its head trains on cells that stay as they are
+    if step.rounds > 0 and not parts and not asks:
         yield "it has rounds but nothing to train; give it an adapter or set rounds to 0."
 
 
@@ -364,6 +405,9 @@ def _training(step: Step, run: Run) -> Iterator[str]:
         yield f"training.views has '{name}'; it can be {', '.join(VIEWS)}.{suggestion(name, VIEWS)}"
     if training.views and not volumes_of(step.modalities):
         yield f"training.views changes images, and the step looks at {', '.join(step.modalities)} only; leave it empty."
+    moved = sorted({"affine", "elastic"} & {*training.views})
+    if moved and step.task is not None and step.task.kind == "grounding":
+        yield f"training.views has {', '.join(moved)}, which moves images and not the boxes on them; leave it out."
     if training.optimizer not in OPTIMIZERS:
         yield f"training.optimizer is '{training.optimizer}'; it can be {', '.join(OPTIMIZERS)}."
     yield from _moments(step)
