@@ -8,6 +8,7 @@ COMMANDS = {  # command -> what it is for, in the order in which a hospital meet
     "doctor": "find everything that can go wrong before a round, with its remedy",
     "policy": "say in sentences what a coordinator can and cannot ask of this hospital",
     "describe": "show what the server may learn of this center: counts only",
+    "statistics": "write what may be told of this center's patients before any training",
     "split": "show who trains and who tests here, or give that up",
     "start": "start this hospital's node; it only ever connects outwards",
     "health": "ask the running node whether it is alive",

@@ -20,6 +20,7 @@ from typing import Any
 from client.data.case import Case
 from client.data.splits import Deal, Place
 from client.vault.ending import BEGUN, append_noted, check_end, end_of, known_end
+from client.vault.lock import alone
 from client.vault.standing import VaultError
 from common.errors import FedgraftError
 from common.protocol.messages import STAGE
@@ -29,6 +30,7 @@ FILE = "cohort.jsonl"
 FIRST_LINE_TRIES, FIRST_LINE_S = 50, 0.01
 TOMBSTONES = "erased.json"  # where an earlier release kept the erased patients, by name
 FIXED, PLACED, ERASED, CLEARED, RELEASED = "split_fixed", "placed", "erased", "cleared", "split_released"
+MEASURED = "measured"  # statistics were told before any order: the key is fixed, and nobody has a place
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,13 @@ def read_cohort(vault: Path) -> Cohort:
 def append(vault: Path, kind: str, event: Mapping[str, Any], *, key: bytes) -> None:
     """Add a line; hold `client.vault.lock.alone` of the file meanwhile. A new file begins with the key."""
     append_noted(vault / FILE, kind, event, first={"key": key.hex()})
+
+
+def begin(vault: Path) -> None:
+    """Begin the file of a vault that has none, so that what is told from now on is told by one key."""
+    with alone(vault / FILE):
+        if not (vault / FILE).exists():
+            append(vault, MEASURED, {}, key=read_cohort(vault).key)
 
 
 def fix(vault: Path, deal: Deal, *, by: str, key: bytes) -> None:

@@ -6,14 +6,14 @@ bytes. `python -m client audit` reads it. A reply that cannot be recorded does n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from client.vault.group import Group
 from client.vault.lock import alone
 from common.errors import FedgraftError
-from common.protocol.messages import Order, Reply
+from common.protocol.messages import OK, Order, Reply
 from common.store.ledger import append_line
 
 FILE = "sent.jsonl"
@@ -48,12 +48,23 @@ def record_reply(
         "subset": order.subset,
         "base": order.base,
     }
+    _record(vault, {**asked, **facts}, group)
+
+
+def record_file(vault: Path, *, action: str, size: int, digest: str, sums: Sequence[str], cases: int) -> None:
+    """The same of a file that a person sends: names of what it tells, its size and SHA-256. Raises NotRecorded."""
+    nowhere = {"step": "", "task": "", "round": 0, "subset": "", "base": ""}
+    facts = {"code": OK, "counts": {"cases": cases}, "parts": [], "arrays": 0, "array_bytes": 0, "sums": list(sums)}
+    _record(vault, {"action": action, **nowhere, **facts, "bytes": size, "digest": digest})
+
+
+def _record(vault: Path, event: dict[str, Any], group: Group | None = None) -> None:
     try:
         with alone(vault / FILE):
             if group is None:
-                append_line(vault / FILE, REPLY, {**asked, **facts})
+                append_line(vault / FILE, REPLY, event)
             else:
-                group.append(vault / FILE, REPLY, {**asked, **facts})
+                group.append(vault / FILE, REPLY, event)
     except (OSError, FedgraftError) as error:
         raise NotRecorded(
             f"The record of what leaves this site, {vault / FILE}, cannot be continued ({error}); nothing was sent. "

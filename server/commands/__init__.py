@@ -5,6 +5,7 @@ from __future__ import annotations
 COMMANDS = {  # command -> what it is for, in the order in which a coordinator meets them
     "plan": "print the resolved run and every broken rule",
     "inspect": "what a backbone and every adapter on it weigh, without its weights",
+    "statistics": "lay centers' statistics side by side: who differs from whom",
     "init": "make a coordinator's folder: certificates, settings, secrets",
     "enrol": "let a hospital's public key in, replace it, or refuse it from now on",
     "start": "run the coordinator's processes: SuperLink, executor and nginx",

@@ -15,6 +15,7 @@ from common.config.federation import FEDERATIONS
 from common.config.methods import CONTINUAL
 from common.config.options import COMPRESSIONS
 from common.config.task import PrognosisTask
+from common.data.quantities import QUANTITIES
 from common.data.subgroups import LEVELS
 from common.exact.columns import moment_shapes
 from common.exact.objectives import build_objective, newton_shapes
@@ -46,9 +47,16 @@ def leaving_page() -> str:
     text += "\n## Sums of tasks\n\n" + table(("task", "sum", "asked as", "guarded by"), _task_sums())
     text += "\n## Scores by subgroup\n\n" + BY_SUBGROUP + table(("task", "metric", "sums"), _subgroup_sums())
     text += "\n## Sums of exact fits\n\n" + table(("asked as", "sums", "guarded by"), _exact_sums())
+    text += "\n## Statistics before training\n\n" + STATISTICS + table(("quantity", "of", "bins"), _quantities())
     text += "\n## Counts\n\n" + table(("count", "of", "guarded by"), COUNTS)
     text += "\n## Codes\n\nOne of these, and never a sentence: " + _listed(CODES) + ".\n"
     return text + NEVER
+
+
+def _quantities() -> Iterator[tuple[str, str, str]]:
+    for quantity in QUANTITIES.values():
+        of = {"record": "the clinical record", "outcome": "the outcome", "image": "the image", "label": "the label"}
+        yield f"`{quantity.name}`", of[quantity.source], ", ".join(quantity.bins)
 
 
 ACTIONS = {
@@ -90,6 +98,14 @@ and all earlier ones is a sum over 1 to `minimum_cell` - 1 patients (`client/pri
 few, not the level that the total would tell it by, not two groups that differ by a few. Cells within a level (who has
 a structure, who had an event, bins of scores) keep the same rule against the total and the levels before; what fails
 it is left out. What is left of a total, patients without a recorded value, counts as a level.
+
+"""
+STATISTICS = """\
+No order asks for these: `python -m client statistics` writes a file that a person looks at and sends. It passes the
+same gate. A number is a histogram with fixed bins, told in cells of exactly `minimum_cell`; levels are a table that is
+told whole or not at all; what is not recorded is a cell, too. The release record holds whom they are over, as of the
+rows of exact fits: the same patients again, or enough others. Images are told again by make of scanner where that is
+of no few. The file is a line of `sent.jsonl`. `privacy.strict`, a budget, or `sums` without `labels`: no file.
 
 """
 FEW, FLAG = "told in whole steps of `minimum_cell`, upwards", "nothing: it counts no patients"

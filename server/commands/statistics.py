@@ -1,0 +1,31 @@
+"""Lay the statistics of centers side by side, before any training: who differs from whom, and in what."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "python -m server statistics CHUM.json MDA.json --html statistics.html"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", type=Path, nargs="+", help="what each hospital's `python -m client statistics` wrote")
+    parser.add_argument("--html", type=Path, help="also write a page with every quantity of every center")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what differs, and write the page."""
+    from server.statistics.compare import differences, read_told
+    from server.statistics.page import sentence, write_page
+
+    told = read_told(arguments.files)
+    found = differences(told)
+    for one in told:
+        print(f"{one.center}: {one.cases} patients (in steps of {one.minimum}), {len(one.histograms)} quantities")
+    for difference in (one for one in found if one.is_told):
+        print(sentence(difference, told))
+    print(f"{sum(one.is_told for one in found)} of {len(found)} comparisons differ by more than chance (Holm, 0.05)")
+    if arguments.html is not None:
+        write_page(arguments.html, told, found)
+        print(arguments.html)
+    return 0
