@@ -16,10 +16,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print one line."""
+    """Print one line, and one more for each certificate that ends within 30 days."""
     from server.deploy.folder import Deployment
     from server.deploy.processes import health
+    from server.deploy.status import warnings_of
 
-    health(Deployment.open(arguments.folder))
-    print("serving")
+    deployment = Deployment.open(arguments.folder)
+    health(deployment)
+    print("\n".join(["serving", *warnings_of(deployment)]))
     return 0

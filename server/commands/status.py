@@ -12,6 +12,9 @@ EXAMPLE = "python -m server status federation --watch"
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="the coordinator's folder")
     parser.add_argument("--watch", action="store_true", help="show it again every few seconds, until stopped")
+    parser.add_argument(
+        "--metrics", type=Path, metavar="FILE", help="also write it for Prometheus: a textfile (*.prom)"
+    )
     parser.add_argument("--every", type=float, default=3.0, metavar="SECONDS", help="with --watch (3)")
 
 
@@ -28,6 +31,10 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.watch:
             console.clear()
         console.print(table(found))
+        if arguments.metrics is not None:
+            from server.deploy.metrics import write_metrics
+
+            write_metrics(arguments.metrics, found)
         if not arguments.watch:
             return 0 if found.is_serving else 1
         time.sleep(arguments.every)

@@ -22,6 +22,7 @@ from common.files import write_bytes
 
 AUTHORITY_DAYS = 3650
 EARLIER = timedelta(minutes=5)  # clocks of hospitals may be late
+WARNED_DAYS = 30.0  # ahead of the end
 
 
 def make_authority(certificate: Path, key: Path) -> None:
@@ -64,6 +65,19 @@ def days_left(certificate: Path) -> float:
     """Days until a certificate ends; negative when it has."""
     ends = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
     return (ends - datetime.now(UTC)).total_seconds() / 86400
+
+
+def ending(certificate: Path, *, remedy: str, within_days: float = WARNED_DAYS) -> str:
+    """A sentence where a certificate ends soon or has ended; empty where it does not.
+
+    Args:
+        remedy: what to do, as the sentence goes on.
+    """
+    left = days_left(certificate)
+    if left > within_days:
+        return ""
+    when = f"ends in {left:.0f} days" if left > 0 else "has expired"
+    return f"{certificate.name} {when}; {remedy}."
 
 
 def _builder(subject: x509.Name, private: ec.EllipticCurvePrivateKey, *, days: int) -> x509.CertificateBuilder:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import FedgraftError
 from common.store.ledger import Ledger
-from server.deploy.certificates import days_left
+from server.deploy.certificates import days_left, ending
 from server.deploy.folder import Deployment
 from server.run.folder import RunFolder
 
@@ -41,6 +41,16 @@ class Status:
     certificate_days: float
     hospitals: dict[str, str]  # code -> online, offline, registered or not registered yet
     runs: list[RunStatus]
+    ending: list[str] = field(default_factory=list)  # sentences about certificates that end within 30 days
+
+
+def warnings_of(deployment: Deployment) -> list[str]:
+    """What of a coordinator's certificates ends within 30 days, and what to do."""
+    found = [
+        ending(deployment.certificate, remedy=f"python -m server renew {deployment.path}, then restart"),
+        ending(deployment.authority, remedy="every hospital will need a new ca.crt (docs: operator/certificates)"),
+    ]
+    return [sentence for sentence in found if sentence]
 
 
 def status(deployment: Deployment) -> Status:
@@ -60,7 +70,8 @@ def status(deployment: Deployment) -> Status:
         said = f"{mine[0].status} {mine[0].outcome}".strip() if mine else "unknown to Flower"
         runs.append(_run_status(ledger.parent, said, sum(run.bytes_sent + run.bytes_received for run in mine)))
     hospitals = {code: nodes.get(code, "not registered yet") for code in deployment.codes()}
-    return Status(link == "serving", link, days_left(deployment.certificate), hospitals, runs)
+    days, ends = days_left(deployment.certificate), warnings_of(deployment)
+    return Status(link == "serving", link, days, hospitals, runs, ends)
 
 
 def table(found: Status) -> Group:
@@ -77,7 +88,8 @@ def table(found: Status) -> Group:
         runs.add_row(run.name, run.flower, run.step, f"{run.round}/{run.rounds}", f"{run.bytes / 1e6:.1f}")
     story = [Text(f"{run.name}: {line}") for run in found.runs for line in run.last]
     head = Text(f"SuperLink: {found.link}; the certificate ends in {found.certificate_days:.0f} days")
-    return Group(head, hospitals, runs, *story)
+    warned = [Text(sentence, style="bold yellow") for sentence in found.ending]
+    return Group(head, *warned, hospitals, runs, *story)
 
 
 def _run_status(folder: Path, flower: str, sent: int) -> RunStatus:

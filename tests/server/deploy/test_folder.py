@@ -16,6 +16,7 @@ from server.deploy.certificates import days_left
 from server.deploy.folder import Deployment, ServerConfig, init, renew
 from server.deploy.hospitals import enrol, fingerprint, refuse
 from server.deploy.processes import nginx_program, write_nginx
+from server.deploy.status import warnings_of
 
 FLEET = ("activate-node", "pull-messages", "push-object")
 
@@ -132,3 +133,12 @@ def test_nginx_accepts_its_configuration_and_every_name_is_filled_in(place):
     command = [program, "-t", "-p", str(place.home), "-c", str(place.path / "nginx.conf")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_ends_within_thirty_days_is_said_with_its_remedy(place):
+    assert warnings_of(place) == []
+    renew(place, days=29)
+    [said] = warnings_of(place)
+    assert said.startswith(f"{place.certificate.name} ends in 29 days; python -m server renew {place.path}")
+    renew(place, days=31)
+    assert warnings_of(place) == []
