@@ -137,6 +137,7 @@ def test_the_rule_goes_half_the_way(page, small_centers, tmp_path):
 def test_the_method_slows_the_parts_that_it_names(page, small_centers, tmp_path):
     run = page("own-method.md", step="relapse")
     step = run.steps["relapse"]
+    step.centers = step.evaluate_at = ["CHUP"]
     started = AdaptedModel(load_backbone(run.backbone), step, seed=run.seed).state()
     moved = {}
     for share, parts in ((0.0, ["within"]), (1.0, ["within"]), (1.0, [])):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from simulations.reference.markdown import generated, table
@@ -45,6 +46,7 @@ FORM = (
 )
 
 
+@cache
 def ledger_events() -> dict[str, tuple[list[str], str]]:
     """Every kind of event that the coordinator writes: its fields as the source spells them, and the file that does."""
     found: dict[str, tuple[list[str], str]] = {}

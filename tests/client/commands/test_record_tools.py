@@ -1,6 +1,7 @@
 """audit, erase, describe and health, on a center that took part in a real federation of this process."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,10 +16,21 @@ from common.errors import LedgerError
 from tests.helpers.small import federate, forget, small_run, write_centers
 
 
+@pytest.fixture(scope="module")
+def afterwards(tmp_path_factory, small_root):
+    """The centers' folder after a federation."""
+    folder = tmp_path_factory.mktemp("afterwards")
+    files = write_centers(folder / "centers", small_root, ["CHUM", "CHUP"])
+    federate(small_run(centers=["CHUM", "CHUP"], rounds=1, steps=["tumour_ct"]), folder / "run", files)
+    return folder / "centers"
+
+
 @pytest.fixture
-def trained(tmp_path, small_root):
+def trained(afterwards, tmp_path, small_root):
+    """A center that took part, with a vault and a cache of its own."""
     files = write_centers(tmp_path / "centers", small_root, ["CHUM", "CHUP"])
-    federate(small_run(centers=["CHUM", "CHUP"], rounds=1, steps=["tumour_ct"]), tmp_path / "run", files)
+    for part in (".vault", ".cache"):
+        shutil.copytree(afterwards / part, tmp_path / "centers" / part)
     return files["CHUM"]
 
 
