@@ -236,3 +236,13 @@ def test_nobody_is_on_two_sides_of_steps_of_any_modalities_and_tasks(tmp_path_fa
                 for name in PARTS:
                     for case in part_of(cases, dealt, step, name):
                         assert seen.setdefault(case.patient, name) == name
+
+
+def test_a_split_over_all_centers_is_fixed_as_such_and_told_from_the_usual_one(tmp_path):
+    cases = [person(number, event=number % 2) for number in range(7)]
+    shared = replace(SPLIT, everywhere=False)
+    first = sides(cases, shared, vault=tmp_path, by="the first order")
+    assert read_cohort(tmp_path).deal == Deal(1, 5, 0.2, everywhere=False)
+    assert sides(cases, shared, vault=tmp_path) == first
+    with pytest.raises(PolicyRefusal, match="validation 0.2 over all centers, fixed"):
+        sides(cases, SPLIT, vault=tmp_path)
