@@ -244,5 +244,5 @@ def test_a_split_over_all_centers_is_fixed_as_such_and_told_from_the_usual_one(t
     first = sides(cases, shared, vault=tmp_path, by="the first order")
     assert read_cohort(tmp_path).deal == Deal(1, 5, 0.2, everywhere=False)
     assert sides(cases, shared, vault=tmp_path) == first
-    with pytest.raises(PolicyRefusal, match="validation 0.2 over all centers, fixed"):
+    with pytest.raises(PolicyRefusal, match=r"validation 0\.2 over all centers, fixed"):
         sides(cases, SPLIT, vault=tmp_path)
