@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from common.adapters.grounding import NO_WORD
+from common.config.adapter import Adapter
 from common.config.task import GroundingTask
 from common.data.batch import Batch
 from common.tasks import build_task, question_of
 from common.tasks.grounding import token_focal
 from common.tasks.regions import Regions
+from tests.helpers.small import federate, small_run
 
 SIZE, GRID, WORDS = 16, 4, 2
 
@@ -120,3 +122,15 @@ def test_words_that_are_none_teach_nothing():
     task.loss(logits, batch).backward()
     assert (logits.grad[:, 3] == 0).all() and torch.isfinite(logits.grad).all()
     assert task.likelihood_loss(output(), batch).item() > 0
+
+
+def test_a_federation_learns_boxes_and_scores_them(tmp_path, small_centers):
+    run = small_run(steps=["tumour_ct"], centers=["CHUM", "MDA"], rounds=1)
+    step = run.steps["tumour_ct"]
+    step.task, step.adapter = GroundingTask(phrases={"GTVp": "primary tumor"}), Adapter({})
+    leader = federate(run, tmp_path / "run", small_centers)
+    [event] = leader.ledger.events("step_finished")
+    rows = [row for row in event["scores"] if row["metric"] == "ap"]
+    assert {row["center"] for row in rows} >= {"CHUM", "MDA", "pooled"}
+    assert all(row["value"] is None or 0 <= row["value"] <= 1 for row in rows)
+    assert {name.partition("/")[0] for name in leader.bank.get(leader.bank.head("tumour_ct"))} == {"head"}
