@@ -176,7 +176,6 @@ def _answered(
 
         config = read_config(path)  # with its plugins, whose kinds the order may name
         from client.center.center import Center
-        from client.center.warmth import remember
 
         center = Center(config)
         order = asked.read(center)
@@ -187,8 +186,6 @@ def _answered(
         like = declared(center, order) if reply.state or reply.extra else ({}, {})
         _check_declared(reply, order, *like, action=action)
         content = travels(reply)
-        if action != "stage":
-            remember(path, order)
     except FedgraftError as error:
         log.error("center=%s code=%s %s", code, error.code, error)
         reply = Reply(code, code=error.code, round=number, order=identity)

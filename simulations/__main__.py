@@ -29,7 +29,6 @@ EXAMPLES = """examples:
   python -m simulations bench sizes
   python -m simulations bench aggregation
   python -m simulations bench release
-  python -m simulations bench node
   python -m simulations bench masking
   python -m simulations accept --weights runs/shapes/shapes.safetensors --root ../shared/data/sts7
   python -m simulations audit
@@ -63,9 +62,9 @@ def make_parser() -> argparse.ArgumentParser:
     listing.add_argument("--markdown", action="store_true", help="as a page instead of a table")
     flower = commands.add_parser("flower", help="the same under Flower's simulation runtime (Ray)")
     flower.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=smoke")
-    about = "what a federation, aggregation, real sizes, the release gate, a node, or secure sums cost"
+    about = "what a federation, aggregation, real sizes, the release gate, or secure sums cost"
     bench = commands.add_parser("bench", help=about)
-    asked = ["ratios", "rounds", "aggregation", "sizes", "release", "node", "masking"]
+    asked = ["ratios", "rounds", "aggregation", "sizes", "release", "masking"]
     bench.add_argument("what", nargs="?", choices=asked, default="ratios")
     bench.add_argument("--check", action="store_true", help="ratios: end with 2 where one is above the committed one")
     bench.add_argument("--out", type=Path, default=None, help="default: runs/bench.json, runs/bench_WHAT.json")
@@ -293,11 +292,6 @@ def _bench(arguments: argparse.Namespace) -> None:
 
         out = arguments.out or Path("runs/bench_aggregation.json")
         tables = list(aggregation_tables(bench_aggregation(out)))
-    elif arguments.what == "node":
-        from simulations.benchmarks.node import bench_node, node_table
-
-        out = arguments.out or Path("runs/bench_node.json")
-        tables = [node_table(bench_node(out))]
     elif arguments.what == "release":
         from simulations.benchmarks.release import bench_release, release_table
 

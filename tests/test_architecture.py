@@ -44,14 +44,8 @@ FLOWER_EDGE = {
         "flwr.supernode.node_auth_http_interceptor",
     },
     # Flower's own SuperNode, started so that every answer of the coordinator leaves a mark.
-    # It also looks for messages more often.
-    "client/node/supernode.py": {
-        "flwr.supernode.cli",
-        "flwr.supernode.fleet_http_client",
-        "flwr.supernode.start_client_internal",
-    },
+    "client/node/supernode.py": {"flwr.supernode.cli", "flwr.supernode.fleet_http_client"},
     "common/runtime/release.py": {"flwr.cli.build"},
-    "simulations/benchmarks/node.py": {"flwr.app", "flwr.common.serde"},
 }
 MOST_MODULES = 14  # side by side in a folder; commands/ has one for each command
 OPENS_FILES = {"nibabel", "pydicom", "SimpleITK"}

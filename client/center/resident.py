@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
@@ -93,21 +92,11 @@ def frozen_model(spec: str, device: str) -> tuple[Backbone, str]:
     """A frozen model on a device, and its digest. Frozen models are kept up to a share of the device's memory."""
     found = kept(FROZEN, (spec, device))
     if found is None:
-        backbone, digest = _in_main_memory(spec, device) or _loaded(spec)
+        backbone = load_backbone(from_json(BackboneSpec, spec))
+        digest = backbone_digest(backbone)
         found = Frozen(backbone.to(device), digest, bytes_of(tensors_of(backbone)))
         _keep_frozen((spec, device), found, device=device)
     return found.backbone, found.digest
-
-
-def _loaded(spec: str) -> tuple[Backbone, str]:
-    backbone = load_backbone(from_json(BackboneSpec, spec))
-    return backbone, backbone_digest(backbone)
-
-
-def _in_main_memory(spec: str, device: str) -> tuple[Backbone, str] | None:
-    """A copy, to be moved to a GPU, of what a warm parent has read and hashed (`client.center.warmth`)."""
-    held = FROZEN.get((spec, "cpu")) if device != "cpu" else None
-    return None if held is None else (copy.deepcopy(held.backbone), held.digest)
 
 
 def kept_base(key: tuple, make: Callable[[], Backbone], *, around: Backbone) -> Backbone:

@@ -15,10 +15,8 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -26,35 +24,28 @@ from flwr.common.serde import context_from_proto, context_to_proto, message_from
 from flwr.proto.message_pb2 import Context as ProtoContext
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.supercore.constant import TaskType
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
 from flwr.supercore.task_identity import TaskIdentity
 
-from client.center.wanted import Wanted
-from client.node.keeper import Keeper, Lent
 from client.node.watch import Overrun, awaited, limits_of
 from client.policy import Policy
 from common.errors import FedgraftError, WireError
 from common.protocol.packing import pack, unpack
-from common.runtime.executor import TaskAccess, end_with, forks, log_to_own_file, processes, run_in_flower, serve
+from common.runtime.executor import TaskAccess, end_with, forks, log_to_own_file, run_in_flower, serve
 from common.runtime.release import bundle_digest
-from common.runtime.waits import FIRST_BACKOFF_S
-from common.runtime.warm import WarmContext
 
 PROGRAM = "flwr.supernode.runtime.run_clientapp"
-PRELOAD = ["client.node.executor", PROGRAM, "client.app", "client.center.warmth", "peft"]
+PRELOAD = ["client.node.executor", PROGRAM, "client.app", "client.center.center"]
 ATTEMPTS = 2
 ID = re.compile(r"[0-9a-f]{64}")
 FOREIGN_CODE, PROCESS_DIED = "declined.code", "process_died"
 
 log = logging.getLogger("fedgraft.node")
 
-_pull = partial(pull_and_inflate_object_from_tree, initial_backoff=FIRST_BACKOFF_S)
 
-
-def answer_task(access: TaskAccess, lent: Lent | None = None) -> None:
+def answer_task(access: TaskAccess) -> None:
     """One message, from the SuperNode and back to it; runs in a process of its own."""
     log_to_own_file()
-    apart, refused = Apart(lent), list[str]()
+    apart, refused = Apart(), list[str]()
 
     def inspect(bundle: bytes) -> None:
         if reason := foreign(bundle, release=access.release):
@@ -65,9 +56,8 @@ def answer_task(access: TaskAccess, lent: Lent | None = None) -> None:
         """In the place where Flower would import it."""
         return refusing(refused[0]) if refused else apart.answer
 
-    replaced = {"get_load_client_app_fn": lambda **_: load, "pull_and_inflate_object_from_tree": _pull}
     try:
-        run_in_flower(PROGRAM, access, inspect=inspect, replaced=replaced)
+        run_in_flower(PROGRAM, access, inspect=inspect, replaced={"get_load_client_app_fn": lambda **_: load})
     finally:
         apart.close()
 
@@ -112,16 +102,11 @@ def _asked(message: Message) -> tuple[int, str]:
 class Apart:
     """Processes that wait to answer one message each, away from the one that speaks to the SuperNode.
 
-    They are made at once, while this process still has one thread: it could not fork safely later. The first is a fork
-    of the warm parent, where one is lent; the others load for themselves.
+    They are made at once, while this process still has one thread: it could not fork safely later.
     """
 
-    def __init__(self, lent: Lent | None = None, attempts: int = ATTEMPTS):
-        hint = None if lent is None else lent.hint
-        warm = [] if lent is None or lent.place is None else self._start_warm(WarmContext(lent.place), hint)
-        self._waiting = warm + [self._start(forks(), hint) for _ in range(attempts - len(warm))]
-        if lent is not None:
-            lent.close()  # once they have ended, nobody says anything more
+    def __init__(self, attempts: int = ATTEMPTS):
+        self._waiting = [self._start() for _ in range(attempts)]
 
     def answer(self, message: Message, context: Context) -> Message:
         """The message's answer; a process that dies over it costs an attempt, and in the end this message only.
@@ -149,16 +134,9 @@ class Apart:
         for _, process in self._waiting:
             process.kill()
 
-    def _start_warm(self, processes: Any, hint: Connection | None) -> list[tuple[Connection, BaseProcess]]:
-        try:
-            return [self._start(processes, hint)]
-        except (OSError, EOFError):
-            log.warning("The warm parent is gone: this message loads for itself.")
-            return []
-
-    def _start(self, processes: Any, hint: Connection | None) -> tuple[Connection, BaseProcess]:
+    def _start(self) -> tuple[Connection, BaseProcess]:
         ours, theirs = forks().Pipe()
-        process = processes.Process(target=_work, args=(theirs, os.getpid(), hint), daemon=True)
+        process = forks().Process(target=_work, args=(theirs, os.getpid()), daemon=True)
         process.start()
         theirs.close()
         return ours, process
@@ -179,43 +157,18 @@ def _policy(context: Context) -> Policy:
         return Policy()
 
 
-def _work(connection: Connection, parent: int, hint: Connection | None = None) -> None:
+def _work(connection: Connection, parent: int) -> None:
     end_with(parent)
     log_to_own_file()
-    try:
-        message, context, identity = connection.recv()
-    except EOFError:
-        return  # whom it waited for is gone
+    message, context, identity = connection.recv()
     from client.app import app
 
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = identity
-    connection.send_bytes(message_to_proto(answered_by(app, message, context)).SerializeToString())
+    connection.send_bytes(message_to_proto(_answer(app, message, context)).SerializeToString())
     connection.close()
-    if hint is not None:
-        _say_what_was_loaded(hint, context_from_proto(ProtoContext.FromString(context)))
 
 
-def _say_what_was_loaded(hint: Connection, context: Context) -> None:
-    """For the next message's process, once the answer is on its way."""
-    from client.center.warmth import wanted
-
-    limits = limits_of(_policy(context))
-    with suppress(OSError, FedgraftError):
-        found = wanted(seconds=limits.seconds, most_bytes=limits.bytes)
-        if found is not None:
-            hint.send_bytes(found.to_bytes())
-    hint.close()
-
-
-def load_wanted(wanted: Wanted) -> None:
-    """In a warm parent, which has the imports."""
-    from client.center.warmth import keep
-
-    keep(wanted)
-
-
-def answered_by(app: ClientApp, message: bytes, context: bytes) -> Message:
-    """An app's reply to a message that came as bytes, packed as it leaves."""
+def _answer(app: ClientApp, message: bytes, context: bytes) -> Message:
     received = message_from_proto(ProtoMessage.FromString(message))
     with suppress(WireError):  # an order that is not packed is none that the app understands, and it says so
         received.content = unpack(received.content)
@@ -225,4 +178,4 @@ def answered_by(app: ClientApp, message: bytes, context: bytes) -> Message:
 
 def main() -> None:
     """Serve the SuperNode until stopped."""
-    serve(TaskType.CLIENT_APP, answer_task, preload=PRELOAD, keeper=lambda: Keeper(processes(), load_wanted))
+    serve(TaskType.CLIENT_APP, answer_task, preload=PRELOAD)

@@ -27,7 +27,7 @@ from common.runtime.processes import (
     stop_processes,
     terminated_is_interrupted,
 )
-from common.runtime.release import CHANGED, forget_digest, own_digest, release_stamp
+from common.runtime.release import own_digest
 from common.text_yaml import load_text
 
 PAUSES_S = (5.0, 10.0, 30.0, 60.0)  # before the first, second, … start after a crash
@@ -35,11 +35,6 @@ STEADY_S = 120.0  # a node that ran for so long starts counting anew
 WATCH_S = 0.5
 NODE_ID = re.compile(r"SuperNode ID: (\d+)")
 A_RUN = "a run"  # what ended, where it was neither of the two processes
-CHANGED_FILES = "the release"
-AFRESH = {  # what ended -> why the node starts afresh at once
-    A_RUN: "a run ended while a message of it was received",
-    CHANGED_FILES: "files of this release have changed",
-}
 OUT_OF_STEP = re.compile(rb"Ignoring (?:the )?message")
 """What Flower's SuperNode says when a run ends while it receives a message. It may keep that message and answer it in
 the next one's place: then every later answer comes one message late, and rounds wait for it until it starts afresh."""
@@ -131,15 +126,12 @@ def start(center: Path, *, say: Callable[[str], None] = print) -> int:
 
 
 def _keep_running(node: Node, say: Callable[[str], None]) -> int:
-    release, crashes, last_in = "", 0, time.monotonic()
+    release, crashes, last_in = own_digest(plugins=node.plugins), 0, time.monotonic()
+    say(f"{node.code}: release {release[:12]}, coordinator {node.server}, logs in {node.home}")
     _sign_off(node)  # an earlier start may have ended with its machine
     with terminated_is_interrupted():
         while True:
-            files = release_stamp()  # before the digest: what changes later is noticed
-            forget_digest()
-            if release != (release := own_digest(plugins=node.plugins)):
-                say(f"{node.code}: release {release[:12]}, coordinator {node.server}, logs in {node.home}")
-            started, running = time.monotonic(), _start_both(node, release=release, files=files)
+            started, running = time.monotonic(), _start_both(node, release=release)
             try:
                 ended = _wait_for_one(running, node)
             except KeyboardInterrupt:
@@ -150,8 +142,8 @@ def _keep_running(node: Node, say: Callable[[str], None]) -> int:
             last_in = time.monotonic() if NODE_ID.search(node.said()) else last_in
             still_in = node.was_in() and time.monotonic() - last_in < PATIENCE_S
             _raise_if_refused(node, patient=still_in)
-            if ended in AFRESH:
-                say(f"{node.code}: {AFRESH[ended]}; the node starts afresh")
+            if ended == A_RUN:
+                say(f"{node.code}: {ended} ended while a message of it was received; the node starts afresh")
                 continue
             crashes = 1 if time.monotonic() - started > STEADY_S else crashes + 1
             pause = PAUSES_S[min(crashes, len(PAUSES_S)) - 1]
@@ -218,22 +210,21 @@ def supernode_command(node: Node) -> list[str]:
     return [*command, "--node-config", f'center="{node.center}" code="{node.code}"']
 
 
-def executor_command(node: Node, *, release: str, parent: int, files: str | None = None) -> list[str]:
+def executor_command(node: Node, *, release: str, parent: int) -> list[str]:
     """Our executor: the only thing that holds the secret with which messages are handed out."""
     command = [sys.executable, "-c", "from client.node.executor import main; main()"]
     command += ["--runtime-api-address", f"127.0.0.1:{node.port}", "--secret", str(node.secret)]
-    command += [] if files is None else ["--files", files]
     return [*command, "--release", release, "--parent-pid", str(parent)]
 
 
-def _start_both(node: Node, *, release: str, files: str | None) -> list[Process]:
+def _start_both(node: Node, *, release: str) -> list[Process]:
     _write_secret(node.secret)
     node.reached.unlink(missing_ok=True)  # an earlier start's answers say nothing about this one
     if node.log.exists():
         node.log.replace(node.home / "node.log.1")
     marks = {MARK: str(node.reached)}
     supernode = start_process(supernode_command(node), log=node.log, home=node.home, **marks)
-    command = executor_command(node, release=release, parent=supernode.pid, files=files)
+    command = executor_command(node, release=release, parent=supernode.pid)
     return [start_process(command, log=node.home / "center.log", home=node.home), supernode]
 
 
@@ -248,7 +239,7 @@ def _wait_for_one(running: list[Process], node: Node) -> str:
         if supernode.poll() is not None:
             return "Flower's SuperNode"
         if executor.poll() is not None:
-            return CHANGED_FILES if executor.poll() == CHANGED else "the executor"
+            return "the executor"
         time.sleep(WATCH_S)
 
 

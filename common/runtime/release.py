@@ -17,12 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from common.errors import WireError
-from common.runtime.stamp import stamp
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST, CONTENT = "pyproject.toml", ".info/CONTENT"
 PACKAGES = ("server", "client", "common", "configs")
-CHANGED = 75  # what a process ends with that imported files which have changed since
 MAX_UNPACKED_BYTES = 64 << 20
 
 
@@ -49,16 +47,6 @@ def own_digest(root: Path = ROOT, plugins: Mapping[str, Path] = MappingProxyType
         plugins: `common.plugins.files_of` what this side's configuration names: the other side must name the same.
     """
     return _digest(root, tuple((name, path, path.read_bytes()) for name, path in sorted(plugins.items())))
-
-
-def release_stamp(root: Path = ROOT) -> str | None:
-    """What changes when a file of the release does; None while nobody can say. Nothing is read."""
-    return stamp([*(root / package for package in PACKAGES), root / MANIFEST], suffixes=(".py", ".yaml", ".toml"))
-
-
-def forget_digest() -> None:
-    """Read the release's files anew when its digest is asked for next."""
-    _digest.cache_clear()
 
 
 @lru_cache(maxsize=4)

@@ -11,9 +11,8 @@ from flwr.supercore.run import Run
 
 from common.errors import WireError
 from common.protocol.packing import pack, unpack
-from common.runtime.waits import Waits
 
-LONGEST_S = 0.5  # between two looks for replies
+POLL_S = 0.5
 
 
 class PackedGrid(Grid):
@@ -52,10 +51,8 @@ class PackedGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send packed copies that live no longer than somebody waits for them; the replies so far, unpacked.
 
-        Flower's own loop looks every 3 s; a look costs a request on loopback, so this one looks more often, and most
-        often at first.
+        Flower's own loop looks every 3 s; a look costs a request on loopback, so this one looks more often.
         """
-        waits = Waits(longest_s=LONGEST_S)
         waiting = set(self.grid.push_messages(_packed(list(messages), lifetime_s=timeout)))
         deadline = None if timeout is None else time.monotonic() + timeout
         replies: list[Message] = []
@@ -64,7 +61,7 @@ class PackedGrid(Grid):
             replies += found
             waiting -= {reply.metadata.reply_to_message_id for reply in found}
             if waiting and not found:
-                waits.sleep()
+                time.sleep(POLL_S)
         return replies
 
 

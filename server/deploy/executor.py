@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -12,13 +11,10 @@ from typing import Any
 import httpx
 from flwr.common.constant import SubStatus
 from flwr.supercore.constant import TaskType
-from flwr.supercore.inflatable.inflatable_utils import pull_objects
-from flwr.superlink.grid import http_grid
 
 from common.errors import WireError
 from common.runtime.executor import TaskAccess, log_to_own_file, run_in_flower, serve
 from common.runtime.release import ROOT, bundle_digest
-from common.runtime.waits import FIRST_BACKOFF_S
 
 PROGRAM = "flwr.superlink.runtime.run_serverapp"
 PRELOAD = ["server.deploy.executor", PROGRAM, "server.curriculum"]
@@ -27,7 +23,6 @@ PRELOAD = ["server.deploy.executor", PROGRAM, "server.curriculum"]
 def run_task(access: TaskAccess) -> None:
     """One run, from the SuperLink's input to its output; runs in a process of its own."""
     log_to_own_file()
-    http_grid.pull_objects = partial(pull_objects, initial_backoff=FIRST_BACKOFF_S)
     os.chdir(ROOT)  # configurations name files relative to the checkout
 
     def inspect(bundle: bytes) -> None:

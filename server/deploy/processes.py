@@ -22,7 +22,7 @@ from common.runtime.processes import (
     stop_processes,
     terminated_is_interrupted,
 )
-from common.runtime.release import ROOT, forget_digest, own_digest, release_stamp
+from common.runtime.release import ROOT, own_digest
 from server.deploy.certificates import days_left
 from server.deploy.folder import Deployment
 
@@ -39,7 +39,7 @@ def serve(deployment: Deployment, *, say: Callable[[str], None] = print) -> None
 
     A SuperLink that ended takes its ServerApp with it: Flower marks that run failed, and `server run` resumes it.
     """
-    release = _release(deployment)
+    release = own_digest(plugins=files_of(deployment.config.plugins, folder=deployment.path))
     _warn_of_certificate(deployment, say)
     write_nginx(deployment)
     address = f"{deployment.config.name}:{deployment.config.public_port}"
@@ -48,7 +48,7 @@ def serve(deployment: Deployment, *, say: Callable[[str], None] = print) -> None
     with terminated_is_interrupted():
         try:
             while True:
-                _start_missing(deployment, running, say=say)
+                _start_missing(deployment, running, release=release, say=say)
                 ended = _watch(deployment, running)
                 if ended != "nginx":
                     ended_with = [running.pop(name) for name in ("executor", "superlink") if name in running]
@@ -73,7 +73,7 @@ def superlink_command(deployment: Deployment) -> list[str]:
     return [*command, "--health-server-address", f"127.0.0.1:{deployment.config.health_port}"]
 
 
-def executor_command(deployment: Deployment, *, release: str, parent: int, files: str | None = None) -> list[str]:
+def executor_command(deployment: Deployment, *, release: str, parent: int) -> list[str]:
     """Our executor, which runs the ServerApp of this checkout."""
     command = [
         sys.executable,
@@ -83,7 +83,6 @@ def executor_command(deployment: Deployment, *, release: str, parent: int, files
         deployment.link,
     ]
     command += ["--secret", str(deployment.secret), "--root-certificates", str(deployment.authority)]
-    command += [] if files is None else ["--files", files]
     return [*command, "--release", release, "--parent-pid", str(parent)]
 
 
@@ -165,23 +164,17 @@ def read_nodes(deployment: Deployment) -> dict[str, int]:
     return json.loads(deployment.nodes.read_text()) if deployment.nodes.exists() else {}
 
 
-def _release(deployment: Deployment) -> str:
-    """The digest of this checkout as its files are now, with the plugins that the coordinator names."""
-    forget_digest()
-    return own_digest(plugins=files_of(deployment.config.plugins, folder=deployment.path))
-
-
-def _start_missing(deployment: Deployment, running: dict[str, Process], *, say: Callable[[str], None]) -> None:
+def _start_missing(
+    deployment: Deployment, running: dict[str, Process], *, release: str, say: Callable[[str], None]
+) -> None:
     if "superlink" not in running:
         running["superlink"] = start_process(
             superlink_command(deployment), log=deployment.logs / "superlink.log", home=deployment.home
         )
         _wait_until_healthy(deployment, running["superlink"])
         _end_orphans(deployment)
-        files = release_stamp()  # before the digest: what changes later is noticed
-        release, parent = _release(deployment), running["superlink"].pid
         running["executor"] = start_process(
-            executor_command(deployment, release=release, parent=parent, files=files),
+            executor_command(deployment, release=release, parent=running["superlink"].pid),
             log=deployment.logs / "executor.log",
             home=deployment.home,
             **{

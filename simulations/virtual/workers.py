@@ -16,7 +16,7 @@ from typing import Any
 from common.runtime.executor import START_METHOD, processes
 from common.runtime.warm import ONE_THREAD, WarmContext, WarmParent, start_warm
 
-PRELOAD = ["simulations.virtual.local_grid", "client.center.warmth", "peft"]
+PRELOAD = ["simulations.virtual.local_grid", "client.center.center", "peft"]
 
 
 class Workers:

@@ -233,17 +233,11 @@ def test_serverapp_killed_at_five_points_and_a_clients_process_end_as_undisturbe
 
 def kill_client_work(fed: Loopback, code: str) -> None:
     """SIGKILL the process that opens patient files, as soon as a message has one."""
-    fed.wait(lambda: len(at_work(fed, code)) >= 1, what=f"work at {code}", name="run", within_s=60.0)
-    at_work(fed, code)[0].send_signal(signal.SIGKILL)
-
-
-def at_work(fed: Loopback, code: str) -> list:
-    """Processes that open patient files for a message: forks of a warm parent or of a task's process; the first made
-    comes first."""
-    warm = set(map(int, re.findall(r"warm parent (\d+)", fed.center_log(code))))
+    fed.wait(lambda: len(task_processes(fed, code)) >= 2, what=f"work at {code}", name="run", within_s=60.0)
     workers = task_processes(fed, code)
-    tops = {process.pid for process in workers}
-    return [process for process in workers if process.pid not in warm and process.ppid() in tops]
+    parents = {process.ppid() for process in workers}
+    at_work = next(process for process in workers if process.pid not in parents)
+    at_work.send_signal(signal.SIGKILL)
 
 
 def test_superlink_and_a_supernode_killed_the_run_goes_on(fed, simulated):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from client.node import node as module
-from client.node.node import A_RUN, AFRESH, CHANGED_FILES, Node, _wait_for_one
-from client.node.supernode import look_often
-from common.runtime.release import CHANGED
+from client.node.node import A_RUN, Node, _wait_for_one
 
 SAID = [
     "Run ID 7 is not in `RUNNING` status. Ignoring message 3f.",
@@ -69,30 +66,3 @@ def test_flower_still_says_it_so():
 
     said = Path(flower.__file__).read_text()
     assert 'Ignoring message %s."' in said and '"Ignoring the message."' in said
-
-
-def test_files_of_the_release_that_changed_start_the_node_afresh(node):
-    class Ended:
-        def poll(self) -> int:
-            return CHANGED
-
-    assert _wait_for_one([Ended(), AtWork()], node) == CHANGED_FILES
-    assert {A_RUN, CHANGED_FILES} == set(AFRESH)
-
-
-def test_the_supernodes_waits_begin_anew_with_every_message_and_answer(monkeypatch):
-    import flwr.supernode.start_client_internal as flower
-
-    found = [None, 7, None]
-    loop = SimpleNamespace(
-        _pull_and_store_message=lambda **_: found.pop(0), _push_messages=lambda **_: None, pull_objects=len, time=None
-    )
-    look_often(loop)
-    begun = []
-    monkeypatch.setattr(loop.time, "begin", lambda: begun.append(len(found)))
-    for _ in range(3):
-        loop._pull_and_store_message(receive=None)
-    loop._push_messages(send=None)
-    assert begun == [1, 0] and loop.pull_objects.keywords == {"initial_backoff": 0.05}
-    assert all(hasattr(flower, name) for name in vars(loop)), "Flower's loop has these names"
-    assert "time.sleep(3)" in Path(flower.__file__).read_text()

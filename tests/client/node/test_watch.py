@@ -102,12 +102,12 @@ def test_no_limit_is_nine_tenths_of_what_there_is(tmp_path):
     assert 0 < limits_of(Policy()).bytes <= 0.9 * total
 
 
-def hang(connection, parent, hint):
+def hang(connection, parent):
     connection.recv()
     time.sleep(60)
 
 
-def reply(connection, parent, hint):
+def reply(connection, parent):
     connection.recv()
     content = pack(pack_reply(Reply("CHUM", round=3, order=ID)))
     connection.send_bytes(message_to_proto(asked(content)).SerializeToString())

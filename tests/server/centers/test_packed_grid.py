@@ -49,7 +49,7 @@ class Wire(Grid):
 
 @pytest.fixture(autouse=True)
 def identity(monkeypatch):
-    monkeypatch.setattr("server.centers.packed_grid.LONGEST_S", 0.01)
+    monkeypatch.setattr("server.centers.packed_grid.POLL_S", 0.01)
     before = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 2, 1
     yield
