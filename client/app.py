@@ -45,6 +45,7 @@ class Verbs:
     train: Verb = lambda center, order: center.train(order)
     sums: Verb = lambda center, order: center.sums(order)
     evaluate: Verb = lambda center, order: center.evaluate(order)
+    masking: Verb = lambda center, order: _take_part_in_sum(center, order)
     declared: Callable[..., tuple[State, State]] = lambda center, order: center.declared(order)
 
 
@@ -52,6 +53,15 @@ def _take_stage(center: Center, order: Order) -> Reply:
     from client.center.stages import take_stage  # with torch, as the center itself
 
     return take_stage(center, order)
+
+
+def _take_part_in_sum(center: Center, order: Order) -> Reply:
+    from client.masking.replies import answer, check_scorable
+    from client.policy import check_order
+
+    check_order(center.config.policy, order)
+    check_scorable(order, cases=lambda: len(center.part(order, order.subset)), minimum=center.minimum(order).cell)
+    return answer(center.config, center.vault, order)
 
 
 def client_app(verbs: Verbs) -> ClientApp:
@@ -77,6 +87,11 @@ def client_app(verbs: Verbs) -> ClientApp:
     def stage(message: Message, context: Context) -> Message:
         """Keep a finished step, merged into the frozen model."""
         return _answer(message, context, verbs.stage, verbs.declared, action="stage")
+
+    @app.query("masking")
+    def masking(message: Message, context: Context) -> Message:
+        """Take part in a phase of a secure sum in which no patient is looked at."""
+        return _answer(message, context, verbs.masking, verbs.declared, action="masking")
 
     @app.query("sums")
     def sums(message: Message, context: Context) -> Message:
@@ -204,6 +219,8 @@ def _check_declared(reply: Reply, order: Order, state_like: State, extra_like: S
     """Raises WireError for a reply that holds what the step and the action do not declare."""
     task = build_task(order.step.task)
     sums = task.label_shapes if action == "describe" else declared_scores(order, task)
+    if order.masking is not None:
+        sums = {}
     if action == "sums":
         from common.exact.step import declared_in_order
 

@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   python -m simulations bench sizes
   python -m simulations bench aggregation
   python -m simulations bench release
+  python -m simulations bench masking
   python -m simulations accept --weights runs/shapes/shapes.safetensors --root ../shared/data/sts7
   python -m simulations phantom --out data/phantom --scale 0.2 --seed 11
 """
@@ -58,8 +59,12 @@ def make_parser() -> argparse.ArgumentParser:
     listing.add_argument("--markdown", action="store_true", help="as a page instead of a table")
     flower = commands.add_parser("flower", help="the same under Flower's simulation runtime (Ray)")
     flower.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=smoke")
-    bench = commands.add_parser("bench", help="what a federation, aggregation, real sizes, or the release gate cost")
-    bench.add_argument("what", nargs="?", choices=["rounds", "aggregation", "sizes", "release"], default="rounds")
+    bench = commands.add_parser(
+        "bench", help="what a federation, aggregation, real sizes, the release gate or secure sums cost"
+    )
+    bench.add_argument(
+        "what", nargs="?", choices=["rounds", "aggregation", "sizes", "release", "masking"], default="rounds"
+    )
     bench.add_argument("--out", type=Path, default=None, help="default: runs/bench.json, runs/bench_WHAT.json")
     bench.add_argument("--cpu", action="store_true", help="sizes: time the real sizes on the CPU, minutes each")
     bench.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="sizes: e.g. unetr_fs16")
@@ -286,6 +291,11 @@ def _bench(arguments: argparse.Namespace) -> None:
 
         out = arguments.out or Path("runs/bench_release.json")
         tables = [release_table(bench_release(out))]
+    elif arguments.what == "masking":
+        from simulations.benchmarks.masking import bench_masking, masking_table
+
+        out = arguments.out or Path("runs/bench_masking.json")
+        tables = [masking_table(bench_masking(out))]
     else:
         from simulations.benchmarks.rounds import bench, bench_tables
 

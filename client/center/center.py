@@ -24,6 +24,7 @@ from client.center.settled import settled
 from client.center.stages import KeptStages
 from client.data.case import Case
 from client.data.dataset import CaseSet
+from client.masking.replies import check_masked, check_unmasked, under_masks
 from client.methods import methods_of
 from client.methods.base import Method
 from client.policy import check_cases, check_order
@@ -58,9 +59,11 @@ from common.errors import PolicyRefusal
 from common.exact.step import CELLS
 from common.exact.thresholds import THRESHOLDS
 from common.model.adapted import AdaptedModel
+from common.privacy.masking.asked import MASK
 from common.protocol.compression import form
 from common.protocol.declaration import extra_form, sent_back
 from common.protocol.keepsakes import KEEPSAKES, arriving_form
+from common.protocol.masked import masked_form, phase_form, scoring_layout, training_layout
 from common.protocol.messages import TOO_FEW_CASES, Order, Reply, State, Sums
 from common.tasks import Task, build_task
 from common.tasks.cells import Cells
@@ -133,12 +136,17 @@ class Center:
     def train(self, order: Order) -> Reply:
         """Train the step's adapter on the local training cases, starting from the order's state."""
         started = time.perf_counter()
+        check_masked(order)
         job = self.prepare(order)
         reply = self.settle(job, fit(job))
         what = trained(order, reply, is_noised=job.noise is not None)
         if job.noise is None:  # how long it took says how many were drawn
             reply = replace(reply, seconds=time.perf_counter() - started)
-        return self.let_out(order, reply, what=what, over=len(job.cases))
+        reply = self.let_out(order, reply, what=what, over=len(job.cases))
+        if order.masking is None:
+            return reply
+        layout = training_layout(order, self._leaving(order))
+        return under_masks(self.config, self.vault, job.order, reply, layout)
 
     def prepare(self, order: Order) -> Job:
         """The order as a job: its model loaded, its cases prepared, its noise charged, its methods begun. Raises
@@ -179,11 +187,24 @@ class Center:
         return whole, arriving_form(initial, order.step)
 
     def declared(self, order: Order) -> tuple[State, State]:
-        """What a training reply to this order may carry: names, shapes and types of its arrays and extras."""
+        """What a reply to this order may carry: names, shapes and types of its arrays and extras."""
+        if order.masking is not None:
+            return {}, self._masked(order)
+        leaving = self._leaving(order)
+        return form(leaving, order.step.federation.compression), extra_form(leaving, order.step)
+
+    def _masked(self, order: Order) -> State:
+        """The same of a reply in a secure sum."""
+        assert order.masking is not None
+        if order.masking.phase != MASK:
+            return phase_form(order.masking)
+        return masked_form(scoring_layout(order) if order.subset else training_layout(order, self._leaving(order)))
+
+    def _leaving(self, order: Order) -> State:
+        """Tensors of the names and shapes that a training reply may carry."""
         initial = initial_state(self.config, order)
         leaving = {n: initial[n] for n in sent_back(initial, order.step, round=order.round)}
-        leaving = cut_to_own_rank(leaving, order.step.adapter.parts, self.code)
-        return form(leaving, order.step.federation.compression), extra_form(leaving, order.step)
+        return cut_to_own_rank(leaving, order.step.adapter.parts, self.code)
 
     # -------------------------------------------------------------------------------------------------------- sums
 
@@ -192,6 +213,7 @@ class Center:
         started = time.perf_counter()
         what = sums_asked(order)[0]
         check_order(self.config.policy, order, asks=[what])
+        check_unmasked(order)
         if isinstance(order.step.privacy, NoisedSums) and order.subset not in (GRID, KEEPSAKES, THRESHOLDS):
             return noised_answer(self, order)
         check_strict(self.config.policy, what)
@@ -228,6 +250,7 @@ class Center:
         started = time.perf_counter()
         check_order(self.config.policy, order, asks=scores_asked(order))
         check_strict(self.config.policy, scored(order))
+        check_masked(order)
         standing = Standing(self.vault, order)
         standing.check()
         order = self._received(order)
@@ -242,7 +265,8 @@ class Center:
         else:
             sums = _scores(order, model, task, cases, vault=self.vault, minimum=minimum)
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
-        return self.let_out(order, reply, what=scored(order) if sums else "counts", cells=task.cells)
+        reply = self.let_out(order, reply, what=scored(order) if sums else "counts", cells=task.cells)
+        return under_masks(self.config, self.vault, order, reply, scoring_layout(order)) if order.masking else reply
 
     def _scorable(self, order: Order, cases: CaseSet, minimum: int) -> tuple[CaseSet | None, int]:
         """The cases that may be scored, and how many wait; None where the difference to an earlier answer is a few."""

@@ -48,6 +48,7 @@ class CenterConfig:
     server: str = ""  # host:port of the coordinator; empty in a simulation
     server_certificate: str = ""  # PEM file of the authority that signed the coordinator's certificate
     key: str = ""  # this node's private key, made by `python -m client init`
+    partners: str = ""  # folder with the CODE.pub of each hospital that this one sums securely with, from itself
     health: str = "127.0.0.1:9097"  # where the running node answers health probes; this machine only
 
 

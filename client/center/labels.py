@@ -24,7 +24,7 @@ def labelled(
     order: Order, cases: Sequence[Case], *, code: str, policy: Policy, vault: Path, minimum: Minimum
 ) -> Chosen:
     """The training cases whose labels may be counted; nobody where the difference to an earlier count is a few."""
-    if policy.privacy.strict or not allows(policy.sums, "labels"):
+    if policy.privacy.strict or policy.require_secure_aggregation or not allows(policy.sums, "labels"):
         return Chosen()
     if order.step.rounds == 0 or not build_task(order.step.task).label_shapes:
         return Chosen(list(cases))

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from client.node.keys import fingerprint, make_keys
 from common.data.batch import MODALITY, RECORD, volumes_of
 from common.errors import ConfigError
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 EXAMPLE = "python -m client init --code CHUM --root /data/hecktor --server fedgraft.example.org:443"
 CODE = re.compile(r"[A-Z][A-Z0-9]{1,15}")
@@ -150,61 +146,6 @@ def write_center(path: Path, answers: dict[str, str]) -> None:
     read_config(path)
 
 
-def make_keys(path: Path, *, comment: str) -> str:
-    """The public key of ``path``: EC P-384 in OpenSSH's format, as Flower's node authentication reads it.
-
-    An existing private key is kept: the coordinator knows this node by it.
-    """
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    from common.files import write_bytes
-
-    openssh = serialization.Encoding.OpenSSH
-    if path.exists():
-        key = load_key(path)
-    else:
-        key = ec.generate_private_key(ec.SECP384R1())
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-        )
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(private)
-    public = key.public_key().public_bytes(openssh, serialization.PublicFormat.OpenSSH).decode() + f" {comment}"
-    write_bytes(path.with_name(path.name + ".pub"), (public + "\n").encode())
-    return public
-
-
-def load_key(path: Path) -> EllipticCurvePrivateKey:
-    """The node's private key. Raises ConfigError where it is none that Flower takes."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-
-    try:
-        key = load_ssh_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ConfigError(
-            f"{path} is not a private key that can be read ({type(error).__name__}); name another with --key, or move "
-            "it aside so that a new one is made and enrolled."
-        ) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(
-            f"{path} is no elliptic-curve key; Flower's nodes need one (P-384): make it with this command."
-        )
-    return key
-
-
-def fingerprint(public: str) -> str:
-    """SHA256:… of a public key's line, as `ssh-keygen -l` prints it."""
-    import base64
-    import hashlib
-
-    digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
-
-
 def _say(path: Path, key: Path, public: str, answers: dict[str, str]) -> None:
     print(f"wrote {path} and {key}.pub; the private key {key} stays here and is in no backup that leaves the hospital")
     print("\nSend to the coordinator, and read the fingerprint to them over the telephone:")
@@ -267,6 +208,9 @@ server: {server}
 server_certificate: {server_certificate}
 # This node's private key; its .pub is what the coordinator enrols.
 key: {key}
+# Folder with the public keys of the hospitals that this one sums securely with, as CODE.pub: from each hospital itself,
+# its fingerprint compared over the telephone, never from the coordinator. "" takes part in no secure sum.
+partners: ""
 # Where the running node answers `python -m client health`; this machine only.
 health: "127.0.0.1:9097"
 
@@ -316,7 +260,8 @@ policy:
   privacy: {{epsilon: null, delta: null, strict: false}}
   # true: steps learn with noise only, also without a ceiling here.
   require_privacy: false
-  # This release has no secure sums: true declines every step, with the reason.
+  # true: updates, losses and scores leave as secure sums with other hospitals only (federation.secure_aggregation);
+  # needs key and partners. Other steps are declined.
   require_secure_aggregation: false
   # Local times in which this machine is left alone, as in ["08:00-18:00"].
   quiet_hours: []

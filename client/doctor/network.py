@@ -38,13 +38,14 @@ def check_network(config: CenterConfig) -> Iterator[Finding]:
         yield Finding(NOTE, "network", "No server is set: this is a center of a simulation.")
         return
     yield from _key(Path(config.key))
+    yield from _partners(config)
     yield from _server(config)
     answer = probe(config.health)
     yield Finding(NOTE, "network", f"The node on this machine: {answer}.")
 
 
 def _key(path: Path) -> Iterator[Finding]:
-    from client.commands.init import load_key
+    from client.node.keys import load_key
 
     try:
         load_key(path)
@@ -53,6 +54,29 @@ def _key(path: Path) -> Iterator[Finding]:
         return
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         yield Finding(ERROR, "privacy", "Others on this machine may read the node's private key.", f"chmod 600 {path}")
+
+
+def _partners(config: CenterConfig) -> Iterator[Finding]:
+    """Whose keys this node knows for secure sums, where it takes part in any."""
+    from client.node.keys import partners_of
+
+    if not config.partners:
+        if config.policy.require_secure_aggregation:
+            yield Finding(
+                ERROR,
+                "network",
+                "The policy requires secure sums, and no other hospital's key is known: every step is declined.",
+                "Put each hospital's CODE.pub, from itself, into a folder and name it partners in center.yaml.",
+            )
+        return
+    try:
+        known = sorted({*partners_of(Path(config.partners))} - {config.code})
+    except ConfigError as error:
+        yield Finding(ERROR, "network", "The keys of the other hospitals cannot be read.", str(error))
+        return
+    yield Finding(
+        NOTE, "network", f"Secure sums are possible with {len(known)} hospitals: {', '.join(known) or 'none'}."
+    )
 
 
 def _server(config: CenterConfig) -> Iterator[Finding]:

@@ -172,12 +172,24 @@ def _noise(policy: Policy) -> Iterator[Sentence]:
 
 
 def _never(policy: Policy) -> Iterator[Sentence]:
-    if policy.require_secure_aggregation:
-        yield Sentence(
-            CANNOT, "have any step run: this release cannot give what is required", "require_secure_aggregation"
-        )
+    yield from _masks(policy)
     yield Sentence(CANNOT, "read files by their paths, this machine's environment, or run code of its own", "always")
     yield Sentence(CANNOT, "exceed the ceilings of the release: sizes, ranks, bins, classes, epochs", "always")
+
+
+def _masks(policy: Policy) -> Iterator[Sentence]:
+    if policy.require_secure_aggregation:
+        yield Sentence(
+            CANNOT,
+            "have an update, a loss or a score of this hospital alone: they leave as secure sums with at least two "
+            "others, and so does nothing that cannot be summed so (exact fits, counts of labels, keepsakes)",
+            "require_secure_aggregation",
+        )
+    else:
+        yield Sentence(
+            CAN, "see this hospital's own updates, losses and scores, where a step has no secure sums",
+            "require_secure_aggregation",
+        )  # fmt: skip
 
 
 def _refused(listed: Sequence[str], name: str) -> list[str]:

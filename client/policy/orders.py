@@ -159,11 +159,12 @@ def _privacy(policy: Policy, order: Order) -> PolicyRefusal | None:
 
 
 def _secure_aggregation(policy: Policy, order: Order) -> PolicyRefusal | None:
-    if not policy.require_secure_aggregation:
+    if not policy.require_secure_aggregation or order.step.federation.secure_aggregation:
         return None
     return PolicyRefusal(
         "declined.secure_aggregation",
-        "Local policy requires secure aggregation, which this release cannot give: no step runs.",
+        f"policy.require_secure_aggregation asks for secure sums; step '{order.step.name}' has none "
+        "(federation.secure_aggregation).",
     )
 
 

@@ -71,7 +71,7 @@ class Policy:
     maximum_memory_gb: float | None = None  # resident, for one message; null: nine tenths of what this machine has
     require_privacy: bool = False  # nothing is learned here without noise; a budget asks for that, too
     privacy: Budget = field(default_factory=Budget)
-    require_secure_aggregation: bool = False
+    require_secure_aggregation: bool = False  # updates, losses and scores leave as secure sums only
     quiet_hours: list[str] = field(default_factory=list)  # local times such as 08:00-18:00 in which nothing is trained
 
 

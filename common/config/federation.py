@@ -39,6 +39,8 @@ class Federation:
     proximal: float = 0.0  # FedProx: the pull mu of local training towards the round's start
     local: list[str] = field(default_factory=list)  # FedBN: patterns of tensor names that stay at each center
     sum_only: bool = False  # promise never to look at one update by itself: what secure sums need; checked by the rules
+    secure_aggregation: bool = False  # updates, losses and scores travel under masks: the server opens sums alone
+    secure_bound: float = 1.0  # with it: the most that a coordinate changes in a round; what is beyond is cut off
     personal: float | None = None  # Ditto: each center keeps a model of its own, pulled this much to the common one
     guards: Guards = field(default_factory=Guards)
     compression: Compression = field(default_factory=Compression)

@@ -146,11 +146,12 @@ LATER = (  # fields of a step that the first release did not have
     ("", "privacy"), ("selection", "keep"), ("view", "overlap"), ("view", "mirrors"), ("training", "views"),
     ("training", "foreground"), ("training", "optimizer"), ("training", "moments"),
     ("task", "loss"), ("task", "largest_component"), ("task", "smallest_ml"),
+    ("federation", "secure_aggregation"), ("federation", "secure_bound"),
 )  # fmt: skip
 USUAL = {  # what says as little as an empty value
     ("view", "score_on"): CT_GRID, ("task", "tolerance_mm"): 3.0, ("", "age_cuts"): [65.0],
     ("view", "overlap"): 0.5, ("training", "foreground"): 0.5, ("task", "loss"): "dice_ce",
-    ("training", "optimizer"): "adamw",
+    ("training", "optimizer"): "adamw", ("federation", "secure_bound"): 1.0,
 }  # fmt: skip
 
 

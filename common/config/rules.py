@@ -8,11 +8,10 @@ from math import prod
 from typing import Any
 
 from common.adapters.compatibility import misfits
-from common.adapters.lowrank import FEDSVD, FLEXLORA, FLORA, STACKED, lora_rule
+from common.adapters.lowrank import FEDSVD, FLEXLORA, FLORA, lora_rule
 from common.config.adapter import EXACT, LinearPart, LoraPart, VoxelLinearPart
 from common.config.compatibility import (
     SERVER_OPTIMIZERS,
-    SUM_ONLY,
     center_problems,
     clashes,
     option_problems,
@@ -56,6 +55,7 @@ from common.config.options import (
     WEIGHTINGS,
 )
 from common.config.privacy.problems import privacy_problems
+from common.config.privacy.sums import sum_problems
 from common.config.run import BackboneSpec, Data, Run
 from common.config.step import Step
 from common.data.batch import CT, MODALITY, PET, is_volume, parse_mode, volumes_of
@@ -374,27 +374,6 @@ def _is_remade(part: object) -> bool:
     return isinstance(part, LoraPart) and lora_rule(part) in REMADE
 
 
-def _sum_only(step: Step, run: Run) -> Iterator[str]:
-    spec = step.federation
-    if not spec.sum_only:
-        return
-    if spec.kind not in SUM_ONLY:
-        yield f"federation.sum_only hides single updates, {spec.kind} looks at them; use {', '.join(sorted(SUM_ONLY))}."
-    stacked = [name for name, part in step.adapter.parts.items() if isinstance(part, LoraPart) and _stacks(part)]
-    for name in stacked:
-        yield f"part '{name}' stacks the centers' factors, which sum_only hides; use rolora, ffa, fedsvd or fedsb."
-    if spec.guards.norm_factor > 0 or spec.guards.norm_cap is not None:
-        yield "federation.sum_only hides each update's norm: set guards.norm_factor to 0 and norm_cap to null."
-    if spec.guards.validation != "pooled":
-        yield "federation.sum_only hides the centers' own scores: set guards.validation to pooled."
-    if spec.compression.kind in ("int8", "topk"):
-        yield f"{spec.compression.kind} gives each center its own scales, and such sums mean nothing; use none or fp16."
-
-
-def _stacks(part: LoraPart) -> bool:
-    return lora_rule(part) in STACKED
-
-
 def _personal(step: Step, run: Run) -> Iterator[str]:
     spec = step.federation
     if spec.proximal < 0 or (spec.personal is not None and spec.personal < 0):
@@ -451,10 +430,11 @@ def _moments(step: Step) -> Iterator[str]:
         yield f"training.moments={moments} keeps AdamW's moments, and nothing here has any; leave it empty."
     for name in (name for name, part in step.adapter.parts.items() if _is_remade(part)):
         yield f"part '{name}' gets factors that are made anew each round, which no earlier moments belong to."
-    if moments == AVERAGED and (spec.kind not in AVERAGING or spec.sum_only or spec.compression.kind != NONE):
+    sums = spec.sum_only or spec.secure_aggregation
+    if moments == AVERAGED and (spec.kind not in AVERAGING or sums or spec.compression.kind != NONE):
         yield (
-            f"training.moments=averaged needs a rule that averages ({', '.join(sorted(AVERAGING))}), without sum_only "
-            "and without compression; use training.moments=center, which sends nothing more."
+            f"training.moments=averaged needs a rule that averages ({', '.join(sorted(AVERAGING))}), without sum_only, "
+            "secure sums or compression; use training.moments=center, which sends nothing more."
         )
 
 
@@ -518,8 +498,8 @@ def _subgroups(step: Step, run: Run) -> Iterator[str]:
 
 
 STEP_RULES: list[Callable[[Step, Run], Iterator[str]]] = [
-    ceiling_problems, _task, _modalities, _parts, _view, _order, _rounds, _federation, _guards, _compression, _sum_only,
-    _personal, method_problems, _training, _grid, _newton, masked_problems, rehearsal_problems,
+    ceiling_problems, _task, _modalities, _parts, _view, _order, _rounds, _federation, _guards, _compression,
+    sum_problems, _personal, method_problems, _training, _grid, _newton, masked_problems, rehearsal_problems,
     metric_problems, structure_problems, window_problems, twice_problems, _subgroups,
     stage_order_problems, privacy_problems,
 ]  # fmt: skip

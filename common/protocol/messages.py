@@ -9,6 +9,7 @@ import numpy as np
 
 from common.config.run import BackboneSpec, Split
 from common.config.step import Step
+from common.privacy.masking.asked import Masking
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +57,7 @@ class Order:
     parents: list[str] = field(default_factory=list)  # stage: of that entry; they are part of its key
     grown: str = ""  # stage: digest that the base must have afterwards
     run: str = ""  # the run's own id, from its ledger's first line: a center's vault has a shelf for each run and step
+    masking: Masking | None = None  # the secure sum that the answer belongs to; none: it travels as it is
     id: str = ""  # digest of the order's content, made when it is packed: every reply echoes it
 
     @property

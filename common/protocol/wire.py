@@ -22,6 +22,7 @@ from common.config.load import from_json, step_from_json, step_to_json, to_json
 from common.config.run import BackboneSpec, Split
 from common.data.subgroups import levels_of, named, sums_told
 from common.errors import WireError
+from common.privacy.masking.asked import Masking
 from common.protocol.arrays import (
     MAX_ARRAYS,
     Form,
@@ -41,6 +42,7 @@ from common.text import is_plain, one_line
 COUNTS_OF = {  # action -> the counts that its answer's status may hold
     "describe": ("merged", "test", "train", "validation", "waiting"),
     "evaluate": ("afresh", "cases", "merged", "skipped", "suppressed", "waiting"),
+    "masking": (),
     "stage": (),
     "sums": ("adjusted", "cases", "merged", "skipped", "waiting"),
     "train": ("afresh", "ahead", "batches", "cases", "skipped"),
@@ -51,7 +53,7 @@ CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
 ORDER = re.compile(r"[0-9a-f]{64}|")
 LARGE = 64 << 20  # bytes of arrays that are compared with the step's declaration before they are decoded
 NAME, TEXT = 120, 512  # characters of a step's name, and of any other text in an order
-LONG_TEXTS = {"step": 1 << 20, "backbone": 1 << 14, "split": 1 << 12}
+LONG_TEXTS = {"masking": 1 << 22, "step": 1 << 20, "backbone": 1 << 14, "split": 1 << 12}
 TEST = "test"  # the only split whose scores are told by subgroup
 TOO_MUCH_KNOWN = "An order's known sums are larger than any step's."
 FIT_SUMS: dict[str, tuple[int, ...]] = {"fit.loss": (), "fit.cases": (), "fit.batches": ()}
@@ -143,6 +145,8 @@ def config_of(order: Order, action: str) -> dict[str, Any]:
         config["teacher"] = order.teacher
     if order.stage:
         config |= {"stage": order.stage, "parents": list(order.parents), "grown": order.grown}
+    if order.masking is not None:
+        config["masking"] = to_json(order.masking)
     if order.threshold is not None:
         config["threshold"] = float(order.threshold)
     return config
@@ -231,6 +235,7 @@ def order_of(config: Mapping[str, Any], known: Sums) -> Order:
         parents=_listed(config, "parents"),
         grown=str(config.get("grown", "")),
         run=str(config["run"]),
+        masking=from_json(Masking, str(config["masking"])) if "masking" in config else None,
         id=str(config["id"]),
         known=known,
     )

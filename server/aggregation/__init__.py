@@ -22,14 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from common.config.compatibility import clashes
 from common.errors import AdapterError, UnknownName
 from common.plugins import Registry
 from common.protocol.messages import State
 from server.aggregation import drift, lowrank, optimizers, robust
-from server.aggregation.mean import WEIGHTS, average
+from server.aggregation.mean import average
 from server.aggregation.moments import averaged
 from server.aggregation.types import Aggregated, Setting, Update, canonical, restricted
 
@@ -75,8 +74,3 @@ def aggregate(updates: Sequence[Update], start: State, memory: State, setting: S
     done = RULES[kind](ordered, start, memory, setting)
     state, kept = lowrank.refresh(done.state, done.memory, setting)
     return replace(done, state=state, memory=kept | averaged(ordered, memory))
-
-
-def weight_of(federation: Any, cases: int) -> float:
-    """An update's weight from the center's registered training cases; 1 where every center is one voice."""
-    return WEIGHTS[getattr(federation, "weighting", "uniform")](cases)

@@ -67,5 +67,14 @@ def feddyn(updates: Sequence[Update], start: State, memory: State, setting: Sett
 
 
 def _total(updates: list[Update], setting: Setting) -> float:
-    replied = sum(update.weight for update in updates)
-    return replied if setting.total_weight is None else max(setting.total_weight, replied)
+    """What all the step's centers weigh; where that is not known, those that replied are all.
+
+    A secure sum gives one update for each part, so that those who replied weigh what those of one tensor do.
+    """
+    if setting.total_weight is None:
+        return sum(update.weight for update in updates)
+    replied: dict[str, float] = {}
+    for update in updates:
+        for name in update.state:
+            replied[name] = replied.get(name, 0.0) + update.weight
+    return max(setting.total_weight, *replied.values(), 0.0)

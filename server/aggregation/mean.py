@@ -7,7 +7,7 @@ Costs one float64 copy of the state, whatever the number of updates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,12 +17,6 @@ from common.errors import AdapterError
 from common.protocol.messages import State
 from server.aggregation import lowrank
 from server.aggregation.types import CHUNK, Aggregated, Setting, Update, canonical, check_shape, in_order
-
-WEIGHTS: dict[str, Callable[[int], float]] = {  # by `common.config.options.WEIGHTINGS`
-    "n": float,
-    "sqrt": lambda cases: float(cases) ** 0.5,
-    "uniform": lambda cases: 1.0 if cases > 0 else 0.0,
-}
 
 
 def average(updates: Iterable[Update], start: State, memory: State, setting: Setting) -> Aggregated:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.exact.step import declared_in_order
 from common.protocol.arrays import Form, form_of
+from common.protocol.masked import QUESTION, masked_form, phase_form, scoring_layout
 from common.protocol.messages import STAGE, Order
 from common.protocol.wire import declared_scores
 from common.tasks import build_task
@@ -17,6 +18,9 @@ def answer_form(order: Order, action: str) -> Form:
         return form_of({}, {}, declared_in_order(order))
     if action == STAGE:
         return form_of({}, {}, {})
+    if order.masking is not None:
+        masked = phase_form(order.masking) if action == QUESTION else masked_form(scoring_layout(order))
+        return form_of({}, masked, {})
     task = build_task(order.step.task)
     shapes = task.label_shapes if action == DESCRIBE else declared_scores(order, task)
     return form_of({}, {}, shapes)

@@ -26,7 +26,10 @@ from server.centers.federation import UNREACHED, Federation
 from server.centers.quarantine import GUARDED, record_rejected
 from server.centers.roster import Roster
 from server.centers.screening import expected_of_task, screen
+from server.masking.scores import scored_securely
 from server.run.folder import RunFolder
+
+SUMMED, OF = "summed", "fit.of"  # in the place of a center, the sum of several; in it, a 1 for each that is in it
 
 
 class Scorer:
@@ -42,7 +45,10 @@ class Scorer:
         return {c: sums for c, sums in self._answers(order, task, centers).items() if "suppressed" not in sums}
 
     def _answers(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Sums]:
-        """What each center said, a suppressed result included; who is silent is asked once more, then has no entry."""
+        """What each center said, a suppressed result included; who is silent is asked once more, then has no entry.
+        Of a step with secure sums there is one entry, `SUMMED`."""
+        if order.step.federation.secure_aggregation:
+            return self._summed(order, task, centers)
         digest = tensors_digest(order.state)
         orders = self._own_orders(order, centers)
         keys = {center: _key(own, digest, center) for center, own in orders.items()}
@@ -55,6 +61,27 @@ class Scorer:
         fresh = {center: read_sums(self.folder.evaluation(keys[center])) for center in set(keys) - set(found)}
         found |= {center: sums for center, sums in fresh.items() if sums}
         return {center: found[center] for center in keys if center in found}
+
+    def _summed(self, order: Order, task: Task, centers: Sequence[str]) -> dict[str, Sums]:
+        """The sum of the centers' scores and, as ``fit.of``, whose are in it; asked for once, as single answers are."""
+        named = sorted(set(centers))
+        path = self.folder.evaluation(_key(order, tensors_digest(order.state), f"sum of {','.join(named)}"))
+        if sums := read_sums(path):
+            return {SUMMED: sums}
+        held = {center: self.roster.registered(center, order.subset) for center in named}
+        there = [center for center in named if held[center] != 0 and center in self.federation.nodes]
+        orders = self._own_orders(order, there)
+        counts = [held[center] for center in orders]
+        most = None if None in counts else float(sum(count or 0 for count in counts))
+        found = scored_securely(self.federation, orders, task, most=most)
+        event = {"step": order.step.name, "subset": order.subset, "mode": mode_label(order.step, order.mode)}
+        said = {"failed": found.failed, **({"why": found.why} if found.why else {})}
+        self.ledger.append("scored", {**event, "bytes": found.bytes, "secure_sum": {"of": found.centers, **said}})
+        if not found.sums:
+            return {}
+        sums = {**found.sums, OF: np.array([float(center in found.centers) for center in named])}
+        write_sums(path, sums)
+        return {SUMMED: sums}
 
     def _own_orders(self, order: Order, centers: Sequence[str]) -> dict[str, Order]:
         """The order as each center gets it: its own tensors are those of its last used round up to the kept one."""
@@ -110,6 +137,11 @@ class Scorer:
     def _rows(
         self, order: Order, task: Task, centers: Sequence[str], *, label: str, pooled_over: Sequence[str]
     ) -> list[dict[str, Any]]:
+        if (
+            order.step.federation.secure_aggregation
+        ):  # of the same centers each time: others' sums would tell them apart
+            summed = self._answers(order, task, pooled_over).get(SUMMED, Sums())
+            return _summed_rows(order, task, summed, sorted(set(pooled_over)), label=label)
         answers = self._answers(order, task, centers)
         by_center = {center: sums for center, sums in answers.items() if "suppressed" not in sums}
         missing = sorted(set(pooled_over) - set(by_center))
@@ -180,6 +212,21 @@ class Scorer:
         if "temperature" in order.known:
             found["temperature"] = float(order.known["temperature"])
         return found
+
+
+def _summed_rows(order: Order, task: Task, sums: Sums, centers: Sequence[str], *, label: str) -> list[dict[str, Any]]:
+    """Rows of a task whose scores are known as a sum alone: pooled, with the centers that are not in it."""
+    known = {"step": label, "task": order.step.name, "mode": mode_label(order.step, order.mode), "center": "pooled"}
+    metrics = task.metrics(_own(sums)) if sums else {task.primary: None}
+    intervals = task.intervals(_own(sums)) if sums else {}
+    cases = int(sums.get("cases", sums.get("fit.cases", 0))) if sums else None
+    there = sums[OF] if sums else np.zeros(len(centers))
+    missing = [center for center, is_in in zip(centers, there, strict=True) if not is_in]
+    late = {"missing": missing} if missing else {}
+    return [
+        {**known, "metric": m, "value": v, "n": cases, **_interval(intervals.get(m)), **late}
+        for m, v in metrics.items()
+    ]
 
 
 def _interval(found: tuple[float, float] | None) -> dict[str, float]:

@@ -23,6 +23,7 @@ class Outcome:
     fingerprints: dict[str, str] = field(default_factory=dict)  # of the accepted updates
     start_fingerprint: str = ""
     report: dict[str, object] = field(default_factory=dict)  # what the rule says about its work
+    secure: dict[str, object] = field(default_factory=dict)  # of a secure sum: what it says, over how many
     void: str = ""  # why the round changes nothing; empty: it does
 
     @property

@@ -19,7 +19,7 @@ from common.files import write_tensors
 from common.protocol.messages import State
 from common.store.ledger import Ledger
 from common.tasks import Task
-from server.centers.federation import UNREACHED, Delivery, Federation, added
+from server.centers.federation import UNREACHED, Delivery, Federation, Traffic, added
 from server.centers.roster import Roster, rounds_of
 from server.centers.stopped import stopped, why_stopped
 from server.learning.attendance import call_roll, resting
@@ -28,6 +28,7 @@ from server.learning.outcome import Outcome
 from server.learning.selection import best_round, is_validated
 from server.learning.strategy import AdapterStrategy
 from server.learning.validation import validation_of
+from server.masking.rounds import train_securely, validate_securely
 from server.run.folder import RunFolder
 from server.run.narration import Narrator
 
@@ -80,8 +81,8 @@ def _validate_start(federation: Federation, strategy: AdapterStrategy, task: Tas
     step = strategy.order.step
     if not is_validated(step, 0) or ledger.events("start_validated", step=step.name):
         return
-    strategy.resting = resting(federation, strategy, ledger)
-    delivery, validation = _validated(federation, strategy, task, 0, strategy.order.state)
+    strategy.resting, started = resting(federation, strategy, ledger), time.perf_counter()
+    traffic, validation = _validated(federation, strategy, task, 0, strategy.order.state)
     ledger.append(
         "start_validated",
         {
@@ -89,9 +90,9 @@ def _validate_start(federation: Federation, strategy: AdapterStrategy, task: Tas
             "round": 0,
             "state_hash": strategy.digest(strategy.order.state),
             "validation": validation,
-            "bytes": delivery.bytes,
+            "bytes": traffic,
             "failed": strategy.outcome.rejected,
-            "seconds": round(delivery.seconds, 4),
+            "seconds": round(time.perf_counter() - started, 4),
         },
     )
 
@@ -127,18 +128,21 @@ def _one_round(
     federation: Federation, strategy: AdapterStrategy, task: Task, number: int, state: State
 ) -> tuple[State, dict[str, Any]]:
     step, started = strategy.order.step, time.perf_counter()
-    delivery = _deliver(federation, strategy, strategy.training_orders(number, state))
-    trained_at = time.perf_counter()
-    new = strategy.aggregate(number, delivery.messages)
+    if step.federation.secure_aggregation:
+        traffic, new = train_securely(federation, strategy, number, state, lambda m: _deliver(federation, strategy, m))
+        trained_at = time.perf_counter()
+    else:
+        delivery = _deliver(federation, strategy, strategy.training_orders(number, state))
+        traffic, trained_at = delivery.bytes, time.perf_counter()
+        new = strategy.aggregate(number, delivery.messages)
     trained, aggregated_at = strategy.outcome, time.perf_counter()
-    traffic = delivery.bytes
     state = state if new is None else new
 
     validation: dict[str, Any] = {"metric": _metric(strategy, task), "pooled": None, "loss": None, "centers": {}}
     scored = Outcome()
     if new is not None and is_validated(step, number):
         asked, validation = _validated(federation, strategy, task, number, state)
-        traffic, scored = added(traffic, asked.bytes), strategy.outcome
+        traffic, scored = added(traffic, asked), strategy.outcome
     validated_at = time.perf_counter()
     return state, {
         "step": step.name,
@@ -147,7 +151,8 @@ def _one_round(
         "why_void": trained.void,
         "state_hash": strategy.digest(state),
         "start_fingerprint": trained.start_fingerprint,
-        "train": {center: _train_row(reply, trained) for center, reply in trained.accepted.items()},
+        "train": {c: _train_row(reply, trained, strategy.registered(c)) for c, reply in trained.accepted.items()},
+        **({"secure_sum": trained.secure} if trained.secure else {}),
         "validation": validation,
         "bytes": traffic,
         "failed": {**scored.rejected, **trained.rejected},
@@ -176,12 +181,16 @@ def _deliver(federation: Federation, strategy: AdapterStrategy, messages: list[M
 
 def _validated(
     federation: Federation, strategy: AdapterStrategy, task: Task, number: int, state: State
-) -> tuple[Delivery, dict[str, Any]]:
+) -> tuple[Traffic, dict[str, Any]]:
+    if strategy.order.step.federation.secure_aggregation:
+        return validate_securely(
+            federation, strategy, task, number, state, lambda messages: _deliver(federation, strategy, messages)
+        )
     delivery = _deliver(federation, strategy, strategy.validation_orders(number, state))
     strategy.aggregate_evaluate(number, delivery.messages)
     by_median = strategy.order.step.federation.guards.validation == "median"
     found = validation_of(strategy.outcome, task, metric=_metric(strategy, task), by_median=by_median)
-    return delivery, found
+    return delivery.bytes, found
 
 
 def _metric(strategy: AdapterStrategy, task: Task) -> str:
@@ -198,8 +207,12 @@ def _listed(rejected: dict[str, str]) -> str:
     return ", ".join(f"{center}: {code}" for center, code in sorted(rejected.items()))
 
 
-def _train_row(reply: Any, outcome: Outcome) -> dict[str, Any]:
-    """What the ledger holds of a used update; under noise no loss was told, and the counts are public bounds."""
+def _train_row(reply: Any, outcome: Outcome, registered: int) -> dict[str, Any]:
+    """What the ledger holds of a used update; under noise no loss was told, and the counts are public bounds. Of one in
+    a secure sum it holds who it is of, and what was registered of its center before."""
+    if outcome.secure:
+        flags = {name: reply.counts[name] for name in ("afresh", "ahead") if reply.counts.get(name)}
+        return {"loss": None, "cases": registered, "seen": 0, "steps": 0, "fingerprint": "", "seconds": 0.0, **flags}
     told = "fit.cases" in reply.sums
     seen = float(reply.sums["fit.cases"]) if told else float(reply.counts["cases"])
     return {

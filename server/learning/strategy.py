@@ -26,13 +26,14 @@ from common.protocol.compression import applied, decode, form
 from common.protocol.declaration import extra_form, extra_marks, keeps_state, sent_back
 from common.protocol.handed import HandedOrder
 from common.protocol.messages import Order, Reply, State
-from common.protocol.wire import FIT_SUMS
+from common.protocol.weights import weight_of
+from common.protocol.wire import COUNTS_OF, FIT_SUMS
 from common.tasks.base import Task
-from server.aggregation import weight_of
 from server.aggregation.types import Setting, Update
 from server.centers.downlink import Link
 from server.centers.federation import packed
 from server.centers.screening import (
+    Expected,
     Rejection,
     expected_of_task,
     fingerprint,
@@ -123,15 +124,20 @@ class AdapterStrategy(Strategy):
 
     def training_orders(self, server_round: int, state: State) -> list[Message]:
         """`configure_train` for a state that is at hand: it need not be packed to be unpacked again."""
+        return self.messages("train", self.training_order(server_round, state))
+
+    def training_order(self, server_round: int, state: State) -> Order:
+        """What centers are asked in a round of training, from a state."""
         self.order = replace(self.order, round=server_round, state=state)
-        return self._messages("train", replace(self.order, subset="", extra=self._sent_extra(server_round)))
+        return replace(self.order, subset="", extra=self._sent_extra(server_round))
 
     def _sent_extra(self, server_round: int) -> State:
         """What centers need beside the state: SCAFFOLD's common control variate, in float32, and what methods bring."""
-        wanted = extra_form({n: self.order.state[n] for n in self._expected(server_round)}, self.order.step)
+        wanted = extra_form({n: self.order.state[n] for n in self.expected(server_round)}, self.order.step)
         return {name: self.memory[name].float() for name in wanted if name in self.memory} | self.brought
 
-    def _expected(self, server_round: int) -> frozenset[str]:
+    def expected(self, server_round: int) -> frozenset[str]:
+        """Names of the tensors that centers train in a round and send back."""
         return sent_back(self.order.state, self.order.step, round=server_round)
 
     def aggregate_train(
@@ -144,7 +150,7 @@ class AdapterStrategy(Strategy):
     def aggregate(self, server_round: int, replies: Iterable[Message]) -> State | None:
         """`aggregate_train` without packing."""
         start = self.order.state
-        expected = {n: start[n] for n in self._expected(server_round)}
+        expected = {n: start[n] for n in self.expected(server_round)}
         self.outcome = self._screened(
             replies, lambda reply: self._check_update(reply, expected), lambda center: self._form(center, expected)
         )
@@ -166,23 +172,44 @@ class AdapterStrategy(Strategy):
         return self.link.advance(start, new)
 
     def _aggregated(self, start: State, server_round: int) -> State:
-        step = self.order.step
-        spec, stopped = step.federation, {*self.outcome.quarantined, *self.suspended}
+        spec = self.order.step.federation
         updates = [
-            Update(c, r.state, weight_of(spec, weighed_cases(r, registered=self._registered(c))), r.extra)
+            Update(c, r.state, weight_of(spec, weighed_cases(r, registered=self.registered(c))), r.extra)
             for c, r in self.outcome.accepted.items()
         ]
-        total = sum(weight_of(spec, cases) for cases in map(self._registered, self.cases))
+        return self._one_state(updates, start, server_round, needed=self.quorum)
+
+    def aggregate_sum(self, updates: list[Update], start: State, server_round: int) -> State | None:
+        """The new state from a secure sum: one update for each part, with the mean of its centers and their weight.
+
+        None where fewer centers than the quorum are in it.
+        """
+        used = self.outcome.accepted
+        if len(used) < self.quorum:
+            self.outcome.void = f"{len(used)} of {self.quorum} needed updates can be used."
+            return None
+        new = self._one_state(updates, start, server_round, needed=1)
+        told = {name: value for name, value in self.outcome.report.items() if not name.endswith(".missed")}
+        self.outcome.report = told  # what averaging factors costs takes every update to say
+        for center in used:
+            self.used.setdefault(center, []).append(server_round)
+        self.met |= used.keys()
+        return new
+
+    def _one_state(self, updates: list[Update], start: State, server_round: int, *, needed: int) -> State:
+        step = self.order.step
+        spec, stopped = step.federation, {*self.outcome.quarantined, *self.suspended}
+        total = sum(weight_of(spec, cases) for cases in map(self.registered, self.cases))
         setting = Setting(
             spec, step.adapter.parts, server_round, total_weight=total, base=self.base_weights, stopped=len(stopped)
         )
-        done = aggregated(updates, start, self.memory, setting, needed=self.quorum)
+        done = aggregated(updates, start, self.memory, setting, needed=needed)
         self.memory = done.memory
         state = settled(step, start, done.state, self.brought)
         self.outcome.report = {**done.report, **({"notes": done.notes} if done.notes else {})}
         return state
 
-    def _registered(self, center: str) -> int:
+    def registered(self, center: str) -> int:
         """Training cases that a center has, as far as its updates may claim: a public bound of them under privacy."""
         privacy = self.order.step.privacy
         return self.cases.get(center, 0) if privacy is None else cohort_of(privacy, center)
@@ -217,7 +244,7 @@ class AdapterStrategy(Strategy):
             except WireError as error:
                 return Rejection("undeclared", str(error))
         reply.state = padded(reply.state, whole)
-        return inflated(reply, registered=self._registered(reply.center))
+        return inflated(reply, registered=self.registered(reply.center))
 
     def _check_replays(self, own: str) -> None:
         for center, reply in list(self.outcome.accepted.items()):
@@ -242,9 +269,12 @@ class AdapterStrategy(Strategy):
 
     def validation_orders(self, server_round: int, state: State) -> list[Message]:
         """`configure_evaluate` for a state that is at hand."""
+        return self.messages("evaluate", self.validation_order(server_round, state))
+
+    def validation_order(self, server_round: int, state: State) -> Order:
+        """What centers are asked about a state's worth."""
         self.order = replace(self.order, round=server_round, state=state)
-        mode = validation_mode(self.order.step)
-        return self._messages("evaluate", replace(self.order, subset="validation", mode=mode))
+        return replace(self.order, subset="validation", mode=validation_mode(self.order.step))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Screened sums are kept in ``outcome``; division happens once, where the metric is made."""
@@ -266,7 +296,20 @@ class AdapterStrategy(Strategy):
             "step=%s rule=%s compression=%s centers=%s", step.name, spec.kind, spec.compression.kind, len(self.nodes)
         )
 
-    def _messages(self, kind: str, order: Order) -> list[Message]:
+    def screen_masked(self, replies: Iterable[Message], form: State, kind: str) -> None:
+        """Replies of a secure sum that have its form; what stands in them nobody can say."""
+        expected = Expected({}, extra=form, counts=COUNTS_OF[kind])
+
+        def check(reply: Reply) -> Rejection | None:
+            lacks = set(form) - set(reply.extra)
+            return screen(reply, expected) or (
+                Rejection("incomplete", "numbers under masks are missing") if lacks else None
+            )
+
+        whole = form_of({}, form, {})
+        self.outcome = self._screened(replies, check, lambda center: whole)
+
+    def messages(self, kind: str, order: Order) -> list[Message]:
         """Messages to those that are not resting, in the order of codes; equal contents are made once."""
         contents: dict[tuple[int, int, int, bool, int], HandedOrder] = {}
         centers = [center for center in sorted(self.nodes) if center not in self.resting]

@@ -273,8 +273,22 @@ def _stopped(run: RunRecord) -> list[str]:
 
 
 def _rules(run: RunRecord) -> list[str]:
-    """What aggregation rules said of their own work, once for each step."""
-    return [told for step in run.steps for told in [*_rule_notes(step), *_missed(step)]]
+    """What aggregation rules said of their own work, once for each step, and what secure sums leave unguarded."""
+    return _masks(run) + [told for step in run.steps for told in [*_rule_notes(step), *_missed(step)]]
+
+
+def _masks(run: RunRecord) -> list[str]:
+    """Which guards a secure sum leaves nothing to look at, once for each step."""
+    found = []
+    for step in run.steps:
+        told = [event["secure_sum"] for event in step.rounds if event.get("secure_sum")]
+        if told:
+            fewest = min(one["centers"] for one in told)
+            found.append(
+                f"Updates, losses and scores of {task_word(step.name)} were opened as sums of {fewest} centers "
+                f"or more, never one by one; off because of it: {listed(told[0]['guards_off'])}."
+            )
+    return found
 
 
 def _rule_notes(step: StepRecord) -> list[str]:

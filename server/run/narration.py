@@ -62,7 +62,7 @@ class Narrator:
         """A round ends."""
         self._done += 1
         rows = event["train"].values()
-        loss = mean_loss(rows)
+        loss = event.get("secure_sum", {}).get("loss", mean_loss(rows))
         learned = "" if loss is None else f"loss {loss:.4f}  "
         value = event["validation"]["pooled"]
         shown = "—" if value is None else f"{value:.3f}"
@@ -71,10 +71,10 @@ class Narrator:
         failed += f"  void: {event['why_void']}" if event["void"] else ""
         failed += _of_vaults(event["train"])
         failed += f"  {told}" if (told := short_of_disks(event)) else ""
-        metric = event["validation"]["metric"]
+        metric, masked = event["validation"]["metric"], " under masks" if event.get("secure_sum") else ""
         self.say(
             f"[{self._clock()}]   round {event['round']}/{of}  {learned}validation {metric} {shown}  "
-            f"{len(event['train'])} centers  {seconds:.1f} s{failed}{self._left(event['step'], event['round'])}"
+            f"{len(event['train'])} centers{masked}  {seconds:.1f} s{failed}{self._left(event['step'], event['round'])}"
         )
         coming = f"round {event['round'] + 1} of {of}" if event["round"] < of else "scoring what was learned"
         under_way(f"{self._place(event['step'])}{event['step']}: {coming}")

@@ -58,6 +58,13 @@ ACTIONS = {
         "scores, those by subgroup among them, and curves once a step is learned",
         "`minimum_cell`, `test_folds`, `sums`",
     ),
+    "masking": (
+        "bytes of a fixed form: keys for one sum alone, signed by this node; shares of two secrets, sealed for the "
+        "other hospitals; a signature on who answered; shares of the masks that are taken off the sum",
+        "none",
+        "no patient is looked at; whose keys they are, three hospitals or more, one list of those that answered, never "
+        "both secrets of one hospital, the same question over the same hospitals only (`client/masking`)",
+    ),
     "stage": ("none", "none", "no patient is looked at"),
     "sums": (
         "none",
@@ -143,6 +150,12 @@ def _arrays() -> Iterator[tuple[str, str, str]]:
     )
     others = sorted(set(FEDERATIONS.shipped) - {"scaffold", "newton"})
     yield f"rules {_listed(others)}", "nothing beside the parts", "`federations`"
+    yield (
+        "`federation.secure_aggregation`",
+        "in the place of the parts, of losses and of scores: `masked/update` and `masked/sums`, whole numbers under "
+        "masks, and `masked/parts`, which parts trained, signed; no count of patients, and no time",
+        "masks of every other hospital (`common/privacy/masking`); a sum of fewer than three is not opened",
+    )
     yield "`federation.local`, `federation.personal`", "nothing: these tensors stay in the vault", "the declaration"
     yield (
         "masked reports",

@@ -61,7 +61,7 @@ FIELDS = {  # field -> the code of a refusal, when it is given
         "round that would pass it is not begun; a step without noise gets `declined.privacy`; with `strict: true` "
         "whatever carries no noise (scores, statistics) gets `declined.noise`",
     ),
-    "require_secure_aggregation": ("declined.secure_aggregation", "always: this release has no secure sums"),
+    "require_secure_aggregation": ("declined.secure_aggregation", "steps without `federation.secure_aggregation`"),
     "quiet_hours": ("declined.quiet_hours", 'local times such as `["08:00-18:00"]`'),
 }  # fmt: skip
 INTRODUCTION = """\

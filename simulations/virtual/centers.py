@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from client.center.config import CenterConfig
 from client.data.layouts import find_cases
+from client.node.keys import make_keys
 from client.policy import Policy
 from client.policy.policy import ALL
 from common.config.run import Run
@@ -19,6 +20,8 @@ from common.errors import DataError
 from common.files import write_bytes
 from server.run.folder import RunFolder
 from simulations.phantom import make_cohort
+
+KEYS = "keys"  # folder beside the centers' files, where steps are summed securely
 
 
 def data_roots(run: Run, *, progress: Callable[[int, int], None] | None = None) -> list[Path]:
@@ -45,7 +48,14 @@ def write_centers(run: Run, folder: RunFolder, roots: list[Path]) -> tuple[dict[
             files[code] = folder.centers / f"{code}.yaml"
             sizes[code] = cases
             write_bytes(files[code], _center_yaml(run, code, root, folder).encode())
+    if _sums_securely(run):
+        for code in files:
+            make_keys(_keys(folder) / code, comment=f"fedgraft-{code}")
     return files, sizes
+
+
+def _sums_securely(run: Run) -> bool:
+    return any(step.federation.secure_aggregation for step in {**run.controls, **run.steps}.values())
 
 
 def _center_yaml(run: Run, code: str, root: Path, folder: RunFolder) -> str:
@@ -63,10 +73,17 @@ def _center_yaml(run: Run, code: str, root: Path, folder: RunFolder) -> str:
         gpu_memory_gb=run.runtime.gpu_memory_gb,
         modalities=_modalities(run),
         policy=open_policy(run),
+        key=str(_keys(folder) / code) if _sums_securely(run) else "",
+        partners=str(_keys(folder)) if _sums_securely(run) else "",
     )
     return "# A simulated center, written by simulations/virtual/centers.py\n" + OmegaConf.to_yaml(
         OmegaConf.create(asdict(config))
     )
+
+
+def _keys(folder: RunFolder) -> Path:
+    """Where every simulated center finds its own key and the others': here they need not be sent."""
+    return (folder.centers / KEYS).resolve()
 
 
 def open_policy(run: Run) -> Policy:

@@ -32,8 +32,8 @@ from common.data.batch import CT, EHR, Batch
 from common.files import write_tensors
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order, Reply, State, Sums
+from common.protocol.weights import weight_of
 from common.tasks import Observation, Task, build_task
-from server.aggregation import weight_of
 from server.aggregation.types import Setting, Update
 from server.learning.core import learn, quorum
 from server.learning.selection import Score, is_validated

@@ -273,7 +273,7 @@ def test_an_unregistered_node_and_a_wrong_key_are_told_why(fed, tmp_path):
     fed.enrol("HMR")
     for file in (fed.base / "HMR" / "keys").iterdir():
         file.unlink()
-    from client.commands.init import make_keys
+    from client.node.keys import make_keys
 
     make_keys(fed.base / "HMR" / "keys" / "HMR", comment="another")
     assert "does not let in the key" in stranger(fed, "HMR")

@@ -13,7 +13,7 @@ from client.training.loop import fit
 from common.adapters.lowrank import SIDE_A, SIDE_B, A, B, cut_to_own_rank, pairs_of, within_own_rank
 from common.config.rules import broken_rules
 from common.protocol.messages import State
-from server.aggregation import weight_of
+from common.protocol.weights import weight_of
 from server.learning.checkpoints import load_checkpoint
 from server.learning.start import starting_state
 from tests.helpers.small import asked, code_of, federate, forget, small_run, tampering

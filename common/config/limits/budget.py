@@ -78,8 +78,12 @@ def with_rounds(step: Step, cases: Iterable[int]) -> Step:
 
 def spent(rounds: Iterable[Mapping[str, Any]]) -> Spent:
     """What a step's ``round_finished`` events cost; a void round taught the model nothing."""
-    counted = [event.get("train", {}).values() for event in rounds if not event.get("void")]
+    useful = [event for event in rounds if not event.get("void")]
+    counted = [event.get("train", {}).values() for event in useful]
+    summed = [event.get("secure_sum", {}) for event in useful]  # which says the centers' mean, not their most
     return Spent(
-        steps=sum(max((row.get("steps", 0) for row in rows), default=0) for rows in counted),
-        cases=sum(row.get("seen", row.get("cases", 0)) for rows in counted for row in rows),
+        steps=sum(max((row.get("steps", 0) for row in rows), default=0) for rows in counted)
+        + sum(math.ceil(one["batches"] / max(one["centers"], 1)) for one in summed if one),
+        cases=sum(row.get("seen", row.get("cases", 0)) for rows in counted for row in rows)
+        + sum(one["cases"] for one in summed if one),
     )

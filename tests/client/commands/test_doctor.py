@@ -27,7 +27,6 @@ from omegaconf import OmegaConf
 from client.__main__ import main
 from client.center.config import CenterConfig
 from client.commands.doctor import diagnose
-from client.commands.init import make_keys
 from client.data.images.nifti import read_volume
 from client.data.layouts import find_cases
 from client.doctor import machine, network
@@ -36,6 +35,8 @@ from client.doctor.finding import Finding, gathered
 from client.doctor.headers import gzip_name, identifying_fields
 from client.doctor.images import examine, uptake_outside
 from client.doctor.need import check_need
+from client.node.keys import make_keys
+from client.policy import Policy
 from tests.helpers.layouts import in_brats, in_hecktor, in_nnunet
 from tests.helpers.small import save, write_cohort
 
@@ -435,6 +436,22 @@ def test_everything_between_here_and_the_coordinator_is_told(serve, asked, tmp_p
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)  # a resolver without a network may take minutes
     assert has(asked(443, good, host="no-such-host.invalid"), "error", "network", "cannot resolve")
+
+
+def test_doctor_says_with_whom_secure_sums_are_possible(root, tmp_path):
+    def told(**settings):
+        return list(network._partners(center(root, **settings)))
+
+    assert told() == []
+    [missing] = told(policy=Policy(require_secure_aggregation=True))
+    assert missing.severity == "error" and "every step is declined" in missing.what
+    for code in ("CHUM", "CHUP", "MDA"):
+        make_keys(tmp_path / "keys" / code, comment=code)
+    [found] = told(partners=str(tmp_path / "keys"))
+    assert found.what == "Secure sums are possible with 2 hospitals: CHUP, MDA."
+    (tmp_path / "keys" / "CHUP.pub").write_text("no key")
+    assert told(partners=str(tmp_path / "keys"))[0].severity == "error"
+    assert "is no folder" in told(partners=str(tmp_path / "absent"))[0].remedy
 
 
 def test_a_key_that_others_can_read_is_an_error(serve, asked, tmp_path):

@@ -10,8 +10,8 @@ from flwr.cli.supernode.register import try_load_public_key
 from client.__main__ import main
 from client.center.config import CenterConfig, read_config
 from client.commands import COMMANDS
-from client.commands.init import fingerprint, load_key
 from client.data.splits import Deal
+from client.node.keys import fingerprint, load_key
 from client.policy import Policy
 from client.policy import test_folds as folds_of
 from common.errors import ConfigError

@@ -2,7 +2,7 @@
 
 from client.data.images import intensities
 from common.config import options
-from server.aggregation.mean import WEIGHTS
+from common.protocol.weights import WEIGHTS
 
 
 def test_lists_of_options_are_those_of_the_code_behind_them():

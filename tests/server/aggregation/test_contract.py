@@ -16,7 +16,8 @@ from common.adapters.lowrank import LORA_RULES, trained_tensors
 from common.config.compatibility import BOUNDS, clashes, least_updates
 from common.config.federation import FEDERATIONS
 from common.errors import AdapterError, TooFewUpdates
-from server.aggregation import RULES, Setting, Update, aggregate, weight_of
+from common.protocol.weights import weight_of
+from server.aggregation import RULES, Setting, Update, aggregate
 from tests.server.aggregation.made import SEEDS, draw, generator, lora_part, lora_state, same, setting, weights_of
 
 few = settings(max_examples=12, deadline=None)

@@ -156,6 +156,17 @@ def test_a_step_that_carries_a_method_of_every_hook_is_the_same_over_ray(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_secure_sums_over_ray_are_those_of_local_grid(tmp_path, data, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    overrides = [*SMALL, *data, "federation=secure"]
+    over_ray = ray.simulate_with_flower([*overrides, "runtime.workers=2"], folder=tmp_path / "ray")
+    local = simulate([*overrides, "runtime.workers=1"], folder=tmp_path / "local")
+    assert AdapterBank(over_ray.bank).heads() == AdapterBank(local.bank).heads()
+    assert "never one by one" in over_ray.report.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("no_plugins")
 def test_actors_know_a_backbone_a_task_and_a_rule_of_plugins(tmp_path, data, monkeypatch):
     monkeypatch.chdir(tmp_path)
