@@ -127,7 +127,7 @@ def _mean_of(rows: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         return first
     summed = (rows[1].to(torch.float64) - first).mul_(weights[1])
     for row, weight in zip(rows[2:], weights[2:], strict=True):
-        summed.add_(row.to(torch.float64).sub_(first), alpha=weight)
+        summed.add_(row.to(torch.float64) - first, alpha=weight)  # a float64 row is the update itself: not in place
     return summed.div_(sum(weights)).add_(first)
 
 
