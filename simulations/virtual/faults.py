@@ -33,7 +33,7 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,9 @@ class FaultyGrid(LocalGrid):
         sizes: Mapping[str, int] | None = None,
         faults: Mapping[str, Fault],
         seed: int,
+        frozen: Sequence[str] = (),
     ):
-        super().__init__(centers, workers=workers, sizes=sizes)
+        super().__init__(centers, workers=workers, sizes=sizes, frozen=frozen)
         self.faults, self.seed = dict(sorted(faults.items())), seed
         self._first: dict[tuple[str, str], Message] = {}  # (step, center) -> its first update
 

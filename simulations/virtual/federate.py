@@ -11,6 +11,7 @@ import torch
 from flwr.app import Context, RecordDict
 
 from client.vault.group import recover
+from common.config.load import to_json
 from common.config.run import Run, Runtime
 from common.errors import DataError
 from common.runtime.machine import usable_cores
@@ -63,14 +64,16 @@ def as_before() -> Iterator[None]:
 
 def _grid(run: Run, folder: RunFolder, files: dict[str, Path], sizes: dict[str, int]) -> LocalGrid:
     """With one worker, centers answer in this very process: nothing is serialised, records are flushed together."""
-    workers, journal = worker_count(run.runtime), folder.path / JOURNAL
+    workers, journal, frozen = worker_count(run.runtime), folder.path / JOURNAL, [to_json(run.backbone)]
     recover(journal)
     if not run.faults:
         here = workers == 1 and run.runtime.device == "cpu"  # what a GPU remembers goes with a worker
-        return LocalGrid(files, workers=0 if here else workers, sizes=sizes, by_hand=here, journal=journal)
+        return LocalGrid(
+            files, workers=0 if here else workers, sizes=sizes, by_hand=here, journal=journal, frozen=frozen
+        )
     from simulations.virtual.faults import FaultyGrid
 
-    return FaultyGrid(files, workers=workers, sizes=sizes, faults=run.faults, seed=run.seed)
+    return FaultyGrid(files, workers=workers, sizes=sizes, faults=run.faults, seed=run.seed, frozen=frozen)
 
 
 def _check_named_centers(run: Run, found: Collection[str]) -> None:

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import atexit
 import logging
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -31,6 +27,7 @@ from client.app import Verbs, answer_handed, app, client_app
 from client.vault.group import Group
 from client.vault.outbox import unrecorded
 from common.protocol.handed import HandedOrder, HandedReply
+from simulations.virtual.workers import Workers, start_worker
 
 log = logging.getLogger("fedgraft.simulation")
 RUN_ID = 1
@@ -64,6 +61,7 @@ class LocalGrid(Grid):
         verbs: Verbs | None = None,
         by_hand: bool = False,
         journal: Path | None = None,
+        frozen: Sequence[str] = (),
     ):
         """Args:
         centers: code -> ``center.yaml``.
@@ -72,6 +70,7 @@ class LocalGrid(Grid):
         verbs: what centers do with an order in the place of their own verbs, in this process only.
         by_hand: without workers, orders and replies are handed over as they are.
         journal: where the lines of all centers' records are then flushed together; absent: each by itself.
+        frozen: the frozen models that workers are to share, as JSON of their `BackboneSpec`.
         """
         if verbs is not None and workers:
             raise ValueError("Other verbs are answered in this process: give it workers=0.")
@@ -83,6 +82,7 @@ class LocalGrid(Grid):
         self._codes = {FIRST_NODE + i: code for i, code in enumerate(sorted(centers))}
         self._pools: list[ProcessPoolExecutor | None] = [None] * min(workers, len(centers))
         self._worker_of = _spread(self._codes, len(self._pools), sizes or {})
+        self._workers = Workers(frozen)
         self._waiting: dict[str, Message] = {}
         self._count = 0
         self._last: tuple[RecordDict, bytes] | None = None  # one order goes to every center: it is serialised once
@@ -134,6 +134,7 @@ class LocalGrid(Grid):
             self._stop(index)
         if self._group is not None:
             self._group.close()
+        self._workers.close()
         atexit.unregister(self.close)
 
     def _by_hand(self, messages: list[Message], *, timeout: float | None) -> list[Message]:
@@ -225,8 +226,7 @@ class LocalGrid(Grid):
     def _pool(self, index: int) -> ProcessPoolExecutor:
         pool = self._pools[index]
         if pool is None:
-            context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
+            pool = ProcessPoolExecutor(1, mp_context=self._workers.processes(), initializer=start_worker)
             self._pools[index] = pool
         return pool
 
@@ -267,19 +267,6 @@ def _succeeded(future: Future[bytes]) -> bool:
 
 def _note_time(future: Future[bytes]) -> None:
     future.done_at = time.monotonic()  # type: ignore[attr-defined]
-
-
-def _start_worker(parent: int) -> None:
-    """A worker is single-threaded unless its center asks otherwise, offline, and ends with its parent."""
-    os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", FLWR_TELEMETRY_ENABLED="0")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides, then stops us
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _answer(serialised: bytes, center: str, node: int) -> bytes:

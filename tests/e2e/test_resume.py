@@ -20,7 +20,7 @@ from server.learning.strategy import AdapterStrategy
 from server.run.folder import RunFolder
 from server.run.narration import Narrator
 from simulations.virtual.local_grid import LocalGrid
-from tests.helpers.small import adapters, children_of, federate, gone, small_run, write_centers, write_cohort
+from tests.helpers.small import adapters, all_below, federate, gone, small_run, write_centers, write_cohort
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -132,7 +132,7 @@ def test_a_process_shot_in_the_middle_of_a_run_is_resumed_by_the_same_command(tm
     shot = start()
     while shot.poll() is None and not ledger().events("round_finished", round=2):
         time.sleep(0.05)
-    workers = children_of(shot.pid)
+    workers = all_below(shot.pid)
     os.kill(shot.pid, signal.SIGKILL)
     assert shot.wait() == -signal.SIGKILL and workers
     assert gone(workers), "a killed server leaves no worker behind"

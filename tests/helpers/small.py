@@ -230,6 +230,11 @@ def children_of(parent: int) -> list[int]:
     return found
 
 
+def all_below(pid: int) -> list[int]:
+    """Process ids of everything that a process started, and that these started (Linux)."""
+    return [found for child in children_of(pid) for found in (child, *all_below(child))]
+
+
 def gone(pids: list[int], *, within_s: float = 20.0) -> bool:
     """Whether processes end (or are zombies) within some seconds."""
     deadline = time.monotonic() + within_s

@@ -1,5 +1,6 @@
 """LocalGrid: real messages to workers of this machine, which it stops again whatever happens."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from common.backbones import backbone_digest, load_backbone
+from common.config.load import to_json
 from common.protocol.messages import Order
 from common.protocol.wire import unpack_reply
 from server.centers.federation import Federation
 from simulations.virtual.local_grid import FIRST_NODE, LocalGrid, _spread
-from tests.helpers.small import children_of, gone, small_run
+from tests.helpers.small import all_below, gone, small_run
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -58,24 +60,57 @@ def test_pushed_messages_are_pulled_once(small_centers, describing):
 @pytest.mark.slow
 def test_workers_answer_as_this_process_does_and_are_gone_after_close(small_centers, describing):
     def ask(workers):
-        before = set(children_of(os.getpid()))
-        grid = LocalGrid(small_centers, workers=workers)
+        grid = LocalGrid(small_centers, workers=workers, frozen=[to_json(describing.backbone)])
         found = Federation(grid).discover(describing, at_least=4)
-        started = sorted(set(children_of(os.getpid())) - before - {tracker()})
+        started = workers_of(grid)
+        parent = grid._workers._parent
         grid.close()
-        return {center: reply.counts for center, reply in found.usable.items()}, found.bytes, started
+        return {center: reply.counts for center, reply in found.usable.items()}, found.bytes, started, parent
 
-    here, here_bytes, none = ask(0)
-    there, _, started = ask(2)
+    here, here_bytes, none, no_parent = ask(0)
+    there, _, started, parent = ask(2)
     assert here == there and len(here) == 4 and all(way["up"] > 0 for way in here_bytes.values())
-    assert not none and len(started) == 2 and gone(started)
+    assert not none and no_parent is None
+    assert len(started) == 2 and gone([*started, parent.process.pid])
 
 
-def tracker():
-    """multiprocessing's own helper process, which lives as long as this one."""
-    from multiprocessing.resource_tracker import _resource_tracker
+@pytest.mark.slow
+def test_workers_share_the_frozen_model_and_a_dead_parent_is_replaced(small_centers, describing):
+    grid = LocalGrid(small_centers, workers=1, frozen=[to_json(describing.backbone)])
+    try:
+        assert grid._pool(0).submit(frozen_here).result() == ([to_json(describing.backbone)], 2)
+        assert len(Federation(grid).discover(describing, at_least=4).usable) == 4
+        assert grid._pool(0).submit(frozen_here).result()[0] == [to_json(describing.backbone)]
+        parent = grid._workers._parent
+        parent.process.kill()
+        parent.process.join()
+        [worker] = workers_of(grid)
+        os.kill(worker, signal.SIGKILL)
+        assert gone([worker])
+        grid._stop(0)
+        assert len(Federation(grid).discover(describing, at_least=4).usable) == 4
+        assert grid._workers._parent is not parent
+    finally:
+        grid.close()
 
-    return _resource_tracker._pid
+
+@pytest.mark.slow
+def test_a_frozen_model_that_cannot_be_loaded_is_each_centers_to_say(small_centers):
+    grid = LocalGrid(small_centers, workers=1, frozen=[json.dumps({"kind": "unetr", "weights": "/none"})])
+    assert grid._pool(0).submit(frozen_here).result() == ([], 2)
+    grid.close()
+
+
+def frozen_here():
+    """In a worker: the frozen models that it has, and its threads (it watches its starter, and works)."""
+    from client.center.resident import FROZEN
+    from common.runtime.warm import threads
+
+    return [key[0] for key in FROZEN], threads()
+
+
+def workers_of(grid):
+    return [pid for pool in grid._pools if pool is not None for pid in (pool._processes or {})]
 
 
 SERVER = """
@@ -110,10 +145,10 @@ def test_a_stopped_server_leaves_no_worker_behind(tmp_path, number):
     )
     assert server.stdout is not None and server.stdout.readline() == b"ready\n"
     deadline = time.monotonic() + 60
-    while len(children_of(server.pid)) < 3 and time.monotonic() < deadline:  # two workers and the resource tracker
+    while len(all_below(server.pid)) < 5 and time.monotonic() < deadline:
         time.sleep(0.05)
-    children = children_of(server.pid)
-    assert len(children) == 3
+    children = all_below(server.pid)
+    assert len(children) == 5, "the imports' process, the warm parent, two workers and the resource tracker"
     if number == signal.SIGINT:
         os.killpg(server.pid, number)  # Ctrl-C reaches the whole group
     else:
