@@ -28,11 +28,12 @@ EXAMPLES = """examples:
   python -m simulations bench aggregation
   python -m simulations bench release
   python -m simulations accept --weights runs/shapes/shapes.safetensors --root ../shared/data/sts7
+  python -m simulations audit
   python -m simulations phantom --out data/phantom --scale 0.2 --seed 11
 """
 
 
-LONG = ("accept", "bench", "compare", "federation", "flower", "phantom", "plan", "pretrain", "run")
+LONG = ("accept", "audit", "bench", "compare", "federation", "flower", "phantom", "plan", "pretrain", "run")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -63,6 +64,9 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_argument("--out", type=Path, default=None, help="default: runs/bench.json, runs/bench_WHAT.json")
     bench.add_argument("--cpu", action="store_true", help="sizes: time the real sizes on the CPU, minutes each")
     bench.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="sizes: e.g. unetr_fs16")
+    audit = commands.add_parser("audit", help="attack what private steps release: what leaks, with and without noise")
+    audit.add_argument("--out", type=Path, default=Path("runs/audit"))
+    audit.add_argument("--seed", type=int, default=0)
     federation = commands.add_parser("federation", help="a coordinator and three hospitals as processes, two crashes")
     federation.add_argument("--out", type=Path, default=Path("runs/federation"))
     phantom = commands.add_parser("phantom", help="make the synthetic cohort on disk")
@@ -100,6 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     actions = {
         "run": _run,
         "plan": _plan,
+        "audit": _audit,
         "compare": _compare,
         "accept": _accept,
         "pretrain": _pretrain,
@@ -294,6 +299,18 @@ def _bench(arguments: argparse.Namespace) -> None:
     for table in tables:
         Console(width=max(Console().width, 110)).print(table)
     print(f"figures: {out}")
+
+
+def _audit(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from simulations.leakage.page import run_audit
+    from simulations.studies.page import console_table
+
+    command = f"python -m simulations audit --seed {arguments.seed}"
+    for table in run_audit(arguments.out, seed=arguments.seed, command=command).tables:
+        Console(width=max(Console().width, 110)).print(console_table(table))
+    print(f"report: {arguments.out / 'report.html'}, numbers: {arguments.out / 'study.json'}")
 
 
 def _dicom(arguments: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from simulations.studies.options import continual, pemma_fusion, unicon_prognosi
 from simulations.studies.options.continual import ContinualMethodsStudy, ContinualVlmStudy
 from simulations.studies.options.curricula import MedcossStudy, MedseqftStudy
 from simulations.studies.options.pemma_fusion import PemmaFusionStudy
+from simulations.studies.options.privacy import PrivacyStudy
 from simulations.studies.options.prognosis import PhantomPrognosisStudy, Sts7PrognosisStudy, SurvivalTableStudy
 from simulations.studies.options.rules import AggregationStudy, AttacksStudy
 from simulations.studies.options.stages import Stage, steps_node
@@ -31,6 +32,7 @@ OPTIONS: Registry[type] = Registry(
         "medseqft": MedseqftStudy,
         "pemma_fusion": PemmaFusionStudy,
         "phantom_prognosis": PhantomPrognosisStudy,
+        "privacy": PrivacyStudy,
         "sts7_prognosis": Sts7PrognosisStudy,
         "survival_table": SurvivalTableStudy,
         "unicon_prognosis": UniconPrognosisStudy,
