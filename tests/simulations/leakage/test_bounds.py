@@ -19,10 +19,10 @@ def test_nothing_apart_is_nothing():
 
 
 def test_who_is_always_right_shows_no_more_than_that_many_guesses_can():
-    """Half of 64 canaries guessed, all right: (1 / (1 + exp(-epsilon))) ** 32 = 0.05 at delta 0."""
-    took_part = np.arange(64) < 32
+    """Two thirds of 63 canaries guessed, all right: (1 / (1 + exp(-epsilon))) ** 42 = 0.05 at delta 0."""
+    took_part = np.arange(63) < 31
     found = counted_bound(took_part.astype(float), took_part, 0.0, confidence=0.95)
-    chance = 0.05 ** (1 / 32)
+    chance = 0.05 ** (1 / 42)
     assert found == pytest.approx(math.log(chance / (1 - chance)), rel=1e-6)
 
 
