@@ -57,7 +57,8 @@ def table_part(page: Page, run: Run, say: Callable[[str], None]) -> None:
     say(f"table: {sum(cohort.sizes)} patients of {len(cohort.centers)} centers, {len(layout.names)} columns")
     learning = Learning(penalties=[study.penalty])
     pairs = evaluate(cohort, arms, learning, folds=study.folds, repeats=study.repeats, say=say)
-    weights = center_weights(cohort, draws=max(study.bootstrap, 200), seed=BOOTSTRAP_SEED)
+    sizes = dict(zip(cohort.centers, cohort.sizes, strict=True))
+    weights = center_weights(sizes, draws=max(study.bootstrap, 200), seed=BOOTSTRAP_SEED)
     drawn = {arm: indices(pairs[arm], weights)[POOLED] for arm in arms}
     free, count = drawn[level_name(FREE)], sum(cohort.sizes)
     table = Table(

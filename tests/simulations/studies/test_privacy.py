@@ -1,6 +1,7 @@
 """study=privacy: rows that any hospital would be asked, and noised fits on a table."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from common.config.load import compose_run
 from common.config.rules import broken_rules
 from common.exact.columns import Rows
 from common.exact.objectives import GRADIENT, Hazard
+from simulations.studies.page import Page
 from simulations.studies.privacy.rows import FREE, level_name, rows_of
-from simulations.studies.privacy.table import CLIP, _on_grid, bounded, noised_fit
+from simulations.studies.privacy.table import CLIP, _on_grid, bounded, noised_fit, table_part
 from simulations.survival.cohort import Cohort, Learning, Task
 
 STUDY = "study=privacy"
@@ -86,3 +88,17 @@ def test_noise_is_that_of_the_fold_and_drowns_a_small_epsilon(run, cohort):
     weights = [noised_fit(task_of(cohort), run=run, epsilon=e)["A"].weight for e in (8.0, 8.0, 3.0, FREE)]
     assert np.array_equal(weights[0], weights[1]) and not np.array_equal(weights[0], weights[2])
     assert np.abs(weights[0] - weights[3]).max() > 0
+
+
+HN4 = Path("../shared/data/hn4/hn4_public.csv")
+
+
+@pytest.mark.skipif(not HN4.exists(), reason="the table of four hospitals is not here")
+def test_a_table_of_hospitals_gives_a_row_for_each_epsilon():
+    given = [f"study.table={HN4}", "study.mapping=configs/mapping/hn4.yaml", "study.repeats=1", "study.folds=2"]
+    found = compose_run([STUDY, *given, "study.epsilons=[8]"])
+    page = Page("privacy", "")
+    table_part(page, found, lambda line: None)
+    (table,) = page.tables
+    assert [row[0] for row in table.rows] == ["none", "epsilon 8"] and table.rows[0][2] == ""
+    assert all(str(row[1]).startswith("0.") for row in table.rows) and "148 patients" in table.note
