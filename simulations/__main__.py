@@ -24,6 +24,8 @@ EXAMPLES = """examples:
   python -m simulations flower curriculum=smoke
   python -m simulations federation
   python -m simulations bench
+  python -m simulations bench --check
+  python -m simulations bench rounds
   python -m simulations bench sizes
   python -m simulations bench aggregation
   python -m simulations bench release
@@ -59,7 +61,9 @@ def make_parser() -> argparse.ArgumentParser:
     flower = commands.add_parser("flower", help="the same under Flower's simulation runtime (Ray)")
     flower.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. curriculum=smoke")
     bench = commands.add_parser("bench", help="what a federation, aggregation, real sizes, or the release gate cost")
-    bench.add_argument("what", nargs="?", choices=["rounds", "aggregation", "sizes", "release"], default="rounds")
+    asked = ["ratios", "rounds", "aggregation", "sizes", "release"]
+    bench.add_argument("what", nargs="?", choices=asked, default="ratios")
+    bench.add_argument("--check", action="store_true", help="ratios: end with 2 where one is above the committed one")
     bench.add_argument("--out", type=Path, default=None, help="default: runs/bench.json, runs/bench_WHAT.json")
     bench.add_argument("--cpu", action="store_true", help="sizes: time the real sizes on the CPU, minutes each")
     bench.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="sizes: e.g. unetr_fs16")
@@ -286,14 +290,22 @@ def _bench(arguments: argparse.Namespace) -> None:
 
         out = arguments.out or Path("runs/bench_release.json")
         tables = [release_table(bench_release(out))]
-    else:
+    elif arguments.what == "rounds":
         from simulations.benchmarks.rounds import bench, bench_tables
 
-        out = arguments.out or Path("runs/bench.json")
+        out = arguments.out or Path("runs/bench_rounds.json")
         tables = list(bench_tables(bench(out)))
+    else:
+        from simulations.benchmarks.ratios import bench_ratios, check, ratio_rows
+
+        out = arguments.out or Path("runs/bench.json")
+        ratios = bench_ratios(out)
+        tables = [ratio_rows(ratios)]
     for table in tables:
         Console(width=max(Console().width, 110)).print(table)
     print(f"figures: {out}")
+    if arguments.what == "ratios" and arguments.check:
+        check(ratios)
 
 
 def _dicom(arguments: argparse.Namespace) -> None:

@@ -125,7 +125,7 @@ def own_files(config: CenterConfig, spec: BackboneSpec) -> BackboneSpec:
     )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)  # a simulation of a hundred centers must not parse each file anew for every message
 def _config(path: str, changed: int) -> bytes:
     written = OmegaConf.create(load_text(path) or {})  # as text: a center called NO is no False, 1e3 no 1000.0
     return pickle.dumps(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(CenterConfig), written)))

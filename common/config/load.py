@@ -10,7 +10,7 @@ import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def step_to_json(step: Step) -> str:
     The string is part of an adapter's key: a field that came later stands in it only where it is set, so that what was
     learned before keeps its key.
     """
-    plain = asdict(step)
+    plain = plain_of(step)
     for group, name in LATER:
         fields: Any = plain.get(group) if group else plain
         value = fields.get(name, True) if isinstance(fields, dict) else True
@@ -203,7 +203,18 @@ def _parsed_plain(cls: type, text: str) -> Any:
 
 def to_json(value: Any) -> str:
     """A plain dataclass as canonical JSON."""
-    return json.dumps(asdict(value), sort_keys=True, separators=(",", ":"))
+    return json.dumps(plain_of(value), sort_keys=True, separators=(",", ":"))
+
+
+def plain_of(value: Any) -> Any:
+    """``dataclasses.asdict`` without copies of what cannot change: every message of a round asks for it."""
+    if is_dataclass(value):
+        return {name: plain_of(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {name: plain_of(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_of(inner) for inner in value]
+    return value
 
 
 def _step(data: dict[str, Any]) -> Step:

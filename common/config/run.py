@@ -74,7 +74,7 @@ class Runtime:
     """The machine that a simulation runs on."""
 
     device: str = "cpu"  # cpu or cuda
-    workers: int = 0  # centers at a time; 0: one per core
+    workers: int = 0  # centers at a time; 0: one per core; 1 on the CPU: in this very process, nothing is serialised
     threads: int = 1  # per worker; results depend on it, so it is fixed, not guessed
     mixed_precision: bool = False  # bf16 autocast, on a GPU
     deterministic: bool = True  # the same bits each time on the same machine; some CUDA kernels have no such form

@@ -137,7 +137,13 @@ def encoded(values: np.ndarray) -> Array:
 
 def encoded_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     """How long an array of that form is on the wire."""
-    return len(header(np.dtype(dtype), shape)) + math.prod(shape) * np.dtype(dtype).itemsize
+    kind = _dtype_of(dtype)
+    return len(header(kind, shape)) + math.prod(shape) * kind.itemsize
+
+
+@lru_cache(maxsize=64)
+def _dtype_of(name: str) -> np.dtype:
+    return np.dtype(name)
 
 
 @lru_cache(maxsize=4096)
@@ -177,4 +183,9 @@ def numpy_of(tensor: Tensor) -> np.ndarray:
 
 def kind_of(tensor: Tensor) -> Kind:
     """Type and shape of a tensor as a header says them."""
-    return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
+    return _name_of(tensor.dtype), tuple(tensor.shape)
+
+
+@lru_cache(maxsize=64)
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -142,15 +142,16 @@ def bytes_in(content: RecordDict) -> int:
 
 def reply_facts(reply: Reply) -> dict[str, Any]:
     """Names, sizes and a digest of what a reply carries, never its values, for the center's own record of what left."""
-    arrays = with_extra(reply.state, reply.extra)
+    kinds = _kinds(with_extra(reply.state, reply.extra))
+    own, names = sum(encoded_bytes(*kind) for kind in kinds.values()), sum(map(len, kinds))
     return {
         "code": reply.code,
         "counts": {name: value for name, value in sorted(reply.counts.items()) if name in STATUS_COUNTS},
-        "parts": sorted({name.partition("/")[0] for name in arrays}),
-        "arrays": len(arrays),
-        "array_bytes": sum(encoded_bytes(*kind_of(tensor)) for tensor in arrays.values()),
+        "parts": sorted({name.partition("/")[0] for name in kinds}),
+        "arrays": len(kinds),
+        "array_bytes": own,
         "sums": sorted(reply.sums),
-        "bytes": _reply_bytes(reply),
+        "bytes": own + names + _array_bytes(_kinds_of_sums(reply.sums)) + _text_bytes(status_of(reply)),
         "digest": reply_digest(reply),
     }
 
@@ -158,13 +159,14 @@ def reply_facts(reply: Reply) -> dict[str, Any]:
 def reply_digest(reply: Reply) -> str:
     """SHA-256 over every name and value that a reply carries, in name order, as the bytes that travel."""
     digest = hashlib.sha256()
-    arrays = {name: numpy_of(tensor) for name, tensor in with_extra(reply.state, reply.extra).items()}
-    sums = {name: packed(name, np.asarray(value, np.float64)) for name, value in reply.sums.items()}
-    for group, record in (("arrays", arrays), ("sums", sums)):
-        for name, values in sorted(record.items()):
-            digest.update(f"{group}|{name}|{values.dtype}|{values.shape}|".encode())
-            digest.update(header(values.dtype, values.shape))
-            digest.update(raw(values))
+    for name, tensor in sorted(with_extra(reply.state, reply.extra).items()):
+        (dtype, shape), values = kind_of(tensor), numpy_of(tensor)
+        digest.update(f"arrays|{name}|{dtype}|{shape}|".encode() + header(values.dtype, shape))
+        digest.update(raw(values))
+    for name, told in sorted(reply.sums.items()):
+        values = packed(name, np.asarray(told, np.float64))
+        digest.update(f"sums|{name}|{SUM}|{values.shape}|".encode() + header(values.dtype, values.shape))
+        digest.update(raw(values))
     digest.update("".join(f"status|{name}|{value!r}|" for name, value in sorted(status_of(reply).items())).encode())
     return digest.hexdigest()
 

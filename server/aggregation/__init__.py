@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from common.adapters.lowrank import trained_tensors
 from common.config.compatibility import clashes
 from common.errors import AdapterError, UnknownName
 from common.plugins import Registry
@@ -71,7 +72,8 @@ def aggregate(updates: Sequence[Update], start: State, memory: State, setting: S
     problems = clashes(setting.federation, setting.parts)
     if problems:
         raise AdapterError(" ".join(problems))
-    ordered = [restricted(update, start, setting) for update in canonical(updates)]
+    trained = trained_tensors(start, setting.parts, round=setting.round)
+    ordered = [restricted(update, start, trained) for update in canonical(updates)]
     done = RULES[kind](ordered, start, memory, setting)
     state, kept = lowrank.refresh(done.state, done.memory, setting)
     return replace(done, state=state, memory=kept | averaged(ordered, memory))

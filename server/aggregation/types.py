@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
-from common.adapters.lowrank import trained_tensors
 from common.errors import AdapterError
 from common.protocol.messages import State
 
@@ -95,9 +94,8 @@ def in_order(updates: Iterable[Update]) -> Iterator[Update]:
             yield update
 
 
-def restricted(update: Update, start: State, setting: Setting) -> Update:
+def restricted(update: Update, start: State, names: Collection[str]) -> Update:
     """The update without what this round does not train: a frozen factor that came along changes nothing."""
-    names = trained_tensors(start, setting.parts, round=setting.round)
     unknown = sorted(set(update.state) - set(start))
     if unknown:
         raise AdapterError(f"The update of {update.center} carries '{unknown[0]}', which the step does not have.")

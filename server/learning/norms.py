@@ -36,11 +36,12 @@ def part_norms(states: Mapping[str, State], start: State, parts: Mapping[str, ob
 def squared_distance(tensor: Tensor, start: Tensor) -> float:
     """Of two tensors, in float64, over pieces that a core's cache holds: a norm in float32 would be percent off."""
     a, b = tensor.reshape(-1), start.reshape(-1)
-    total = torch.zeros((), dtype=torch.float64)
+    total, room = 0.0, torch.empty(min(len(a), CHUNK), dtype=torch.float64)
     for first in range(0, len(a), CHUNK):
-        change = (a[first : first + CHUNK] - b[first : first + CHUNK]).double()
-        total += change.dot(change)
-    return float(total)
+        change = a[first : first + CHUNK] - b[first : first + CHUNK]
+        wide = room[: len(change)].copy_(change)
+        total += float(wide.dot(wide))
+    return total
 
 
 def _carriers(pair: Pair, left: Mapping[str, State]) -> list[tuple[list[str], list[State]]]:

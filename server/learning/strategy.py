@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -96,6 +97,7 @@ class AdapterStrategy(Strategy):
         self.earlier: dict[str, int] = {}  # center -> its last round that counts in the run that this one continues
         self.met: frozenset[str] = frozenset()  # centers of which any step of the run has used an update
         self.asked: dict[str, str] = {}  # center -> id of the order that it was sent last
+        self._told: tuple[State | None, tuple, Any] = (None, (), None)  # the last declaration, and of what it is
         self._digested: tuple[list[Seen], str] = ([], tensors_digest({}))  # the last state and its digest
         self.seen: dict[str, str] = {}  # fingerprint of a used update -> that of its start
 
@@ -188,7 +190,16 @@ class AdapterStrategy(Strategy):
         return self.cases.get(center, 0) if privacy is None else cohort_of(privacy, center)
 
     def _declared(self, center: str, whole: State) -> tuple[State, State, State]:
-        """What a center trains of the whole, what of it travels as an update, and what in addition."""
+        """What a center trains of the whole, what of it travels as an update, and what in addition.
+
+        The last answer is kept: it is the same for every center that has no rank of its own.
+        """
+        ranks = tuple(getattr(part, "ranks", {}).get(center) for part in self.order.step.adapter.parts.values())
+        if self._told[0] is not whole or self._told[1] != ranks:
+            self._told = whole, ranks, self._declared_by(center, whole)
+        return self._told[2]
+
+    def _declared_by(self, center: str, whole: State) -> tuple[State, State, State]:
         compression = self.order.step.federation.compression
         expected = cut_to_own_rank(whole, self.order.step.adapter.parts, center)
         declared = expected if compression.kind == NONE else form(expected, compression)

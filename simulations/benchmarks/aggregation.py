@@ -180,7 +180,7 @@ def _streamed(kind: str, setting: AggregationSetting) -> dict[str, Any]:
 def _stream(start: State, setting: Setting, count: int) -> Iterator[Update]:
     """Updates that differ, in one set of tensors that is made anew in place; a rule that kept one would see it move."""
     whole = Update("", {name: tensor.clone() for name, tensor in start.items()}, 1.0)
-    held = restricted(whole, start, setting).state
+    held = restricted(whole, start, trained_tensors(start, setting.parts, round=setting.round)).state
     for i in range(count):
         state = {name: tensor.mul_(1.0 + 1e-4) for name, tensor in held.items()}
         yield Update(f"C{i:06}", state, 1.0 + i % 7)

@@ -9,6 +9,7 @@ believed. Synthetic data, all in a temporary folder.
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import tempfile
 import time
@@ -104,7 +105,6 @@ class Bench:
     files: dict[str, Path]
     base: str
     starts: dict[str, State]
-    made: int = 0
 
     @classmethod
     def prepare(cls, place: Path, setting: Setting) -> Bench:
@@ -126,8 +126,9 @@ class Bench:
 
     def folder(self) -> RunFolder:
         """A new, empty run folder."""
-        self.made += 1
-        return RunFolder(self.place / "runs" / str(self.made))
+        runs = self.place / "runs"
+        runs.mkdir(exist_ok=True)
+        return RunFolder(Path(tempfile.mkdtemp(dir=runs)))
 
 
 def bench(out: Path, *, setting: Setting | None = None, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -184,26 +185,12 @@ def round_overhead(prepared: Bench, shapes: Shapes, *, say: Callable[[str], None
     Counted: messages both ways to every center for training and for validation, as bytes; reading the center's file;
     screening; the mean; checkpoint; ledger. Not counted: anything that a center does with data or model.
     """
-    rng = np.random.default_rng(0)
-    state = {name: torch.from_numpy(rng.normal(0, 0.02, shape).astype(np.float32)) for name, shape in shapes.items()}
-    rounds = prepared.setting.overhead_rounds
-    order = replace(prepared.order(prepared.setting.steps[0]), state=state)
-    order.step = replace(order.step, rounds=rounds + 1)  # the first one warms up
-    marks: list[tuple[float, float]] = []
-    folder = prepared.folder()
-    _federation_of(
-        prepared,
-        order,
-        folder,
-        after_round=lambda: marks.append((time.perf_counter(), time.process_time())),
-        verbs=IDLE,
-    )()
-    wall, busy = ([1e3 * (b - a) for a, b in pairwise(times)] for times in zip(*marks, strict=True))
+    busy, wall, folder = measured_rounds(prepared, shapes)
     phases = [event["seconds"] for event in Ledger(folder.ledger).events("round_finished")[1:]]
-    parameters = sum(tensor.numel() for tensor in state.values())
+    parameters = sum(map(math.prod, shapes.values()))
     found = {
         "parameters": parameters,
-        "rounds": rounds,
+        "rounds": len(busy),
         "process_ms": _summary(busy),
         "wall_ms": _summary(wall),
         "of_which_wall_ms": {
@@ -214,6 +201,33 @@ def round_overhead(prepared: Bench, shapes: Shapes, *, say: Callable[[str], None
     return found
 
 
+def measured_rounds(
+    prepared: Bench, shapes: Shapes, *, by_hand: bool = True, verbs: Verbs | None = None
+) -> tuple[list[float], list[float], RunFolder]:
+    """Milliseconds of each round but the first, of processor time and of the clock, and the run's folder.
+
+    Args:
+        by_hand: orders and replies are handed over; else each is a message of bytes.
+        verbs: what the centers do; absent: they hand back what they get.
+    """
+    rng = np.random.default_rng(0)
+    state = {name: torch.from_numpy(rng.normal(0, 0.02, shape).astype(np.float32)) for name, shape in shapes.items()}
+    order = replace(prepared.order(prepared.setting.steps[0]), state=state)
+    order.step = replace(order.step, rounds=prepared.setting.overhead_rounds + 1)  # the first one warms up
+    marks: list[tuple[float, float]] = []
+    folder = prepared.folder()
+    federation_of(
+        prepared,
+        order,
+        folder,
+        after_round=lambda: marks.append((time.perf_counter(), time.process_time())),
+        verbs=verbs or IDLE,
+        by_hand=by_hand,
+    )()
+    wall, busy = ([1e3 * (b - a) for a, b in pairwise(times)] for times in zip(*marks, strict=True))
+    return busy, wall, folder
+
+
 def _summary(values: Sequence[float]) -> dict[str, float]:
     return {"least": min(values), "median": statistics.median(values), "most": max(values)}
 
@@ -221,7 +235,8 @@ def _summary(values: Sequence[float]) -> dict[str, float]:
 def _answered(center: Center, order: Order, *, state: State) -> Reply:
     shapes = declared_sums(build_task(order.step.task), curves=False)
     sums = {name: np.zeros(shape) for name, shape in shapes.items()} | {"fit.cases": np.ones(())}
-    return Reply(center.code, state=state, sums=sums, counts={"cases": 1, "batches": 1})
+    counts = {"cases": 1, "batches": 1} if state else {"cases": 1}
+    return Reply(center.code, state=state, sums=sums, counts=counts)
 
 
 def _leaving(order: Order) -> State:
@@ -250,7 +265,7 @@ def federated_to_centralized(prepared: Bench, name: str, *, say: Callable[[str],
     spread, batches = Spread([], []), 0
     for repeat in range(-1, prepared.setting.repeats):  # the first fills the caches of both sides
         folder = prepared.folder()
-        _, a_seconds = _timed(_federation_of(prepared, order, folder))
+        _, a_seconds = _timed(federation_of(prepared, order, folder))
         central, b_seconds = _timed(lambda: train_pooled(together, order, reset_per_round=True))
         batches = _check_equal_work(Ledger(folder.ledger), central, order.step)
         if repeat >= 0:
@@ -267,7 +282,7 @@ def _assert_identical(prepared: Bench, name: str) -> None:
     biggest = max(sorted(prepared.files), key=lambda code: len(Center.open(prepared.files[code]).cases))
     order = prepared.order(name, center=biggest)
     order.step = replace(order.step, rounds=2)
-    federated = _federation_of(prepared, order, prepared.folder())()
+    federated = federation_of(prepared, order, prepared.folder())()
     alone = train_pooled(pooled([Center.open(prepared.files[biggest])]), order, reset_per_round=True)
     if tensors_digest(federated) != tensors_digest(alone.state):
         raise RoundFailed("One center federated and the same center alone differ: their times cannot be compared.")
@@ -322,13 +337,14 @@ def cached_to_uncached(prepared: Bench, name: str, *, say: Callable[[str], None]
 # ------------------------------------------------------------------------------------------------------------- shared
 
 
-def _federation_of(
+def federation_of(
     prepared: Bench,
     order: Order,
     folder: RunFolder,
     *,
     after_round: Callable[[], None] = lambda: None,
     verbs: Verbs | None = None,
+    by_hand: bool = True,
 ) -> Callable[[], State]:
     """A step's rounds over an in-process LocalGrid, enrolled and ready to run; called, the state that they keep."""
     wanted = order.step.centers
@@ -336,7 +352,7 @@ def _federation_of(
         {c: file for c, file in prepared.files.items() if c in wanted or "*" in wanted},
         workers=0,
         verbs=verbs,
-        by_hand=True,
+        by_hand=by_hand,
         journal=folder.path / "sent.journal",
     )
     federation = Federation(grid)
