@@ -24,9 +24,10 @@ ASKED = {  # kind of `KINDS` -> when it leaves
 }
 FIRST = """\
 **Released without noise first.** A step with `privacy=dp_sgd` puts noise on its updates, one with
-`privacy=noised_sums` on the sums of its exact fit, and neither on anything else. Each of the following leaves as it is, guarded by [minimums](policy.md) alone; no epsilon covers it. Where a privacy account is
-kept, each such reply is a line of it, and `python -m client budget` prints their numbers above every epsilon. With
-`policy.privacy.strict: true` they are refused (`declined.noise`), or counts are told as the step's public bound.
+`privacy=noised_sums` on the sums of its exact fit, and neither on anything else. Each of the following leaves as it
+is, guarded by [minimums](policy.md) alone; no epsilon covers it. Where a privacy account is kept, each such reply is
+a line of it, and `python -m client budget` prints their numbers above every epsilon. With `policy.privacy.strict:
+true` they are refused (`declined.noise`), or counts are told as the step's public bound.
 
 """
 PROTECTED = """
