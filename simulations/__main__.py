@@ -332,18 +332,6 @@ def _audit(arguments: argparse.Namespace) -> None:
     print(f"report: {arguments.out / 'report.html'}, numbers: {arguments.out / 'study.json'}")
 
 
-def _audit(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from simulations.leakage.page import run_audit
-    from simulations.studies.page import console_table
-
-    command = f"python -m simulations audit --seed {arguments.seed}"
-    for table in run_audit(arguments.out, seed=arguments.seed, command=command).tables:
-        Console(width=max(Console().width, 110)).print(console_table(table))
-    print(f"report: {arguments.out / 'report.html'}, numbers: {arguments.out / 'study.json'}")
-
-
 def _dicom(arguments: argparse.Namespace) -> None:
     from client.data.layouts import find_cases
     from simulations.phantom.dicom import export_cohort, export_tables
