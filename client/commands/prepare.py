@@ -284,7 +284,7 @@ def _names(path: Path | None) -> Mapping[str, Sequence[str]]:
 
     try:
         names = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"The names in {path} cannot be read: {error}") from error
     fits = isinstance(names, dict) and set(names) <= set(LABELS)
     if not fits or not all(isinstance(v, list) and all(isinstance(n, str) for n in v) for v in names.values()):

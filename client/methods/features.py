@@ -11,35 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from client.methods.base import Method
-from client.methods.teacher import teacher_of
-from client.training.job import Answer, Job
-from client.vault.vault import Vault
+from client.methods.teacher import Taught
+from client.training.job import Answer
 from common.backbones import base
-from common.model.adapted import AdaptedModel
 
 
-class Features(Method):
+class Features(Taught):
     """Compares the features of each batch with the teacher's.
 
     Args:
         strength: lambda.
     """
 
-    def __init__(self, strength: float, vault: Vault):
-        self.strength = strength
-        self._vault = vault
-        self._teacher: AdaptedModel | None = None
-
-    def begin(self, job: Job) -> None:
-        """Load the teacher."""
-        self._teacher = teacher_of(job, self._vault)
-
     def loss(self, answer: Answer) -> Tensor | None:
         """lambda mean |f(x) - f*(x)|^2."""
-        assert self._teacher is not None
         with torch.no_grad():
-            before = self._teacher.encode(answer.batch.inputs, answer.batch.present)
+            before = self.teacher.encode(answer.batch.inputs, answer.batch.present)
         return self.strength * distance(before, answer.features)
 
 

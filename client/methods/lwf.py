@@ -14,19 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from client.methods.base import Method
-from client.methods.teacher import teacher_of
-from client.training.job import Answer, Job
+from client.methods.teacher import Taught
+from client.training.job import Answer
 from client.vault.vault import Vault
 from common.config.task import GroundingTask, PrognosisTask
-from common.model.adapted import AdaptedModel
 from common.tasks.prognosis import COX, deephit_scores, mtlr_scores
 
 BOXES = "boxes"
 SCORES = {"deephit": deephit_scores, "mtlr": mtlr_scores}  # logits to those of every cut and of the time after them
 
 
-class Lwf(Method):
+class Lwf(Taught):
     """Compares each batch's answer with the teacher's.
 
     Args:
@@ -35,18 +33,12 @@ class Lwf(Method):
     """
 
     def __init__(self, strength: float, vault: Vault, *, temperature: float = 2.0):
-        self.strength, self.temperature = strength, temperature
-        self._vault = vault
-        self._teacher: AdaptedModel | None = None
-
-    def begin(self, job: Job) -> None:
-        """Load the teacher."""
-        self._teacher = teacher_of(job, self._vault)
+        super().__init__(strength, vault)
+        self.temperature = temperature
 
     def loss(self, answer: Answer) -> Tensor | None:
         """lambda T^2 KL(teacher || student)."""
-        teacher, batch = self._teacher, answer.batch
-        assert teacher is not None
+        teacher, batch = self.teacher, answer.batch
         with torch.no_grad():
             same = answer.model.encoder_is_frozen  # then the encoder is the teacher's own
             features = answer.features if same else teacher.encode(batch.inputs, batch.present)

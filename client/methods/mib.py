@@ -14,41 +14,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from client.methods.base import Method
-from client.methods.teacher import teacher_of
-from client.training.job import Answer, Job
-from client.vault.vault import Vault
-from common.model.adapted import AdaptedModel
+from client.methods.teacher import Taught
+from client.training.job import Answer
 from common.tasks.segmentation import KNOWN
 
 
-class Mib(Method):
+class Mib(Taught):
     """Compares the answers on what is not outlined.
 
     Args:
         strength: weight of the divergence.
     """
 
-    def __init__(self, strength: float, vault: Vault):
-        self.strength = strength
-        self._vault = vault
-        self._teacher: AdaptedModel | None = None
-
-    def begin(self, job: Job) -> None:
-        """Load the teacher."""
-        self._teacher = teacher_of(job, self._vault)
-
     def loss(self, answer: Answer) -> Tensor | None:
         """Nothing where every case's center outlines all."""
-        teacher, batch = self._teacher, answer.batch
-        assert teacher is not None
+        batch = answer.batch
         if KNOWN not in batch.target or self.strength == 0:
             return None
         known = batch.target[KNOWN].bool()
         if bool(known.all()):
             return None
         with torch.no_grad():
-            before = teacher(batch.inputs, batch.present).float()
+            before = self.teacher(batch.inputs, batch.present).float()
         each = [untold(before[row : row + 1], answer.output[row : row + 1], known[row]) for row in range(len(known))]
         return self.strength * torch.stack(each).mean()
 

@@ -6,6 +6,7 @@ coordinator can teach another thing in each round. It is never a center's own dr
 
 from __future__ import annotations
 
+from client.methods.base import Method
 from client.training.job import Job
 from client.vault.vault import Vault
 from common.backbones.base import tensors_digest
@@ -47,3 +48,26 @@ def teacher_of(job: Job, vault: Vault) -> AdaptedModel:
     model = job.another()
     model.load(state)
     return model.eval().requires_grad_(False)
+
+
+class Taught(Method):
+    """What methods share that compare every batch with the teacher.
+
+    Args:
+        strength: weight of what they add to the loss.
+    """
+
+    def __init__(self, strength: float, vault: Vault):
+        self.strength = strength
+        self._vault = vault
+        self._teacher: AdaptedModel | None = None
+
+    def begin(self, job: Job) -> None:
+        """Load the teacher."""
+        self._teacher = teacher_of(job, self._vault)
+
+    @property
+    def teacher(self) -> AdaptedModel:
+        """From `begin` on."""
+        assert self._teacher is not None
+        return self._teacher

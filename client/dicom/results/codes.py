@@ -14,6 +14,7 @@ from typing import Any
 from pydicom.sr.coding import Code
 
 from common.errors import ConfigError, suggestion
+from common.text_yaml import load_text
 
 LESION = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
@@ -79,8 +80,8 @@ def read_codes(path: Path | None) -> Mapping[str, Coded]:
     import yaml
 
     try:
-        given = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        given = load_text(path)  # a code may begin with a zero
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"The codes in {path} cannot be read: {error}") from error
     if not isinstance(given, dict) or not given:
         raise ConfigError(f"{path} holds no codes; it must say GTVp: {{category: [...], type: [...]}}.")

@@ -168,3 +168,13 @@ def test_slices_of_different_spacing_in_one_series_are_one_sentence(tmp_path):
     with pytest.raises(DataError) as error:
         read_examination(series)
     assert error.value.problems == ["The CT series mixes slices of different pixel spacing; export one reconstruction."]
+
+
+def test_a_code_is_what_was_typed_and_a_file_that_is_no_text_is_a_sentence(tmp_path):
+    file = tmp_path / "codes.yaml"
+    file.write_text("larynx: {category: [0012, 99OWN, Organ], type: [1.10, 99OWN, Larynx]}")
+    larynx = read_codes(file)["larynx"]
+    assert (larynx.category.value, larynx.type.value) == ("0012", "1.10")
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"codes\.yaml cannot be read"):
+        read_codes(file)
