@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from server.evaluation.yardsticks import Yardsticks, yardsticks
-from simulations.studies.continual.arms import TOGETHER, Arrival
+from simulations.studies.continual.arms import ALONE, FEW, JOINT, TOGETHER, Arrival
 from simulations.studies.continual.running import WHOLE, Outcome, Piece
 from simulations.studies.page import Table, Value
 
 Row = list[float | None]
+Outcomes = Mapping[Piece, Outcome]
+
+
+def of_arm(outcomes: Outcomes, arm: str, setting: str) -> list[Outcome]:
+    """What an arm left in a setting, seed by seed."""
+    return [outcome for piece, outcome in outcomes.items() if (piece.arm, piece.setting) == (arm, setting)]
 
 
 def center_row(outcome: Outcome, step: str, centers: Sequence[str], metric: str) -> Row:
@@ -31,6 +37,25 @@ def task_row(outcome: Outcome, step: str, arrivals: Sequence[Arrival], metric: s
         own = [outcome.value(step=step, task=task, metric=name, center="pooled") for task in (TOGETHER, arrival.name)]
         found.append(next((value for value in own if value is not None), None))
     return found
+
+
+def by_arrival(outcome: Outcome, step: str, arrivals: Sequence[Arrival], metric: str) -> Row:
+    """After a step, the score of what each arrival brought: its task's, or the mean over its centers."""
+    if arrivals[0].structure is not None:
+        return task_row(outcome, step, arrivals, metric)
+    return [average(center_row(outcome, step, arrival.centers, metric)) for arrival in arrivals]
+
+
+def diagonal(outcome: Outcome, arrivals: Sequence[Arrival], metric: str) -> Row:
+    """Each arrival's score after its own step."""
+    return [by_arrival(outcome, a.name, arrivals, metric)[place] for place, a in enumerate(arrivals)]
+
+
+def _before(outcome: Outcome, arrivals: Sequence[Arrival], metric: str) -> Row:
+    """Row 0: what arrivals score before any training; unknown of tasks, whose steps begin later."""
+    if arrivals[0].structure is not None:
+        return [None] * len(arrivals)
+    return [average(start_row(outcome, arrivals[0].name, arrival.centers, metric)) for arrival in arrivals]
 
 
 def average(values: Sequence[float | None]) -> float | None:
@@ -85,11 +110,31 @@ YARDSTICKS = [
 ]  # fmt: skip
 
 
-def cost_table(title: str, arms: Sequence[str], outcomes: Mapping[Piece, Outcome], setting: str) -> Table:
+def yardstick_table(
+    title: str, arms: Sequence[str], outcomes: Outcomes, setting: str, arrivals: Sequence[Arrival], metric: str
+) -> Table:
+    """Arms on one lineage, against an adapter for each arrival and one of everything where these arms were run."""
+    alone = [diagonal(o, arrivals, metric) for arm in ALONE for o in of_arm(outcomes, arm, setting)]
+    joint = [average(by_arrival(o, TOGETHER, arrivals, metric)) for o in of_arm(outcomes, JOINT, setting)]
+    rows: list[list[Value]] = []
+    for arm in (arm for arm in arms if arm not in (JOINT, FEW, *ALONE)):
+        found = []
+        for number, outcome in enumerate(of_arm(outcomes, arm, setting)):
+            square = [by_arrival(outcome, a.name, arrivals, metric) for a in arrivals]
+            before, dedicated = _before(outcome, arrivals, metric), alone[number] if alone else None
+            found.append(measured(square, before=before, dedicated=dedicated))
+        rows.append([arm, *yardstick_row(found, joint or [None] * len(found))])
+    return Table(
+        title, YARDSTICKS, rows,
+        "In points, plasticity as a share of an own adapter's. Behind joint: of all that arrived, together.",
+    )  # fmt: skip
+
+
+def cost_table(title: str, arms: Sequence[str], outcomes: Outcomes, setting: str) -> Table:
     """What each arm costs: rounds of the whole run, bytes of a round and center, and seconds."""
     rows: list[list[Value]] = []
     for arm in arms:
-        own = [o.costs for piece, o in outcomes.items() if (piece.arm, piece.setting) == (arm, setting)]
+        own = [outcome.costs for outcome in of_arm(outcomes, arm, setting)]
         steps = [cost for costs in own for name, cost in costs.items() if name != WHOLE]
         rounds = fmean(cost["rounds"] for cost in steps) * len(steps) / len(own) if steps else None
         row: list[Value] = [arm, None if rounds is None else f"{rounds:.0f}"]

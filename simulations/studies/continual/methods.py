@@ -6,29 +6,27 @@ cannot forget, and one trained on everything at once stand beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.config.run import Run
 from common.tasks import build_task
 from simulations.studies.continual.arms import DEDICATED, JOINT, TOGETHER, Arrival, by_center
 from simulations.studies.continual.matrices import (
-    YARDSTICKS,
+    Outcomes,
     Row,
-    average,
+    by_arrival,
     cells,
-    center_row,
     cost_table,
-    measured,
-    start_row,
-    yardstick_row,
+    diagonal,
+    of_arm,
+    yardstick_table,
 )
 from simulations.studies.continual.running import Outcome, Piece, run_pieces
 from simulations.studies.options.continual import LEARN
 from simulations.studies.page import Page, Table, Value
 
 SETTING = "centers"
-Outcomes = Mapping[Piece, Outcome]
 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
@@ -45,7 +43,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
             f"{len(arrivals)} steps: {', then '.join('+'.join(a.centers) for a in arrivals)}."
         ),
         tables=[
-            _yardsticks(study.arms, outcomes, arrivals, metric),
+            yardstick_table("Forgetting and what it is traded for", study.arms, outcomes, SETTING, arrivals, metric),
             _last(study.arms, outcomes, arrivals, metric),
             *(_along(arm, outcomes, arrivals, metric) for arm in study.arms if arm not in (DEDICATED, JOINT)),
             cost_table("What it costs", study.arms, outcomes, SETTING),
@@ -59,54 +57,25 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     )
 
 
-def _of(outcomes: Outcomes, arm: str) -> list[Outcome]:
-    return [outcome for piece, outcome in outcomes.items() if piece.arm == arm]
-
-
-def _by_arrival(outcome: Outcome, step: str, arrivals: Sequence[Arrival], metric: str) -> Row:
-    return [average(center_row(outcome, step, arrival.centers, metric)) for arrival in arrivals]
-
-
-def _own(outcome: Outcome, arrivals: Sequence[Arrival], metric: str) -> Row:
-    """Each step's score where it learned."""
-    return [_by_arrival(outcome, a.name, arrivals, metric)[place] for place, a in enumerate(arrivals)]
-
-
 def _final(outcome: Outcome, arm: str, arrivals: Sequence[Arrival], metric: str) -> Row:
     if arm == DEDICATED:
-        return _own(outcome, arrivals, metric)
-    return _by_arrival(outcome, TOGETHER if arm == JOINT else arrivals[-1].name, arrivals, metric)
+        return diagonal(outcome, arrivals, metric)
+    return by_arrival(outcome, TOGETHER if arm == JOINT else arrivals[-1].name, arrivals, metric)
 
 
 def _last(arms: Sequence[str], outcomes: Outcomes, arrivals: Sequence[Arrival], metric: str) -> Table:
     rows: list[list[Value]] = [
-        [arm, *cells([_final(o, arm, arrivals, metric) for o in _of(outcomes, arm)])] for arm in arms
+        [arm, *cells([_final(o, arm, arrivals, metric) for o in of_arm(outcomes, arm, SETTING)])] for arm in arms
     ]
     return Table("The last model at the centers of each step", ["arm", *_names(arrivals), "AVG"], rows)
 
 
 def _along(arm: str, outcomes: Outcomes, arrivals: Sequence[Arrival], metric: str) -> Table:
     rows: list[list[Value]] = [
-        [a.name, *cells([_by_arrival(o, a.name, arrivals, metric) for o in _of(outcomes, arm)])] for a in arrivals
+        [a.name, *cells([by_arrival(o, a.name, arrivals, metric) for o in of_arm(outcomes, arm, SETTING)])]
+        for a in arrivals
     ]
     return Table(f"Step by step, {arm}", ["step", *_names(arrivals), "AVG"], rows)
-
-
-def _yardsticks(arms: Sequence[str], outcomes: Outcomes, arrivals: Sequence[Arrival], metric: str) -> Table:
-    alone = [_own(o, arrivals, metric) for o in _of(outcomes, DEDICATED)]
-    joint = [average(_final(o, JOINT, arrivals, metric)) for o in _of(outcomes, JOINT)]
-    rows: list[list[Value]] = []
-    for arm in (arm for arm in arms if arm not in (DEDICATED, JOINT)):
-        found = []
-        for number, outcome in enumerate(_of(outcomes, arm)):
-            square = [_by_arrival(outcome, a.name, arrivals, metric) for a in arrivals]
-            before = [average(start_row(outcome, arrivals[0].name, a.centers, metric)) for a in arrivals]
-            found.append(measured(square, before=before, dedicated=alone[number] if alone else None))
-        rows.append([arm, *yardstick_row(found, joint or [None] * len(found))])
-    return Table(
-        "Forgetting and what it is traded for", YARDSTICKS, rows,
-        "In points, plasticity as a share of the dedicated adapters'. Behind joint: of all that arrived, together.",
-    )  # fmt: skip
 
 
 def _names(arrivals: Sequence[Arrival]) -> list[str]:

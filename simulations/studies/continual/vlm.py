@@ -13,22 +13,20 @@ from common.config.run import Run
 from simulations.studies.continual import published
 from simulations.studies.continual.arms import FEW, JOINT, SPECIALIZED, TOGETHER, Arrival, by_center, by_task
 from simulations.studies.continual.matrices import (
-    YARDSTICKS,
+    Outcomes,
     Row,
-    average,
     cells,
     center_row,
     cost_table,
-    measured,
+    of_arm,
     start_row,
     task_row,
-    yardstick_row,
+    yardstick_table,
 )
 from simulations.studies.continual.running import SETTINGS, Outcome, Piece, run_pieces
 from simulations.studies.page import Page, Table, Value
 
 METRIC, ZERO_SHOT = "ap", "zero-shot"
-Outcomes = Mapping[Piece, Outcome]
 
 
 def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
@@ -50,11 +48,13 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
             _last("Centers arrive one by one: the last model", study.arms, outcomes, "centers", centers, everywhere),
             _paper("The paper's, domain by domain", published.DOMAINS, published.BY_CENTER),
             *_along(study.arms, outcomes, "centers", centers, everywhere),
-            _yardsticks("Centers one by one, as the field measures it", study.arms, outcomes, "centers", centers),
+            yardstick_table("Centers one by one, as the field measures it", study.arms, outcomes, "centers", centers,
+                            METRIC),
             _last("Tasks arrive one by one: the last model", study.arms, outcomes, "tasks", tasks, []),
             _paper("The paper's, task by task", published.TASKS, published.BY_TASK),
             *_along(study.arms, outcomes, "tasks", tasks, []),
-            _yardsticks("Tasks one by one, as the field measures it", study.arms, outcomes, "tasks", tasks),
+            yardstick_table("Tasks one by one, as the field measures it", study.arms, outcomes, "tasks", tasks,
+                            METRIC),
             _paper("The paper's, trained on one task (row) and tested on another", published.TASKS_CROSSED,
                    published.CROSSED),
             *(cost_table(f"What it costs: {setting}", study.arms, outcomes, setting) for setting in SETTINGS),
@@ -80,10 +80,6 @@ def _centers(outcomes: Outcomes, arrivals: Sequence[Arrival]) -> list[str]:
     arriving = list(dict.fromkeys(center for arrival in arrivals for center in arrival.centers))
     scored = {row["center"] for p, o in outcomes.items() if p.setting == "centers" for row in o.rows} - {"pooled"}
     return [*arriving, *sorted(scored - {*arriving})]
-
-
-def _of(outcomes: Outcomes, setting: str, arm: str) -> list[Outcome]:
-    return [outcome for piece, outcome in outcomes.items() if (piece.setting, piece.arm) == (setting, arm)]
 
 
 def _row_after(outcome: Outcome, step: str, arrivals: Sequence[Arrival], centers: Sequence[str]) -> Row:
@@ -112,12 +108,12 @@ def _last(
 ) -> Table:
     names = centers or [str(arrival.structure) for arrival in arrivals]
     rows: list[list[Value]] = []
-    first = next((arm for arm in arms if _of(outcomes, setting, arm)), None)
+    first = next((arm for arm in arms if of_arm(outcomes, arm, setting)), None)
     if first is not None:
-        untrained = [_before(outcome, first, arrivals, centers) for outcome in _of(outcomes, setting, first)]
+        untrained = [_before(outcome, first, arrivals, centers) for outcome in of_arm(outcomes, first, setting)]
         rows.append([ZERO_SHOT, *cells(untrained)])
     for arm in arms:
-        rows.append([arm, *cells([_final(o, arm, arrivals, centers) for o in _of(outcomes, setting, arm)])])
+        rows.append([arm, *cells([_final(o, arm, arrivals, centers) for o in of_arm(outcomes, arm, setting)])])
     unseen = [c for c in centers if c not in {c for a in arrivals for c in a.centers}]
     note = f"Never trained on: {', '.join(unseen)}." if unseen else ""
     return Table(title, ["arm", *names, "AVG"], rows, note)
@@ -146,48 +142,9 @@ def _along(
     names = centers or [str(arrival.structure) for arrival in arrivals]
     found = []
     for arm in (arm for arm in arms if arm not in (JOINT, FEW, SPECIALIZED)):
-        own = _of(outcomes, setting, arm)
+        own = of_arm(outcomes, arm, setting)
         rows: list[list[Value]] = [
             [a.name, *cells([_row_after(o, a.name, arrivals, centers) for o in own])] for a in arrivals
         ]
         found.append(Table(f"Step by step, {arm} ({setting})", ["step", *names, "AVG"], rows))
     return found
-
-
-def _yardsticks(
-    title: str, arms: Sequence[str], outcomes: Outcomes, setting: str, arrivals: Sequence[Arrival]
-) -> Table:
-    rows: list[list[Value]] = []
-    alone, together = (_of(outcomes, setting, arm) for arm in (SPECIALIZED, JOINT))
-    joint = [average(_diagonal(o, [TOGETHER] * len(arrivals), arrivals, setting)) for o in together]
-    for arm in (arm for arm in arms if arm not in (JOINT, FEW, SPECIALIZED)):
-        found = []
-        for number, outcome in enumerate(_of(outcomes, setting, arm)):
-            square = [_by_arrival(outcome, a.name, arrivals, setting) for a in arrivals]
-            own = _diagonal(alone[number], [a.name for a in arrivals], arrivals, setting) if alone else None
-            before = [_start_of(outcome, a, arrivals, setting) for a in arrivals]
-            found.append(measured(square, before=before, dedicated=own))
-        rows.append([arm, *yardstick_row(found, joint or [None] * len(found))])
-    note = (
-        "In points of AP, plasticity as a share of the specialized arm's. Behind joint: of all that arrived, together."
-    )
-    return Table(title, YARDSTICKS, rows, note)
-
-
-def _by_arrival(outcome: Outcome, step: str, arrivals: Sequence[Arrival], setting: str) -> Row:
-    """After a step, the score of what each arrival brought: the mean over its centers, or its task's."""
-    if setting == "tasks":
-        return task_row(outcome, step, arrivals, METRIC)
-    return [average(center_row(outcome, step, arrival.centers, METRIC)) for arrival in arrivals]
-
-
-def _diagonal(outcome: Outcome, steps: Sequence[str], arrivals: Sequence[Arrival], setting: str) -> Row:
-    """What each step says of its own arrival."""
-    return [_by_arrival(outcome, step, arrivals, setting)[place] for place, step in enumerate(steps)]
-
-
-def _start_of(outcome: Outcome, arrival: Arrival, arrivals: Sequence[Arrival], setting: str) -> float | None:
-    """Row 0: what an arrival scores before any training; unknown of a task whose step begins later."""
-    if setting == "tasks":
-        return None
-    return average(start_row(outcome, arrivals[0].name, arrival.centers, METRIC))
