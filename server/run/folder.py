@@ -46,6 +46,10 @@ class RunFolder:
         """In simulation, one configuration file per center."""
         return self.path / "centers"
 
+    def center_files(self) -> dict[str, Path]:
+        """Of a simulation, each center's configuration file by its code."""
+        return {path.stem: path for path in self.centers.glob("*.yaml")}
+
     @property
     def tensorboard(self) -> Path:
         """Scalars for TensorBoard."""

@@ -183,7 +183,7 @@ def _steps(job: Job, comparing: Comparing, run: Run) -> Iterator[StepWork]:
     ledger = Ledger(federated.ledger)
     backbone = load_backbone(run.backbone)
     base = backbone_digest(backbone)
-    files = {path.stem: path for path in federated.centers.glob("*.yaml")}
+    files = federated.center_files()
     for event in ledger.events("step_finished"):
         step = run.steps.get(event["step"])
         if step is None or step.rounds == 0:

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
-
 from common.config.run import Run
 from common.errors import DataError
 from common.files import write_json
@@ -18,7 +16,7 @@ from server.centers.roster import withdrawn
 from server.coordinator import run_id_of
 from server.report.reading.superseded import replaced
 from server.run.folder import RunFolder
-from simulations.comparison.patients import Observed, observe, open_centers
+from simulations.comparison.patients import Observed, observe, open_centers, record_of
 
 
 def observed_of(run: Run, folder: RunFolder, event: Mapping[str, Any]) -> list[Observed]:
@@ -34,10 +32,10 @@ def observed_of(run: Run, folder: RunFolder, event: Mapping[str, Any]) -> list[O
     known = json.loads(path.read_text()) if path.exists() else {}
     if known.get("centers") == codes:
         return [
-            Observed(row["center"], row["patient"], _arrays(row["record"]), tuple(row.get("levels", ())))
+            Observed(row["center"], row["patient"], record_of(row), tuple(row.get("levels", ())))
             for row in known["patients"]
         ]
-    files = {path.stem: path for path in folder.centers.glob("*.yaml")}
+    files = folder.center_files()
     base = bank.entry(key).base
     kept = {"since": event["kept_round"], "run_id": run_id_of(ledger)}
     step, state = bank.entry(key).step, bank.get(key)
@@ -58,7 +56,3 @@ def staying(ledger: Ledger, centers: Sequence[str]) -> list[str]:
     """Those of the centers that have not left the run."""
     left = withdrawn(ledger)
     return [center for center in centers if center not in left]
-
-
-def _arrays(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in record.items()}

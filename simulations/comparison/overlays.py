@@ -35,7 +35,7 @@ def overlays_of(run: Run, folder: RunFolder) -> list[Overlay]:
         return []
     event = max(finished, key=lambda e: (min(len(e["evaluated_at"]), SHOWN), len(run.steps[e["step"]].modalities)))
     step = run.steps[event["step"]]
-    files = {path.stem: path for path in folder.centers.glob("*.yaml")}
+    files = folder.center_files()
     torch.set_num_threads(run.runtime.threads)
     base = ledger.events("run_started")[0]["base"]
     state, observed = bank.get(key_of(ledger, bank, event)), observed_of(run, folder, event)

@@ -28,6 +28,7 @@ from server.report.report import Comparison
 from simulations.comparison.beside import beside, pairs_of_heads
 from simulations.comparison.comparing import Comparing, records_name
 from simulations.comparison.names import ALONE, CENTRALIZED, FEDERATED, LEFT_OUT, LOCAL
+from simulations.comparison.patients import record_of
 
 SMALLEST = 5  # patients; below, no interval is claimed
 HD95 = "hd95"  # of a structure the median over patients; then the mean over structures
@@ -59,9 +60,8 @@ def patients_of(comparing: Comparing, arm: str, step: str, *, mode: str = "") ->
         folders = (comparing.folder / "records" / cell.name).glob(f"{arm}-*" if arm in (*ALONE, LEFT_OUT) else arm)
         for path in sorted(folder / records_name(step, mode) for folder in folders):
             for row in json.loads(path.read_text()) if path.exists() else []:
-                record = {name: np.asarray(value) for name, value in row["record"].items()}
                 key = (row["center"], row["patient"], cell.fold)
-                found.setdefault(key, []).append(record)
+                found.setdefault(key, []).append(record_of(row))
                 levels[key] = tuple(row.get("levels", ()))
     return [Patient(*key, tuple(records), levels[key]) for key, records in sorted(found.items())]
 
@@ -128,16 +128,19 @@ def _hd95(records: Sequence[dict[str, np.ndarray]], weights: np.ndarray) -> Resa
 
 
 def difference_of(
-    step: Step, a: Sequence[Patient], b: Sequence[Patient] | None, metric: str, *, draws: int
+    step: Step, a: Sequence[Patient], b: Sequence[Patient] | None, metric: str, *, draws: int, of_b: Step | None = None
 ) -> Estimate:
     """metric(a) - metric(b) over the same patients in the same order, or metric(a) alone where ``b`` is None.
 
     The percentile interval is over patients drawn anew within centers; under `SMALLEST` patients there is none.
+
+    Args:
+        of_b: the step of b's records, where it is another.
     """
     weights = bootstrap_weights(strata_of(a), draws=draws)
     found = resampled(step, a, metric, weights)
     if b is not None:
-        found = found.minus(resampled(step, b, metric, weights))
+        found = found.minus(resampled(of_b or step, b, metric, weights))
     return Estimate(found.value, n=len(a)) if len(a) < SMALLEST else found.estimate(n=len(a))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,11 @@ def observe(
             for case, (o, _), own in zip(shown, observed, levels, strict=True)
         ]
     return found
+
+
+def record_of(row: Mapping[str, Any]) -> Observation:
+    """The record of `Observed.row`, once it was JSON."""
+    return {name: np.asarray(value) for name, value in row["record"].items()}
 
 
 @dataclass

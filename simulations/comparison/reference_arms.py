@@ -37,7 +37,7 @@ def write_comparison(run: Run, folder: RunFolder) -> None:
             return
         folder.comparison.unlink()
     base = ledger.events("run_started")[0]["base"]
-    files = {path.stem: path for path in folder.centers.glob("*.yaml")}
+    files = folder.center_files()
     torch.set_num_threads(run.runtime.threads)
     rows: list[dict[str, Any]] = []
     patients: list[dict[str, Any]] = []

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from common.config.load import compose_run
 from common.config.rules import check_run
@@ -20,17 +19,13 @@ from common.config.step import Step
 from common.errors import ConfigError, UnknownName
 from common.metrics import Estimate, ranked_pairs
 from common.store.ledger import Ledger
-from server.centers.federation import Federation
-from server.coordinator import Coordinator
-from server.curriculum import run_curriculum
-from server.run.narration import Narrator
+from server.report.reading.traffic import bytes_of_rounds
 from simulations.comparison.arms import is_done, run_job, trained_centers
 from simulations.comparison.comparing import Cell, Comparing, Job, composed
 from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
 from simulations.comparison.paired import Patient, difference_of, patients_of, value_of_patients
-from simulations.virtual.centers import data_roots, write_centers
-from simulations.virtual.federate import worker_count
-from simulations.virtual.local_grid import LocalGrid
+from simulations.virtual.centers import data_roots
+from simulations.virtual.federate import federate_quietly, worker_count
 from simulations.virtual.pool import side_by_side
 
 Extra = Callable[[Comparing, Cell, str], None]
@@ -89,21 +84,13 @@ def federate_here(comparing: Comparing, arm: str, cell: Cell) -> None:
     folder = comparing.arm_folder(arm, cell)
     if all(Ledger(folder.ledger).finished(name) for name in run.steps):
         return
-    torch.set_num_threads(run.runtime.threads)
-    files, _ = write_centers(run, folder, data_roots(run))
-    grid = LocalGrid(files, workers=0)
-    try:
-        run_curriculum(Coordinator(Federation(grid, patience_s=0.0), run, folder, Narrator(None, say=_unsaid)))
-    finally:
-        grid.close()
+    federate_quietly(run, folder)
 
 
 def bytes_up(comparing: Comparing, step: str) -> float | None:
     """Mean bytes of one center's training reply, over centers, rounds and cells of the federated arm."""
-    found = []
-    for cell in comparing.cells:
-        for event in Ledger(comparing.arm_folder(FEDERATED, cell).ledger).events("round_finished", step=step):
-            found += [traffic["up"] for traffic in event["bytes"].values()]
+    ledgers = (Ledger(comparing.arm_folder(FEDERATED, cell).ledger) for cell in comparing.cells)
+    found = [sent for ledger in ledgers for each in bytes_of_rounds(ledger.events(), step, "up") for sent in each]
     return sum(found) / len(found) if found else None
 
 
@@ -145,10 +132,6 @@ def _resampled(
     comparing: Comparing, step: Step, a: Sequence[Patient], b: Sequence[Patient] | None, metric: str
 ) -> Estimate:
     return difference_of(step, a, b, metric, draws=comparing.run.compare.draws)
-
-
-def _unsaid(line: str) -> None:
-    """Several cells talk at once: only their ends are told."""
 
 
 def arms_left_out(run: Run) -> list[str]:

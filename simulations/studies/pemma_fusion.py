@@ -88,7 +88,7 @@ def record_late(comparing: Comparing, cell: Cell, arm: str) -> None:
         return
     run = compose_run(comparing.arm_overrides(arm, cell))
     folder = comparing.arm_folder(arm, cell)
-    files = {path.stem: path for path in folder.centers.glob("*.yaml")}
+    files = folder.center_files()
     [event] = Ledger(folder.ledger).events("step_finished", step="ct_only")[:1]
     base, bank = backbone_digest(load_backbone(run.backbone)), AdapterBank(folder.bank)
     steps = [run.steps["ct_only"], run.steps["pet_only"]]

@@ -34,10 +34,11 @@ from server.centers.federation import Federation
 from server.coordinator import Coordinator
 from server.curriculum import train_step
 from server.learning.start import starting_state
+from server.report.reading.traffic import typical_bytes
 from server.run.folder import RunFolder
 from server.run.narration import Narrator
 from simulations.comparison.paired import Patient, difference_of, value_of_patients
-from simulations.comparison.patients import observe, open_centers
+from simulations.comparison.patients import observe, open_centers, record_of
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.fault_options import Fault
 from simulations.virtual.faults import FaultyGrid
@@ -185,8 +186,7 @@ def _measure(result: Result, ledger: Ledger, work: RunFolder, step: Step) -> Non
     rounds = ledger.events("round_finished", step=step.name)
     result.server_ms = 1e3 * statistics.median(event["seconds"]["aggregate"] for event in rounds)
     for way in ("up", "down"):
-        each = [statistics.mean(row[way] for row in event["bytes"].values()) for event in rounds if event["bytes"]]
-        setattr(result, way, statistics.median(each) if each else None)
+        setattr(result, way, typical_bytes(rounds, step.name, way))
     result.quarantined = sum(len(event["quarantined"]) for event in rounds)
     memory = work.memory(step.name, len(rounds))
     result.kept_bytes = memory.stat().st_size if memory.exists() else 0
@@ -227,10 +227,7 @@ def signed(difference: Estimate) -> tuple[str, str]:
 def _patients(results: Sequence[Result]) -> list[Patient]:
     """Test patients with one record per seed; every seed scores the same patients."""
     first = results[0].patients
-    records = [
-        {(row["center"], row["patient"]): {n: np.asarray(v) for n, v in row["record"].items()} for row in r.patients}
-        for r in results
-    ]
+    records = [{(row["center"], row["patient"]): record_of(row) for row in r.patients} for r in results]
     keys = [(row["center"], row["patient"]) for row in first]
     return [Patient(c, p, 0, tuple(seed[c, p] for seed in records)) for c, p in keys]
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from flwr.app import Context, RecordDict
@@ -19,6 +20,9 @@ from common.runtime.pulse import under_way
 from server.run.folder import RunFolder, alone_in
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.local_grid import LocalGrid
+
+if TYPE_CHECKING:
+    from server.coordinator import Coordinator
 
 JOURNAL = "sent.journal"  # of the records of what left, where all centers answer in this process
 
@@ -49,6 +53,28 @@ def federate(run: Run, folder: RunFolder, overrides: Sequence[str], *, only: Seq
             app(grid, context)
     finally:
         grid.close()
+
+
+def federate_quietly(run: Run, folder: RunFolder, *, without: Collection[str] = ()) -> Coordinator:
+    """A checked run's curriculum in this process, saying nothing, from where a stopped one was; who led it.
+
+    Args:
+        without: codes of centers that are not there.
+    """
+    from server.centers.federation import Federation
+    from server.coordinator import Coordinator
+    from server.curriculum import run_curriculum
+    from server.run.narration import Narrator
+
+    torch.set_num_threads(run.runtime.threads)
+    files, _ = write_centers(run, folder, data_roots(run))
+    grid = LocalGrid({code: path for code, path in files.items() if code not in without}, workers=0)
+    leader = Coordinator(Federation(grid, patience_s=0.0), run, folder, Narrator(None, say=lambda line: None))
+    try:
+        run_curriculum(leader)
+    finally:
+        grid.close()
+    return leader
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,22 @@ def traffic(events: Iterable[Event]) -> list[Row]:
             row["bytes_down"] += ways["down"]
     steps, phases = list(dict.fromkeys(event.get("step") for event in events)), list(PHASES)
     return sorted(rows.values(), key=lambda row: (steps.index(row["step"]), phases.index(row["phase"])))
+
+
+def bytes_of_rounds(events: Iterable[Event], step: str, way: str) -> list[list[int]]:
+    """Of each round of a step, in its order, what crossed for each center; one that asked nobody is left out.
+
+    Args:
+        way: ``up`` or ``down``.
+    """
+    rounds = (event["bytes"] for event in events if event["kind"] == "round_finished" and event["step"] == step)
+    return [[ways[way] for ways in sent.values()] for sent in rounds if sent]
+
+
+def typical_bytes(events: Iterable[Event], step: str, way: str) -> float | None:
+    """Of a round and center: the median over a step's rounds of the mean over centers; None without a round."""
+    each = [statistics.mean(sent) for sent in bytes_of_rounds(events, step, way)]
+    return statistics.median(each) if each else None
 
 
 def total(rows: Iterable[Mapping[str, Any]]) -> int:

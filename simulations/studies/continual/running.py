@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,23 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from common.config.load import compose_run
 from common.config.rules import check_run
 from common.config.run import Run
 from common.files import write_json
 from common.store.ledger import Ledger
-from server.centers.federation import Federation
-from server.coordinator import Coordinator
-from server.curriculum import run_curriculum
+from server.report.reading.traffic import typical_bytes
 from server.run.folder import RunFolder
-from server.run.narration import Narrator
 from simulations.studies.continual.arms import by_center, by_task, steps_of
 from simulations.studies.options.continual import LEARN
-from simulations.virtual.centers import data_roots, write_centers
-from simulations.virtual.federate import worker_count
-from simulations.virtual.local_grid import LocalGrid
+from simulations.virtual.centers import data_roots
+from simulations.virtual.federate import federate_quietly, worker_count
 from simulations.virtual.pool import side_by_side
 
 WHOLE = "all"  # among costs: of the whole run
@@ -105,16 +98,8 @@ def arm_run(run: Run, piece: Piece) -> Run:
 def run_piece(overrides: tuple[str, ...], folder: Path, piece: Piece) -> None:
     """Federate an arm's steps, from where a stopped run was, and keep the outcome."""
     run = arm_run(compose_run(overrides), piece)
-    torch.set_num_threads(run.runtime.threads)
-    work = RunFolder(folder / "work" / piece.file)
-    files, sizes = write_centers(run, work, data_roots(run))
-    files = {code: path for code, path in files.items() if code != "CHEST"}
-    grid, began = LocalGrid(files, workers=0, sizes=sizes), time.perf_counter()
-    try:
-        run_curriculum(Coordinator(Federation(grid, patience_s=0.0), run, work, Narrator(None, say=lambda line: None)))
-    finally:
-        grid.close()
-    outcome = outcome_of(Ledger(work.ledger))
+    began = time.perf_counter()
+    outcome = outcome_of(federate_quietly(run, RunFolder(folder / "work" / piece.file), without=["CHEST"]).ledger)
     outcome.costs[WHOLE] = {"seconds": round(time.perf_counter() - began, 1)}
     write_json(_file(folder, piece), vars(outcome))
 
@@ -134,8 +119,8 @@ def _costs(ledger: Ledger, step: str) -> dict[str, Any]:
     rounds = ledger.events("round_finished", step=step)
     costs: dict[str, Any] = {"rounds": len(rounds)}
     for way in ("up", "down"):
-        each = [statistics.mean(row[way] for row in event["bytes"].values()) for event in rounds if event["bytes"]]
-        costs[f"kB {way}"] = round(statistics.median(each) / 1e3, 1) if each else None
+        sent = typical_bytes(rounds, step, way)
+        costs[f"kB {way}"] = None if sent is None else round(sent / 1e3, 1)
     return costs
 
 

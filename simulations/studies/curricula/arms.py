@@ -17,29 +17,23 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from common.config.load import compose_run
 from common.config.rules import check_run
 from common.config.run import Run
 from common.config.step import Step
 from common.errors import ConfigError, UnknownName
 from common.files import write_json
-from common.metrics import Estimate, bootstrap_weights
-from common.tasks import build_task
-from server.centers.federation import Federation
+from common.metrics import Estimate
+from common.tasks import Observation, build_task
 from server.coordinator import Coordinator
-from server.curriculum import run_curriculum
+from server.report.reading.traffic import bytes_of_rounds
 from server.run.folder import RunFolder
-from server.run.narration import Narrator
 from simulations.comparison.kept import observed_of
-from simulations.comparison.paired import SMALLEST, Patient, resampled, strata_of
-from simulations.comparison.patients import observe, open_centers
+from simulations.comparison.paired import Patient, difference_of
+from simulations.comparison.patients import observe, open_centers, record_of
 from simulations.studies.options.curricula import ARMS, Arm, CurriculaStudy
-from simulations.virtual.centers import data_roots, write_centers
-from simulations.virtual.federate import worker_count
-from simulations.virtual.local_grid import LocalGrid
+from simulations.virtual.centers import data_roots
+from simulations.virtual.federate import federate_quietly, worker_count
 from simulations.virtual.pool import side_by_side
 
 SAME = (
@@ -103,22 +97,23 @@ class Arms:
     def patients(self, arm: str, task: str) -> tuple[Step, list[Patient]]:
         """The step that answers a task in an arm, and its test patients of all folds with a record a seed."""
         step = self.steps[arm][self.chosen[arm].scored[task]]
-        records: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+        records: dict[tuple[str, str, int], list[Observation]] = {}
         for part, one in self.found[arm].items():
             for row in one.patients[step.name]:
-                records.setdefault((row["center"], row["patient"], part.fold), []).append(row["record"])
-        return step, [Patient(*key, tuple(_arrays(r) for r in found)) for key, found in sorted(records.items())]
+                records.setdefault((row["center"], row["patient"], part.fold), []).append(record_of(row))
+        return step, [Patient(*key, tuple(found)) for key, found in sorted(records.items())]
 
     def score(self, arm: str, task: str, metric: str) -> Estimate:
         """A task's score with its interval over patients, averaged over seeds."""
         step, patients = self.patients(arm, task)
-        return _estimate(self.run, [(step, patients)], metric)
+        return difference_of(step, patients, None, metric, draws=self.run.study.draws)
 
     def difference(self, a: str, b: str, task: str, metric: str) -> Estimate:
         """The paired difference a - b over the patients that both arms scored."""
-        sides = [self.patients(arm, task) for arm in (a, b)]
-        common = {_key(p) for p in sides[0][1]} & {_key(p) for p in sides[1][1]}
-        return _estimate(self.run, [(s, [p for p in own if _key(p) in common]) for s, own in sides], metric)
+        (step, left), (other, right) = (self.patients(arm, task) for arm in (a, b))
+        common = {_key(p) for p in left} & {_key(p) for p in right}
+        left, right = ([p for p in side if _key(p) in common] for side in (left, right))
+        return difference_of(step, left, right, metric, draws=self.run.study.draws, of_b=other)
 
     def mean(self, arm: str, of: Callable[[Found], float | None]) -> float | None:
         """The mean over an arm's parts; None where one has none."""
@@ -143,7 +138,7 @@ def run_arms(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> 
     composed = {arm: arm_run(known[arm], run, plugins_of(overrides)) for arm in study.arms}
     for one in composed.values():
         check_run(one)
-    data_roots(next(iter(composed.values())))  # a phantom cohort is made once, before anyone reads it
+    data_roots(run)  # a phantom cohort is made once, before anyone reads it
     folder = Path(run.out) / run.name
     parts = [Part(*one) for one in product(study.arms, study.folds, study.seeds)]
     waiting = [part for part in parts if not _file(folder, part).exists()]
@@ -208,15 +203,8 @@ def run_part(study_run: Run, plugins: Sequence[str], folder: Path, part: Part) -
     arm = ARMS[study_run.study.kind][part.arm]
     run = arm_run(arm, study_run, plugins)
     run.seed, run.data.split.fold = part.seed, part.fold
-    torch.set_num_threads(run.runtime.threads)
     work = RunFolder(folder / "arms" / part.name)
-    files, sizes = write_centers(run, work, data_roots(run))
-    grid = LocalGrid(files, workers=0, sizes=sizes)
-    try:
-        leader = Coordinator(Federation(grid, patience_s=0.0), run, work, Narrator(None, say=lambda line: None))
-        run_curriculum(leader)
-    finally:
-        grid.close()
+    leader, files = federate_quietly(run, work), work.center_files()
     ended = {event["step"]: event for event in leader.ledger.events("step_finished")}
     answering = sorted(set(arm.scored.values()))
     found = Found(
@@ -255,9 +243,9 @@ def _retained(
 
 def _bytes_up(leader: Coordinator) -> dict[str, float]:
     found: dict[str, float] = {}
+    events = leader.ledger.events()
     for name in leader.run.steps:
-        rounds = leader.ledger.events("round_finished", step=name)
-        each = [traffic["up"] for event in rounds for traffic in event["bytes"].values()]
+        each = [sent for of_round in bytes_of_rounds(events, name, "up") for sent in of_round]
         if each:
             found[name] = statistics.mean(each)
     return found
@@ -267,22 +255,5 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-# ------------------------------------------------------------------------------------------------------------- figures
-
-
-def _estimate(run: Run, sides: Sequence[tuple[Step, list[Patient]]], metric: str) -> Estimate:
-    """The first side's value, less the second's where there is one; both drawn over the same patients."""
-    patients = sides[0][1]
-    weights = bootstrap_weights(strata_of(patients), draws=run.study.draws)
-    found, *others = (resampled(step, own, metric, weights) for step, own in sides)
-    for other in others:
-        found = found.minus(other)
-    return Estimate(found.value, n=len(patients)) if len(patients) < SMALLEST else found.estimate(n=len(patients))
-
-
 def _key(patient: Patient) -> tuple[str, str, int]:
     return patient.center, patient.patient, patient.fold
-
-
-def _arrays(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: np.asarray(value) for name, value in record.items()}

@@ -93,13 +93,13 @@ def _tested(centers: Sequence[FeatureCenter], order: Order) -> dict[str, float]:
 def _shared(overrides: tuple[str, ...], folder: Path, random: bool) -> tuple[Run, list[Center], FeatureTable, str]:
     """What all cells of a backbone share, once per process."""
     run = compose_run(overrides)
-    files = {path.stem: path for path in RunFolder(folder).centers.glob("*.yaml") if path.stem != "CHEST"}
+    files = {code: path for code, path in RunFolder(folder).center_files().items() if code != "CHEST"}
     return run, open_centers(files), table_of(run, folder, random), backbone_digest(_backbone(run, random))
 
 
 def table_of(run: Run, folder: Path, random: bool) -> FeatureTable:
     """Frozen features of everyone, computed once for a backbone."""
-    files = {path.stem: path for path in RunFolder(folder).centers.glob("*.yaml") if path.stem != "CHEST"}
+    files = {code: path for code, path in RunFolder(folder).center_files().items() if code != "CHEST"}
     backbone, step = _backbone(run, random), study_step(run, "image+text", "deephit")
     base, state = backbone_digest(backbone), AdaptedModel(backbone, step, seed=run.seed).state()
     seen = replace(run, backbone=_spec(run, random))

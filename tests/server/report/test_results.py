@@ -11,7 +11,7 @@ import pytest
 
 from common.errors import LedgerError
 from server.report.console import summary_table
-from server.report.reading.traffic import total
+from server.report.reading.traffic import bytes_of_rounds, total, typical_bytes
 from server.report.results import NOT_VERIFIED, SCHEMA, merge_results, results, write_results
 
 
@@ -174,3 +174,14 @@ def test_the_terminal_table_has_a_line_per_task(events):
     text = screen.getvalue()
     assert table.row_count == 5
     assert "CHUS 0.591" in text and "changed bits: federated 0" in text and "base: unchanged" in text
+
+
+def test_bytes_of_rounds_and_what_is_typical_of_one():
+    rounds = [{"CHUM": {"up": 10, "down": 1}, "MDA": {"up": 20, "down": 1}}, {}, {"CHUM": {"up": 40, "down": 3}}]
+    events = [{"kind": "round_finished", "step": "a", "bytes": sent} for sent in rounds]
+    events += [
+        {"kind": "round_finished", "step": "b", "bytes": rounds[0]},
+        {"kind": "scored", "step": "a", "bytes": {}},
+    ]
+    assert bytes_of_rounds(events, "a", "up") == [[10, 20], [40]] and bytes_of_rounds(events, "c", "up") == []
+    assert typical_bytes(events, "a", "up") == 27.5 and typical_bytes(events, "c", "up") is None
