@@ -182,7 +182,7 @@ def _masks(policy: Policy) -> Iterator[Sentence]:
         yield Sentence(
             CANNOT,
             "have an update, a loss or a score of this hospital alone: they leave as secure sums with at least two "
-            "others, and so does nothing that cannot be summed so (exact fits, counts of labels, keepsakes)",
+            "others, and what cannot be summed so (exact fits, counts of labels, keepsakes, statistics) not at all",
             "require_secure_aggregation",
         )
     else:

@@ -99,6 +99,12 @@ def _check(policy: Policy) -> None:
             "declined.noise",
             "policy.privacy asks for noise on what leaves; statistics carry none, so none are written.",
         )
+    if policy.require_secure_aggregation:
+        raise PolicyRefusal(
+            "declined.secure_aggregation",
+            "policy.require_secure_aggregation lets out secure sums only; statistics are of this hospital alone, so "
+            "none are written.",
+        )
     if not allows(policy.sums, "labels"):
         raise PolicyRefusal(
             "declined.sums", f"policy.sums allows {policy.sums}; statistics are counts of labels and records: 'labels'."

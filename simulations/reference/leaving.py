@@ -112,7 +112,8 @@ No order asks for these: `python -m client statistics` writes a file that a pers
 same gate. A number is a histogram with fixed bins, told in cells of exactly `minimum_cell`; levels are a table that is
 told whole or not at all; what is not recorded is a cell, too. The release record holds whom they are over, as of the
 rows of exact fits: the same patients again, or enough others. Images are told again by make of scanner where that is
-of no few. The file is a line of `sent.jsonl`. `privacy.strict`, a budget, or `sums` without `labels`: no file.
+of no few. The file is a line of `sent.jsonl`. `privacy.strict`, a budget, `require_secure_aggregation`, or `sums`
+without `labels`: no file.
 
 """
 FEW, FLAG = "told in whole steps of `minimum_cell`, upwards", "nothing: it counts no patients"

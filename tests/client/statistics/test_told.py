@@ -101,6 +101,10 @@ def test_too_few_patients_and_a_strict_policy_tell_nothing(cases, tmp_path):
     policy.privacy.strict = True
     with pytest.raises(PolicyRefusal, match="statistics carry none"):
         statistics_of("MDA", cases, policy=policy, vault=tmp_path, minimum=Minimum(1, 5))
+    policy = Policy(require_secure_aggregation=True)
+    with pytest.raises(PolicyRefusal, match="secure sums only") as refusal:
+        statistics_of("MDA", cases, policy=policy, vault=tmp_path, minimum=Minimum(1, 5))
+    assert refusal.value.code == "declined.secure_aggregation"
 
 
 def test_the_command_records_the_file_in_a_vault_that_later_orders_go_on_with(tmp_path, capsys):
