@@ -8,6 +8,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from common.metrics.detection import MOST_TRUTHS
+from common.metrics.surface import pieces
 
 
 def box_targets(mask: Tensor, *, structures: int, slices: bool) -> dict[str, Tensor]:
@@ -42,9 +43,8 @@ def _boxes(mask: np.ndarray, at: int) -> list[tuple[int, ...]]:
     """(z0, y0, x0, z1, y1, x1) of each connected piece, half-open; in one slice where ``at`` is one."""
     if at >= 0:
         mask = mask[at : at + 1]
-    pieces, _ = ndimage.label(mask, structure=np.ones((3, 3, 3)))
     low = max(at, 0)
-    found = ndimage.find_objects(pieces)
+    found = ndimage.find_objects(pieces(mask)[0])
     return [(z.start + low, y.start, x.start, z.stop + low, y.stop, x.stop) for z, y, x in found]
 
 

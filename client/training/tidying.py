@@ -10,14 +10,12 @@ from math import prod
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from common.config.step import Step
+from common.metrics.surface import pieces
 from common.tasks import build_task
 from common.tasks.segmentation import SURE
-
-TOUCHING = np.ones((3, 3, 3))  # voxels that share a corner are one piece
 
 
 def has_rules(step: Step) -> bool:
@@ -44,10 +42,10 @@ def _dropped(labels: np.ndarray, members: list[list[int]], only_largest: bool, f
     found = np.zeros(labels.shape, bool)
     for places in members:
         inside = np.isin(labels, places)
-        pieces, count = ndimage.label(inside, structure=TOUCHING)
-        sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+        labelled, count = pieces(inside)
+        sizes = np.bincount(labelled.ravel(), minlength=count + 1)[1:]
         stays = sizes >= fewest
         if only_largest and count:
             stays &= np.arange(count) == sizes.argmax()
-        found |= inside & ~np.concatenate([[True], stays])[pieces]
+        found |= inside & ~np.concatenate([[True], stays])[labelled]
     return found

@@ -107,10 +107,16 @@ def median_between(counts: np.ndarray) -> tuple[float, float | None] | None:
     return low, (HD95_EDGES_MM[cell] if cell < len(HD95_EDGES_MM) else None)
 
 
+def pieces(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Connected pieces of a mask, numbered from 1, and how many: voxels that share a corner are one (26 neighbors)."""
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    return labels, count
+
+
 def lesions(predicted: np.ndarray, truth: np.ndarray) -> Lesions:
     """Connected pieces (26 neighbors) of two masks, paired one to one, the largest overlap first, where intersection
     over union is above 0.3."""
-    (a, n), (b, m) = (ndimage.label(mask, structure=np.ones((3, 3, 3))) for mask in (predicted, truth))
+    (a, n), (b, m) = pieces(predicted), pieces(truth)
     meeting = np.bincount((a.astype(np.int64) * (m + 1) + b).ravel(), minlength=(n + 1) * (m + 1)).reshape(n + 1, m + 1)
     sizes_a, sizes_b = meeting.sum(axis=1), meeting.sum(axis=0)
     both = meeting[1:, 1:]

@@ -27,18 +27,19 @@ class KeptMoments(Method):
 
     def __init__(self, vault: Vault):
         self._vault = vault
+        self._earlier: State = {}
 
     def begin(self, job: Job) -> None:
         """Into the new optimizer: those of the parameters that it trains."""
-        _put(job, self._vault.load(SHELF, since=job.order.since))
+        self._earlier = self._vault.load(SHELF, since=job.order.since)
+        _put(job, self._earlier)
 
     def end(self, job: Job, leaving: State) -> State:
         """Into the vault; of what this round did not train, those of earlier ones stay."""
-        earlier = self._vault.load(SHELF, since=job.order.since)
         own: State = {}
         for name, (first, second, steps) in _moments(job).items():
             own |= {FIRST + name: first, SECOND + name: second, STEPS + name: torch.tensor(steps)}
-        self._vault.save(SHELF, {**earlier, **own}, order=job.order)
+        self._vault.save(SHELF, {**self._earlier, **own}, order=job.order)
         return {}
 
 
