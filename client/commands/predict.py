@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from client.data.case import Case
     from client.data.images.volumes import Prepared
-    from client.dicom.results.codes import Coded
-    from client.dicom.results.origin import Author, Origin
+    from client.dicom.results.origin import Origin
     from client.dicom.series import Series
     from common.backbones.base import Backbone
     from common.config.run import BackboneSpec
@@ -152,9 +151,12 @@ def _answer(
     from common.store.tested import in_words, score_in
 
     if origin is not None:
+        from client.dicom.results.codes import codes_of
         from client.dicom.results.origin import Author
+        from client.dicom.results.writing import write_answer
+        from common.runtime.release import version
     for entry in chosen(bank.adapters, case, region=arguments.region, lineage=arguments.lineage):
-        codes = None if origin is None else _codes_of(entry.step, arguments.codes)
+        codes = None if origin is None else codes_of(entry.step, arguments.codes)
         known = bank.known.get(entry.key, {})
         answer = predict_case(models.of(entry), case, known=known, device=arguments.device)
         tested = score_in(bank.tested.get(entry.key), mode_of(case, entry.step))
@@ -165,52 +167,12 @@ def _answer(
             _write_mask(path, mask, case)
             answer["mask"] = path.name
         if origin is not None:
-            author = Author(entry.lineage, entry.key, entry.base, _version(), notes[0], tuple(notes[1:]))
+            author = Author(entry.lineage, entry.key, entry.base, version(), notes[0], tuple(notes[1:]))
             stem = arguments.out / f"{case.patient}__{entry.lineage}"
-            answer["dicom"] = _write_dicom(stem, mask, answer, entry.step, origin, codes or {}, author)
+            answer["dicom"] = write_answer(stem, mask, answer, entry.step, origin, codes=codes or {}, author=author)
         card = {"task": entry.step.task.kind, "adapter": entry.key, "tested": tested, "notes": notes}
         found[entry.lineage] = {**card, **answer}
         print(f"{case.patient} {entry.lineage}: {_line(answer)}; {'; '.join(notes)}")
-
-
-def _codes_of(step: Step, path: Path | None) -> Mapping[str, Coded]:
-    """The codes of a step's structures. Raises ConfigError where one has none."""
-    from client.dicom.results.codes import coded, read_codes
-
-    return coded(step.task.structures, read_codes(path)) if step.task.kind == "segmentation" else {}
-
-
-def _write_dicom(
-    stem: Path,
-    mask: np.ndarray | None,
-    answer: Mapping[str, Any],
-    step: Step,
-    origin: Origin,
-    codes: Mapping[str, Coded],
-    author: Author,
-) -> list[str]:
-    """Names of the DICOM files of an answer; none of a mask without a voxel."""
-    from datetime import datetime
-
-    import numpy as np
-
-    from client.dicom.results.writing import write_mask, write_report
-    from common.tasks import build_task
-
-    if mask is None:
-        return write_report(stem, answer, origin, author=author)
-    task: Any = build_task(step.task, {})
-    masks = {name: np.isin(mask, places) for name, places in zip(task.structures, task.members, strict=True)}
-    return write_mask(stem, masks, origin, codes=codes, author=author, now=datetime.now())
-
-
-def _version() -> str:
-    """The release's version, as pyproject.toml has it: code runs from the checkout and is installed nowhere."""
-    import tomllib
-
-    from common.runtime.release import MANIFEST, ROOT
-
-    return str(tomllib.loads((ROOT / MANIFEST).read_text())["project"]["version"])
 
 
 def mode_of(case: Case, step: Step) -> str:
@@ -378,18 +340,18 @@ def predict_case(
 
 def _read(task: Any, output: torch.Tensor, prepared: Prepared | None, case: Case) -> dict[str, Any]:
     """A task's output in words of the clinic. A Cox model without its baseline hazard has a risk but no curve."""
-    import numpy as np
 
     from client.training.prediction import mask_on
     from common.errors import ConfigError
 
     if task.kind == "segmentation" and prepared is not None:
         mask, voxel_ml = mask_on(output[0].softmax(dim=0).numpy(), prepared.affine, case.images[case.reference])
-        inside = {name: np.isin(mask, places) for name, places in zip(task.structures, task.members, strict=True)}
-        volumes = {name: float(where.sum() * voxel_ml) for name, where in inside.items()}
+        volumes = {name: float(where.sum() * voxel_ml) for name, where in task.inside(mask).items()}
         return {"mask": mask, "milliliters": {name: round(volume, 3) for name, volume in volumes.items()}}
     if task.kind == "grounding" and prepared is not None:
-        return {"boxes": _boxes(task, output[0], prepared)}
+        from client.data.boxes import found_boxes
+
+        return {"boxes": found_boxes(task, output[0], prepared)}
     if task.kind == "prognosis":
         answer = {"risk": float(task.risk(output)[0])}
         if task.spec.loss == "cox" and "baseline" not in task.known:
@@ -398,30 +360,6 @@ def _read(task: Any, output: torch.Tensor, prepared: Prepared | None, case: Case
     if task.kind == "classification":
         return {"probabilities": dict(zip(task.classes, task.probabilities(output)[0].tolist(), strict=True))}
     raise ConfigError(f"predict does not know how to show the task '{task.kind}'; name another adapter with --lineage.")
-
-
-def _boxes(task: Any, output: torch.Tensor, prepared: Prepared) -> list[dict[str, Any]]:
-    """What was found, each with its structure, its probability and two opposite corners in mm (RAS)."""
-    from common.tasks.regions import Regions
-
-    size = list(next(iter(prepared.images.values())).shape[1:])
-    at = size[0] // 2 if task.spec.slices else -1  # nobody has drawn anything that would choose a slice
-    regions = Regions(output, size, structures=len(task.structures), sides=task.outputs, at=at)
-    found = zip(*task.found(regions, range(len(task.structures))), strict=True)
-    return [
-        {
-            "structure": task.structures[int(of)],
-            "probability": round(float(score), 4),
-            "corners_mm": [_world(box[corner].tolist(), prepared.affine) for corner in (slice(0, 3), slice(3, 6))],
-        }
-        for box, score, of in found
-    ]
-
-
-def _world(corner: list[float], affine: np.ndarray) -> list[float]:
-    """mm of a corner (z, y, x) between voxels."""
-    x, y, z = (side - 0.5 for side in reversed(corner))  # a voxel's middle has its number
-    return [round(float(value), 2) for value in (affine @ [x, y, z, 1.0])[:3]]
 
 
 def _write_mask(path: Path, mask: np.ndarray, case: Case) -> None:

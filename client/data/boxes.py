@@ -1,6 +1,8 @@
-"""Boxes of structures, from masks: what grounding learns and is scored on."""
+"""Boxes of structures: from masks, what grounding learns and is scored on; and from an answer, in mm."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -9,6 +11,10 @@ from torch import Tensor
 
 from common.metrics.detection import MOST_TRUTHS
 from common.metrics.surface import pieces
+from common.tasks.regions import Regions
+
+if TYPE_CHECKING:
+    from client.data.images.volumes import Prepared
 
 
 def box_targets(mask: Tensor, *, structures: int, slices: bool) -> dict[str, Tensor]:
@@ -37,6 +43,33 @@ def box_targets(mask: Tensor, *, structures: int, slices: bool) -> dict[str, Ten
         "size": torch.tensor(labels.shape, dtype=torch.float32),
         "slice": torch.tensor(at),
     }
+
+
+def found_boxes(task: Any, output: Tensor, prepared: Prepared) -> list[dict[str, Any]]:
+    """What was found in one case, each with its structure, its probability and two opposite corners in mm (RAS).
+
+    Args:
+        task: `common.tasks.grounding.Grounding`.
+        output: (S x L + sides, d, h, w).
+    """
+    size = list(next(iter(prepared.images.values())).shape[1:])
+    at = size[0] // 2 if task.spec.slices else -1  # nobody has drawn anything that would choose a slice
+    regions = Regions(output, size, structures=len(task.structures), sides=task.outputs, at=at)
+    found = zip(*task.found(regions, range(len(task.structures))), strict=True)
+    return [
+        {
+            "structure": task.structures[int(of)],
+            "probability": round(float(score), 4),
+            "corners_mm": [_world(box[corner].tolist(), prepared.affine) for corner in (slice(0, 3), slice(3, 6))],
+        }
+        for box, score, of in found
+    ]
+
+
+def _world(corner: list[float], affine: np.ndarray) -> list[float]:
+    """mm of a corner (z, y, x) between voxels."""
+    x, y, z = (side - 0.5 for side in reversed(corner))  # a voxel's middle has its number
+    return [round(float(value), 2) for value in (affine @ [x, y, z, 1.0])[:3]]
 
 
 def _boxes(mask: np.ndarray, at: int) -> list[tuple[int, ...]]:

@@ -54,7 +54,7 @@ def distance(task: object, before: Tensor, now: Tensor, *, temperature: float) -
     """
     form = _form(task)
     if form == BOXES:  # each word's answer is a distribution, the sides of boxes are none
-        sides = 4 if task.slices else 6  # type: ignore[attr-defined]
+        sides = task.sides  # type: ignore[attr-defined]
         words = temperature**2 * _apart(before[:, :-sides] / temperature, now[:, :-sides] / temperature).mean()
         return words + F.mse_loss(now[:, -sides:], before[:, -sides:]) / 2
     if form == COX:

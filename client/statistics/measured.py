@@ -74,7 +74,7 @@ def _of_images(case: Case) -> Values:
 
 
 def _spacing(modality: str, volume: Volume) -> Values:
-    x, y, z = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    x, y, z = volume.spacing
     in_plane, between = round(float(np.sqrt(x * y)), 3), round(float(z), 3)  # a header's 0.7500001 is 0.75
     return {f"{modality}_spacing_mm": in_plane, f"{modality}_slice_mm": between}
 

@@ -37,6 +37,11 @@ class GroundingTask:
     width: int = 64  # channels in front of scores and boxes
     level: int = -1  # of the frozen model's pyramid, whose cells are the regions; -1: the deepest
 
+    @property
+    def sides(self) -> int:
+        """Of a box."""
+        return 4 if self.slices else 6
+
 
 @dataclass
 class MaskedTask:

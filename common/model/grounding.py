@@ -57,8 +57,7 @@ def build_grounding(backbone: Backbone, step: Step) -> GroundingHead:
             f"task.level is {spec.level}, and the frozen model's pyramid has {len(levels)} levels; use "
             f"{-len(levels)} to {len(levels) - 1}."
         )
-    sides = 4 if spec.slices else 6
-    return GroundingHead(levels[spec.level].channels, backbone.text_dim, width=spec.width, sides=sides)
+    return GroundingHead(levels[spec.level].channels, backbone.text_dim, width=spec.width, sides=spec.sides)
 
 
 def grounding_readout(step: Step, backbone: Backbone, head: nn.Module) -> GroundingReadout:

@@ -40,6 +40,11 @@ def release_files(root: Path = ROOT, plugins: Mapping[str, Path] = MappingProxyT
     }
 
 
+def version(root: Path = ROOT) -> str:
+    """As pyproject.toml has it: code runs from the checkout and is installed nowhere."""
+    return str(tomllib.loads((root / MANIFEST).read_text())["project"]["version"])
+
+
 def own_digest(root: Path = ROOT, plugins: Mapping[str, Path] = MappingProxyType({})) -> str:
     """The digest of this checkout's code, as Flower would bundle it now.
 

@@ -49,7 +49,7 @@ class Grounding(Scored):
     def __init__(self, spec: GroundingTask):
         self.spec = spec
         self.structures = list(spec.structures)
-        self.outputs = 4 if spec.slices else 6
+        self.outputs = spec.sides
         self.bounds: Sequence[AtMost] = (
             AtMost((HOLDERS,), CASES),
             AtMost((TRUTHS,), CASES, factor=1 / MOST_TRUTHS),

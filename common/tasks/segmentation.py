@@ -179,8 +179,8 @@ class Segmentation(Scored):
     def _masks(self, predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(S, x, y, z) of each: where a structure and those within it are."""
         predicted = np.where(truth == IGNORED, 0, predicted)
-        both = (np.stack([np.isin(x, places) for places in self.members]) for x in (predicted, truth))
-        return next(both), next(both)
+        inside, drawn = (np.stack([*self.inside(x).values()]) for x in (predicted, truth))
+        return inside, drawn
 
     def ceiling(self, perfect: np.ndarray, truth: np.ndarray, *, voxel_mm3: float) -> Observation:
         """What a record gets beside its volumes where the truth is finer than the grid of the answer.
@@ -224,6 +224,10 @@ class Segmentation(Scored):
         volumes = perfect + truth
         dice = np.where((volumes == 0) & (predicted > 0), 1.0, _dice(both, volumes))
         return dict(zip(CEILING, (both.sum(axis=0), volumes.sum(axis=0), dice.sum(axis=0)), strict=True))
+
+    def inside(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Structure -> bool: where a label map holds it, or what lies within it."""
+        return {name: np.isin(labels, places) for name, places in zip(self.structures, self.members, strict=True)}
 
     def metrics(self, sums: Sums) -> dict[str, float | None]:
         """``dsc_agg`` and ``dice`` (mean over cases), each also per structure and averaged over structures; and the

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydicom.sr.coding import Code
 
+from common.config.step import Step
 from common.errors import ConfigError, suggestion
 from common.text_yaml import load_text
 
@@ -89,6 +90,11 @@ def read_codes(path: Path | None) -> Mapping[str, Coded]:
     if problems:
         raise ConfigError("\n".join(problems))
     return {**CODES, **{str(name): _coded(entry) for name, entry in given.items()}}
+
+
+def codes_of(step: Step, path: Path | None) -> dict[str, Coded]:
+    """The codes of a step's structures, a hospital's own among them. Raises ConfigError where one has none."""
+    return coded(step.task.structures, read_codes(path)) if step.task.kind == "segmentation" else {}
 
 
 def _problems(name: str, entry: Any, path: Path) -> list[str]:

@@ -14,6 +14,30 @@ from client.dicom.results.origin import Author, Origin, save
 from client.dicom.results.report import has_report, report
 from client.dicom.results.segmentation import segmentation
 from client.dicom.results.structure_set import structure_set
+from common.config.step import Step
+from common.tasks import build_task
+from common.tasks.segmentation import Segmentation
+
+
+def write_answer(
+    stem: Path,
+    labels: np.ndarray | None,
+    answer: Mapping[str, Any],
+    step: Step,
+    origin: Origin,
+    *,
+    codes: Mapping[str, Coded],
+    author: Author,
+) -> list[str]:
+    """Names of the DICOM files of an answer; none of a mask without a voxel.
+
+    Args:
+        labels: the label map (columns, rows, slices) of a segmentation; None of an answer in numbers.
+    """
+    task = build_task(step.task)
+    if labels is None or not isinstance(task, Segmentation):
+        return write_report(stem, answer, origin, author=author)
+    return write_mask(stem, task.inside(labels), origin, codes=codes, author=author, now=datetime.now())
 
 
 def write_mask(
