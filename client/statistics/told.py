@@ -20,13 +20,12 @@ from client.privacy.release import Minimum, released
 from client.privacy.subgroups import tellable
 from client.statistics.measured import Values, counted, measured
 from client.vault.cohort import begin
-from common.data.quantities import IMAGE, QUANTITIES
+from common.data.quantities import FORMAT, IMAGE, QUANTITIES
 from common.data.records import SCHEMA
 from common.data.subgroups import LEVELS
 from common.errors import PolicyRefusal
 from common.protocol.messages import TOO_FEW_CASES, Reply, Sums
 
-FORMAT = 1
 KIND = "statistics"
 
 

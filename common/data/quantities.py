@@ -14,6 +14,7 @@ from types import MappingProxyType
 from common.data.records import CHOICE, FLAG, NUMBER, ORDERED, SCHEMA, WORDS
 from common.tasks.cells import Cells, Histogram, Table
 
+FORMAT = 1  # of the file that a center writes and the coordinator reads
 RECORD, OUTCOME, IMAGE, LABEL = "record", "outcome", "image", "label"
 
 

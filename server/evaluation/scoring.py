@@ -137,9 +137,8 @@ class Scorer:
     def _rows(
         self, order: Order, task: Task, centers: Sequence[str], *, label: str, pooled_over: Sequence[str]
     ) -> list[dict[str, Any]]:
-        if (
-            order.step.federation.secure_aggregation
-        ):  # of the same centers each time: others' sums would tell them apart
+        if order.step.federation.secure_aggregation:
+            # Of the same centers each time: sums of others would tell them apart.
             summed = self._answers(order, task, pooled_over).get(SUMMED, Sums())
             return _summed_rows(order, task, summed, sorted(set(pooled_over)), label=label)
         answers = self._answers(order, task, centers)

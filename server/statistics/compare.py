@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from common.data.quantities import QUANTITIES
+from common.data.quantities import FORMAT, QUANTITIES
 from common.errors import ConfigError
 
-FORMAT = 1
 LEVEL = 0.05
 Rows = dict[str, np.ndarray]
 

@@ -11,7 +11,7 @@ number of patients, which a neighboring cohort shows to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -120,12 +120,16 @@ def _gradients(plan: Plan, job: Any, here: np.ndarray, seed: int, *, length: flo
         yield parameter.grad.numpy().astype(np.float64)
 
 
+def known_streams(seed: int, question: Mapping[str, object] | None = None) -> list[Stream]:
+    """The three streams of DP-SGD, from a seed that everybody knows."""
+    return [Stream(key_of(known_secret(seed), question or {}, purpose)) for purpose in (SAMPLING, NOISE, INSIDE)]
+
+
 class _Canaries(DpSgd):
     """The product's draws, whose items are canaries in the place of crops."""
 
     def __init__(self, plan: Plan, here: np.ndarray, seed: int):
-        streams = [Stream(key_of(known_secret(seed), {}, purpose)) for purpose in (SAMPLING, NOISE, INSIDE)]
-        super().__init__(plan, *streams)
+        super().__init__(plan, *known_streams(seed))
         self._here = here
 
     def _items(self, order: Any, cases: Any, model: Any, places: list[int]) -> Iterator[Any]:

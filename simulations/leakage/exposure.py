@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from client.privacy.dp_sgd import INSIDE, NOISE, SAMPLING, DpSgd
-from client.privacy.streams import Stream, key_of, known_secret
+from client.privacy.dp_sgd import DpSgd
 from common.privacy.accounting import noise_for
 from common.privacy.plan import Plan
+from simulations.leakage.canaries import known_streams
 from simulations.leakage.crops import WIDTH, Encoder, crops, lesions
 
 CENTERS, ROUNDS, DRAWS, BATCH, COHORT, RATE = 7, 20, 3, 6, 12, 60.0
@@ -112,7 +112,7 @@ def _trained(common: nn.Linear, x: Tensor, label: Tensor, plan: Plan, stream: st
     def learn(job: Any, place: int) -> None:
         F.binary_cross_entropy_with_logits(head(x[place : place + 1]), label[place : place + 1]).backward()
 
-    noise = _OnFeatures(plan, *(Stream(key_of(known_secret(0), {"of": stream}, p)) for p in (SAMPLING, NOISE, INSIDE)))
+    noise = _OnFeatures(plan, *known_streams(0, {"of": stream}))
     cases: Any = SimpleNamespace(cases=[SimpleNamespace(patient=str(place)) for place in range(len(x))])
     for draw in noise.batches(None, cases, None):  # type: ignore[arg-type]
         noise.learn(job, draw, learn)  # type: ignore[arg-type]

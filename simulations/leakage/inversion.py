@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from client.privacy.dp_sgd import DpSgd, Draw
-from client.privacy.streams import Stream, key_of, known_secret
 from common.privacy.accounting import noise_for
 from common.privacy.plan import Plan
+from simulations.leakage.canaries import known_streams
 from simulations.leakage.crops import SIDE, WIDTH, Encoder, crops
 
 STEPS, TOTAL_VARIATION = 300, 1e-3
@@ -83,7 +83,6 @@ def _released(
         return _gradient(encoder, head, volume, label)
     noise = noise_for(epsilon, DELTA, rate=RATE, draws=DRAWS, accountant="rdp")
     plan = Plan(cohort=10, batch=1, draws=DRAWS, clip=1.0, delta=DELTA, noise=noise)
-    streams = [Stream(key_of(known_secret(seed), {}, purpose)) for purpose in ("sampling", "noise", "inside")]
     named = dict(head.named_parameters())
 
     def learn(job: Any, item: Any) -> None:
@@ -92,7 +91,7 @@ def _released(
 
     model = SimpleNamespace(named_trainable_parameters=lambda: named, trained_parts={"head"})
     job: Any = SimpleNamespace(model=model, optimizer=torch.optim.SGD(head.parameters(), lr=1.0))
-    DpSgd(plan, *streams).learn(job, Draw([[0]]), learn)  # type: ignore[list-item, arg-type]
+    DpSgd(plan, *known_streams(seed)).learn(job, Draw([[0]]), learn)  # type: ignore[list-item, arg-type]
     found = [parameter.grad.clone() for parameter in named.values() if parameter.grad is not None]
     head.zero_grad(set_to_none=True)
     return found

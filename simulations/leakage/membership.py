@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.privacy.noised.sums import noised_sums
 from client.privacy.streams import Stream, key_of, known_secret
-from common.exact.noised import noise_scales, spectral, step_from
-from common.exact.objectives import GRADIENT, HESSIAN, Logistic, with_ones
+from common.exact.objectives import Logistic, with_ones
 from common.privacy.accounting import noise_for
 from common.privacy.plan import SUMS, Plan
+from simulations.studies.privacy.fit import fitted
 
 ROUNDS, SETTLED = 2, 10  # questions of a fit with noise and without
 PENALTY = 0.1
+ALONE = "alone"  # the one center of a shadow
 FLAT = 1e-3  # a spread below it is rounding, and a likelihood of it would be infinite
 RATES = (0.001, 0.01)  # of false alarms
 
@@ -93,15 +93,11 @@ def _plan(epsilon: float, patients: int) -> Plan:
 
 def _fitted(x: np.ndarray, label: np.ndarray, plan: Plan, seed: int) -> np.ndarray:
     """A head (1, P + 1) from noised sums, as a federation of one center fits it."""
-    objective, stream = Logistic(), Stream(key_of(known_secret(seed), {}, "shadow"))
-    beta, weights = np.zeros(objective.shape(x.shape[1])), PENALTY * objective.penalised(x.shape[1])
-    groups, hessian = [[place] for place in range(len(x))], np.zeros(0)
-    floor = spectral([noise_scales(objective, plan, round=0)[HESSIAN]], beta.shape[1])
-    for round in range(ROUNDS if plan.noise else SETTLED):
-        told = noised_sums(objective, x, label[:, None], beta, round=round, groups=groups, plan=plan, noise=stream)
-        hessian = told.get(HESSIAN, hessian)
-        beta = step_from(beta, {GRADIENT: told[GRADIENT], HESSIAN: hessian}, penalty=weights, floor=floor)
-    return beta
+    streams = {ALONE: Stream(key_of(known_secret(seed), {}, "shadow"))}
+    questions = ROUNDS if plan.noise else SETTLED
+    return fitted(
+        Logistic(), {ALONE: (x, label[:, None])}, {ALONE: plan}, streams, questions=questions, penalty=PENALTY
+    )
 
 
 def _confidence(x: np.ndarray, label: np.ndarray, head: np.ndarray) -> np.ndarray:

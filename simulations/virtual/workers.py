@@ -27,9 +27,8 @@ class Workers:
     """
 
     def __init__(self, frozen: Sequence[str] = ()):
-        self._frozen, self._parent = list(frozen), None
-
-    _parent: WarmParent | None
+        self._frozen = list(frozen)
+        self._parent: WarmParent | None = None
 
     def processes(self) -> Any:
         """The multiprocessing context that a worker is started with."""

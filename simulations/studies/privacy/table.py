@@ -16,19 +16,18 @@ import torch
 
 from client.data.hecktor.mapping import load_mapping
 from client.data.hecktor.tables import read_table
-from client.privacy.noised.sums import noised_sums
 from client.privacy.streams import Stream, key_of, known_secret
 from common.config.run import Run
 from common.data.records import MODEL_VARIABLES, record_layout
 from common.errors import DataError
-from common.exact.columns import Layout, LinearModel, Rows, Scaling, add
-from common.exact.noised import noise_scales, spectral, step_from
-from common.exact.objectives import GRADIENT, HESSIAN, Hazard
+from common.exact.columns import Layout, LinearModel, Rows, Scaling
+from common.exact.objectives import Hazard
 from common.exact.ranges import ranges_of, shortened, within_range
 from common.privacy.accounting import noise_for
 from common.privacy.plan import SUMS, Plan
 from common.tasks.prognosis import discretise
 from simulations.studies.page import Page, Table
+from simulations.studies.privacy.fit import fitted
 from simulations.studies.privacy.rows import FREE, level_name
 from simulations.studies.survival_table import BOOTSTRAP_SEED, cohort_of, outcome_cases
 from simulations.survival.arms import Arm
@@ -99,19 +98,9 @@ def noised_fit(task: Task, *, run: Run, epsilon: float) -> Models:
     plans = {center: _plan(epsilon, len(rows), study.questions) for center, rows in task.train.items()}
     streams = {c: Stream(key_of(known_secret(run.seed), _fold(task, epsilon, c), "noise")) for c in task.train}
     data = {center: _on_grid(task.layout, rows, study.bins, study.horizon_days) for center, rows in task.train.items()}
-    columns = len(task.layout.names)
-    beta, weights = np.zeros(objective.shape(columns)), task.penalty * objective.penalised(columns)
-    scales = [noise_scales(objective, plan, round=0)[HESSIAN] for plan in plans.values()]
-    floor, hessian = spectral(scales, beta.shape[1]), np.zeros(0)
-    for round in range(SETTLED if math.isinf(epsilon) else study.questions):
-        told = add(
-            noised_sums(objective, *data[c], beta, round=round, groups=[[n] for n in range(len(data[c][0]))],
-                        plan=plans[c], noise=streams[c])
-            for c in data
-        )  # fmt: skip
-        hessian = told.get(HESSIAN, hessian)
-        beta = step_from(beta, {GRADIENT: told[GRADIENT], HESSIAN: hessian}, penalty=weights, floor=floor)
-    weight, _ = objective.split(beta, columns)
+    questions = SETTLED if math.isinf(epsilon) else study.questions
+    beta = fitted(objective, data, plans, streams, questions=questions, penalty=task.penalty)
+    weight, _ = objective.split(beta, len(task.layout.names))
     scaling = Scaling(np.zeros(len(task.layout.values)), np.ones(len(task.layout.values)))
     return dict.fromkeys(task.centers, LinearModel(task.layout, scaling, weight[:1], np.zeros(1)))
 
