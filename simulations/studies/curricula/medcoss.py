@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from common.config.run import Run
 from common.metrics import Estimate
 from simulations.studies.curricula.arms import Arms, Found, run_arms
+from simulations.studies.curricula.tables import INTERVALS, against, cost
 from simulations.studies.page import Page, Table, Value
 
 METRIC = {"tumour_ct": "dsc_agg", "hpv": "auroc"}
@@ -31,7 +32,13 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     """Run or continue the study."""
     arms = run_arms(run, overrides, say)
     say("resampling patients")
-    tables = [_scores(arms), _differences(arms), _orderings(arms), _retained(arms), _cost(arms)]
+    tables = [
+        _scores(arms),
+        against(arms, FULL, [(task, METRIC[task], said) for task, said in SHOWN.items()]),
+        _orderings(arms),
+        _retained(arms),
+        cost(arms, is_stage=lambda step: step.startswith("stage_")),
+    ]
     return Page(
         title="MedCoSS: continual self-supervised stages, federated",
         lead=(
@@ -45,8 +52,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
 
 
 NOTES = [
-    "Intervals: 95 %, percentile bootstrap over test patients within centers (small ones together); they do not cover "
-    "the choice of training patients.",
+    INTERVALS,
     "The paper's figures are of other data, tasks and sizes (percent; a ViT-B pre-trained on hundreds of thousands of "
     "images): orderings can be compared, numbers cannot. Its joint row is the one with a decoder for each modality.",
     "No option of any arm was searched; every stage and every task has one learning rate for all arms.",
@@ -63,18 +69,6 @@ def _scores(arms: Arms) -> Table:
         rows.append([arm.said, *(one.text() for one in ours), ours[0].n, *(_percent(p) for p in reversed(paper))])
     columns = ["arm", *(f"{said} [95 %]" for said in SHOWN.values()), "patients", "paper, LiTS", "paper, RICORD"]
     return Table("After the stages: two tasks, fine-tuned", columns, rows)
-
-
-def _differences(arms: Arms) -> Table:
-    others = [name for name in arms.chosen if name != FULL] if FULL in arms.chosen else []
-    rows: list[list[Value]] = [
-        [
-            f"MedCoSS − {arms.chosen[other].said}",
-            *(_told(arms.difference(FULL, other, t, m)) for t, m in METRIC.items()),
-        ]
-        for other in others
-    ]
-    return Table("MedCoSS against each other arm, paired over patients", ["difference", *SHOWN.values()], rows)
 
 
 def _orderings(arms: Arms) -> Table:
@@ -109,30 +103,6 @@ def _retained(arms: Arms) -> Table:
 
 def _of(stage: str, after: str) -> Callable[[Found], float | None]:
     return lambda found: found.retained[stage][after]
-
-
-def _cost(arms: Arms) -> Table:
-    return cost(arms, lambda step: step.startswith("stage_"))
-
-
-def cost(arms: Arms, is_stage: Callable[[str], bool]) -> Table:
-    """What each arm takes: bytes of an update in stages and tasks, processor time, bytes in a vault."""
-    rows: list[list[Value]] = []
-    for name, arm in arms.chosen.items():
-        stages = arms.mean(name, lambda found: _mean([v for step, v in found.up.items() if is_stage(step)]))
-        tasks = arms.mean(name, lambda found: _mean([v for step, v in found.up.items() if not is_stage(step)]))
-        seconds, vault = arms.mean(name, lambda found: found.seconds), arms.mean(name, lambda found: found.vault)
-        rows.append([arm.said, _kilo(stages), _kilo(tasks), None if seconds is None else round(seconds), _kilo(vault)])
-    columns = ["arm", "kB up, a stage", "kB up, a task", "processor s", "kB in a vault"]
-    return Table("What it costs", columns, rows, "kB up: one center's reply in one round, measured.")
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
-def _kilo(value: float | None) -> int | None:
-    return None if value is None else round(value / 1e3)
 
 
 def _percent(value: float | None) -> str | None:

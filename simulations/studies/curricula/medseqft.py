@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from common.config.run import Run
 from simulations.studies.curricula.arms import Arms, run_arms
-from simulations.studies.curricula.medcoss import cost
-from simulations.studies.options.curricula import SEQUENCE, UNSEEN
+from simulations.studies.curricula.tables import INTERVALS, against, cost
+from simulations.studies.options.curricula import SEQUENCE, STRUCTURES, UNSEEN
 from simulations.studies.page import Page, Table, Value
 
 FULL = "medseqft"
@@ -24,8 +24,8 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     tables = [
         _scores(arms, SEQUENCE, "The tasks of the sequence"),
         _scores(arms, UNSEEN, "Two tasks that no sequence had, learned from where it ended"),
-        _differences(arms),
-        cost(arms, lambda step: step == "original"),
+        against(arms, FULL, [(task, f"dsc_agg_{name}", name) for task, name in STRUCTURES.items()]),
+        cost(arms, is_stage=lambda step: step == "original"),
     ]
     return Page(
         title="MedSeqFT: tasks in a row that change the frozen model, federated",
@@ -37,8 +37,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
         tables=[table for table in tables if table.rows],
         notes=[
             PAPER,
-            "Intervals: 95 %, percentile bootstrap over test patients within centers (small ones together); they do "
-            "not cover the choice of training patients.",
+            INTERVALS,
             "No option of any arm was searched; every task has one learning rate and as many rounds in every arm. Who "
             "refines takes more rounds for it, and who learns all at once sees each case in fewer.",
             "sts7's tumor is no task here: it is on other data than the phantom's structures.",
@@ -54,12 +53,3 @@ def _scores(arms: Arms, tasks: Mapping[str, str], title: str) -> Table:
         mean = statistics.mean(known) if len(known) == len(ours) else None
         rows.append([arm.said, *(one.text() for one in ours), mean])
     return Table(title, ["arm", *(f"{structure} [95 %]" for structure in tasks.values()), "mean"], rows)
-
-
-def _differences(arms: Arms) -> Table:
-    tasks = SEQUENCE | UNSEEN
-    rows: list[list[Value]] = []
-    for other in (name for name in arms.chosen if FULL in arms.chosen and name != FULL):
-        found = [arms.difference(FULL, other, task, f"dsc_agg_{structure}") for task, structure in tasks.items()]
-        rows.append([f"MedSeqFT − {arms.chosen[other].said}", *(one.text(signed=True) for one in found)])
-    return Table("MedSeqFT against each other arm, paired over patients", ["difference", *tasks.values()], rows)

@@ -65,17 +65,26 @@ MEDCOSS: dict[str, Arm] = {
 
 
 @dataclass
-class MedcossStudy:
+class CurriculaStudy:
+    """What both studies are told."""
+
+    kind: str = ""
+    arms: list[str] = field(default_factory=list)  # rows
+    seeds: list[int] = field(default_factory=lambda: [1])  # each a run of every arm
+    folds: list[int] = field(default_factory=lambda: [0])  # whose patients test, each a run of every arm
+    stage_rounds: int = 3  # of every self-supervised stage and of every refinement
+    task_rounds: int = 4  # of every task that is learned from labels
+    view: View = field(default_factory=lambda: View([4.5] * 3, [32] * 3, [32] * 3))  # of every step
+    draws: int = 500  # of the bootstrap over patients
+
+
+@dataclass
+class MedcossStudy(CurriculaStudy):
     """MedCoSS beside what its paper compares it with, each a federation of its own."""
 
     kind: str = "medcoss"
     arms: list[str] = field(default_factory=lambda: ["scratch", "joint", "sequential", "medcoss"])  # rows
-    seeds: list[int] = field(default_factory=lambda: [1])  # each a run of every arm
-    folds: list[int] = field(default_factory=lambda: [0])  # whose patients test, each a run of every arm
-    stage_rounds: int = 3  # of every self-supervised stage
     task_rounds: int = 6  # of every task that is learned from labels
-    view: View = field(default_factory=lambda: View([4.5] * 3, [32] * 3, [32] * 3))  # of every step
-    draws: int = 500  # of the bootstrap over patients
 
 
 # ----------------------------------------------------------------------------------------------------------- MedSeqFT
@@ -126,18 +135,11 @@ MEDSEQFT: dict[str, Arm] = {
 
 
 @dataclass
-class MedseqftStudy:
+class MedseqftStudy(CurriculaStudy):
     """MedSeqFT beside what its paper compares it with, each a federation of its own, and two tasks learned after it."""
 
     kind: str = "medseqft"
     arms: list[str] = field(default_factory=lambda: ["sequential", "unrefined", "random", "medseqft"])  # rows
-    seeds: list[int] = field(default_factory=lambda: [1])  # each a run of every arm
-    folds: list[int] = field(default_factory=lambda: [0])  # whose patients test, each a run of every arm
-    stage_rounds: int = 3  # of the original model's masked modelling and of every refinement
-    task_rounds: int = 4  # of every task that is learned from labels
-    view: View = field(default_factory=lambda: View([4.5] * 3, [32] * 3, [32] * 3))  # of every step
-    draws: int = 500  # of the bootstrap over patients
 
 
 ARMS: dict[str, dict[str, Arm]] = {"medcoss": MEDCOSS, "medseqft": MEDSEQFT}
-CurriculaStudy = MedcossStudy | MedseqftStudy
