@@ -28,10 +28,11 @@ from client.masking.replies import check_masked, check_unmasked, under_masks
 from client.methods import methods_of
 from client.methods.base import Method
 from client.policy import check_cases, check_order
-from client.policy.orders import scores_asked, sums_asked
+from client.policy.orders import SUMS, TRAIN, scores_asked, sums_asked
 from client.policy.policy import ceiling_of
 from client.policy.start import check_start
 from client.privacy.dp_sgd import charged, check_step
+from client.privacy.noised.standing_in import ceiling_for, check_draws
 from client.privacy.record import Chosen, Question, chosen
 from client.privacy.release import Minimum, raised, released
 from client.privacy.subgroups import by_subgroup
@@ -111,7 +112,7 @@ class Center:
         try:
             if order.step.rounds > 0 and counts["train"] > 0:
                 check_cases(policy, len(self.part(order, "train")))
-                check_step(order, code=self.code, vault=self.vault, ceiling=ceiling_of(policy))
+                check_step(order, code=self.code, vault=self.vault, ceiling=ceiling_for(policy, order))
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
             reply, what = described(policy, order, Reply(self.code, code=refusal.code, counts=counts))
@@ -151,7 +152,7 @@ class Center:
     def prepare(self, order: Order) -> Job:
         """The order as a job: its model loaded, its cases prepared, its noise charged, its methods begun. Raises
         PolicyRefusal."""
-        check_order(self.config.policy, order)
+        check_order(self.config.policy, order, to=TRAIN)
         Standing(self.vault, order).check()
         order = self._received(order)
         check_start(self.config.policy, order, self.shelf(order))
@@ -161,6 +162,7 @@ class Center:
         chosen, methods = self.trained_on(order)
         cases = prepared(chosen, order, self.config, tokenizer=model.backbone.tokenizer)
         check_cases(self.config.policy, len(cases))
+        check_draws(self.config.policy, order, cases, code=self.code)
         return prepare(
             order, model, task, cases, code=self.code, methods=methods, autocast=self.config.mixed_precision,
             another=lambda: model_of(self.config, replace(order, state={})),
@@ -212,7 +214,7 @@ class Center:
         """Answer with sums over the local training cases: event times, an exact fit's, or what methods keep."""
         started = time.perf_counter()
         what = sums_asked(order)[0]
-        check_order(self.config.policy, order, asks=[what])
+        check_order(self.config.policy, order, to=SUMS, asks=[what])
         check_unmasked(order)
         if isinstance(order.step.privacy, NoisedSums) and order.subset not in (GRID, KEEPSAKES, THRESHOLDS):
             return noised_answer(self, order)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from client.policy.hours import quiet_spans
-from client.policy.policy import ALL, NEED_A_WORD, SUMS, Policy, ceiling_of, demands_privacy, test_folds
+from client.policy.policy import ALL, NEED_A_WORD, SUMS, UNSAID, Policy, ceiling_of, demands_privacy, test_folds
 
 CAN, CANNOT, WITHIN = "can", "cannot", "within"
 HEADS = {
@@ -169,6 +169,13 @@ def _noise(policy: Policy) -> Iterator[Sentence]:
         )
     else:
         yield Sentence(CAN, "have steps learn from patients without noise, as often as it likes", "privacy")
+    if ceiling is None and policy.minimum_cell > 1:
+        yield Sentence(
+            CANNOT,
+            f"have sums with noise in the place of minimums beyond epsilon {UNSAID.epsilon:g} at delta "
+            f"{UNSAID.delta:g}, over every step, run and restart together",
+            "privacy",
+        )
 
 
 def _never(policy: Policy) -> Iterator[Sentence]:

@@ -36,11 +36,16 @@ class Ceiling:
     delta: float
 
 
+UNSAID = Ceiling(10.0, 0.001)
+"""For noised sums where a hospital with minimums names none: the weakest epsilon that still counts as protection
+(Ponomareva et al. 2023, How to DP-fy ML, tier 2)."""
+
+
 @dataclass
 class Budget:
     """``policy.privacy``: what may be spent, and whether anything leaves without noise at all."""
 
-    epsilon: float | None = None  # over every step, run and restart; null: no ceiling
+    epsilon: float | None = None  # over every step, run and restart; null: none, but `UNSAID` of noised sums
     delta: float | None = None  # at which epsilon is meant: well below one over the number of patients
     strict: bool = False  # nothing leaves without noise: no scores, no statistics, no counts
 

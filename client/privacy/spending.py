@@ -155,7 +155,7 @@ def check_fits(account: Account, planned: Sequence[Release], ceiling: Ceiling | 
     raise PolicyRefusal(
         BUDGET,
         f"Step '{step}' would bring what this cohort has spent from epsilon {before:.2f} to {after:.2f} at delta "
-        f"{ceiling.delta:g}; policy.privacy.epsilon is {ceiling.epsilon:g}, over every step, run and restart.",
+        f"{ceiling.delta:g}; it may spend {ceiling.epsilon:g} over every step, run and restart (policy.privacy).",
     )
 
 

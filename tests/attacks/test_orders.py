@@ -18,11 +18,14 @@ from client.app import Verbs
 from client.center.center import Center
 from client.center.models import initial_state
 from client.commands.erase import erase
+from client.privacy.spending import read_account
+from common.config.privacy import DpSgd, NoisedSums
 from common.config.run import Split
 from common.exact.columns import COUNT
 from common.exact.objectives import LOSS
 from common.exact.ridge import CASES, GRAM, MOMENT
 from common.exact.step import BETA, MEAN, SCALE
+from common.privacy import plan
 from common.protocol.wire import FIT_SUMS
 from common.store.ledger import Ledger
 from common.tasks import build_task
@@ -222,10 +225,10 @@ def test_other_columns_do_not_ask_for_another_set_of_an_erased_target(hospital):
     assert labels.code == "ok" and not labels.sums, "counts of the same labels are the same question"
 
 
-def rounds_of(name: str):
+def rounds_of(name: str, rounds: int = 1):
     """The action's step as one of rounds, whose labels are counted."""
     step = copy.deepcopy(order_of(name).step)
-    step.rounds = 1
+    step.rounds = rounds
     return step
 
 
@@ -252,6 +255,50 @@ def test_other_columns_are_answered_over_the_earlier_set_of_a_target(tmp_path, c
         assert second.sums[MOMENT][0, 0] == first.sums[MOMENT][0, 0]
     else:
         assert second.sums[LOSS] == pytest.approx(first.sums[LOSS])
+
+
+@pytest.mark.parametrize("name", ["train", *EXACT])
+def test_a_step_without_rounds_is_neither_trained_nor_summed(hospital, name):
+    """It would walk around every rule that looks at a step's rounds: noise, batches, epochs."""
+    refused = answered(hospital, replace(order_of(name), step=rounds_of(name, 0)), ACTIONS[name].kind)
+    assert refused.code == "config" and not (refused.state or refused.sums or refused.counts)
+
+
+def with_noise(file: Path, spec, run: str = "ab" * 16):
+    """An exact fit of the record alone, its sums under noise."""
+    order = with_variables(file, "gram", ["age", "tobacco"])
+    order.step.privacy, order.step.rounds = spec, 1
+    return replace(order, run=run)
+
+
+@pytest.fixture
+def by_the_order(monkeypatch):
+    """Noise as little as an order wants it, without the search for it."""
+    monkeypatch.setattr(plan, "noise_for", lambda epsilon, delta, **options: 0.5 if epsilon <= 8 else 0.02)
+
+
+def test_noise_stands_in_for_the_minimums_up_to_an_epsilon_over_everything(hospital, by_the_order):
+    """Noised sums are over everybody: with next to no noise, or answers without end, they say who has a rare flag."""
+    for spec in (NoisedSums(epsilon=1000.0, cohort=60), NoisedSums(epsilon=8.0, cohort=60, noise_seed=3)):
+        refused = answered(hospital, with_noise(hospital, spec), "query.sums")
+        assert refused.code == ("declined.budget" if spec.noise_seed is None else "declined.privacy")
+        assert not refused.sums and not read_account(Center.open(hospital).vault).charges
+    first = answered(hospital, with_noise(hospital, NoisedSums(cohort=60)), "query.sums")
+    assert first.code == "ok" and first.sums
+    again = answered(hospital, with_noise(hospital, NoisedSums(cohort=60), run="cd" * 16), "query.sums")
+    assert again.code == "declined.budget" and not again.sums, "a mean of many answers has little noise"
+
+
+def test_a_draw_of_a_patient_is_no_update_where_noise_has_no_ceiling(hospital, by_the_order):
+    order = order_of("train")
+    order.step = copy.deepcopy(order.step)
+    order.step.task.alpha = 0.0  # DeepHit's ranking couples patients
+    order.step.privacy = DpSgd(epsilon=1000.0, cohort=1000, batch=2, draws=1)
+    assert answered(hospital, order, "train").code == "declined.cases"
+    assert not read_account(Center.open(hospital).vault).charges
+    order.step.privacy = DpSgd(cohort=20, batch=4)
+    reply = answered(hospital, order, "train")
+    assert reply.code == "ok" and reply.counts["cases"] == 20 and not reply.sums
 
 
 def over(file: Path, name: str) -> set[str]:
