@@ -255,7 +255,8 @@ policy:
   maximum_seconds: 7200.0
   maximum_memory_gb: null
   # The most of a patient's privacy that is spent here, over every step, run and restart together: epsilon at delta,
-  # such as 8 at 0.001 for some hundred patients. Then steps learn with noise only. null: no ceiling.
+  # such as 8 at 0.001 for some hundred patients. Then steps learn with noise only. null: no ceiling, but 10 at 0.001 of
+  # exact sums whose noise stands in for the minimums.
   # strict: true lets nothing out without noise: no scores, no statistics.
   privacy: {{epsilon: null, delta: null, strict: false}}
   # true: steps learn with noise only, also without a ceiling here.

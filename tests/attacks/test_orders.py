@@ -19,6 +19,8 @@ from client.center.center import Center
 from client.center.models import initial_state
 from client.commands.erase import erase
 from client.privacy.spending import read_account
+from common.config.federation import MeanFederation
+from common.config.methods import METHODS
 from common.config.privacy import DpSgd, NoisedSums
 from common.config.run import Split
 from common.exact.columns import COUNT
@@ -26,6 +28,7 @@ from common.exact.objectives import LOSS
 from common.exact.ridge import CASES, GRAM, MOMENT
 from common.exact.step import BETA, MEAN, SCALE
 from common.privacy import plan
+from common.protocol.keepsakes import FISHER, KEEPSAKES
 from common.protocol.wire import FIT_SUMS
 from common.store.ledger import Ledger
 from common.tasks import build_task
@@ -37,6 +40,7 @@ from tests.helpers.small import forget, write_centers, write_cohort
 
 MINIMUM, PATIENTS, MORE = 5, 30, 3
 CODE = "CHUP"
+SMOKES, UNWEIGHED = 4, (6, 7)  # numbers of patients whom the hospital's own split lets train
 
 # What the answer's code is, by attack; the actions that are not named have the first one's.
 ONE_FEWER = "ok", dict.fromkeys(EXACT, "declined.difference")
@@ -52,11 +56,12 @@ def expected(row, name):
 
 
 def rare(root: Path) -> Path:
-    """Tobacco is recorded for one patient, the weight is missing of two, one has relapsed on a day of its own."""
+    """Of those who train, one has tobacco recorded, two no weight, one has relapsed on a day of its own."""
     table = root / "hecktor2022_clinical_info_training.csv"
     lines = table.read_text().splitlines()
-    lines[1] = lines[1].replace(",80,,0,", ",94,1,0,")
-    lines[2:4] = [line.replace(",80,,0,", ",,,0,") for line in lines[2:4]]
+    lines[SMOKES] = lines[SMOKES].replace(",80,,0,", ",94,1,0,")
+    for place in UNWEIGHED:
+        lines[place] = lines[place].replace(",80,,0,", ",,,0,")
     lines[1:] = [_aged(line, 40 + place) for place, line in enumerate(lines[1:])]
     table.write_text("\n".join(lines) + "\n")
     return root
@@ -142,6 +147,32 @@ def test_an_honest_order_is_answered_and_a_rare_flag_is_in_no_sum(hospital, name
     reply = ask(hospital, name)
     assert reply.code == expected(RARE, name) and (reply.state or reply.sums)
     assert tells_of_few(name, reply) == [] and is_whole(hospital)
+
+
+@pytest.mark.parametrize("name", ["gram", "keepsakes"])
+def test_without_minimums_the_rare_flag_is_in_the_sums_of_this_very_cohort(tmp_path, cohort, name):
+    """So that the row above can fail: whoever has it trains, and the step looks at it."""
+    forget()
+    file = write_centers(tmp_path, cohort, [CODE])[CODE]
+    assert {f"{CODE}-{number:03d}" for number in (SMOKES, *UNWEIGHED)} <= over(file, name)
+    if name == "gram":
+        assert GRAM in tells_of_few(name, ask(file, name))
+        return
+    told = answered(file, of_a_record(file), "query.sums").sums[FISHER + "linear/weight"]
+    hidden = answered(written(tmp_path / "own", cohort), of_a_record(file), "query.sums")
+    assert (told[:, FLAG] > 0).all() and hidden.code == "ok"
+    assert not hidden.sums[FISHER + "linear/weight"][:, FLAG].any()
+    assert (hidden.sums[FISHER + "linear/weight"][:, AGE] > 0).all()
+
+
+AGE, FLAG = 0, 3  # columns of a record of age and tobacco: two values, then whether each is recorded
+
+
+def of_a_record(file: Path):
+    """What EWC keeps of a step that trains a linear model of the record alone."""
+    order = with_variables(file, "gram", ["age", "tobacco"])
+    order.step.federation, order.step.methods, order.step.rounds = MeanFederation(), [METHODS["ewc"]()], 1
+    return replace(order, subset=KEEPSAKES)
 
 
 @pytest.mark.parametrize("name", ACTIONS)
