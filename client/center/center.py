@@ -50,6 +50,7 @@ from client.training.loop import FitLog, fit
 from client.training.observation import observe
 from client.vault.downlink import received
 from client.vault.folds import sides
+from client.vault.room import check_room
 from client.vault.standing import Standing
 from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
@@ -154,6 +155,7 @@ class Center:
         PolicyRefusal."""
         check_order(self.config.policy, order, to=TRAIN)
         Standing(self.vault, order).check()
+        self._check_room(order)
         order = self._received(order)
         check_start(self.config.policy, order, self.shelf(order))
         order = replace(order, state=within_own_rank(order.state, order.step.adapter.parts, self.code))
@@ -255,6 +257,8 @@ class Center:
         check_masked(order)
         standing = Standing(self.vault, order)
         standing.check()
+        if order.digest:  # the state is kept, for the next one's difference to refer to
+            self._check_room(order)
         order = self._received(order)
         model, task = self.ready_model(replace(order, state=self.own_state(order)))
         minimum, sums = self.minimum(order).cell, Sums()
@@ -342,6 +346,9 @@ class Center:
         if not order.digest:
             return order
         return received(order, self.shelf(order), initial=lambda: initial_state(self.config, order))
+
+    def _check_room(self, order: Order) -> None:
+        check_room(self.vault, self.shelf(order).path, most_gb=self.config.policy.maximum_vault_gb)
 
     def shelf(self, order: Order) -> Vault:
         return Vault(self.vault, order)

@@ -254,6 +254,8 @@ policy:
   # group has). Beyond either its process is ended, the coordinator gets a code, the node takes the next message.
   maximum_seconds: 7200.0
   maximum_memory_gb: null
+  # Most of the vault that states of earlier steps may take, in GB; beyond it no new step is begun. null: any.
+  maximum_vault_gb: 100.0
   # The most of a patient's privacy that is spent here, over every step, run and restart together: epsilon at delta,
   # such as 8 at 0.001 for some hundred patients. Then steps learn with noise only. null: no ceiling, but 10 at 0.001 of
   # exact sums whose noise stands in for the minimums.

@@ -133,6 +133,14 @@ def _limits(policy: Policy) -> Iterator[Sentence]:
     most = policy.maximum_memory_gb
     memory = f"{most:g} GB" if most is not None else "nine tenths of this machine's memory"
     yield Sentence(WITHIN, f"a message that takes more than {memory} is ended", "maximum_memory_gb")
+    if policy.maximum_vault_gb is not None:
+        yield Sentence(
+            CANNOT,
+            f"begin another step once states of earlier ones take {policy.maximum_vault_gb:g} GB of the vault",
+            "maximum_vault_gb",
+        )
+    else:
+        yield Sentence(CAN, "have the vault keep states of any number of steps", "maximum_vault_gb")
     for start, end in quiet_spans(policy):
         yield Sentence(CANNOT, f"have anything done from {start:%H:%M} to {end:%H:%M}", "quiet_hours")
 

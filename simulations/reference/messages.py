@@ -53,6 +53,7 @@ CODES = {
     "declined.privacy": "the policy asks for noise, and the step learns without it or draws it from a known seed",
     "declined.questions": "an exact fit has asked as often as it may",
     "declined.quiet_hours": "nothing is trained at this hour",
+    "declined.room": "states of earlier steps take as much of the vault as the policy allows",
     "declined.rounds": "the step is longer than the policy allows",
     "declined.secure_aggregation": "the policy asks for secure sums, and the step has none",
     "declined.split": "the order's split is not this hospital's own, or the policy does not let this fold test",

@@ -58,6 +58,11 @@ FIELDS = {  # field -> the code of a refusal, when it is given
         "a message holds more resident memory, its process is ended; null: nine tenths of what the machine or its "
         "control group has",
     ),
+    "maximum_vault_gb": (
+        "declined.room",
+        "a step, or a finished stage, is new to a vault whose states of earlier ones take this much; what was begun "
+        "goes on",
+    ),
     "require_privacy": ("declined.privacy", "the step learns from patients without noise; a budget asks for it, too"),
     "privacy": (
         "declined.budget",

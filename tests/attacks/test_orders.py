@@ -18,9 +18,8 @@ from client.app import Verbs
 from client.center.center import Center
 from client.center.models import initial_state
 from client.commands.erase import erase
-from client.privacy.spending import read_account
-from common.config.federation import MeanFederation
-from common.config.methods import METHODS
+from client.policy.policy import UNSAID
+from client.privacy.spending import Entry, charge, read_account
 from common.config.privacy import DpSgd, NoisedSums
 from common.config.run import Split
 from common.exact.columns import COUNT
@@ -28,7 +27,7 @@ from common.exact.objectives import LOSS
 from common.exact.ridge import CASES, GRAM, MOMENT
 from common.exact.step import BETA, MEAN, SCALE
 from common.privacy import plan
-from common.protocol.keepsakes import FISHER, KEEPSAKES
+from common.privacy.accounting import Release
 from common.protocol.wire import FIT_SUMS
 from common.store.ledger import Ledger
 from common.tasks import build_task
@@ -149,30 +148,12 @@ def test_an_honest_order_is_answered_and_a_rare_flag_is_in_no_sum(hospital, name
     assert tells_of_few(name, reply) == [] and is_whole(hospital)
 
 
-@pytest.mark.parametrize("name", ["gram", "keepsakes"])
-def test_without_minimums_the_rare_flag_is_in_the_sums_of_this_very_cohort(tmp_path, cohort, name):
+def test_without_minimums_the_rare_flag_is_in_the_sums_of_this_very_cohort(tmp_path, cohort):
     """So that the row above can fail: whoever has it trains, and the step looks at it."""
     forget()
     file = write_centers(tmp_path, cohort, [CODE])[CODE]
-    assert {f"{CODE}-{number:03d}" for number in (SMOKES, *UNWEIGHED)} <= over(file, name)
-    if name == "gram":
-        assert GRAM in tells_of_few(name, ask(file, name))
-        return
-    told = answered(file, of_a_record(file), "query.sums").sums[FISHER + "linear/weight"]
-    hidden = answered(written(tmp_path / "own", cohort), of_a_record(file), "query.sums")
-    assert (told[:, FLAG] > 0).all() and hidden.code == "ok"
-    assert not hidden.sums[FISHER + "linear/weight"][:, FLAG].any()
-    assert (hidden.sums[FISHER + "linear/weight"][:, AGE] > 0).all()
-
-
-AGE, FLAG = 0, 3  # columns of a record of age and tobacco: two values, then whether each is recorded
-
-
-def of_a_record(file: Path):
-    """What EWC keeps of a step that trains a linear model of the record alone."""
-    order = with_variables(file, "gram", ["age", "tobacco"])
-    order.step.federation, order.step.methods, order.step.rounds = MeanFederation(), [METHODS["ewc"]()], 1
-    return replace(order, subset=KEEPSAKES)
+    assert {f"{CODE}-{number:03d}" for number in (SMOKES, *UNWEIGHED)} <= over(file, "gram")
+    assert GRAM in tells_of_few("gram", ask(file, "gram"))
 
 
 @pytest.mark.parametrize("name", ACTIONS)
@@ -310,10 +291,13 @@ def by_the_order(monkeypatch):
 
 def test_noise_stands_in_for_the_minimums_up_to_an_epsilon_over_everything(hospital, by_the_order):
     """Noised sums are over everybody: with next to no noise, or answers without end, they say who has a rare flag."""
+    assert UNSAID.of == plan.SUMS
     for spec in (NoisedSums(epsilon=1000.0, cohort=60), NoisedSums(epsilon=8.0, cohort=60, noise_seed=3)):
         refused = answered(hospital, with_noise(hospital, spec), "query.sums")
         assert refused.code == ("declined.budget" if spec.noise_seed is None else "declined.privacy")
         assert not refused.sums and not read_account(Center.open(hospital).vault).charges
+    updates = Entry("ef" * 16, "private", 1, "0" * 64, (Release(0.3),))  # guarded by minimums, not by this ceiling
+    charge(Center.open(hospital).vault, updates)
     first = answered(hospital, with_noise(hospital, NoisedSums(cohort=60)), "query.sums")
     assert first.code == "ok" and first.sums
     again = answered(hospital, with_noise(hospital, NoisedSums(cohort=60), run="cd" * 16), "query.sums")
