@@ -376,9 +376,9 @@ def _write_mask(path: Path, mask: np.ndarray, case: Case) -> None:
     import nibabel as nib
 
     from client.commands.prepare import write_nifti
+    from client.data.images.nifti import in_mm
 
-    image: Any = nib.load(case.images[case.reference])
-    write_nifti(path, mask, image.affine)
+    write_nifti(path, mask, in_mm(nib.load(case.images[case.reference])))
 
 
 def _cases(arguments: argparse.Namespace) -> list[Case]:

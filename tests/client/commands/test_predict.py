@@ -316,6 +316,23 @@ def test_an_identity_grid_gives_the_labels_back(tmp_path):
     assert np.array_equal(mask, labels.numpy().transpose(2, 1, 0)) and voxel_ml == pytest.approx(0.024)
 
 
+def test_a_ct_in_microns_gets_the_same_mask_in_mm(tmp_path, bank, small_root):
+    source = nib.load(small_root / "imagesTr" / "CHUM-001__CT.nii.gz")
+    stretched = nib.Nifti1Image(np.asarray(source.dataobj), source.affine @ np.diag([1e3, 1e3, 1e3, 1]))
+    stretched.header.set_xyzt_units("micron")
+    stretched.affine[:3, 3] *= 1e3
+    stretched.set_sform(stretched.affine, code=1)
+    nib.save(stretched, tmp_path / "CHUM-001__CT.nii.gz")
+    for out, ct in (("mm", source.get_filename()), ("microns", tmp_path / "CHUM-001__CT.nii.gz")):
+        assert predict(bank.path, tmp_path / out, "--ct", str(ct), "--lineage", "tumour_ct") == 0
+    one, two = (nib.load(tmp_path / out / "CHUM-001__tumour_ct.nii.gz") for out in ("mm", "microns"))
+    assert np.array_equal(one.dataobj, two.dataobj) and two.affine == pytest.approx(one.affine, rel=1e-6)
+    assert (
+        predicted(tmp_path / "mm")["tumour_ct"]["milliliters"]
+        == predicted(tmp_path / "microns")["tumour_ct"]["milliliters"]
+    )
+
+
 def test_a_flipped_ct_that_reaches_beyond_the_grid_gets_its_mask_in_place(tmp_path):
     """The grid lies inside the CT, whose first axis runs to the left: the mask has the file's own order."""
     probabilities = np.zeros((2, 4, 4, 4), np.float32)
