@@ -6,7 +6,6 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-from common.adapters.lora import frozen_weights
 from common.backbones.base import tensors_digest
 from common.config.limits.budget import spent
 from common.config.step import Step
@@ -90,7 +89,7 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
         validation={center: enrolment.counts[center].get("validation", 0) for center in enrolment.training},
         seeded=seeded,
         brought=brings,
-        base_weights=frozen_weights(coordinator.bases.backbone_for(step), step.adapter.parts),
+        base_weights=_base_weights(coordinator, step),
     )
     strategy.summary()
     return run_rounds(
@@ -101,6 +100,15 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
         ledger=coordinator.ledger,
         narrator=coordinator.narrator,
     )
+
+
+def _base_weights(coordinator: Coordinator, step: Step) -> State:
+    """The frozen weights that DoRA's exact stack reads the norms of; none for a step without."""
+    if not any(spec.kind == "lora" and spec.dora for spec in step.adapter.parts.values()):
+        return {}
+    from common.adapters.lora import frozen_weights  # peft takes seconds to import
+
+    return frozen_weights(coordinator.bases.backbone_for(step), step.adapter.parts)
 
 
 def _settled(coordinator: Coordinator, name: str, enrolment: Enrolment | None = None) -> Step:
