@@ -23,6 +23,7 @@ from common.config.methods.continual import (
     EwcMethod,
     FeaturesMethod,
     FewShotMethod,
+    InfLoraMethod,
     LwfMethod,
     MedcossMethod,
     MedseqftMethod,
@@ -47,6 +48,7 @@ IDENTITY = {  # kind -> options at which it equals sequential bit for bit, and o
     "ewc": (EwcMethod(strength=0.0), EwcMethod(strength=50.0)),
     "features": (FeaturesMethod(strength=0.0), FeaturesMethod(strength=50.0)),
     "few_shot": (FewShotMethod(cases=100), FewShotMethod(cases=1)),
+    "inflora": (InfLoraMethod(rank=0), None),  # it needs a LoRA part whose factor A rests, see below
     "lwf": (LwfMethod(strength=0.0), LwfMethod(strength=50.0)),
     "medcoss": (MedcossMethod(), None),  # above nothing in self-supervised stages only: client/methods/stages
     "medseqft": (MedseqftMethod(strength=0.0), MedseqftMethod(strength=50.0)),
@@ -211,6 +213,22 @@ def test_what_earlier_steps_kept_does_not_change_within_a_step(kind, center, ord
     center.train(replace(own, extra=extra))
     with pytest.raises(KeepsakeProblem, match="it never changes"):
         center.train(replace(own, extra={name: tensor + 1 for name, tensor in extra.items()}))
+
+
+@pytest.mark.parametrize("order", ["relapse"], indirect=True)
+def test_a_step_trains_the_columns_that_are_its_own_and_the_others_rest_bit_for_bit(center, order):
+    made, _ = order
+    within = replace(made.step.adapter.parts["within"], rule="ffa")
+    step = replace(made.step, adapter=Adapter({**made.step.adapter.parts, "within": within}))
+    own = replace(made, step=step)
+    ends = {rank: trained(center, own, own.state, InfLoraMethod(rank=rank)).state for rank in (0, 1)}
+    factors = [name for name in ends[1] if name.endswith("lora_B.weight")]
+    assert factors and not any(name.endswith("lora_A.weight") for name in ends[1])
+    before = kept_at(replace(step, methods=[InfLoraMethod(rank=1)]), own.state)["inflora"]["used"]
+    for name in factors:
+        moved = [not torch.equal(ends[1][name][:, k], own.state[name][:, k]) for k in range(ends[1][name].shape[1])]
+        assert moved == [k == before for k in range(len(moved))]
+        assert not torch.equal(ends[0][name][:, 0], own.state[name][:, 0])
 
 
 @pytest.mark.parametrize("order", ["relapse"], indirect=True)
