@@ -59,6 +59,14 @@ IDENTITY = {  # kind -> options at which it equals sequential bit for bit, and o
     "rehearsal": (RehearsalMethod(at=[]), RehearsalMethod(at=["CHUM"], cases=1)),
     "sequential": (SequentialMethod(), None),
 }
+
+
+def at_work(kind):
+    """The options at which a method is not plain training, its identity's where it needs other parts for that."""
+    nothing, much = IDENTITY[kind]
+    return much or nothing
+
+
 STEPS = ["relapse", "tumour_ctpet", "grounding"]
 DATA = ["CHUM", "CHUP"]
 
@@ -192,7 +200,7 @@ def test_the_teacher_is_the_start_without_what_the_seed_makes(order):
 @pytest.mark.parametrize("kind", sorted(KEEPING))
 def test_where_no_step_was_before_a_method_that_keeps_is_plain_training(kind, center, order):
     made, start = order
-    step = replace(made.step, methods=[IDENTITY[kind][1]])
+    step = replace(made.step, methods=[at_work(kind)])
     first = center.train(replace(made, step=step, run="d" * 9, extra=brought(Begun(step, start, "base"), {})))
     assert bits(first) == bits(trained(center, made, start))
 
@@ -200,7 +208,7 @@ def test_where_no_step_was_before_a_method_that_keeps_is_plain_training(kind, ce
 @pytest.mark.parametrize("kind", sorted(KEEPING))
 def test_without_what_earlier_steps_kept_nothing_is_trained(kind, center, order):
     made, _ = order
-    step = replace(made.step, methods=[IDENTITY[kind][1]])
+    step = replace(made.step, methods=[at_work(kind)])
     with pytest.raises(KeepsakeProblem, match=f"lists {kind}, and the order says nothing"):
         center.train(replace(made, step=step, run="e" * 9))
 
@@ -208,7 +216,7 @@ def test_without_what_earlier_steps_kept_nothing_is_trained(kind, center, order)
 @pytest.mark.parametrize("kind", sorted(KEEPING))
 def test_what_earlier_steps_kept_does_not_change_within_a_step(kind, center, order):
     made, start = order
-    own = replace(made, step=replace(made.step, methods=[IDENTITY[kind][1]]), run="f" * 9)
+    own = replace(made, step=replace(made.step, methods=[at_work(kind)]), run="f" * 9)
     extra = brought(Begun(own.step, start, "base"), kept_at(own.step, start))
     center.train(replace(own, extra=extra))
     with pytest.raises(KeepsakeProblem, match="it never changes"):
