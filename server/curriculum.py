@@ -26,6 +26,7 @@ from server.learning.withdraw import centers_of
 from server.methods import brought, remarks
 from server.methods.asking import before, keep
 from server.methods.base import Begun
+from server.methods.opening import opened
 from server.refitting import after_withdrawals, enrol_for, fit_exactly
 from server.run.begin import begin
 from server.run.length import with_its_rounds
@@ -54,7 +55,8 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     enrolment = enrol_for(coordinator, order)
     step = _settled(coordinator, step.name, enrolment)
     order = replace(order, step=step)
-    start = starting_state(coordinator, step)
+    begins = replace(order, state=starting_state(coordinator, step))
+    start = opened(coordinator, begins, enrolment.training, key=start_key(coordinator, step))
     event = _step_started(coordinator, step, enrolment, start)
     order.state, order.known = start, known_of(event)
     scores = coordinator.scorer.score(order, task, enrolment.evaluating, label="start")

@@ -220,7 +220,7 @@ policy:
   # Kinds of tasks that may run: segmentation, prognosis, classification. Empty: all.
   tasks: []
   # Aggregation rules and local methods that may run: mean, fedadam, newton, ditto, proximal and so on. Empty: all but
-  # scaffold, averaged_moments and projection, which send gradients or moments beside what was trained.
+  # scaffold, averaged_moments, inflora and projection, which send gradients or moments beside what was trained.
   federations: []
   # Kinds of adapter parts that may be trained: lora, mlp, fusion, decoder, skip, linear and so on. Empty: all but full,
   # patch_embed and resolution, which put first layers or tensors of the frozen model in the coordinator's hands; a

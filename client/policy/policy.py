@@ -17,6 +17,7 @@ sums (ridge), Newton's gradients and Hessians and, of a segmentation, histograms
 NEED_A_WORD: dict[str, dict[str, str]] = {  # field -> kind that an empty list does not allow -> why
     "federations": {
         "averaged_moments": "beside its update it sends means of its gradients and of their squares",
+        "inflora": "before a step's first round and at its end it sends second moments of what adapted layers see",
         "projection": "at a step's end it sends second moments of what each adapted layer sees of the patients",
         "scaffold": "what its first round sends is a mean raw gradient",
     },

@@ -27,6 +27,8 @@ class Yardsticks:
         plasticity: mean score when learned, as a share of a dedicated adapter's.
         intransigence: mean of what a dedicated adapter scores more than the task when it was learned.
         intransigence_joint: the same against one that was trained on all tasks so far together (Chaudhry, 2018).
+        stability: mean share of the score when learned that is left after the last step, of all but the last.
+        forward_generalizability: mean score of tasks that a step has not learned yet; of them all, where it has one.
     """
 
     acc: float
@@ -37,6 +39,8 @@ class Yardsticks:
     plasticity: float | None = None
     intransigence: float | None = None
     intransigence_joint: float | None = None
+    stability: float | None = None
+    forward_generalizability: float | None = None
 
 
 def yardsticks(
@@ -67,6 +71,8 @@ def yardsticks(
         else _mean([_share(a, b) for a, b in zip(learned, dedicated, strict=True)]),
         intransigence=_behind(learned, dedicated),
         intransigence_joint=_behind(learned, joint),
+        stability=_mean([_share(last[task], learned[task]) for task in earlier]),
+        forward_generalizability=_mean([v for number, row in enumerate(scores) for v in row[number + 1 :]]),
     )
 
 

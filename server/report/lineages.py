@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from common.metrics import LOWER_IS_BETTER
+from server.evaluation.course import burden, replayed
 from server.evaluation.matrix import columns, score_matrix
-from server.evaluation.yardsticks import of_matrix
-from server.report.reading.record import RunRecord
+from server.evaluation.yardsticks import Yardsticks, of_matrix
+from server.report.reading.record import RunRecord, StepRecord
 from server.report.tables import Arm, exact
-from server.report.words import metric_name, number, signed
+from server.report.words import DASH, metric_name, number, signed
 
 
 def lineages(run: RunRecord, arm: Arm) -> list[dict[str, Any]]:
@@ -25,7 +27,22 @@ def lineages(run: RunRecord, arm: Arm) -> list[dict[str, Any]]:
             sign = -1 if metric in LOWER_IS_BETTER else 1
             what = of_matrix(scores, keys, learned=arm.learned, sign=sign) if len(keys) > 1 else None
             if what is not None:
+                written = [steps[arm.learned[key]] for key in keys]
                 head = {"name": name, "metric": metric_name(metric), "tasks": len(keys), "acc": number(sign * what.acc)}
                 turned = {key: signed(getattr(what, key)) for key in ("bwt", "relative_bwt", "fwt")}
-                found.append({**head, **turned, "forgetting": exact(what.forgetting)})
+                found.append({**head, **turned, "forgetting": exact(what.forgetting), **_five(run, what, written)})
     return found
+
+
+def _five(run: RunRecord, what: Yardsticks, written: Sequence[StepRecord]) -> dict[str, str]:
+    """The names of the newest benchmark of medical segmentation (Wang et al., arXiv 2605.06160), but plasticity, which
+    needs adapters that were trained alone (`study=continual_methods`)."""
+    frozen = float(run.begun.get("backbone", {}).get("parameters", 0))
+    own = max(sum(step.started.get("parts", {}).values()) for step in written)
+    again = burden(replayed(step.rounds, step.plan.get("rehearses", {})) for step in written)
+    return {
+        "stability": exact(what.stability),
+        "forward": exact(what.forward_generalizability),
+        "parameters": f"{own / frozen:.2%}" if frozen else DASH,
+        "replay": DASH if again is None else f"{again:.0%}",
+    }

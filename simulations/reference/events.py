@@ -30,6 +30,7 @@ MEANING = {
     "run_started": "the first line: run, frozen model, release, machine, steps",
     "scored": "centers were asked for scores of one split; what it took in bytes",
     "thresholds_chosen": "each structure's cut of an exact segmentation's score, from the centers' summed histograms",
+    "start_made": "the state that a step starts from, where its methods make it of its centers' sums",
     "start_scores": "the scores of a step before training",
     "start_validated": "what a step's start is worth by the rule that judges its rounds (round 0)",
     "step_failed": "no round of a step counted; nothing was committed",

@@ -85,7 +85,7 @@ ACTIONS = {
         "none",
         "what a listed method keeps for later steps: of `ewc` and `online_ewc`, squared gradients summed over patients "
         "(`fisher/`), one number for each trained one; of `projection`, second moments of the inputs of each linear "
-        "layer that trains (`moment/`)",
+        "layer that trains (`moment/`); of `inflora`, those of what each LoRA part reads, also before the first round",
         "`minimum_cases`, `minimum_cell`, `sums`, `federations`, `reach`; no two answers differ by a few, and a number "
         "that a few patients, or all but a few, have a part in is zero",
     ),

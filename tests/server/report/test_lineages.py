@@ -33,3 +33,14 @@ def test_two_steps_of_one_lineage_are_one_row(events):
     assert (row["name"], row["tasks"], row["acc"]) == ("tumor", 2, "0.544")
     assert (row["bwt"], row["forgetting"]) == ("−0.100", "0.100")
     assert row["relative_bwt"] == "−0.197" and row["fwt"] == "—"
+    assert row["stability"] == "0.803" and row["forward"] == "—"
+
+
+def test_parameters_and_replay_are_shares_and_unknown_where_nothing_says_them(events):
+    [row] = found(shared(events, now=0.407))
+    begun = next(event for event in events if event["kind"] == "run_started")
+    assert row["replay"] == "0%"
+    begun["steps"]["tumour_ctpet"]["rehearses"] = {"share": 0.5}
+    begun["backbone"]["parameters"] = 0
+    [row] = found(shared(events, now=0.407))
+    assert row["parameters"] == "—" and row["replay"] == "27%"
