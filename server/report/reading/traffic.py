@@ -31,6 +31,8 @@ _ASKED = {
     "keepsakes_stored": SUMS,
     "keepsakes_refused": SUMS,
     "scored": TEST,
+    "statistics_told": SUMS,
+    "compared": TEST,
 }
 
 
