@@ -75,7 +75,9 @@ def test_a_shift_between_centers_is_gone():
     found = harmonized({c: moments_of(x) for c, x in rows.items()}, np.ones(6, bool))
     a, b = (found[c].of(x) for c, x in rows.items())
     assert np.abs(rows["A"].mean(axis=0) - rows["B"].mean(axis=0)).min() > 4
-    assert np.abs(a.mean(axis=0) - b.mean(axis=0)).max() < 0.05
+    assert np.abs(a.mean(axis=0) - b.mean(axis=0)).max() < 0.2, (
+        "each shift is drawn a little to the features' common one"
+    )
     assert np.abs(a.std(axis=0) / b.std(axis=0) - 1).max() < 0.1
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from client.center.center import Center
+from client.privacy.record import read_record
 from client.training.observation import observe
 from common.config.rules import broken_rules
 from common.errors import BankError, ConfigError
@@ -131,6 +132,8 @@ def test_nothing_of_a_patient_leaves_and_few_say_nothing(trained, tmp_path):
             assert np.prod(array.shape) <= 3, name  # a number for each metric, none for each patient
     event = leader.ledger.events("compared")[0]
     assert event["refused"] == {"CHUP": "suppressed", "MDA": "suppressed"}
+    answered = read_record(Center.open(files["CHUM"]).vault).answered
+    assert {one.question.kind for one in answered} == {"scores"} and len({one.patients for one in answered}) == 1
     forget()
 
 
