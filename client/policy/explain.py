@@ -22,6 +22,7 @@ SUMS_SAY = {
     "labels": "counts of labels",
     "moments": "means and variances of columns",
     "newton": "gradients and Hessians of an exact fit",
+    "paired": "sums, squares and cross sums of two models' scores of the same test patients",
     "scores": "sums of test and validation scores",
     "thresholds": "counts of voxels by score, for the threshold of an exact segmentation",
 }

@@ -62,6 +62,7 @@ def results(events: Iterable[Event], *, kind: str = "federated") -> Results:
         "data": dict(run.begun.get("data", {})),
         "superseded": [{"arm": arm} | row for row in run.superseded],
         "subgroups": [{"arm": arm} | row for row in run.subgroups],
+        **({"compared": run.compared} if run.compared else {}),
     }
 
 
