@@ -86,6 +86,12 @@ def living(folder: Path) -> list[Ticket]:
     return [ticket for path in sorted((folder / FOLDER).glob("*.json")) if (ticket := _read(path)) is not None]
 
 
+def waiting(folder: Path) -> list[str]:
+    """Who waits for whom now, a sentence each."""
+    found = [(ticket.name, [one.name for one in _before(ticket)]) for ticket in living(folder)]
+    return [f"{name} waits for {', '.join(earlier)}" for name, earlier in found if earlier]
+
+
 def _before(own: Ticket) -> list[Ticket]:
     earlier = [one for one in living(own.path.parent.parent) if one.path.name < own.path.name]
     return [one for one in earlier if one.shares_with(own)]

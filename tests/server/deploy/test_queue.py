@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 
-from server.deploy.queue import FOLDER, centers_of, in_turn, living
+from server.deploy.queue import FOLDER, centers_of, in_turn, living, waiting
 from tests.helpers.small import small_run
 
 
@@ -35,6 +35,7 @@ def test_two_runs_that_share_a_hospital_go_one_after_the_other_and_a_third_besid
     assert second[0] == ["second waits: first asks the same hospitals and was started before it"]
     assert everyone[0] == ["everyone waits: first, second, third asks the same hospitals and was started before it"]
     assert [ticket.name for ticket in living(tmp_path)] == ["first", "second", "third", "everyone"]
+    assert waiting(tmp_path) == ["second waits for first", "everyone waits for first, second, third"]
     first[2].set()
     assert second[1].wait(5) and not everyone[1].wait(0.1)
     for one in (second, third, everyone):
