@@ -26,7 +26,7 @@ from common.model.adapted import AdaptedModel
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.__main__ import main as server
-from server.bundle.card import RUN
+from server.bundle.card import RUN, tested_lines
 from server.bundle.check import check_against
 from server.bundle.peft import write_peft
 from server.bundle.write import write_bundle
@@ -139,18 +139,19 @@ def test_metadata_and_card_say_what_it_is_and_that_nobody_tested_it(made):
     assert "- never scored: nobody has tested this adapter on patients" in card
 
 
-def test_a_card_has_the_test_score_of_each_center(tmp_path):
-    folder, _, key = made_run(tmp_path / "run")
+def test_a_card_has_the_test_score_of_each_center(made):
+    folder, _, key, _ = made
     rows = [
         {"step": STEP, "task": STEP, "center": center, "mode": "CT+PET", "metric": "dsc_agg", "value": value, "n": n}
         for center, value, n in (("pooled", 0.61, 5), ("CHUM", 0.7, 2), ("MDA", 0.5, 3), ("HMR", None, 1))
     ]
-    event = {"step": STEP, "key": key, "primary": {STEP: "dsc_agg"}, "scores": rows, "evaluated_at": ["CHUM", "MDA"]}
-    Ledger(folder.ledger).append("step_finished", event)
-    card = (write_bundle(folder, STEP, tmp_path / "bundle") / "docs" / "README.md").read_text()
-    assert "0.610 on 5 cases of CHUM, MDA (CT+PET)" in card
-    assert "- CHUM (CT+PET): dsc_agg 0.700 on 2 cases\n- MDA (CT+PET): dsc_agg 0.500 on 3 cases\n" in card
-    assert "HMR" not in card, "too few cases: no value left that hospital"
+    scored = {"step": STEP, "key": key, "primary": {STEP: "dsc_agg"}, "scores": rows, "evaluated_at": ["CHUM", "MDA"]}
+    events = [{"kind": "step_finished", "time": "2026-11-28T12:00:00", **scored}]
+    assert tested_lines(events, AdapterBank(folder.bank).entry(key)) == [
+        "tested: aggregated Dice 0.610 on 5 cases of CHUM, MDA (CT+PET), 2026-11-28",
+        "CHUM (CT+PET): dsc_agg 0.700 on 2 cases",
+        "MDA (CT+PET): dsc_agg 0.500 on 3 cases",
+    ], "HMR has too few cases: no value left that hospital"
 
 
 def test_a_bundle_is_checked_beside_its_run_and_another_base_is_one_sentence(made, tmp_path, capsys):
