@@ -55,7 +55,9 @@ def replayed(rounds: Iterable[Mapping[str, Any]], rehearses: Mapping[str, Any]) 
         rehearses: what the step's plan says: ``at``, the centers that take part with a memory alone, or ``share``, of
             the optimizer's steps those on kept cases, which the rounds' cases do not count.
     """
-    trained = [(center, row) for event in rounds if not event.get("void") for center, row in event["train"].items()]
+    trained = [
+        (center, row) for event in rounds if not event.get("void") for center, row in event.get("train", {}).items()
+    ]
     seen = {center: 0.0 for center, _ in trained}
     for center, row in trained:
         seen[center] += row.get("seen", row.get("cases", 0))

@@ -24,7 +24,9 @@ def test_the_golden_matrix():
     assert found.stability == pytest.approx((75 / 80 + 40 / 70) / 2)
     assert found.stability == pytest.approx(1 + found.relative_bwt)
     assert found.forward_generalizability == pytest.approx((20 + 10 + 30) / 3)
-    assert yardsticks(GOLDEN, joint=[82.0, 74.0, 93.0]).intransigence_joint == 3.0
+    against = yardsticks(GOLDEN, joint=[82.0, 74.0, 93.0])
+    assert against.intransigence_joint == 3.0
+    assert against.plasticity_joint == pytest.approx((80 / 82 + 70 / 74 + 90 / 93) / 3)
 
 
 @pytest.mark.parametrize("whose", FORGETTING)
