@@ -19,6 +19,7 @@ from client.center.device import set_device
 from client.center.labels import labelled, told_labels
 from client.center.models import backbone_of, initial_state, model_of, resident_model
 from client.center.noised import noised_answer
+from client.center.paired import arriving_beside, paired_answer
 from client.center.patients import everyone_at, part_of, prepared
 from client.center.settled import settled
 from client.center.stages import KeptStages
@@ -44,6 +45,7 @@ from client.privacy.sums import (
     with_fit,
 )
 from client.privacy.unnoised import check_strict, described, enter, scored, trained
+from client.statistics.answer import told_answer
 from client.training.exact import exact_rows, score_sums
 from client.training.job import Job, prepare
 from client.training.loop import FitLog, fit
@@ -55,6 +57,7 @@ from client.vault.standing import Standing
 from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
 from common.config.load import to_json
+from common.config.options import STATISTICS
 from common.config.privacy import NoisedSums
 from common.config.run import PARTS, Split
 from common.errors import PolicyRefusal
@@ -188,7 +191,7 @@ class Center:
         """What an order of a step may bring: a state or, as a difference, its compressed form, and extras."""
         initial = initial_state(self.config, order)
         whole = form(initial, order.step.federation.compression) if order.reference else initial
-        return whole, arriving_form(initial, order.step)
+        return whole, arriving_form(initial, order.step) | arriving_beside(self, order)
 
     def declared(self, order: Order) -> tuple[State, State]:
         """What a reply to this order may carry: names, shapes and types of its arrays and extras."""
@@ -218,6 +221,8 @@ class Center:
         what = sums_asked(order)[0]
         check_order(self.config.policy, order, to=SUMS, asks=[what])
         check_unmasked(order)
+        if order.subset == STATISTICS:
+            return told_answer(self, order)
         if isinstance(order.step.privacy, NoisedSums) and order.subset not in (GRID, KEEPSAKES, THRESHOLDS):
             return noised_answer(self, order)
         check_strict(self.config.policy, what)
@@ -251,6 +256,8 @@ class Center:
 
     def evaluate(self, order: Order) -> Reply:
         """Score the order's state on one local split; only sums over at least the minimum number of cases leave."""
+        if order.compared is not None:
+            return paired_answer(self, order)
         started = time.perf_counter()
         check_order(self.config.policy, order, asks=scores_asked(order))
         check_strict(self.config.policy, scored(order))

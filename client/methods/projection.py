@@ -56,7 +56,7 @@ class Projection(Method):
 
 def linear_layers(model: AdaptedModel, names: set[str]) -> dict[str, nn.Linear]:
     """State name of a weight -> the linear layer that it is the weight of, where it is one's."""
-    whose = {id(parameter): n for n, parameter in model.named_trainable_parameters().items() if n in names}
+    whose = {id(tensor): n for n, tensor in model.named_tensors().items() if n in names}
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and id(m.weight) in whose]
     return {whose[id(layer.weight)]: layer for layer in layers}
 

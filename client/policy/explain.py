@@ -18,10 +18,11 @@ SUMS_SAY = {
     "curves": "counts of survival curves and calibration",
     "gram": "Gram sums of a ridge fit",
     "grid": "a histogram of event times",
-    "keepsakes": "sums of squared gradients that later steps go on from",
+    "keepsakes": "sums of squared gradients or of layer inputs that later steps go on from",
     "labels": "counts of labels",
     "moments": "means and variances of columns",
     "newton": "gradients and Hessians of an exact fit",
+    "paired": "sums, squares and cross sums of two models' scores of the same test patients",
     "scores": "sums of test and validation scores",
     "thresholds": "counts of voxels by score, for the threshold of an exact segmentation",
 }

@@ -13,6 +13,7 @@ from client.policy.policy import ALL, NEED_A_WORD, Policy, demands_privacy, test
 from common.config.adapter import role_of
 from common.config.methods import methods_asked
 from common.config.objective import RIDGE
+from common.config.options import STATISTICS
 from common.config.privacy import DpSgd, NoisedSums
 from common.errors import ConfigError, PolicyRefusal
 from common.exact.thresholds import THRESHOLDS
@@ -58,6 +59,8 @@ def allows(listed: Sequence[str], kind: str, *, but: Iterable[str] = ()) -> bool
 
 def sums_asked(order: Order) -> list[str]:
     """The kind of sums over training cases that an order for sums asks for."""
+    if order.subset == STATISTICS:
+        return ["labels"]
     if order.subset == GRID:
         return ["grid"]
     if order.subset == THRESHOLDS:

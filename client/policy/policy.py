@@ -10,13 +10,15 @@ from common.errors import ConfigError, PolicyRefusal
 from common.protocol.messages import TOO_FEW_CASES
 
 ALL = "all"  # in a list: every kind, also those that need a word of their own
-SUMS = ("curves", "gram", "grid", "keepsakes", "labels", "moments", "newton", "scores", "thresholds")
-"""Kinds of sums that may be asked: of scores and of curves over a split's cases; over the training cases, of their
+SUMS = ("curves", "gram", "grid", "keepsakes", "labels", "moments", "newton", "paired", "scores", "thresholds")
+"""Kinds of sums that may be asked: of scores and of curves over a split's cases, and of two models' scores of the same
+cases (paired); over the training cases, of their
 labels, their event times (grid), of what later steps' methods go on from (keepsakes), and for exact fits moments, Gram
 sums (ridge), Newton's gradients and Hessians and, of a segmentation, histograms of voxels' scores (thresholds)."""
 NEED_A_WORD: dict[str, dict[str, str]] = {  # field -> kind that an empty list does not allow -> why
     "federations": {
         "averaged_moments": "beside its update it sends means of its gradients and of their squares",
+        "inflora": "before a step's first round and at its end it sends second moments of what adapted layers see",
         "projection": "at a step's end it sends second moments of what each adapted layer sees of the patients",
         "scaffold": "what its first round sends is a mean raw gradient",
     },

@@ -34,6 +34,7 @@ KINDS = {  # what left -> what it is, and what it may tell
     "losses": "sums of training losses, and numbers of patients and batches, beside a noised update",
     "moments": "means and variances of columns",
     "newton": "gradients and Hessians of an exact fit",
+    "paired": "sums, squares and cross sums of two models' scores of the same test patients",
     "scores": "sums of scores of a test set",
     "statistics": "histograms of records, outcomes and images, in a file that a person sends",
     "thresholds": "counts of voxels by score",

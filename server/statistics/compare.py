@@ -65,7 +65,7 @@ def read_told(paths: Sequence[Path]) -> list[Told]:
     found: dict[str, Told] = {}
     for path in paths:
         try:
-            one = _told(json.loads(path.read_text()))
+            one = told_of(json.loads(path.read_text()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problems.append(
                 f"{path} is no file of `python -m client statistics` ({error}); ask that hospital for it again."
@@ -112,7 +112,8 @@ def _difference(name: str, a: Told, b: Told) -> Difference:
     return Difference(name, (a.center, b.center), apart, p)
 
 
-def _told(given: Mapping[str, Any]) -> Told:
+def told_of(given: Mapping[str, Any]) -> Told:
+    """A center's statistics in the form of its file. Raises ValueError, KeyError or TypeError for what is none."""
     if given["format"] != FORMAT:
         raise ValueError(f"format {one_line(str(given['format']), 20)}, this release reads {FORMAT}")
     cases = _whole(given["cases"])

@@ -17,6 +17,7 @@ ASKED = {  # kind of `KINDS` -> when it leaves
     "losses": "each round, of a step whose reply tells more than its noised update",
     "moments": "before an exact fit",
     "newton": "each question of an exact fit",
+    "paired": "where a coordinator compares two models on the same test patients",
     "scores": "after each step, for every task learned so far",
     "statistics": "when a person at the hospital sends the file of `python -m client statistics`",
     "thresholds": "after an exact segmentation",

@@ -13,7 +13,7 @@ from common.adapters.lowrank import LORA_RULES
 from common.config.adapter import PARTS
 from common.config.federation import FEDERATIONS
 from common.config.methods import CONTINUAL
-from common.config.options import COMPRESSIONS
+from common.config.options import COMPARED_TASKS, COMPRESSIONS
 from common.config.task import PrognosisTask
 from common.data.quantities import QUANTITIES
 from common.data.subgroups import LEVELS
@@ -25,6 +25,7 @@ from common.protocol.wire import COUNTS_OF, FIT_SUMS, STATUS_COUNTS
 from common.tasks import build_task
 from common.tasks.cells import Cells, Histogram, Mean, RiskSets, Table
 from common.tasks.cuts import BINS, EVENTS
+from common.tasks.unlearned.paired import paired_cells, paired_shapes
 from simulations.reference.markdown import generated, table
 from simulations.reference.messages import CODES, EXAMPLES
 
@@ -45,6 +46,7 @@ def leaving_page() -> str:
     text += "## By action\n\n" + table(("asked", "arrays", "sums", "counts", "guarded by"), actions()) + ALWAYS
     text += "\n## Arrays\n\n" + table(("what", "leaves", "guarded by"), _arrays())
     text += "\n## Sums of tasks\n\n" + table(("task", "sum", "asked as", "guarded by"), _task_sums())
+    text += "\n## Two models on the same patients\n\n" + PAIRED + table(("task", "sum", "guarded by"), _paired_sums())
     text += "\n## Scores by subgroup\n\n" + BY_SUBGROUP + table(("task", "metric", "sums"), _subgroup_sums())
     text += "\n## Sums of exact fits\n\n" + table(("asked as", "sums", "guarded by"), _exact_sums())
     text += "\n## Statistics before training\n\n" + STATISTICS + table(("quantity", "of", "bins"), _quantities())
@@ -67,6 +69,11 @@ ACTIONS = {
         "scores, those by subgroup among them, and curves once a step is learned",
         "`minimum_cell`, `test_folds`, `sums`",
     ),
+    "evaluate two models": (
+        "none",
+        "paired scores of the same test patients: n, sums, squares and cross sums",
+        "`minimum_cell`, `test_folds`, `sums` (`paired`), the release record: the same question as scores",
+    ),
     "masking": (
         "bytes of a fixed form: keys for one sum alone, signed by this node; shares of two secrets, sealed for the "
         "other hospitals; a signature on who answered; shares of the masks that are taken off the sum",
@@ -81,11 +88,16 @@ ACTIONS = {
         "`minimum_cases`, `minimum_cell`, `sums`, `maximum_questions`, no rows that a few share "
         "(`client/privacy/rows.py`)",
     ),
+    "sums for statistics": (
+        "none",
+        "histograms of [quantities](#statistics-before-training)",
+        "`minimum_cell`, `sums` (`labels`), the release record; refused where no file would be written",
+    ),
     "sums at a step's end": (
         "none",
         "what a listed method keeps for later steps: of `ewc` and `online_ewc`, squared gradients summed over patients "
         "(`fisher/`), one number for each trained one; of `projection`, second moments of the inputs of each linear "
-        "layer that trains (`moment/`)",
+        "layer that trains (`moment/`); of `inflora`, those of what each LoRA part reads, also before the first round",
         "`minimum_cases`, `minimum_cell`, `sums`, `federations`, `reach`; no two answers differ by a few, and a number "
         "that a few patients, or all but a few, have a part in is zero",
     ),
@@ -109,13 +121,20 @@ a structure, who had an event, bins of scores) keep the same rule against the to
 it is left out. What is left of a total, patients without a recorded value, counts as a level.
 
 """
+PAIRED = """\
+An order that brings two models (`curriculum=evaluate`, `compared_with`) is answered by sums over the patients that
+both can see, one number for each metric: `n`; `a` and `b`, the sums of both models' scores; `w`, of weights; `dd`, `dw`
+and `ww`, of squared differences, of differences times weights, of squared weights. Areas under the ROC curve are
+compared by placements, likewise summed. Whether a patient counts depends on labels alone.
+
+"""
 STATISTICS = """\
-No order asks for these: `python -m client statistics` writes a file that a person looks at and sends. It passes the
-same gate. A number is a histogram with fixed bins, told in cells of exactly `minimum_cell`; levels are a table that is
-told whole or not at all; what is not recorded is a cell, too. The release record holds whom they are over, as of the
-rows of exact fits: the same patients again, or enough others. Images are told again by make of scanner where that is
-of no few. The file is a line of `sent.jsonl`. `privacy.strict`, a budget, `require_secure_aggregation`, or `sums`
-without `labels`: no file.
+`python -m client statistics` writes these to a file that a person looks at and sends; a step of statistics asks for
+the same over the wire, with the hospital's own minimum beside them. Both pass the same gate. A number is a histogram
+with fixed bins, told in cells of exactly `minimum_cell`; levels are a table that is told whole or not at all; what is
+not recorded is a cell, too. The release record holds whom they are over, as of the rows of exact fits: the same
+patients again, or enough others. Images are told again by make of scanner where that is of no few. What leaves is a
+line of `sent.jsonl`. `privacy.strict`, a budget, `require_secure_aggregation`, or `sums` without `labels`: nothing.
 
 """
 FILES = """
@@ -226,6 +245,14 @@ def _task_sums() -> Iterator[tuple[str, str, str, str]]:
                     continue
                 seen.add((spec.kind, f"{name}{shape}"))
                 yield label, f"`{name}` {list(shape) or 'a number'}", f"`{kind}`", _guard(name, task.cells)
+
+
+def _paired_sums() -> Iterator[tuple[str, str, str]]:
+    for label, spec in EXAMPLES.items():
+        if spec.kind not in COMPARED_TASKS:
+            continue
+        for name, shape in sorted(paired_shapes(spec).items()):
+            yield label, f"`{name}` {list(shape) or 'a number'}", _guard(name, paired_cells(spec))
 
 
 def _subgroup_sums() -> Iterator[tuple[str, str, str]]:

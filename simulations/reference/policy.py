@@ -16,7 +16,7 @@ FIELDS = {  # field -> the code of a refusal, when it is given
         "declined.federation",
         "another aggregation rule or local method (ditto, local, proximal); empty: every one but `scaffold`, whose "
         "first round sends a mean raw gradient, `averaged_moments`, which sends means of gradients and of their "
-        "squares, and `projection`, which sends second moments of what layers see",
+        "squares, and `inflora` and `projection`, which send second moments of what layers see",
     ),
     "parts": (
         "declined.part",

@@ -15,6 +15,7 @@ import numpy as np
 
 from common.backbones.base import tensors_digest
 from common.exact.bounds import impossible_sums
+from common.exact.columns import Scaling
 from common.exact.noised import beyond, noised_objective
 from common.exact.objectives import GRADIENT, LOSS
 from common.exact.room import Told, no_convex_function, out_of_proportion, room_of, told_at
@@ -37,12 +38,17 @@ CASES = "cases"  # beside stored sums: how many patients they are over
 @dataclass(frozen=True)
 class Question:
     """What the centers are asked: moments (round 0), sums at the parameters of ``known``, or histograms of the scores
-    that a fitted ``state`` gives."""
+    that a fitted ``state`` gives.
+
+    Args:
+        own: of features that are harmonized, each center's standardisation in the place of that of ``known``.
+    """
 
     round: int
     known: Sums = field(default_factory=dict)
     subset: str = ""
     state: State = field(default_factory=dict)
+    own: Mapping[str, Scaling] = field(default_factory=dict)
 
     @property
     def fit(self) -> bytes:
@@ -55,13 +61,20 @@ class Question:
         digest = hashlib.sha256(str(self.round).encode())
         for name in sorted(self.known):
             digest.update(name.encode() + np.ascontiguousarray(self.known[name], np.float64).tobytes())
+        for center, scaling in sorted(self.own.items()):
+            digest.update(center.encode() + scaling.mean.tobytes() + scaling.scale.tobytes())
         if self.state:
             digest.update(self.subset.encode() + tensors_digest(self.state).encode())
         return f"{self.round:04d}-{digest.hexdigest()[:16]}"
 
-    def order(self, order: Order) -> Order:
-        """The step's order as this question."""
-        asked = replace(order, round=self.round, known=self.known)
+    def known_at(self, center: str) -> Sums:
+        """``known`` as a center gets it."""
+        own = self.own.get(center)
+        return self.known if own is None else {**self.known, MEAN: own.mean, SCALE: own.scale}
+
+    def order(self, order: Order, center: str = "") -> Order:
+        """The step's order as this question, to a center where each is asked its own."""
+        asked = replace(order, round=self.round, known=self.known_at(center))
         return replace(asked, subset=self.subset, state=self.state) if self.state else asked
 
 
@@ -114,7 +127,7 @@ class Asking:
     def _fetch(self, question: Question, centers: Sequence[str]) -> None:
         order = question.order(self.order)
         shapes = declared_in_order(order)
-        exchange, lost = self.federation.ask(centers, order, "query.sums"), {}
+        exchange, lost = self._exchange(question, order, centers), {}
         for center, reply in exchange.replies.items():
             rejection = self._changed(center, question, reply)
             rejection = rejection or screen(reply, self._expected(center, question, shapes))
@@ -130,6 +143,11 @@ class Asking:
         if lost:
             raise LostCenters(lost)
 
+    def _exchange(self, question: Question, order: Order, centers: Sequence[str]) -> Exchange:
+        if not question.own:
+            return self.federation.ask(centers, order, "query.sums")
+        return self.federation.ask_each({c: question.order(self.order, c) for c in centers}, "query.sums")
+
     def _record(self, question: Question, exchange: Exchange, lost: dict[str, str]) -> None:
         answered = sorted(set(exchange.replies) - set(lost))
         event = {
@@ -142,7 +160,7 @@ class Asking:
 
     def _expected(self, center: str, question: Question, shapes: Mapping[str, tuple[int, ...]]) -> Expected:
         """What a center can answer: declared sums, all of them, that its cases and its own moments allow."""
-        step, known = self.order.step, question.known
+        step, known = self.order.step, question.known_at(center)
         if step.privacy is not None:
             return self._noised(center, question, shapes)
         moments, objective = self._moments(center) if known else None, objective_of(step)
