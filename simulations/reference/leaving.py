@@ -159,7 +159,7 @@ WRITTEN = (
     ("`doctor`, `prepare`", "pages and tables for this hospital", "**file names and codes of patients**"),
 )
 ELSEWHERE = """
-At the coordinator, `python -m server status --metrics` holds codes of hospitals, names of runs and steps, numbers of
+At the coordinator, `server status --metrics` holds codes of hospitals, names of runs and steps, numbers of
 rounds and bytes: nothing that no reply told, and no count of patients. Arms of a comparison that train without one
 center, or at one alone, exist in simulations only, where one machine holds everybody's patients.
 """
