@@ -152,10 +152,11 @@ WRITTEN = (
     ("`describe`, `policy`, `budget`", "what is printed, a figure", "counts under the same minimums; no patient"),
     ("`audit`", "what is printed", "names, sizes and digests of what left, counts as they were told"),
     (
-        "`predict`, with `--dicom` too",
+        "`predict`, with `--dicom` too, `challenge`",
         "masks, risks, DICOM objects in the patient's own study",
         "**patients, with their identifiers: for this hospital's archive, never for the coordinator**",
     ),
+    ("`sbom`", "a list of libraries and weights", "licences and digests; no patient"),
     ("`doctor`, `prepare`", "pages and tables for this hospital", "**file names and codes of patients**"),
 )
 ELSEWHERE = """
