@@ -8,6 +8,7 @@ from typing import Any
 
 from common.backbones.base import tensors_digest
 from common.config.limits.budget import spent
+from common.config.options import STATISTICS
 from common.config.step import Step
 from common.model.state import bytes_of, parts_of
 from common.protocol.messages import Order, State
@@ -18,6 +19,7 @@ from server.centers.enrolment import Enrolment, as_recorded, known_of
 from server.centers.roster import rounds_of
 from server.coordinator import Coordinator
 from server.evaluation.after_step import calibrated, evaluate_all, learned
+from server.evaluation.paired import compare
 from server.learning.cuts import fix_cuts
 from server.learning.rounds import run_rounds
 from server.learning.start import commit, seeded_names, start_key, starting_state
@@ -26,15 +28,22 @@ from server.learning.withdraw import centers_of
 from server.methods import brought, remarks
 from server.methods.asking import before, keep
 from server.methods.base import Begun
+from server.methods.opening import opened
 from server.refitting import after_withdrawals, enrol_for, fit_exactly
 from server.run.begin import begin
+from server.run.continued import models_taken
 from server.run.length import with_its_rounds
+from server.statistics.asking import TOLD, gather
 
 
 def run_curriculum(coordinator: Coordinator) -> None:
     """Run every step that the ledger does not already hold."""
     begin(coordinator)
     for name in coordinator.run.steps:
+        if coordinator.run.steps[name].task.kind == STATISTICS:
+            if not coordinator.ledger.events(TOLD, step=name):
+                gather(coordinator, coordinator.run.steps[name])
+            continue
         step = _settled(coordinator, name)
         order = coordinator.order(step)
         fix_cuts(step, order, coordinator.federation, coordinator.ledger, say=coordinator.narrator.say)
@@ -42,6 +51,8 @@ def run_curriculum(coordinator: Coordinator) -> None:
             coordinator.narrator.say(f"{name}: finished before, skipped")
         else:
             run_step(coordinator, step)
+        if step.compared_with and not coordinator.ledger.events("compared", step=name):
+            compare(coordinator, step)
         grow_base(coordinator, name)
     after_withdrawals(coordinator)
 
@@ -52,9 +63,11 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     order = coordinator.order(step)
     task = build_task(step.task)
     enrolment = enrol_for(coordinator, order)
+    enrolment.known |= known_of(models_taken(coordinator.ledger).get(step.name, {}))
     step = _settled(coordinator, step.name, enrolment)
     order = replace(order, step=step)
-    start = starting_state(coordinator, step)
+    begins = replace(order, state=starting_state(coordinator, step))
+    start = opened(coordinator, begins, enrolment.training, key=start_key(coordinator, step))
     event = _step_started(coordinator, step, enrolment, start)
     order.state, order.known = start, known_of(event)
     scores = coordinator.scorer.score(order, task, enrolment.evaluating, label="start")

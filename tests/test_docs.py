@@ -31,7 +31,7 @@ from tests.helpers.small import forget
 
 SECONDS = 600  # a minute or two on a free machine; CI may be busy
 AT_A_SHELL = {"docs/researcher/quickstart.md"}
-OTHERS = {"tensorboard", "docker", ".venv/bin/pip"}
+OTHERS = {"tensorboard", "docker", "kubectl", "sbatch", ".venv/bin/pip"}
 RUN_BY_A_TEST = [
     page for page in PAGES if any(block.runs or (commands(block) and not block.mark) for block in blocks(page))
 ]
