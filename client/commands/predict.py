@@ -435,9 +435,17 @@ class Models:
         self._models: dict[str, AdaptedModel] = {}
 
     def of(self, entry: Entry) -> AdaptedModel:
-        """The model of an entry. Raises BackboneError where no frozen model that is here has its digest."""
+        """The model of an entry. Raises BackboneError where no frozen model here has its digest, or where its features
+        were harmonized by center."""
+        from common.config.declared import harmonizes
+        from common.errors import BackboneError
         from common.model.adapted import AdaptedModel
 
+        if harmonizes(entry.step):
+            raise BackboneError(
+                f"The adapter '{entry.lineage}' reads features that were harmonized by center, and a bank holds no "
+                "center's location and scale; name another one with --lineage."
+            )
         if entry.key not in self._models:
             model = AdaptedModel(self._backbone(entry), entry.step, seed=0)
             model.load(self._bank.get(entry.key))
