@@ -74,7 +74,9 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     coordinator.ledger.append("start_scores", {"step": "start", "task": step.name, "scores": scores})
 
     state, kept = train_step(coordinator, order, enrolment) if step.rounds > 0 else (start, 0)
-    entry = commit(coordinator, step, state, enrolment)
+    is_fit = step.federation.kind == "newton"  # whose enrolment holds whom the fit has not lost
+    used = enrolment.training if is_fit else coordinator.roster.contributed(step.name, upto=kept)
+    entry = commit(coordinator, step, state, used)
     if step.rounds > 0:
         ended = replace(order, state=state, round=kept)
         keep(coordinator, ended, entry, enrolment.training, key=start_key(coordinator, step))

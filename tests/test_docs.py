@@ -77,6 +77,23 @@ def test_the_walks_name_files_and_functions_that_exist():
             assert re.search(rf"\b{name}\b", text), f"house.md: {name} is not in {cells[1]}"
 
 
+def test_every_row_of_where_libraries_disagree_is_a_test():
+    """A name may be cut with an ellipsis; one without a file is of the file before it in the cell."""
+    modules: dict[str, str] = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):  # two folders may have a module of one name
+        modules[path.name] = modules.get(path.name, "") + path.read_text()
+    rows = (ROOT / "docs/concepts/where-libraries-disagree.md").read_text().splitlines()
+    cells = [line.rstrip(" |").rpartition(" | ")[2] for line in rows if line.startswith("| ")][1:]
+    for cell in cells:
+        file, named = "", re.findall(r"`([^`]+)`", cell)
+        assert named, f"a row names no test: {cell}"
+        for name in named:
+            file = name.partition("::")[0] if ".py" in name else file
+            test = re.escape(name.rpartition("::")[2].removesuffix("…")) + ("" if name.endswith("…") else r"\(")
+            wanted = "" if name.endswith(".py") else rf"^def {test}"
+            assert file in modules and re.search(wanted, modules[file], re.MULTILINE), f"no test {file} {name}"
+
+
 @pytest.fixture(scope="module")
 def made() -> dict[str, Path]:
     """What earlier pages' commands left behind: cohorts by their folder's name, runs by their command."""
