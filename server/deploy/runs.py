@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.config.load import compose_run, plugins_named
+from common.config.load import plugins_named
 from common.config.rules import check_run
 from common.config.run import Run
 from common.errors import ConfigError, RoundFailed
@@ -25,6 +25,7 @@ from server.deploy.queue import centers_of, in_turn, living
 from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
 from server.run.length import rounds_of_steps
+from server.run.models import as_absolute, composed_run
 from server.run.narration import Narrator
 
 POLL_S = 1.0
@@ -47,7 +48,7 @@ def run_curriculum_here(
             f"{deployment.path / 'server.yaml'}, and into each hospital's center.yaml, and start both again."
         )
     load(deployment.config.plugins, folder=deployment.path)
-    run = compose_run(list(overrides))
+    run = composed_run(list(overrides))
     check_run(run)
     if run.out != Run.out:
         raise ConfigError(
@@ -85,9 +86,13 @@ def _to_its_end(
 
 
 def unfinished(run: Run, folder: RunFolder) -> list[str]:
-    """Steps that the ledger does not hold."""
+    """Steps that the ledger does not hold, with their comparison where they have one."""
     ledger = Ledger(folder.ledger)
-    return [name for name in run.steps if not ledger.finished(name)]
+    return [
+        name
+        for name, step in run.steps.items()
+        if not ledger.finished(name) or (step.compared_with and not ledger.events("compared", step=name))
+    ]
 
 
 def rounds_done(folder: RunFolder) -> int:
@@ -172,4 +177,5 @@ def _patiently(deployment: Deployment, ask: Callable[[Any], Any]) -> Any:
 def absolute(run: Run) -> list[str]:
     """Overrides that make the run's own paths independent of the working directory."""
     paths = {"backbone.weights": run.backbone.weights, "backbone.text_folder": run.backbone.text_folder}
-    return [f"{key}={Path(path).resolve()}" for key, path in paths.items() if path and not Path(path).is_absolute()]
+    files = [f"{key}={Path(path).resolve()}" for key, path in paths.items() if path and not Path(path).is_absolute()]
+    return [*files, *as_absolute(run)]

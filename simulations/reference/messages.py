@@ -54,6 +54,7 @@ CODES = {
     "declined.questions": "an exact fit has asked as often as it may",
     "declined.quiet_hours": "nothing is trained at this hour",
     "declined.release": "the coordinator runs another release than this hospital reviewed; both install the same one",
+    "declined.room": "states of earlier steps take as much of the vault as the policy allows",
     "declined.rounds": "the step is longer than the policy allows",
     "declined.secure_aggregation": "the policy asks for secure sums, and the step has none",
     "declined.split": "the order's split is not this hospital's own, or the policy does not let this fold test",
