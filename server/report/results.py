@@ -66,6 +66,7 @@ def results(events: Iterable[Event], *, kind: str = "federated") -> Results:
         "lineages": [{"arm": arm} | asdict(one) for one in written(run, rows, run.metrics)],
         "superseded": [{"arm": arm} | row for row in run.superseded],
         "subgroups": [{"arm": arm} | row for row in run.subgroups],
+        **({"compared": run.compared} if run.compared else {}),
     }
 
 

@@ -20,10 +20,12 @@ from common.model.state import bytes_of
 from common.runtime.machine import environment
 from common.tasks import build_task
 from server.coordinator import Coordinator
-from server.run.continued import take_over
+from server.run.continued import take_models, take_over
 from server.run.folder import read_config
 from server.run.lineages import heads_of
 from server.sizes.sizes import released_sizes
+
+LATER = (("continues", None), ("model", None), ("compare_with", None))  # options that earlier runs did not have
 
 
 def begin(coordinator: Coordinator) -> None:
@@ -56,6 +58,9 @@ def begin(coordinator: Coordinator) -> None:
     if name := coordinator.run.continues:
         card["continues"] = take_over(coordinator.folder, name, base=coordinator.base)
         coordinator.narrator.say(f"continues run {name} with {', '.join(card['continues']['heads'])}")
+    if coordinator.run.model is not None:
+        card["models"] = take_models(coordinator.folder, coordinator.run, base=coordinator.base)
+        coordinator.narrator.say(f"scores {', '.join(card['models'])}; nothing is trained")
     coordinator.ledger.append("run_started", card)
 
 
@@ -102,7 +107,7 @@ def _plain_config(run: Run) -> dict[str, Any]:
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     """A resolved configuration without what no result depends on: the number of workers, and where runs are kept."""
     runtime = {name: value for name, value in config["runtime"].items() if name != "workers"}
-    kept = {name: value for name, value in config.items() if name != "out" and (name, value) != ("continues", None)}
+    kept = {name: value for name, value in config.items() if name != "out" and (name, value) not in LATER}
     return kept | {"runtime": runtime}
 
 

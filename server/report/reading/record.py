@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from common.config.options import STATISTICS
 from common.errors import LedgerError
 from common.metrics import LOWER_IS_BETTER
 from server.evaluation.course import course_of
 from server.evaluation.matrix import columns
+from server.evaluation.verdicts import compared_of
 from server.report.reading.superseded import Replaced, current, replaced
 from server.report.reading.traffic import traffic
 
@@ -64,6 +66,7 @@ class RunRecord:
     superseded: list[dict[str, Any]] = field(default_factory=list)  # rows of models that a withdrawal replaced
     subgroups: list[dict[str, Any]] = field(default_factory=list)  # rows by subgroup of patients, of the last models
     withdrawn: dict[str, dict[str, str]] = field(default_factory=dict)  # center that left -> step -> how it was undone
+    compared: list[dict[str, Any]] = field(default_factory=list)  # two models on the same patients, as results.json
     rejected: list[Event] = field(default_factory=list)  # answers that the guards stopped, and centers lost in a fit
 
     @property
@@ -115,6 +118,7 @@ def read_run(events: Iterable[Event]) -> RunRecord:
         traffic=traffic(events),
         superseded=superseded,
         subgroups=_subgroups(steps, newer),
+        compared=compared_of(events),
         withdrawn={e["center"]: dict(e["steps"]) for e in events if e["kind"] == "center_withdrawn"},
         rejected=[e for e in events if e["kind"] in ("reply_rejected", "newton_lost")],
     )
@@ -166,7 +170,8 @@ def _joined_verification(parts: Sequence[Event | None]) -> Event | None:
 
 
 def _steps(events: Sequence[Event], plans: Mapping[str, Any]) -> list[StepRecord]:
-    steps = {name: StepRecord(name, plan) for name, plan in plans.items()}
+    learned = {name: plan for name, plan in plans.items() if plan.get("task") != STATISTICS}
+    steps = {name: StepRecord(name, plan) for name, plan in learned.items()}
     for event in events:
         if event["kind"] not in ("step_started", "start_validated", "round_finished", "step_finished"):
             continue

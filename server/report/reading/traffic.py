@@ -32,6 +32,8 @@ _ASKED = {
     "keepsakes_refused": SUMS,
     "start_made": SUMS,
     "scored": TEST,
+    "statistics_told": SUMS,
+    "compared": TEST,
 }
 
 
