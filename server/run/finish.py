@@ -80,9 +80,9 @@ def made_of(events: Sequence[Event]) -> list[str]:
 def _told(events: Sequence[Event]) -> list[str]:
     """Where the page of each step of statistics lies, and what it says in a word."""
     return [
-        f"Before any training {len(event['told'])} centers told statistics of their patients; {event['differences']} of "
-        f"{event['compared']} comparisons differ by more than chance: statistics/{event['step']}/statistics.html in the "
-        "run's folder."
+        f"Before any training {len(event['told'])} centers told statistics of their patients; {event['differences']} "
+        f"of {event['compared']} comparisons differ by more than chance: statistics/{event['step']}/statistics.html in "
+        "the run's folder."
         for event in events
         if event["kind"] == "statistics_told"
     ]
