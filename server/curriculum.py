@@ -6,7 +6,6 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-from common.adapters.lora import frozen_weights
 from common.backbones.base import tensors_digest
 from common.config.limits.budget import spent
 from common.config.options import STATISTICS
@@ -29,6 +28,7 @@ from server.learning.withdraw import centers_of
 from server.methods import brought, remarks
 from server.methods.asking import before, keep
 from server.methods.base import Begun
+from server.methods.opening import opened
 from server.refitting import after_withdrawals, enrol_for, fit_exactly
 from server.run.begin import begin
 from server.run.continued import models_taken
@@ -66,7 +66,8 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     enrolment.known |= known_of(models_taken(coordinator.ledger).get(step.name, {}))
     step = _settled(coordinator, step.name, enrolment)
     order = replace(order, step=step)
-    start = starting_state(coordinator, step)
+    begins = replace(order, state=starting_state(coordinator, step))
+    start = opened(coordinator, begins, enrolment.training, key=start_key(coordinator, step))
     event = _step_started(coordinator, step, enrolment, start)
     order.state, order.known = start, known_of(event)
     scores = coordinator.scorer.score(order, task, enrolment.evaluating, label="start")
@@ -101,7 +102,7 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
         validation={center: enrolment.counts[center].get("validation", 0) for center in enrolment.training},
         seeded=seeded,
         brought=brings,
-        base_weights=frozen_weights(coordinator.bases.backbone_for(step), step.adapter.parts),
+        base_weights=_base_weights(coordinator, step),
     )
     strategy.summary()
     return run_rounds(
@@ -112,6 +113,15 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
         ledger=coordinator.ledger,
         narrator=coordinator.narrator,
     )
+
+
+def _base_weights(coordinator: Coordinator, step: Step) -> State:
+    """The frozen weights that DoRA's exact stack reads the norms of; none for a step without."""
+    if not any(spec.kind == "lora" and spec.dora for spec in step.adapter.parts.values()):
+        return {}
+    from common.adapters.lora import frozen_weights  # peft takes seconds to import
+
+    return frozen_weights(coordinator.bases.backbone_for(step), step.adapter.parts)
 
 
 def _settled(coordinator: Coordinator, name: str, enrolment: Enrolment | None = None) -> Step:

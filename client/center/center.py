@@ -29,10 +29,11 @@ from client.masking.replies import check_masked, check_unmasked, under_masks
 from client.methods import methods_of
 from client.methods.base import Method
 from client.policy import check_cases, check_order
-from client.policy.orders import scores_asked, sums_asked
+from client.policy.orders import SUMS, TRAIN, scores_asked, sums_asked
 from client.policy.policy import ceiling_of
 from client.policy.start import check_start
 from client.privacy.dp_sgd import charged, check_step
+from client.privacy.noised.standing_in import ceiling_for, check_draws
 from client.privacy.record import Chosen, Question, chosen
 from client.privacy.release import Minimum, raised, released
 from client.privacy.subgroups import by_subgroup
@@ -51,6 +52,7 @@ from client.training.loop import FitLog, fit
 from client.training.observation import observe
 from client.vault.downlink import received
 from client.vault.folds import sides
+from client.vault.room import check_room
 from client.vault.standing import Standing
 from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
@@ -114,7 +116,7 @@ class Center:
         try:
             if order.step.rounds > 0 and counts["train"] > 0:
                 check_cases(policy, len(self.part(order, "train")))
-                check_step(order, code=self.code, vault=self.vault, ceiling=ceiling_of(policy))
+                check_step(order, code=self.code, vault=self.vault, ceiling=ceiling_for(policy, order))
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
             reply, what = described(policy, order, Reply(self.code, code=refusal.code, counts=counts))
@@ -154,8 +156,9 @@ class Center:
     def prepare(self, order: Order) -> Job:
         """The order as a job: its model loaded, its cases prepared, its noise charged, its methods begun. Raises
         PolicyRefusal."""
-        check_order(self.config.policy, order)
+        check_order(self.config.policy, order, to=TRAIN)
         Standing(self.vault, order).check()
+        self._check_room(order)
         order = self._received(order)
         check_start(self.config.policy, order, self.shelf(order))
         order = replace(order, state=within_own_rank(order.state, order.step.adapter.parts, self.code))
@@ -164,6 +167,7 @@ class Center:
         chosen, methods = self.trained_on(order)
         cases = prepared(chosen, order, self.config, tokenizer=model.backbone.tokenizer)
         check_cases(self.config.policy, len(cases))
+        check_draws(self.config.policy, order, cases, code=self.code)
         return prepare(
             order, model, task, cases, code=self.code, methods=methods, autocast=self.config.mixed_precision,
             another=lambda: model_of(self.config, replace(order, state={})),
@@ -215,7 +219,7 @@ class Center:
         """Answer with sums over the local training cases: event times, an exact fit's, or what methods keep."""
         started = time.perf_counter()
         what = sums_asked(order)[0]
-        check_order(self.config.policy, order, asks=[what])
+        check_order(self.config.policy, order, to=SUMS, asks=[what])
         check_unmasked(order)
         if order.subset == STATISTICS:
             return told_answer(self, order)
@@ -260,6 +264,8 @@ class Center:
         check_masked(order)
         standing = Standing(self.vault, order)
         standing.check()
+        if order.digest:  # the state is kept, for the next one's difference to refer to
+            self._check_room(order)
         order = self._received(order)
         model, task = self.ready_model(replace(order, state=self.own_state(order)))
         minimum, sums = self.minimum(order).cell, Sums()
@@ -347,6 +353,9 @@ class Center:
         if not order.digest:
             return order
         return received(order, self.shelf(order), initial=lambda: initial_state(self.config, order))
+
+    def _check_room(self, order: Order) -> None:
+        check_room(self.vault, self.shelf(order).path, most_gb=self.config.policy.maximum_vault_gb)
 
     def shelf(self, order: Order) -> Vault:
         return Vault(self.vault, order)

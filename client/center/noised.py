@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from client.policy import check_cases
-from client.policy.policy import ceiling_of
 from client.privacy.dp_sgd import NOISE, by_patient, streams_of
 from client.privacy.noised.calibration import plan_at
+from client.privacy.noised.standing_in import ceiling_for
 from client.privacy.noised.sums import noised_sums, point_of
 from client.training.observation import linear_rows
 from common.errors import PolicyRefusal
@@ -40,7 +40,7 @@ def noised_answer(center: Center, order: Order) -> Reply:
     plan = plan_at(center.vault, order.step, center.code)
     (noise,) = streams_of(
         order, cases, plan.release, (NOISE,), code=center.code, vault=center.vault,
-        ceiling=ceiling_of(center.config.policy), most=order.step.rounds,
+        ceiling=ceiling_for(center.config.policy, order), most=order.step.rounds,
     )  # fmt: skip
     x = np.concatenate([rows.values, rows.flags], axis=1) if layout.with_flags else rows.values
     groups = by_patient(cases)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from common.plugins import load
 from common.store.ledger import Ledger
 from server.deploy.control import LinkUnreachable, RunState, control
 from server.deploy.folder import Deployment
+from server.deploy.queue import centers_of, in_turn, living
 from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
 from server.run.length import rounds_of_steps
@@ -54,6 +56,19 @@ def run_curriculum_here(
         )
     folder = RunFolder(deployment.runs / run.name)
     folder.path.mkdir(parents=True, exist_ok=True)
+    orphans = partial(_others, deployment, folder)
+    with in_turn(deployment.path, run.name, centers_of(run), orphans=orphans, say=say):
+        _to_its_end(deployment, run, folder, overrides, say)
+    if not Ledger(folder.ledger).events("verified"):
+        verify_in_fresh_process(folder.path)
+    write_outputs(folder.path)
+    return folder
+
+
+def _to_its_end(
+    deployment: Deployment, run: Run, folder: RunFolder, overrides: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Flower's runs over the folder, one after another, until the curriculum is finished. Raises RoundFailed."""
     story, fruitless = Follower(folder, run, say), 0
     while unfinished(run, folder):
         before = rounds_done(folder)
@@ -68,10 +83,6 @@ def run_curriculum_here(
                 "command again to continue after the last finished round."
             )
         say(f"the run {state.outcome or 'ended'}: {state.details or 'no reason given'}; it is resumed")
-    if not Ledger(folder.ledger).events("verified"):
-        verify_in_fresh_process(folder.path)
-    write_outputs(folder.path)
-    return folder
 
 
 def unfinished(run: Run, folder: RunFolder) -> list[str]:
@@ -136,6 +147,14 @@ def _run_once(
         if state.is_over:
             return state
         time.sleep(POLL_S)
+
+
+def _others(deployment: Deployment, folder: RunFolder) -> list[str]:
+    """Names of other runs under way that no `server run` follows: those that one follows hold tickets themselves."""
+    followed = {ticket.name for ticket in living(deployment.path)}
+    mine = str(folder.path.resolve())
+    going = [state for state in _patiently(deployment, lambda link: link.runs()) if not state.is_over]
+    return sorted({Path(s.folder).name for s in going if s.folder not in ("", mine)} - followed)
 
 
 def _joined(runs: list[RunState], folder: str) -> int | None:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from common.backbones.base import Backbone
 from common.config.load import run_to_yaml
+from common.config.methods.continual import MedcossMethod, MedseqftMethod, RehearsalMethod
 from common.config.run import Run
 from common.config.step import Step
 from common.errors import BankError, ConfigError
@@ -151,4 +152,15 @@ def _step_card(step: Step) -> dict[str, Any]:
         "metric": step.selection.metric or build_task(step.task).primary,
         **({"classes": len(step.task.classes)} if step.task.kind == "classification" else {}),
         "starts_from": step.starts_from,
+        **_rehearses(step),
     }
+
+
+def _rehearses(step: Step) -> dict[str, Any]:
+    """Where the step takes part with a memory alone, or of its optimizer's steps the share on kept cases."""
+    for spec in step.methods:
+        if isinstance(spec, RehearsalMethod) and spec.at:
+            return {"rehearses": {"at": list(spec.at)}}
+        if isinstance(spec, MedcossMethod | MedseqftMethod):
+            return {"rehearses": {"share": spec.share}}
+    return {}

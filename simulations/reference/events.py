@@ -32,6 +32,7 @@ MEANING = {
     "run_started": "the first line: run, frozen model, release, machine, steps",
     "scored": "centers were asked for scores of one split; what it took in bytes",
     "thresholds_chosen": "each structure's cut of an exact segmentation's score, from the centers' summed histograms",
+    "start_made": "the state that a step starts from, where its methods make it of its centers' sums",
     "start_scores": "the scores of a step before training",
     "start_validated": "what a step's start is worth by the rule that judges its rounds (round 0)",
     "statistics_told": "what each center told of its patients before any training, and how many comparisons differ",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from client.policy.policy import NEED_A_WORD
+from client.policy.policy import NEED_A_WORD, UNSAID
 from common.adapters.lowrank import LORA_RULES
 from common.config.adapter import PARTS
 from common.config.federation import FEDERATIONS
@@ -50,6 +50,7 @@ def leaving_page() -> str:
     text += "\n## Scores by subgroup\n\n" + BY_SUBGROUP + table(("task", "metric", "sums"), _subgroup_sums())
     text += "\n## Sums of exact fits\n\n" + table(("asked as", "sums", "guarded by"), _exact_sums())
     text += "\n## Statistics before training\n\n" + STATISTICS + table(("quantity", "of", "bins"), _quantities())
+    text += FILES + table(("command", "writes", "what is in it"), WRITTEN) + ELSEWHERE
     text += "\n## Counts\n\n" + table(("count", "of", "guarded by"), COUNTS)
     text += "\n## Codes\n\nOne of these, and never a sentence: " + _listed(CODES) + ".\n"
     return text + NEVER
@@ -96,8 +97,9 @@ ACTIONS = {
         "none",
         "what a listed method keeps for later steps: of `ewc` and `online_ewc`, squared gradients summed over patients "
         "(`fisher/`), one number for each trained one; of `projection`, second moments of the inputs of each linear "
-        "layer that trains (`moment/`)",
-        "`minimum_cases`, `minimum_cell`, `sums`, `federations`, `reach`; no two answers differ by a few",
+        "layer that trains (`moment/`); of `inflora`, those of what each LoRA part reads, also before the first round",
+        "`minimum_cases`, `minimum_cell`, `sums`, `federations`, `reach`; no two answers differ by a few, and a number "
+        "that a few patients, or all but a few, have a part in is zero",
     ),
     "train": (
         "trained tensors of parts that train and are not local",
@@ -135,6 +137,32 @@ patients again, or enough others. Images are told again by make of scanner where
 line of `sent.jsonl`. `privacy.strict`, a budget, `require_secure_aggregation`, or `sums` without `labels`: nothing.
 
 """
+FILES = """
+## Files that no order asks for
+
+What a hospital's own commands write stays there until a person sends it, and no server is asked.
+
+"""
+WRITTEN = (
+    (
+        "`statistics`",
+        "one file, to be sent",
+        "histograms through the gate, see above; a line of `sent.jsonl` and, where one is kept, of the privacy account",
+    ),
+    ("`describe`, `policy`, `budget`", "what is printed, a figure", "counts under the same minimums; no patient"),
+    ("`audit`", "what is printed", "names, sizes and digests of what left, counts as they were told"),
+    (
+        "`predict`, with `--dicom` too",
+        "masks, risks, DICOM objects in the patient's own study",
+        "**patients, with their identifiers: for this hospital's archive, never for the coordinator**",
+    ),
+    ("`doctor`, `prepare`", "pages and tables for this hospital", "**file names and codes of patients**"),
+)
+ELSEWHERE = """
+At the coordinator, `python -m server status --metrics` holds codes of hospitals, names of runs and steps, numbers of
+rounds and bytes: nothing that no reply told, and no count of patients. Arms of a comparison that train without one
+center, or at one alone, exist in simulations only, where one machine holds everybody's patients.
+"""
 FEW, FLAG = "told in whole steps of `minimum_cell`, upwards", "nothing: it counts no patients"
 COUNTS_SAY = {
     "adjusted": ("patients whose recorded variables or times were changed before a sum", FEW),
@@ -168,6 +196,11 @@ def _arrays() -> Iterator[tuple[str, str, str]]:
         why = NEED_A_WORD["parts"].get(kind)
         guard = f"`parts` must name it: {why}" if why else "`parts`; `minimum_cases`"
         yield f"part of kind `{kind}`", "its tensors as trained, not its start", guard
+    yield (
+        "the task's `head`, where no part is one",
+        "its tensors as trained: of outcomes, classes and structures; of self-supervised stages what restores images",
+        "`minimum_cases`",
+    )
     yield "LoRA by rule", f"the factors that the rule trains in the round: {_listed(LORA_RULES)}", "`parts`"
     yield (
         "scaffold's `control/NAME`",
@@ -264,6 +297,12 @@ def _exact_sums() -> Iterator[tuple[str, str, str]]:
     for name in OBJECTIVES:
         shapes = newton_shapes(build_objective(name, bins=12, classes=1), 3)
         yield f"`newton` ({name})", _named(shapes), few
+    yield (
+        "under `privacy=noised_sums` any of these",
+        f"{_named(newton_shapes(build_objective('logistic'), 3))}: a gradient and, at zero, a Hessian, with noise",
+        "noise alone, over everybody: within the hospital's ceiling, or epsilon "
+        f"{UNSAID.epsilon:g} at delta {UNSAID.delta:g} where it names none",
+    )
     shared = "no structure and no set of modalities that fewer than `minimum_cell` patients have"
     yield "`newton` (segmentation)", _named(newton_shapes(build_objective("logistic"), 3)), shared
     yield (

@@ -16,14 +16,15 @@ import numpy as np
 from common.backbones.base import tensors_digest
 from common.exact.bounds import impossible_sums
 from common.exact.columns import Scaling
+from common.exact.noised import beyond, noised_objective
 from common.exact.objectives import GRADIENT, LOSS
 from common.exact.room import Told, no_convex_function, out_of_proportion, room_of, told_at
 from common.exact.step import BETA, MEAN, SCALE, declared_in_order, objective_of, rows_per_case
+from common.privacy.plan import plan_of
 from common.protocol.messages import Order, Reply, State, Sums
 from common.protocol.wire import COUNTS_OF
 from common.store.ledger import Ledger
 from common.store.sums import read_sums, write_sums
-from common.tasks.bounds import LARGEST
 from server.centers.federation import Exchange, Federation
 from server.centers.quarantine import record_rejected
 from server.centers.roster import Roster
@@ -75,11 +76,6 @@ class Question:
         """The step's order as this question, to a center where each is asked its own."""
         asked = replace(order, round=self.round, known=self.known_at(center))
         return replace(asked, subset=self.subset, state=self.state) if self.state else asked
-
-
-def _astronomic(sums: Sums, cases: float) -> str:
-    """What about noised sums nobody's can be."""
-    return next((f"{name} is beyond {LARGEST:g}" for name in sums if (np.abs(sums[name]) > LARGEST).any()), "")
 
 
 class LostCenters(Exception):
@@ -165,10 +161,8 @@ class Asking:
     def _expected(self, center: str, question: Question, shapes: Mapping[str, tuple[int, ...]]) -> Expected:
         """What a center can answer: declared sums, all of them, that its cases and its own moments allow."""
         step, known = self.order.step, question.known_at(center)
-        if step.privacy is not None:  # noise makes sums that no patients could
-            return Expected(
-                shapes, needed=frozenset(shapes), empty=False, impossible=_astronomic, counts=COUNTS_OF["sums"]
-            )
+        if step.privacy is not None:
+            return self._noised(center, question, shapes)
         moments, objective = self._moments(center) if known else None, objective_of(step)
         earlier = list(self._told.get((question.fit, center), {}).values())
 
@@ -186,6 +180,16 @@ class Asking:
         most = self.roster.registered(center, "train")
         needed, counts = frozenset(shapes), COUNTS_OF["sums"]
         return Expected(shapes, needed=needed, empty=False, cases=most, impossible=wrong, counts=counts)
+
+    def _noised(self, center: str, question: Question, shapes: Mapping[str, tuple[int, ...]]) -> Expected:
+        """Noise makes sums that no patients could, but no longer ones than the step's public numbers say."""
+        objective, plan = noised_objective(self.order.step), plan_of(self.order.step, center)
+        patients = max(self.roster.registered(center, "train") or 0.0, float(plan.cohort))
+
+        def wrong(sums: Sums, cases: float) -> str:
+            return beyond(objective, plan, sums, round=question.round, patients=patients)
+
+        return Expected(shapes, needed=frozenset(shapes), empty=False, impossible=wrong, counts=COUNTS_OF["sums"])
 
     def _changed(self, center: str, question: Question, reply: Reply) -> Rejection | None:
         """Patients came or went since the moments: no lie, and still no answer to this fit."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from common.config.options import STATISTICS
 from common.errors import LedgerError
+from common.metrics import LOWER_IS_BETTER
+from server.evaluation.course import course_of
 from server.evaluation.matrix import columns
 from server.evaluation.verdicts import compared_of
 from server.report.reading.superseded import Replaced, current, replaced
@@ -25,6 +27,13 @@ class StepRecord:
     started: Event = field(default_factory=dict)
     rounds: list[Event] = field(default_factory=list)
     finished: Event | None = None
+    validated: Event = field(default_factory=dict)  # its start, where that was
+
+    @property
+    def course(self) -> list[float | None]:
+        """What the start and then each round is worth by its validation cases; larger is better."""
+        metrics = {event["validation"].get("metric") for event in self.rounds if "validation" in event}
+        return course_of(self.validated, self.rounds, sign=-1 if metrics & LOWER_IS_BETTER else 1)
 
     @property
     def centers(self) -> list[str]:
@@ -164,11 +173,13 @@ def _steps(events: Sequence[Event], plans: Mapping[str, Any]) -> list[StepRecord
     learned = {name: plan for name, plan in plans.items() if plan.get("task") != STATISTICS}
     steps = {name: StepRecord(name, plan) for name, plan in learned.items()}
     for event in events:
-        if event["kind"] not in ("step_started", "round_finished", "step_finished"):
+        if event["kind"] not in ("step_started", "start_validated", "round_finished", "step_finished"):
             continue
         step = steps.setdefault(event["step"], StepRecord(event["step"]))
         if event["kind"] == "step_started":
             step.started = event
+        elif event["kind"] == "start_validated":
+            step.validated = event
         elif event["kind"] == "step_finished":
             step.finished = event
         else:
