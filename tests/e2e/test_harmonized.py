@@ -17,8 +17,8 @@ from common.exact.combat import harmonized
 from common.exact.fit import fit_newton
 from common.exact.step import objective_of
 from server.learning.exact.harmonized import EVENT, corrected
+from server.run.composed import composed_run
 from server.run.finish import verify_folder
-from server.run.models import composed_run
 from tests.helpers.small import VIEW, federate, forget, tampering, write_centers, write_cohort
 
 SIZES = {"CHUM": 14, "CHUP": 11, "MDA": 12}

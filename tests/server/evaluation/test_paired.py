@@ -16,8 +16,8 @@ from common.errors import BankError, ConfigError
 from server.deploy.runs import unfinished
 from server.report.report import write_report
 from server.report.results import SCHEMA, results
+from server.run.composed import composed_run
 from server.run.folder import RunFolder
-from server.run.models import composed_run
 from tests.helpers.small import federate, forget, small_run, tampering, write_centers
 
 SIZES = {"CHUM": 19, "CHUP": 7, "MDA": 8}
