@@ -56,8 +56,8 @@ class Model:
 
 
 def add_models(run: Run, overrides: Sequence[str]) -> None:
-    """Make the steps that a run's ``model`` and ``compare_with`` ask for; with the bank's own frozen model, and its data
-    and split where the command line says nothing of them.
+    """Make the steps that a run's ``model`` and ``compare_with`` ask for; with the bank's own frozen model, and its
+    data and split where the command line says nothing of them.
 
     Raises:
         BankError: a bank cannot be read, was changed, or has no answer to a question that is compared.

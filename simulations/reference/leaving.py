@@ -90,7 +90,7 @@ ACTIONS = {
     ),
     "sums for statistics": (
         "none",
-        "histograms of [quantities](#statistics-before-training)",
+        "histograms of quantities, as in a file of `client statistics`",
         "`minimum_cell`, `sums` (`labels`), the release record; refused where no file would be written",
     ),
     "sums at a step's end": (
@@ -159,7 +159,7 @@ WRITTEN = (
     ("`doctor`, `prepare`", "pages and tables for this hospital", "**file names and codes of patients**"),
 )
 ELSEWHERE = """
-At the coordinator, `python -m server status --metrics` holds codes of hospitals, names of runs and steps, numbers of
+At the coordinator, `server status --metrics` holds codes of hospitals, names of runs and steps, numbers of
 rounds and bytes: nothing that no reply told, and no count of patients. Arms of a comparison that train without one
 center, or at one alone, exist in simulations only, where one machine holds everybody's patients.
 """
