@@ -33,7 +33,6 @@ from server.refitting import after_withdrawals, enrol_for, fit_exactly
 from server.run.begin import begin
 from server.run.continued import models_taken
 from server.run.length import with_its_rounds
-from server.statistics.asking import TOLD, gather
 
 
 def run_curriculum(coordinator: Coordinator) -> None:
@@ -41,8 +40,9 @@ def run_curriculum(coordinator: Coordinator) -> None:
     begin(coordinator)
     for name in coordinator.run.steps:
         if coordinator.run.steps[name].task.kind == STATISTICS:
-            if not coordinator.ledger.events(TOLD, step=name):
-                gather(coordinator, coordinator.run.steps[name])
+            from server.statistics.asking import gather  # scipy's distributions take half a second
+
+            gather(coordinator, coordinator.run.steps[name])
             continue
         step = _settled(coordinator, name)
         order = coordinator.order(step)

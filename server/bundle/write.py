@@ -9,6 +9,7 @@ from typing import Any
 
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
+from common.config.declared import harmonizes
 from common.config.load import from_json
 from common.config.run import BackboneSpec
 from common.config.step import Step
@@ -43,6 +44,11 @@ def write_bundle(folder: RunFolder, lineage: str, out: Path) -> Path:
         raise BankError(f"{out} exists; name a new folder.")
     bank = AdapterBank(folder.bank)
     entry = bank.entry(bank.head(lineage))
+    if harmonizes(entry.step):
+        raise BankError(
+            f"'{lineage}' reads features that were harmonized by center, and a bundle holds no center's location and "
+            "scale; export another lineage."
+        )
     spec = backbone_of(folder)
     backbone = base_of(bank, entry, spec)
     model = AdaptedModel(backbone, entry.step, seed=0)

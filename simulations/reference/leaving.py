@@ -90,7 +90,7 @@ ACTIONS = {
     ),
     "sums for statistics": (
         "none",
-        "histograms of [quantities](#statistics-before-training)",
+        "histograms of quantities, as in a file of `client statistics`",
         "`minimum_cell`, `sums` (`labels`), the release record; refused where no file would be written",
     ),
     "sums at a step's end": (
