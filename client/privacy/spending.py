@@ -142,7 +142,9 @@ def _check_number(account: Account, entry: Entry, most: int | None) -> None:
     before = sum(any(release.kind in kinds for release in one.releases) for one in alike)
     if most is not None and before >= most:
         raise PolicyRefusal(
-            QUESTIONS, f"Step '{entry.step}' has noise for {most} answers, and {before} others were given in this run."
+            QUESTIONS,
+            f"Step '{entry.step}' has noise for {most} answers of its kind ({', '.join(sorted(kinds))}), and {before} "
+            "others were given in this run; ask for it again in a new run, which is charged anew.",
         )
 
 

@@ -11,6 +11,8 @@ from common.config.methods import methods_asked
 from common.config.run import Run
 from common.config.step import Step
 
+NEWTON = "newton"
+
 
 def sum_problems(step: Step, run: Run) -> Iterator[str]:
     """What a step that only sums may be looked at of cannot have, and what a secure one cannot, beside."""
@@ -23,6 +25,8 @@ def _sum_only(step: Step) -> Iterator[str]:
     if not (spec.sum_only or spec.secure_aggregation):
         return
     option = "secure_aggregation" if spec.secure_aggregation else "sum_only"
+    if spec.kind == NEWTON and spec.secure_aggregation:  # sums are all that it asks for, and it has no updates
+        return
     if spec.kind not in SUM_ONLY:
         yield f"federation.{option} hides single updates, {spec.kind} looks at them; use {', '.join(sorted(SUM_ONLY))}."
     stacked = [name for name, part in step.adapter.parts.items() if isinstance(part, LoraPart) and _stacks(part)]

@@ -49,7 +49,7 @@ class NewtonFit:
 
     def run(self, centers: Sequence[str]) -> tuple[State, int]:
         """The fitted state and the number of questions. Raises RoundFailed below the quorum."""
-        step, remaining = self.order.step, sorted(centers)
+        step, remaining = self.order.step, self.asking.standing(centers)
         needed = max(1, math.ceil(step.federation.quorum * len(remaining) - 1e-9))
         while True:
             try:
@@ -104,7 +104,7 @@ class NewtonFit:
         self, objective: Objective, centers: Sequence[str], scaling: Scaling, penalty: float, search: Search
     ) -> Search:
         step, weights = self.order.step, penalty * objective.penalised(len(self.layout.names))
-        rises = Rises(centers, problems=len(search.asked))
+        rises = Rises(self.asking.told_by(centers), problems=len(search.asked))
         while not search.done and not search.failed.any() and search.rounds < step.rounds:
             known = {MEAN: scaling.mean, SCALE: scaling.scale, BETA: search.asked}
             answers = self.asking.ask(Question(search.rounds + 1, known), centers)

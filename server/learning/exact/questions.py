@@ -27,6 +27,7 @@ from server.centers.federation import Exchange, Federation
 from server.centers.quarantine import record_rejected
 from server.centers.roster import Roster
 from server.centers.screening import Expected, Rejection, screen
+from server.masking.asking import FIT_GUARDS_OFF
 from server.run.folder import RunFolder
 from server.run.narration import Narrator
 
@@ -86,6 +87,14 @@ class Asking:
         self.roster = Roster(ledger)
         self._told: dict[tuple[bytes, str], dict[str, Told]] = {}  # by fit and center, then by question
 
+    def standing(self, centers: Sequence[str]) -> list[str]:
+        """Over whom a fit begins."""
+        return sorted(centers)
+
+    def told_by(self, centers: Sequence[str]) -> list[str]:
+        """Whose each answer of `ask` is."""
+        return sorted(centers)
+
     def ask(self, question: Question, centers: Sequence[str]) -> list[Sums]:
         """Every center's answer, in the order of their codes. Raises LostCenters."""
         paths = {center: self.folder.sums(self.order.step.name, question.key, center) for center in centers}
@@ -134,11 +143,14 @@ class Asking:
         if lost:
             raise LostCenters(lost)
 
-    def _record(self, question: Question, exchange: Exchange, lost: dict[str, str]) -> None:
+    def _record(
+        self, question: Question, exchange: Exchange, lost: dict[str, str], *, secure_sum: Sequence[str] = ()
+    ) -> None:
         answered = sorted(set(exchange.replies) - set(lost))
         event = {
             "step": self.order.step.name, "round": question.round, "centers": answered,
             "bytes": exchange.bytes, "seconds": float(f"{exchange.seconds:.4f}"), "failed": lost,
+            **({"secure_sum": {"of": sorted(secure_sum), "guards_off": FIT_GUARDS_OFF}} if secure_sum else {}),
         }  # fmt: skip
         self.ledger.append("newton_round", event)
         what = question.subset or ("moments" if question.round == 0 else f"Newton round {question.round}")

@@ -22,6 +22,7 @@ class StepRecord:
     plan: Mapping[str, Any] = field(default_factory=dict)
     started: Event = field(default_factory=dict)
     rounds: list[Event] = field(default_factory=list)
+    questions: list[Event] = field(default_factory=list)  # of an exact fit
     finished: Event | None = None
 
     @property
@@ -159,11 +160,13 @@ def _joined_verification(parts: Sequence[Event | None]) -> Event | None:
 def _steps(events: Sequence[Event], plans: Mapping[str, Any]) -> list[StepRecord]:
     steps = {name: StepRecord(name, plan) for name, plan in plans.items()}
     for event in events:
-        if event["kind"] not in ("step_started", "round_finished", "step_finished"):
+        if event["kind"] not in ("step_started", "round_finished", "newton_round", "step_finished"):
             continue
         step = steps.setdefault(event["step"], StepRecord(event["step"]))
         if event["kind"] == "step_started":
             step.started = event
+        elif event["kind"] == "newton_round":
+            step.questions.append(event)
         elif event["kind"] == "step_finished":
             step.finished = event
         else:
