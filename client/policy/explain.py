@@ -162,7 +162,7 @@ def _noise(policy: Policy) -> Iterator[Sentence]:
             "privacy",
         )
     if policy.privacy.strict:
-        yield Sentence(CANNOT, "have scores, statistics or losses, none of which carries noise", "privacy")
+        yield Sentence(CANNOT, "have scores without noise, statistics or losses", "privacy")
     elif demands_privacy(policy):
         yield Sentence(
             CAN, "have scores, statistics and losses without noise; each is a line in the privacy account", "privacy"

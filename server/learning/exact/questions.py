@@ -61,8 +61,8 @@ class Question:
 
     def order(self, order: Order) -> Order:
         """The step's order as this question."""
-        asked = replace(order, round=self.round, known=self.known)
-        return replace(asked, subset=self.subset, state=self.state) if self.state else asked
+        asked = replace(order, round=self.round, known=self.known, subset=self.subset)
+        return replace(asked, state=self.state) if self.state else asked
 
 
 def _astronomic(sums: Sums, cases: float) -> str:

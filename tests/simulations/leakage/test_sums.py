@@ -19,7 +19,7 @@ def test_what_is_opened_is_the_plain_mean_to_a_millionth():
 
 def test_a_head_of_seven_centers_gives_fewer_of_ones_patients_away():
     alone, summed = (
-        membership.measured(math.inf, patients=40, columns=16, models=12, centers=centers) for centers in (1, CENTERS)
+        membership.measured(math.inf, patients=40, columns=16, models=10, centers=centers) for centers in (1, CENTERS)
     )
     assert not alone.is_sum and summed.is_sum and alone.others == summed.others
-    assert 0.5 < summed.auc < alone.auc - 0.1
+    assert 0.5 < summed.auc < alone.auc - 0.05

@@ -1,7 +1,9 @@
 """Scores with noise over the real messages: every exit charges before it tells, and what is told says its noise."""
 
+import json
 from dataclasses import replace
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -12,7 +14,12 @@ from common.errors import PolicyRefusal
 from common.privacy.accounting import epsilon
 from common.privacy.plan import plan_of, score_plan_of
 from common.privacy.scores.task import ABOVE, BELOW, VARIANCE
+from server.evaluation.matrix import Column
 from server.learning.selection import best_round
+from server.report.reading.record import read_run
+from server.report.results import SCHEMA, results
+from server.report.story import warnings
+from server.report.verdict.lines import score_text
 from tests.helpers.small import asked, federate, forget, small_run, tampering, write_centers
 
 CENTERS = ["CHUM", "MDA"]
@@ -71,6 +78,19 @@ def test_a_round_is_chosen_by_noised_scores_and_rows_say_their_noise(done):
     assert {row["center"] for row in rows} == {*CENTERS, "pooled"}
     for row in rows:
         assert row["n"] is None and (row["value"] is None) == ("noise" not in row)
+
+
+def test_report_and_results_say_the_noise(done):
+    leader, _, _ = done
+    events = leader.ledger.events()
+    rows = [{**row, "value": 0.5, "noise": 0.125} for row in leader.ledger.events("step_finished")[0]["scores"]]
+    run = replace(read_run(events), rows=rows)
+    (said,) = [text for text in warnings(run) if "carry noise" in text]
+    assert "pooled ones have a standard deviation of up to 0.125 by noise alone" in said
+    column = Column("tumour_ct", "tumour_ct", "dice", "CT")
+    assert score_text(column, rows[0]) == "Dice 0.500 (± 0.125 by noise)"
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.validate(results(events) | {"scores": [{"arm": "federated"} | row for row in rows]}, schema)
 
 
 def test_the_same_question_is_free_and_one_more_is_refused(done):

@@ -310,5 +310,5 @@ def test_sums_of_an_exact_fit_are_those_of_float64():
     largest = np.abs(parts).max(axis=0)
     assert (np.abs(decoded_exactly(total) - exact) <= 4e-16 * largest + 7 * 2.0**-73).all()
     for wrong in (np.array([np.nan]), np.array([1e12])):
-        with pytest.raises(WireError, match="beyond 6\\.28\\d*e\\+11, is not masked"):
+        with pytest.raises(WireError, match=r"beyond 6\.28\d*e\+11, is not masked"):
             encoded_exactly(wrong, 7)
