@@ -18,7 +18,7 @@ def main(grid: Grid, context: Context) -> None:
 
     ``nodes`` names a file with the node id that each enrolled center's key has; a simulation has none.
     """
-    from common.config.load import compose_run, plugins_named
+    from common.config.load import plugins_named
     from common.config.rules import check_run
     from common.errors import ConfigError
     from common.plugins import load_inherited, not_loaded
@@ -29,6 +29,7 @@ def main(grid: Grid, context: Context) -> None:
     from server.curriculum import run_curriculum
     from server.run.folder import RunFolder, alone_in
     from server.run.length import rounds_of_steps
+    from server.run.models import composed_run
     from server.run.narration import Narrator
 
     overrides = shlex.split(str(context.run_config.get("overrides", "")))
@@ -38,7 +39,7 @@ def main(grid: Grid, context: Context) -> None:
             f"The run's configuration names plugins that this process was not started with: {', '.join(unknown)}. A "
             "message never names code: write them into server.yaml, or start the simulation with them."
         )
-    run = compose_run(overrides)
+    run = composed_run(overrides)
     check_run(run)
     if run.faults and not getattr(grid, "makes_faults", False):
         raise ConfigError(

@@ -6,9 +6,9 @@ import time
 from dataclasses import asdict, replace
 from typing import Any
 
-from common.adapters.lora import frozen_weights
 from common.backbones.base import tensors_digest
 from common.config.limits.budget import spent
+from common.config.options import STATISTICS
 from common.config.step import Step
 from common.model.state import bytes_of, parts_of
 from common.privacy.scores import scored_task
@@ -19,6 +19,7 @@ from server.centers.enrolment import Enrolment, as_recorded, known_of
 from server.centers.roster import rounds_of
 from server.coordinator import Coordinator
 from server.evaluation.after_step import calibrated, evaluate_all, learned
+from server.evaluation.paired import compare
 from server.learning.cuts import fix_cuts
 from server.learning.rounds import run_rounds
 from server.learning.start import commit, seeded_names, start_key, starting_state
@@ -27,15 +28,22 @@ from server.learning.withdraw import centers_of
 from server.methods import brought, remarks
 from server.methods.asking import before, keep
 from server.methods.base import Begun
+from server.methods.opening import opened
 from server.refitting import after_withdrawals, enrol_for, fit_exactly
 from server.run.begin import begin
+from server.run.continued import models_taken
 from server.run.length import with_its_rounds
+from server.statistics.asking import TOLD, gather
 
 
 def run_curriculum(coordinator: Coordinator) -> None:
     """Run every step that the ledger does not already hold."""
     begin(coordinator)
     for name in coordinator.run.steps:
+        if coordinator.run.steps[name].task.kind == STATISTICS:
+            if not coordinator.ledger.events(TOLD, step=name):
+                gather(coordinator, coordinator.run.steps[name])
+            continue
         step = _settled(coordinator, name)
         order = coordinator.order(step)
         fix_cuts(step, order, coordinator.federation, coordinator.ledger, say=coordinator.narrator.say)
@@ -43,6 +51,8 @@ def run_curriculum(coordinator: Coordinator) -> None:
             coordinator.narrator.say(f"{name}: finished before, skipped")
         else:
             run_step(coordinator, step)
+        if step.compared_with and not coordinator.ledger.events("compared", step=name):
+            compare(coordinator, step)
         grow_base(coordinator, name)
     after_withdrawals(coordinator)
 
@@ -53,9 +63,11 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     order = coordinator.order(step)
     task = scored_task(step)
     enrolment = enrol_for(coordinator, order)
+    enrolment.known |= known_of(models_taken(coordinator.ledger).get(step.name, {}))
     step = _settled(coordinator, step.name, enrolment)
     order = replace(order, step=step)
-    start = starting_state(coordinator, step)
+    begins = replace(order, state=starting_state(coordinator, step))
+    start = opened(coordinator, begins, enrolment.training, key=start_key(coordinator, step))
     event = _step_started(coordinator, step, enrolment, start)
     order.state, order.known = start, known_of(event)
     scores = coordinator.scorer.score(order, task, enrolment.evaluating, label="start")
@@ -90,7 +102,7 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
         validation={center: enrolment.counts[center].get("validation", 0) for center in enrolment.training},
         seeded=seeded,
         brought=brings,
-        base_weights=frozen_weights(coordinator.bases.backbone_for(step), step.adapter.parts),
+        base_weights=_base_weights(coordinator, step),
     )
     strategy.summary()
     return run_rounds(
@@ -101,6 +113,15 @@ def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> 
         ledger=coordinator.ledger,
         narrator=coordinator.narrator,
     )
+
+
+def _base_weights(coordinator: Coordinator, step: Step) -> State:
+    """The frozen weights that DoRA's exact stack reads the norms of; none for a step without."""
+    if not any(spec.kind == "lora" and spec.dora for spec in step.adapter.parts.values()):
+        return {}
+    from common.adapters.lora import frozen_weights  # peft takes seconds to import
+
+    return frozen_weights(coordinator.bases.backbone_for(step), step.adapter.parts)
 
 
 def _settled(coordinator: Coordinator, name: str, enrolment: Enrolment | None = None) -> Step:

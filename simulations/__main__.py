@@ -130,10 +130,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _check(overrides: Sequence[str]) -> Run:
     """The run, complained about before anything heavy is imported."""
-    from common.config.load import compose_run
     from common.config.rules import check_run
+    from server.run.models import composed_run
 
-    run = compose_run(overrides)
+    run = composed_run(overrides)
     if run.study is None:  # a study composes runs of its own
         check_run(run, may_be_open=True)
     return run
@@ -186,15 +186,15 @@ def _run(arguments: argparse.Namespace) -> int | None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from common.config.load import compose_run
     from server.commands.plan import plan
+    from server.run.models import composed_run
 
     if not arguments.machine:
-        return plan(compose_run(arguments.overrides), machine=False, may_be_open=True)
+        return plan(composed_run(arguments.overrides), machine=False, may_be_open=True)
     from simulations.virtual.own_data import settled
     from simulations.virtual.planning import cohort_found
 
-    return plan(compose_run(settled(arguments.overrides)), machine=True, cohort=cohort_found)
+    return plan(composed_run(settled(arguments.overrides)), machine=True, cohort=cohort_found)
 
 
 def _federation(arguments: argparse.Namespace) -> None:

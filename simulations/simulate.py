@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from common.config.load import compose_run
 from common.config.rules import check_run
 from common.config.run import Run
 from common.runtime.machine import check_device
@@ -13,6 +12,7 @@ from common.runtime.pulse import under_way
 from common.store.ledger import Ledger
 from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
+from server.run.models import composed_run
 from simulations.virtual.federate import federate
 from simulations.virtual.own_data import settled
 from simulations.virtual.planning import check_cases
@@ -30,7 +30,7 @@ def simulate(
         runtime: what carries the messages; default: `federate`, over LocalGrid.
     """
     overrides = settled(overrides)
-    run = compose_run(overrides)
+    run = composed_run(overrides)
     check_run(run)
     check_device(run.runtime.device)
     check_cases(run)

@@ -24,7 +24,7 @@ from simulations.sweep import points_of, varied
 from tests.helpers.pages import PAGES, ROOT, anchors, blocks, commands, inline_commands, links, name_of
 
 SECONDS = 600  # a minute or two on a free machine; CI may be busy
-OTHERS = {"tensorboard", "docker", ".venv/bin/pip"}
+OTHERS = {"tensorboard", "docker", "kubectl", "sbatch", ".venv/bin/pip"}
 RUN_BY_A_TEST = [
     page for page in PAGES if any(block.runs or (commands(block) and not block.mark) for block in blocks(page))
 ]

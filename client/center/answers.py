@@ -42,7 +42,7 @@ def keepsakes(center: Center, order: Order) -> Reply:
     everyone = prepared(trained_on, order, center.config, tokenizer=model.backbone.tokenizer)
     cases, waiting = center.answerable(order, question_of_keepsakes(order), everyone)
     check_cases(center.config.policy, len(cases))
-    sums = kept_sums(Kept(order, center.code, model, task, cases), methods)
+    sums = kept_sums(Kept(order, center.code, model, task, cases, center.minimum(order).cell), methods)
     counts = {"cases": len(cases), "skipped": cases.skipped, **({"waiting": waiting} if waiting else {})}
     reply = Reply(center.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
     return center.let_out(order, reply, what="keepsakes")

@@ -19,6 +19,7 @@ from client.center.device import set_device
 from client.center.labels import labelled, told_labels
 from client.center.models import backbone_of, initial_state, model_of, resident_model
 from client.center.noised import noised_answer, noised_score_answer
+from client.center.paired import arriving_beside, paired_answer
 from client.center.patients import everyone_at, part_of, prepared
 from client.center.settled import settled
 from client.center.stages import KeptStages
@@ -28,10 +29,11 @@ from client.masking.replies import check_masked, check_unmasked, under_masks
 from client.methods import methods_of
 from client.methods.base import Method
 from client.policy import check_cases, check_order
-from client.policy.orders import scores_asked, sums_asked
+from client.policy.orders import SUMS, TRAIN, scores_asked, sums_asked
 from client.policy.policy import ceiling_of
 from client.policy.start import check_start
 from client.privacy.dp_sgd import charged, check_step
+from client.privacy.noised.standing_in import ceiling_for, check_draws
 from client.privacy.record import Chosen, Question, chosen
 from client.privacy.release import Minimum, raised, released
 from client.privacy.subgroups import by_subgroup
@@ -43,16 +45,19 @@ from client.privacy.sums import (
     with_fit,
 )
 from client.privacy.unnoised import check_strict, described, enter, scored, trained
+from client.statistics.answer import told_answer
 from client.training.exact import exact_rows, score_sums
 from client.training.job import Job, prepare
 from client.training.loop import FitLog, fit
 from client.training.observation import observe
 from client.vault.downlink import received
 from client.vault.folds import sides
+from client.vault.room import check_room
 from client.vault.standing import Standing
 from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
 from common.config.load import to_json
+from common.config.options import STATISTICS
 from common.config.privacy import NoisedSums, scores_are_noised
 from common.config.run import PARTS, Split
 from common.errors import PolicyRefusal
@@ -111,7 +116,7 @@ class Center:
         try:
             if order.step.rounds > 0 and counts["train"] > 0:
                 check_cases(policy, len(self.part(order, "train")))
-                check_step(order, code=self.code, vault=self.vault, ceiling=ceiling_of(policy))
+                check_step(order, code=self.code, vault=self.vault, ceiling=ceiling_for(policy, order))
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
             reply, what = described(policy, order, Reply(self.code, code=refusal.code, counts=counts))
@@ -151,8 +156,9 @@ class Center:
     def prepare(self, order: Order) -> Job:
         """The order as a job: its model loaded, its cases prepared, its noise charged, its methods begun. Raises
         PolicyRefusal."""
-        check_order(self.config.policy, order)
+        check_order(self.config.policy, order, to=TRAIN)
         Standing(self.vault, order).check()
+        self._check_room(order)
         order = self._received(order)
         check_start(self.config.policy, order, self.shelf(order))
         order = replace(order, state=within_own_rank(order.state, order.step.adapter.parts, self.code))
@@ -161,6 +167,7 @@ class Center:
         chosen, methods = self.trained_on(order)
         cases = prepared(chosen, order, self.config, tokenizer=model.backbone.tokenizer)
         check_cases(self.config.policy, len(cases))
+        check_draws(self.config.policy, order, cases, code=self.code)
         return prepare(
             order, model, task, cases, code=self.code, methods=methods, autocast=self.config.mixed_precision,
             another=lambda: model_of(self.config, replace(order, state={})),
@@ -184,7 +191,7 @@ class Center:
         """What an order of a step may bring: a state or, as a difference, its compressed form, and extras."""
         initial = initial_state(self.config, order)
         whole = form(initial, order.step.federation.compression) if order.reference else initial
-        return whole, arriving_form(initial, order.step)
+        return whole, arriving_form(initial, order.step) | arriving_beside(self, order)
 
     def declared(self, order: Order) -> tuple[State, State]:
         """What a reply to this order may carry: names, shapes and types of its arrays and extras."""
@@ -214,8 +221,10 @@ class Center:
         """Answer with sums over the local training cases: event times, an exact fit's, or what methods keep."""
         started = time.perf_counter()
         what = sums_asked(order)[0]
-        check_order(self.config.policy, order, asks=[what])
+        check_order(self.config.policy, order, to=SUMS, asks=[what])
         check_unmasked(order)
+        if order.subset == STATISTICS:
+            return told_answer(self, order)
         if isinstance(order.step.privacy, NoisedSums) and order.subset not in (GRID, KEEPSAKES, THRESHOLDS):
             return self._under_masks(order, noised_answer(self, order))
         check_strict(self.config.policy, what)
@@ -250,6 +259,8 @@ class Center:
 
     def evaluate(self, order: Order) -> Reply:
         """Score the order's state on one local split; only sums over at least the minimum number of cases leave."""
+        if order.compared is not None:
+            return paired_answer(self, order)
         started = time.perf_counter()
         check_order(self.config.policy, order, asks=scores_asked(order))
         is_noised = scores_are_noised(order.step.privacy)
@@ -258,6 +269,8 @@ class Center:
         check_masked(order)
         standing = Standing(self.vault, order)
         standing.check()
+        if order.digest:  # the state is kept, for the next one's difference to refer to
+            self._check_room(order)
         order = self._received(order)
         if is_noised:
             reply = noised_score_answer(self, order)
@@ -355,6 +368,9 @@ class Center:
         if not order.digest:
             return order
         return received(order, self.shelf(order), initial=lambda: initial_state(self.config, order))
+
+    def _check_room(self, order: Order) -> None:
+        check_room(self.vault, self.shelf(order).path, most_gb=self.config.policy.maximum_vault_gb)
 
     def shelf(self, order: Order) -> Vault:
         return Vault(self.vault, order)

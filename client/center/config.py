@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from client.data.splits import Deal
 from client.policy import Policy, test_folds
 from client.policy.policy import ceiling_of
+from client.retention.declared import Retention, check_retention
 from common.config.run import BackboneSpec
 from common.data.batch import CT, EHR, PET, RECORD
 from common.errors import ConfigError, PolicyRefusal
@@ -42,6 +43,7 @@ class CenterConfig:
     text_folder: str = ""  # this hospital's own CXR-BERT folder
     mapping: str = ""  # the hospital's own table mapping, as in configs/mapping; empty: the shipped ones
     policy: Policy = field(default_factory=Policy)
+    retention: Retention = field(default_factory=Retention)
     split: Deal | None = None  # who trains, validates and tests here; null: the first order fixes it
     plugins: list[str] = field(default_factory=list)  # own code beside this checkout's; the coordinator's are the same
     layout: str = "auto"  # hecktor (or one edition), nnunet, brats, or a YAML that declares it; auto: what is there
@@ -68,6 +70,7 @@ def read_config(path: Path | str) -> CenterConfig:
     _check_modalities(config.modalities, path)
     _check_split(config, path)
     ceiling_of(config.policy)
+    check_retention(config.retention, path)
     return config
 
 

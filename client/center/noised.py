@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from client.policy import check_cases
-from client.policy.policy import ceiling_of
 from client.privacy.dp_sgd import NOISE, by_patient, streams_of
 from client.privacy.noised.calibration import plan_at, score_plan_at
 from client.privacy.noised.scores import noised_scores
+from client.privacy.noised.standing_in import ceiling_for
 from client.privacy.noised.sums import noised_sums, point_of
 from client.privacy.unnoised import NOISE as NO_NOISE
 from client.training.observation import linear_rows, observe
 from common.errors import PolicyRefusal
 from common.exact.noised import noised_objective
+from common.privacy.plan import SCORES
 from common.privacy.scores import ratio_of
 from common.protocol.messages import TOO_FEW_CASES, Order, Reply
 
@@ -44,7 +45,7 @@ def noised_answer(center: Center, order: Order) -> Reply:
     plan = plan_at(center.vault, order.step, center.code)
     (noise,) = streams_of(
         order, cases, plan.release, (NOISE,), code=center.code, vault=center.vault,
-        ceiling=ceiling_of(center.config.policy), most=order.step.rounds,
+        ceiling=ceiling_for(center.config.policy, order), most=order.step.rounds,
     )  # fmt: skip
     x = np.concatenate([rows.values, rows.flags], axis=1) if layout.with_flags else rows.values
     groups = by_patient(cases)
@@ -75,7 +76,7 @@ def noised_score_answer(center: Center, order: Order) -> Reply:
     plan = score_plan_at(center.vault, order.step, center.code)
     (noise,) = streams_of(
         order, cases, plan.release, (NOISE,), code=center.code, vault=center.vault,
-        ceiling=ceiling_of(center.config.policy), most=plan.answers,
+        ceiling=ceiling_for(center.config.policy, order, of=SCORES), most=plan.answers,
     )  # fmt: skip
     sums = noised_scores(ratio, records, shown, plan=plan, noise=noise)
     log.info(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from client.center.config import CenterConfig
 from client.center.models import backbone_of, bases_of, model_of
 from client.policy import check_order
+from client.vault.room import check_room
 from common.config.step import Step
 from common.errors import BackboneError, BaseMissing
 from common.model.adapted import AdaptedModel
@@ -28,6 +29,8 @@ def take_stage(center: Center, order: Order) -> Reply:
     Nothing of an earlier base changes, and no patient is looked at. Raises as `keep_stage`, or what the policy says.
     """
     check_order(center.config.policy, order)
+    place = bases_of(center.config).bank.folder / order.stage
+    check_room(center.vault, place, most_gb=center.config.policy.maximum_vault_gb)
     digest = keep_stage(center.config, order)
     log.info("step=%s center=%s base=%s merged=%s", order.step.name, center.code, digest[:12], len(order.merged) + 1)
     return center.let_out(order, Reply(center.code), what="")

@@ -16,5 +16,8 @@ COMMANDS = {  # command -> what it is for, in the order in which a hospital meet
     "budget": "show what is spent of the patients' privacy, and what a curriculum would cost",
     "afresh": "accept that a part of the vault is lost",
     "predict": "use a learned adapter on this hospital's own images, without any server",
+    "tidy": "remove what is older than this hospital's retention",
+    "challenge": "answer one patient as a container of HECKTOR 2026 must",
+    "sbom": "libraries, weights and adapters with their licences, as CycloneDX",
     "erase": "remove a patient from caches, buffers and future splits",
 }

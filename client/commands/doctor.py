@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,16 +100,14 @@ def diagnose(
 def _cases(config: CenterConfig) -> tuple[list[Case], list[Finding]]:
     from client.commands.files import vault_of
     from client.data.layouts import survey
-    from client.doctor.finding import ERROR, Finding, from_sentence
+    from client.doctor.finding import ERROR, NOTE, WARNING, Finding, from_sentence
     from client.vault.cohort import read_cohort
     from client.vault.erased import hold_back
     from client.vault.standing import VaultError
     from common.errors import DataError, UnknownName
 
     try:
-        cases, problems = survey(
-            Path(config.root), center=config.code, mapping=config.mapping or None, layout=config.layout
-        )
+        seen = survey(Path(config.root), center=config.code, mapping=config.mapping or None, layout=config.layout)
         cohort = read_cohort(vault_of(config))
     except DataError as error:
         return [], [from_sentence(problem, "folder") for problem in error.problems]
@@ -116,9 +115,12 @@ def _cases(config: CenterConfig) -> tuple[list[Case], list[Finding]]:
         return [], [from_sentence(str(error), "folder")]
     except UnknownName as error:
         return [], [Finding(ERROR, "folder", f"layout is '{config.layout}'.", str(error))]
-    shown = hold_back(cases, cohort=cohort, modalities=config.modalities)
-    area = "records" if cases else "folder"
-    return shown, [from_sentence(problem, area) for problem in problems]
+    shown = hold_back(seen.cases, cohort=cohort, modalities=config.modalities)
+    area = "records" if seen.cases else "folder"
+    found = [from_sentence(problem, area) for problem in seen.problems]
+    for severity, sentences in ((WARNING, seen.odd), (NOTE, seen.notes)):
+        found += [replace(from_sentence(sentence, "folder"), severity=severity) for sentence in sentences]
+    return shown, found
 
 
 def _examine(case: Case, look: Callable[[Examined], None]) -> Examined:

@@ -200,6 +200,10 @@ cache: {cache}
 cache_gb: 200
 # What must survive: the record of what left, erased patients, the table of codes. Back it up; show it to nobody.
 vault: {vault}
+# After how many days `python -m client tidy --delete` removes prepared volumes that no order has read, lines of the
+# node's logs, and what steps left in the vault that nothing was written for since. null: never by age. The accounts of
+# privacy and of what left, the split and the erased patients stay for good.
+retention: {{cache_days: null, log_days: null, step_days: null}}
 
 # ---- the federation -----------------------------------------------------------------------------------------------
 # The coordinator, as host:port. The node connects outwards to it; nothing connects in. Empty: a simulation's center.
@@ -220,7 +224,7 @@ policy:
   # Kinds of tasks that may run: segmentation, prognosis, classification. Empty: all.
   tasks: []
   # Aggregation rules and local methods that may run: mean, fedadam, newton, ditto, proximal and so on. Empty: all but
-  # scaffold, averaged_moments and projection, which send gradients or moments beside what was trained.
+  # scaffold, averaged_moments, inflora and projection, which send gradients or moments beside what was trained.
   federations: []
   # Kinds of adapter parts that may be trained: lora, mlp, fusion, decoder, skip, linear and so on. Empty: all but full,
   # patch_embed and resolution, which put first layers or tensors of the frozen model in the coordinator's hands; a
@@ -254,8 +258,11 @@ policy:
   # group has). Beyond either its process is ended, the coordinator gets a code, the node takes the next message.
   maximum_seconds: 7200.0
   maximum_memory_gb: null
+  # Most of the vault that states of earlier steps may take, in GB; beyond it no new step is begun. null: any.
+  maximum_vault_gb: 100.0
   # The most of a patient's privacy that is spent here, over every step, run and restart together: epsilon at delta,
-  # such as 8 at 0.001 for some hundred patients. Then steps learn with noise only. null: no ceiling.
+  # such as 8 at 0.001 for some hundred patients. Then steps learn with noise only. null: no ceiling, but 10 at 0.001 of
+  # exact sums whose noise stands in for the minimums.
   # strict: true lets nothing out without noise: no scores, no statistics.
   privacy: {{epsilon: null, delta: null, strict: false}}
   # true: steps learn with noise only, also without a ceiling here.

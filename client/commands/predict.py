@@ -34,6 +34,7 @@ EXAMPLE = (
     "  python -m client predict --bank runs/quickstart --folder /data/hecktor --out out\n"
     "  python -m client predict --bank runs/quickstart --dicom /export/pacs --out out"
 )
+PRETEXT = "masked"  # a task that stages of self-supervised learning restore hidden parts by; no answer about a case
 SHIPPED = ("mini", "tiny")  # frozen models that come with fedgraft: configs/backbone
 
 
@@ -86,23 +87,31 @@ def run(arguments: argparse.Namespace) -> int:
     candidates = frozen_candidates(bank.backbone, weights=arguments.weights, text_folder=arguments.text_folder)
     models = Models(bank.adapters, candidates, named=bank.backbone, device=arguments.device)
     refused = 0
-    for asked in cases:
-        found[asked.name] = {}
-        try:
-            _answer_one(asked, found[asked.name], bank, models, arguments)
-        except UnknownName as error:
-            raise BankError(
-                f"{error} If it is own code of the coordinator's, name your copy of its file: --plugin FILE.py."
-            ) from error
-        except (DataError, BankError) as error:  # one patient's files cost that patient only
-            if len(cases) == 1 or (arguments.lineage is not None and isinstance(error, BankError)):
-                raise
-            refused += 1
-            found[asked.name]["refused"] = str(error)
-            print(f"{asked.name}: refused: {error}")
-    write_json(arguments.out / "predictions.json", found)
+    try:
+        for asked in cases:
+            found[asked.name] = {}
+            try:
+                _answer_one(asked, found[asked.name], bank, models, arguments)
+            except UnknownName as error:
+                raise BankError(
+                    f"{error} If it is own code of the coordinator's, name your copy of its file: --plugin FILE.py."
+                ) from error
+            except (DataError, BankError) as error:  # one patient's files cost that patient only
+                if len(cases) == 1 or (arguments.lineage is not None and isinstance(error, BankError)):
+                    raise
+                refused += 1
+                found[asked.name]["refused"] = str(error)
+                print(f"{asked.name}: refused: {error}")
+    finally:  # also when it is stopped half-way: masks that were written keep what was said beside them
+        if answered := {name: said for name, said in found.items() if _says_anything(said)}:
+            write_json(arguments.out / "predictions.json", answered)
     print(f"{arguments.out / 'predictions.json'}: {len(found)} cases" + (f", {refused} refused" if refused else ""))
     return 1 if refused else 0
+
+
+def _says_anything(said: Mapping[str, Any]) -> bool:
+    """Whether a head answered a case, or it was refused."""
+    return "refused" in said or any(isinstance(answer, dict) and "task" in answer for answer in said.values())
 
 
 @dataclass(frozen=True)
@@ -292,6 +301,7 @@ def chosen(bank: AdapterBank, case: Case, *, region: str, lineage: str | None = 
         return
     has = modalities_of(case)
     steps = [bank.entry(key).step for key in bank.heads().values()]
+    steps = [step for step in steps if step.task.kind != PRETEXT]
     fitting = sorted({question_of(s.task) for s in steps if s.region == region and answers_from(s, {*has})})
     if not fitting:
         raise BankError(
@@ -366,9 +376,9 @@ def _write_mask(path: Path, mask: np.ndarray, case: Case) -> None:
     import nibabel as nib
 
     from client.commands.prepare import write_nifti
+    from client.data.images.nifti import in_mm
 
-    image: Any = nib.load(case.images[case.reference])
-    write_nifti(path, mask, image.affine)
+    write_nifti(path, mask, in_mm(nib.load(case.images[case.reference])))
 
 
 def _cases(arguments: argparse.Namespace) -> list[Case]:
@@ -390,15 +400,21 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
 
 
 def _dicom_cases(arguments: argparse.Namespace) -> list[Asked]:
-    """The patients of a folder of DICOM series, named by number: file names hold no identifier. Raises as `_cases`."""
+    """The patients of a folder of DICOM series, named by number: file names hold no identifier. Raises as `_cases`.
+
+    Series without a patient's number are one case for each study: nothing says that two studies are one person's.
+    """
     from client.dicom.series import find_series
     from common.errors import ConfigError
 
     if arguments.ct is not None or arguments.pet is not None or arguments.folder is not None:
         raise ConfigError("Name either DICOM series with --dicom, or files with --ct and --pet, or a --folder.")
     patients = find_series(arguments.dicom).patients
-    numbered = enumerate(sorted(patients), start=1)
-    return [Asked(f"case-{number:03d}", series=tuple(patients[name])) for number, name in numbered]
+    nameless: dict[str, list[Series]] = {}
+    for series in patients.pop("", []):
+        nameless.setdefault(series.study, []).append(series)
+    every = [*(patients[name] for name in sorted(patients)), *(nameless[study] for study in sorted(nameless))]
+    return [Asked(f"case-{number:03d}", series=tuple(series)) for number, series in enumerate(every, start=1)]
 
 
 class Models:
@@ -419,9 +435,17 @@ class Models:
         self._models: dict[str, AdaptedModel] = {}
 
     def of(self, entry: Entry) -> AdaptedModel:
-        """The model of an entry. Raises BackboneError where no frozen model that is here has its digest."""
+        """The model of an entry. Raises BackboneError where no frozen model here has its digest, or where its features
+        were harmonized by center."""
+        from common.config.declared import harmonizes
+        from common.errors import BackboneError
         from common.model.adapted import AdaptedModel
 
+        if harmonizes(entry.step):
+            raise BackboneError(
+                f"The adapter '{entry.lineage}' reads features that were harmonized by center, and a bank holds no "
+                "center's location and scale; name another one with --lineage."
+            )
         if entry.key not in self._models:
             model = AdaptedModel(self._backbone(entry), entry.step, seed=0)
             model.load(self._bank.get(entry.key))
@@ -479,4 +503,6 @@ def _line(answer: dict[str, Any]) -> str:
             else ""
         )
         return f"risk {answer['risk']:.3f}{curve}"
+    if "boxes" in answer:
+        return ", ".join(f"{box['structure']} {box['probability']:.2f}" for box in answer["boxes"]) or "nothing found"
     return ", ".join(f"{name} {p:.2f}" for name, p in answer["probabilities"].items())

@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from client.center.center import Center
     from client.privacy.release import Minimum
+    from client.privacy.unnoised import enter_file
     from client.statistics.told import KIND, statistics_of
     from client.vault.outbox import record_file
     from common.files import write_bytes
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     minimum = Minimum(max(policy.minimum_cases, 1), max(policy.minimum_cell, 1))
     found = statistics_of(center.code, center.cases, policy=policy, vault=center.vault, minimum=minimum)
     content = (json.dumps(found, indent=1) + "\n").encode()
+    enter_file(center.vault, policy)
     facts = {"size": len(content), "digest": hashlib.sha256(content).hexdigest(), "cases": found["cases"]}
     record_file(center.vault, action=KIND, sums=sorted(found["histograms"]), **facts)
     write_bytes(arguments.out, content)

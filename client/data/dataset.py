@@ -378,6 +378,7 @@ TARGETS: Registry[tuple[Callable[[Case, Step], bool], Target]] = Registry(
         "masked": (lambda case, step: True, lambda case, prepared, step: {}),  # it needs no label
         "prognosis": (lambda case, step: case.days is not None and case.event is not None, _prognosis),
         "segmentation": (lambda case, step: case.label is not None and case.has_grid, _segmentation),
+        "statistics": (lambda case, step: True, lambda case, prepared, step: {}),  # of whatever each patient has
     },
 )
 

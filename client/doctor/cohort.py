@@ -13,7 +13,7 @@ from client.center.config import CenterConfig
 from client.data.case import Case
 from client.data.folders import files_below
 from client.data.hecktor.reading import TEXT, read_rows
-from client.data.layouts import layout_kind, summary
+from client.data.layouts import layout_kind, summary, survey
 from client.doctor.finding import ERROR, NOTE, WARNING, Finding, from_sentence
 from client.doctor.images import Examined
 from client.privacy.record import waiting_at
@@ -41,6 +41,7 @@ def check_layout(config: CenterConfig, cases: Sequence[Case]) -> Iterator[Findin
     root = Path(config.root)
     if layout_kind(root, config.layout) != "hecktor":
         yield Finding(NOTE, "folder", summary(layout_kind(root, config.layout), cases).said + ".")
+        yield from _unmatched(config, root)
         return
     used = {path for case in cases for path in (*case.images.values(), case.label) if path is not None}
     everything = [path for path in files_below(root) if path.name.endswith((".nii", ".nii.gz"))]
@@ -64,6 +65,22 @@ def check_layout(config: CenterConfig, cases: Sequence[Case]) -> Iterator[Findin
                 f"{len(elsewhere)} files lie elsewhere than HECKTOR {config.layout} puts them ({where}).",
                 "Move them, or set layout: auto.",
             )
+
+
+def _unmatched(config: CenterConfig, root: Path) -> Iterator[Finding]:
+    """Images that no pattern of a layout takes up, of any center; nnU-Net's test images are none of its cases."""
+    cases = survey(root, mapping=config.mapping or None, layout=config.layout).cases
+    used = {path for case in cases for path in (*case.images.values(), case.label)}
+    stray = [path for path in files_below(root) if path.name.endswith((".nii", ".nii.gz")) and path not in used]
+    stray = [path for path in stray if path.parent.name not in ("imagesTs", "labelsTs")]
+    if stray:
+        yield Finding(
+            WARNING,
+            "folder",
+            f"{len(stray)} image files belong to no case of the layout.",
+            "Name them as its patterns do, or move them out of the folder.",
+            tuple(str(path.relative_to(root)) for path in stray),
+        )
 
 
 def check_duplicates(examined: Sequence[Examined]) -> Iterator[Finding]:

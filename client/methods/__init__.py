@@ -15,6 +15,7 @@ from client.methods.drift.proximal import Proximal
 from client.methods.drift.scaffold import Scaffold
 from client.methods.ewc import Ewc
 from client.methods.features import Features
+from client.methods.inflora import InfLora
 from client.methods.lwf import Lwf
 from client.methods.mib import Mib
 from client.methods.olora import OLora
@@ -38,6 +39,7 @@ METHODS: Registry[Callable[[Any, Vault], Method]] = Registry(
         "features": lambda spec, vault: Features(spec.strength, vault),
         "feddyn": lambda spec, vault: FedDyn(spec.alpha, vault),
         "few_shot": lambda spec, vault: FewShot(spec.cases),
+        "inflora": lambda spec, vault: InfLora(spec, vault),
         "kept_moments": lambda spec, vault: KeptMoments(vault),
         "local": lambda spec, vault: Local(vault),
         "lwf": lambda spec, vault: Lwf(spec.strength, vault, temperature=spec.temperature),

@@ -56,18 +56,19 @@ class Projection(Method):
 
 def linear_layers(model: AdaptedModel, names: set[str]) -> dict[str, nn.Linear]:
     """State name of a weight -> the linear layer that it is the weight of, where it is one's."""
-    whose = {id(parameter): n for n, parameter in model.named_trainable_parameters().items() if n in names}
+    whose = {id(tensor): n for n, tensor in model.named_tensors().items() if n in names}
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and id(m.weight) in whose]
     return {whose[id(layer.weight)]: layer for layer in layers}
 
 
 @torch.no_grad()
 def second_moments(kept: Kept, layers: Mapping[str, nn.Linear]) -> dict[str, np.ndarray]:
-    """``moment/NAME`` -> (in, in), float64: of each layer that a patient reached."""
+    """``moment/NAME`` -> (in, in), float64: of each layer that a patient reached, nothing in it of a few."""
     seen: dict[str, list[Tensor]] = {}
     hooks = [layer.register_forward_pre_hook(_into(seen, name)) for name, layer in layers.items()]
     widths = {name: layer.in_features for name, layer in layers.items()}
     sums = {name: torch.zeros(width, width, dtype=torch.float64) for name, width in widths.items()}
+    patients = {name: torch.zeros(width, width, dtype=torch.int32) for name, width in widths.items()}
     try:
         for batch, features in kept.one_by_one():
             seen.clear()
@@ -76,11 +77,26 @@ def second_moments(kept: Kept, layers: Mapping[str, nn.Linear]) -> dict[str, np.
             kept.model.decode(features, batch.inputs, batch.present)
             for name, rows in seen.items():
                 x = torch.cat(rows).double().cpu()
-                sums[name] += x.T @ x / len(x)
+                own = x.T @ x / len(x)
+                sums[name] += own
+                patients[name] += own != 0
     finally:
         for hook in hooks:
             hook.remove()
-    return {MOMENT + name: total.numpy() for name, total in sums.items()}
+    return {MOMENT + name: shared(kept, total, patients[name]).numpy() for name, total in sums.items()}
+
+
+def shared(kept: Kept, moment: Tensor, patients: Tensor) -> Tensor:
+    """A second moment without the inputs that a few patients have, or lack, and without the products of two of which a
+    few have one and not the other, or both.
+
+    Args:
+        patients: (in, in), how many have a part in each product.
+    """
+    own = patients.diagonal()
+    gone = kept.few(own) | kept.few(len(kept.cases) - own)
+    apart = kept.few(patients) | kept.few(own[:, None] - patients) | kept.few(own[None, :] - patients)
+    return torch.where(gone[:, None] | gone[None, :] | (apart & ~torch.eye(len(own), dtype=torch.bool)), 0.0, moment)
 
 
 def _into(seen: dict[str, list[Tensor]], name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

@@ -31,13 +31,13 @@ from client.policy import Policy
 from common.errors import FedgraftError, WireError
 from common.protocol.packing import pack, unpack
 from common.runtime.executor import TaskAccess, end_with, forks, log_to_own_file, run_in_flower, serve
-from common.runtime.release import bundle_digest
+from common.runtime.release import bundle_digest, bundle_handshake, own_handshake
 
 PROGRAM = "flwr.supernode.runtime.run_clientapp"
 PRELOAD = ["client.node.executor", PROGRAM, "client.app", "client.center.center"]
 ATTEMPTS = 2
 ID = re.compile(r"[0-9a-f]{64}")
-FOREIGN_CODE, PROCESS_DIED = "declined.code", "process_died"
+FOREIGN_CODE, OTHER_RELEASE, PROCESS_DIED = "declined.code", "declined.release", "process_died"
 
 log = logging.getLogger("fedgraft.node")
 
@@ -48,9 +48,9 @@ def answer_task(access: TaskAccess) -> None:
     apart, refused = Apart(), list[str]()
 
     def inspect(bundle: bytes) -> None:
-        if reason := foreign(bundle, release=access.release):
-            log.error("code=%s %s", FOREIGN_CODE, reason)
-            refused.append(FOREIGN_CODE)
+        if found := foreign(bundle, release=access.release):
+            log.error("code=%s %s", *found)
+            refused.append(found[0])
 
     def load(fab_id: str, fab_version: str, fab_hash: str) -> Callable[[Message, Context], Message]:
         """In the place where Flower would import it."""
@@ -62,18 +62,31 @@ def answer_task(access: TaskAccess) -> None:
         apart.close()
 
 
-def foreign(bundle: bytes, *, release: str) -> str | None:
-    """Why a bundle is not the code of this checkout, as a sentence; None when it is."""
+def foreign(bundle: bytes, *, release: str) -> tuple[str, str] | None:
+    """Code and sentence why a bundle is not the code of this checkout; None when it is.
+
+    The digest alone decides; what a bundle says of its release is only told.
+    """
     try:
         digest = bundle_digest(bundle)
     except WireError as error:
-        return f"The server's bundle was refused: {error}"
+        return FOREIGN_CODE, f"The server's bundle was refused: {error}"
     if digest == release:
         return None
-    return (
+    ours = own_handshake()
+    try:
+        theirs = bundle_handshake(bundle)
+    except WireError:
+        theirs = ours
+    if theirs != ours:
+        return OTHER_RELEASE, (
+            f"The server runs release {theirs}, this hospital's reviewed checkout is {ours}: nothing of its code was "
+            "unpacked or run. Install and review the server's release here, or ask the coordinator to run this one."
+        )
+    return FOREIGN_CODE, (
         f"The server's bundle has digest {digest[:12]}, this hospital's reviewed checkout {release[:12]}: nothing of "
-        "it was unpacked or run. Both sides must use the same release; `python -m client start` and `python -m server "
-        "start` print theirs."
+        f"it was unpacked or run. Both call themselves {ours}, so one of them was changed; `python -m client start` "
+        "and `python -m server start` print theirs."
     )
 
 

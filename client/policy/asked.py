@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
+from common.config.declared import not_comparable
 from common.config.limits.ceilings import LONGEST_NAME
 from common.config.load import from_json, step_from_json, step_to_json, to_json
+from common.config.options import STATISTICS
 from common.config.rules import broken_by_step
 from common.config.run import BackboneSpec
 from common.errors import ConfigError, WireError
@@ -22,9 +25,10 @@ from common.exact.thresholds import THRESHOLDS
 from common.protocol.arrays import is_finite
 from common.protocol.keepsakes import KEEPSAKES
 from common.protocol.messages import Order
+from common.protocol.wire import TEST
 from common.tasks.cuts import GRID
 
-SUBSETS = ("", "train", "validation", "test", GRID, KEEPSAKES, THRESHOLDS)
+SUBSETS = ("", "train", "validation", "test", GRID, KEEPSAKES, STATISTICS, THRESHOLDS)
 MOST_NAMES = 100_000  # of tensors
 LARGEST = 1 << 53
 _HEX = re.compile(r"[0-9a-f]{0,64}")
@@ -39,6 +43,8 @@ def check_asked(order: Order) -> None:
         WireError: its own numbers and names are out of bounds, or its arrays are not finite.
     """
     check_step(order)
+    if order.compared is not None:
+        check_step(replace(order, step=order.compared))
     wrong = [*_numbers(order), *_names(order), *_arrays(order)]
     if wrong:
         raise WireError(f"An order cannot be followed: {'; '.join(wrong)}.")
@@ -74,6 +80,12 @@ def _whole(order: Order) -> list[tuple[str, int]]:
 
 
 def _names(order: Order) -> Iterator[str]:
+    if order.compared is not None and (order.subset != TEST or order.mode or order.masking is not None):
+        yield "two models are compared on test patients only"
+    if order.compared is not None and (why := not_comparable(order.compared, order.step)):
+        yield f"two models cannot be compared: {why}"
+    if (order.subset == STATISTICS) != (order.step.task.kind == STATISTICS and order.subset != ""):
+        yield "statistics are asked by a step of statistics, and nothing else by such a step"
     if order.subset not in SUBSETS:
         yield f"subset is '{order.subset[:LONGEST_NAME]}', which is none of {', '.join(filter(None, SUBSETS))}"
     for name, value in (("id", order.id), ("digest", order.digest), ("reference", order.reference), *_of_base(order)):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from client.policy.hours import quiet_spans
-from client.policy.policy import ALL, NEED_A_WORD, SUMS, Policy, ceiling_of, demands_privacy, test_folds
+from client.policy.policy import ALL, NEED_A_WORD, SUMS, UNSAID, Policy, ceiling_of, demands_privacy, test_folds
 
 CAN, CANNOT, WITHIN = "can", "cannot", "within"
 HEADS = {
@@ -18,10 +18,11 @@ SUMS_SAY = {
     "curves": "counts of survival curves and calibration",
     "gram": "Gram sums of a ridge fit",
     "grid": "a histogram of event times",
-    "keepsakes": "sums of squared gradients that later steps go on from",
+    "keepsakes": "sums of squared gradients or of layer inputs that later steps go on from",
     "labels": "counts of labels",
     "moments": "means and variances of columns",
     "newton": "gradients and Hessians of an exact fit",
+    "paired": "sums, squares and cross sums of two models' scores of the same test patients",
     "scores": "sums of test and validation scores",
     "thresholds": "counts of voxels by score, for the threshold of an exact segmentation",
 }
@@ -133,6 +134,14 @@ def _limits(policy: Policy) -> Iterator[Sentence]:
     most = policy.maximum_memory_gb
     memory = f"{most:g} GB" if most is not None else "nine tenths of this machine's memory"
     yield Sentence(WITHIN, f"a message that takes more than {memory} is ended", "maximum_memory_gb")
+    if policy.maximum_vault_gb is not None:
+        yield Sentence(
+            CANNOT,
+            f"begin another step once states of earlier ones take {policy.maximum_vault_gb:g} GB of the vault",
+            "maximum_vault_gb",
+        )
+    else:
+        yield Sentence(CAN, "have the vault keep states of any number of steps", "maximum_vault_gb")
     for start, end in quiet_spans(policy):
         yield Sentence(CANNOT, f"have anything done from {start:%H:%M} to {end:%H:%M}", "quiet_hours")
 
@@ -169,6 +178,13 @@ def _noise(policy: Policy) -> Iterator[Sentence]:
         )
     else:
         yield Sentence(CAN, "have steps learn from patients without noise, as often as it likes", "privacy")
+    if ceiling is None and policy.minimum_cell > 1:
+        yield Sentence(
+            CANNOT,
+            f"have sums, or scores, with noise in the place of minimums beyond epsilon {UNSAID.epsilon:g} at delta "
+            f"{UNSAID.delta:g} each, over every step, run and restart together",
+            "privacy",
+        )
 
 
 def _never(policy: Policy) -> Iterator[Sentence]:

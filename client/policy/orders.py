@@ -13,23 +13,31 @@ from client.policy.policy import ALL, NEED_A_WORD, Policy, demands_privacy, test
 from common.config.adapter import role_of
 from common.config.methods import methods_asked
 from common.config.objective import RIDGE
-from common.errors import PolicyRefusal
+from common.config.options import STATISTICS
+from common.config.privacy import DpSgd, NoisedSums
+from common.errors import ConfigError, PolicyRefusal
 from common.exact.thresholds import THRESHOLDS
 from common.protocol.keepsakes import KEEPSAKES
 from common.protocol.messages import Order
 from common.tasks.cuts import GRID
 
+TRAIN, SUMS = "train", "sums"  # what training patients are asked for
 
-def check_order(policy: Policy, order: Order, *, asks: Sequence[str] = (), now: datetime | None = None) -> None:
+
+def check_order(
+    policy: Policy, order: Order, *, to: str = "", asks: Sequence[str] = (), now: datetime | None = None
+) -> None:
     """Raise PolicyRefusal for a step that breaks the local floor, before any data is opened.
 
     Args:
+        to: `TRAIN` or `SUMS` where the answer is made of training patients.
         asks: kinds of sums that the order asks for, of `client.policy.policy.SUMS`.
         now: local time; the clock's where absent.
 
     Raises:
-        ConfigError: quiet hours that are no times.
+        ConfigError: quiet hours that are no times, or a step that is none for what is asked.
     """
+    _check_learns(order, to)
     for check in _CHECKS:
         refusal = check(policy, order)
         if refusal is not None:
@@ -51,6 +59,8 @@ def allows(listed: Sequence[str], kind: str, *, but: Iterable[str] = ()) -> bool
 
 def sums_asked(order: Order) -> list[str]:
     """The kind of sums over training cases that an order for sums asks for."""
+    if order.subset == STATISTICS:
+        return ["labels"]
     if order.subset == GRID:
         return ["grid"]
     if order.subset == THRESHOLDS:
@@ -59,12 +69,26 @@ def sums_asked(order: Order) -> list[str]:
         return ["keepsakes"]
     if getattr(order.step.federation, "objective", "") == RIDGE:
         return ["gram"]
-    return ["moments"] if order.round == 0 else ["newton"]
+    noised = isinstance(order.step.privacy, NoisedSums)  # whose first question is a gradient and a Hessian, too
+    return ["moments"] if order.round == 0 and not noised else ["newton"]
 
 
 def scores_asked(order: Order) -> list[str]:
     """The kinds of sums that an order for scores asks for."""
     return ["scores", "curves"] if order.wants_curves else ["scores"]
+
+
+def _check_learns(order: Order, to: str) -> None:
+    """Raise ConfigError for an order to learn from a step that says it learns nothing, or not so.
+
+    Several rules (noise, batches, epochs) look at what a step says of itself; they must not be walked around by a step
+    without rounds that is trained all the same.
+    """
+    step = order.step
+    if to and step.rounds == 0:
+        raise ConfigError(f"Step '{step.name}' has no rounds, so nothing is learned for it; the order asks to {to}.")
+    if to == TRAIN and step.federation.kind == "newton":
+        raise ConfigError(f"Step '{step.name}' is fitted exactly, from sums; the order asks to train it by batches.")
 
 
 def _task(policy: Policy, order: Order) -> PolicyRefusal | None:
@@ -109,7 +133,9 @@ def _base(policy: Policy, order: Order) -> PolicyRefusal | None:
 
 
 def _batch(policy: Policy, order: Order) -> PolicyRefusal | None:
-    asked = order.step.training.batch
+    """Under DP-SGD it is how many patients are expected in a draw."""
+    step = order.step
+    asked = step.privacy.batch if isinstance(step.privacy, DpSgd) else step.training.batch
     if not _trains(order) or asked >= policy.minimum_batch:
         return None
     return PolicyRefusal(
@@ -149,8 +175,15 @@ def _test_fold(policy: Policy, order: Order) -> PolicyRefusal | None:
 
 
 def _privacy(policy: Policy, order: Order) -> PolicyRefusal | None:
-    if not demands_privacy(policy) or order.step.rounds == 0 or order.step.privacy is not None:
+    spec = order.step.privacy
+    if not demands_privacy(policy) or order.step.rounds == 0 or (spec is not None and spec.noise_seed is None):
         return None
+    if spec is not None:
+        return PolicyRefusal(
+            "declined.privacy",
+            f"Step '{order.step.name}' draws noise from a known seed, which protects nobody; policy.privacy or "
+            "policy.require_privacy asks for noise that does.",
+        )
     return PolicyRefusal(
         "declined.privacy",
         f"Step '{order.step.name}' learns from patients without noise; policy.privacy or policy.require_privacy asks "

@@ -10,13 +10,15 @@ from common.errors import ConfigError, PolicyRefusal
 from common.protocol.messages import TOO_FEW_CASES
 
 ALL = "all"  # in a list: every kind, also those that need a word of their own
-SUMS = ("curves", "gram", "grid", "keepsakes", "labels", "moments", "newton", "scores", "thresholds")
-"""Kinds of sums that may be asked: of scores and of curves over a split's cases; over the training cases, of their
+SUMS = ("curves", "gram", "grid", "keepsakes", "labels", "moments", "newton", "paired", "scores", "thresholds")
+"""Kinds of sums that may be asked: of scores and of curves over a split's cases, and of two models' scores of the same
+cases (paired); over the training cases, of their
 labels, their event times (grid), of what later steps' methods go on from (keepsakes), and for exact fits moments, Gram
 sums (ridge), Newton's gradients and Hessians and, of a segmentation, histograms of voxels' scores (thresholds)."""
 NEED_A_WORD: dict[str, dict[str, str]] = {  # field -> kind that an empty list does not allow -> why
     "federations": {
         "averaged_moments": "beside its update it sends means of its gradients and of their squares",
+        "inflora": "before a step's first round and at its end it sends second moments of what adapted layers see",
         "projection": "at a step's end it sends second moments of what each adapted layer sees of the patients",
         "scaffold": "what its first round sends is a mean raw gradient",
     },
@@ -30,17 +32,28 @@ NEED_A_WORD: dict[str, dict[str, str]] = {  # field -> kind that an empty list d
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The most of its patients' privacy that a hospital spends, over everything, for good."""
+    """The most of its patients' privacy that a hospital spends, for good.
+
+    Args:
+        of: the kind of releases that it is over; empty: everything.
+    """
 
     epsilon: float
     delta: float
+    of: str = ""
+
+
+SUMS_WITH_NOISE = "sums"  # as the account calls them
+UNSAID = Ceiling(10.0, 0.001, of=SUMS_WITH_NOISE)
+"""For noised sums where a hospital with minimums names none: the weakest epsilon that still counts as protection
+(Ponomareva et al. 2023, How to DP-fy ML, tier 2)."""
 
 
 @dataclass
 class Budget:
     """``policy.privacy``: what may be spent, and whether anything leaves without noise at all."""
 
-    epsilon: float | None = None  # over every step, run and restart; null: no ceiling
+    epsilon: float | None = None  # over every step, run and restart; null: none, but `UNSAID` of noised sums
     delta: float | None = None  # at which epsilon is meant: well below one over the number of patients
     strict: bool = False  # nothing leaves without noise: no scores, no statistics, no counts
 
@@ -69,6 +82,7 @@ class Policy:
     maximum_questions: int = 20_000  # points of exact fits, over every step and run, about any one column or target
     maximum_seconds: float = 7200.0  # for one message; then its process is ended
     maximum_memory_gb: float | None = None  # resident, for one message; null: nine tenths of what this machine has
+    maximum_vault_gb: float | None = 100.0  # of states of steps that the vault keeps; beyond, no new step; null: any
     require_privacy: bool = False  # nothing is learned here without noise; a budget asks for that, too
     privacy: Budget = field(default_factory=Budget)
     require_secure_aggregation: bool = False  # updates, losses and scores leave as secure sums only

@@ -150,14 +150,20 @@ def _check_number(account: Account, entry: Entry, most: int | None) -> None:
 
 def check_fits(account: Account, planned: Sequence[Release], ceiling: Ceiling | None, *, step: str) -> None:
     """Raise PolicyRefusal where the account and what is planned would pass the ceiling together."""
-    together = (*account.releases, *planned)
-    if ceiling is None or is_within(together, ceiling):
+    if ceiling is None:
         return
-    before, after = (epsilon(releases, ceiling.delta) for releases in (account.releases, together))
+    counted, added = (
+        tuple(release for release in releases if ceiling.of in ("", release.kind))
+        for releases in (account.releases, planned)
+    )
+    together = (*counted, *added)
+    if is_within(together, ceiling):
+        return
+    before, after = (epsilon(releases, ceiling.delta) for releases in (counted, together))
     raise PolicyRefusal(
         BUDGET,
         f"Step '{step}' would bring what this cohort has spent from epsilon {before:.2f} to {after:.2f} at delta "
-        f"{ceiling.delta:g}; policy.privacy.epsilon is {ceiling.epsilon:g}, over every step, run and restart.",
+        f"{ceiling.delta:g}; it may spend {ceiling.epsilon:g} over every step, run and restart (policy.privacy).",
     )
 
 

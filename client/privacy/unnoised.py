@@ -8,8 +8,10 @@ counts. ``policy.privacy.strict`` lets none of them out: the coordinator gets a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from client.policy.policy import Policy, demands_privacy
 from client.privacy.spending import FILE, UNNOISED, AccountProblem, begin
@@ -32,7 +34,9 @@ KINDS = {  # what left -> what it is, and what it may tell
     "losses": "sums of training losses, and numbers of patients and batches, beside a noised update",
     "moments": "means and variances of columns",
     "newton": "gradients and Hessians of an exact fit",
+    "paired": "sums, squares and cross sums of two models' scores of the same test patients",
     "scores": "sums of scores of a test set",
+    "statistics": "histograms of records, outcomes and images, in a file that a person sends",
     "thresholds": "counts of voxels by score",
     "update": "an adapter's update, without any noise",
     "validation": "sums of scores of a validation set, by which rounds are chosen and settings are tuned",
@@ -55,16 +59,25 @@ def enter(vault: Path, policy: Policy, order: Order, what: str) -> None:
     Raises:
         AccountProblem: the account was cut, or its last line was changed.
     """
+    asked = {"run": order.run, "step": order.step.name, "round": order.round, "subset": order.subset}
+    _enter(vault, policy, {"what": what, **asked})
+
+
+def enter_file(vault: Path, policy: Policy) -> None:
+    """The same for a file of statistics, which no order asks for. Raises AccountProblem."""
+    _enter(vault, policy, {"what": "statistics", "run": "", "step": "", "round": 0, "subset": ""})
+
+
+def _enter(vault: Path, policy: Policy, line: Mapping[str, Any]) -> None:
     path = vault / FILE
     if not (demands_privacy(policy) or path.exists() or end_of(path).exists()):
         return
-    line = {"what": what, "run": order.run, "step": order.step.name, "round": order.round, "subset": order.subset}
     with alone(path):
         try:
             check_uncut(path)
             if not path.exists() or path.stat().st_size == 0:
                 begin(vault)
-            note_last(path, append_line(path, UNNOISED, line))
+            note_last(path, append_line(path, UNNOISED, dict(line)))
         except FedgraftError as error:
             raise AccountProblem(f"{path} cannot be continued ({error}); nothing was sent.") from error
 

@@ -31,6 +31,7 @@ class Kept:
         code: the center's.
         model: loaded with it, in evaluation mode, gradients switched on for whatever any round trains.
         cases: what is summed over, prepared.
+        minimum: the fewest patients that any number of a sum may be of.
     """
 
     order: Order
@@ -38,6 +39,7 @@ class Kept:
     model: AdaptedModel
     task: Task
     cases: Cases
+    minimum: int = 1
 
     def one_by_one(self) -> Iterator[tuple[Batch, Features | None]]:
         """Each patient as a batch of one, not augmented; of a volume larger than the window, one fixed window."""
@@ -49,23 +51,40 @@ class Kept:
             else:
                 yield self.cases.collate([position], generator=generator).to(self.model.device), None
 
+    def few(self, patients: Tensor) -> Tensor:
+        """Where a number is of somebody, but of fewer than the minimum."""
+        return (patients > 0) & (patients < self.minimum)
+
+    def told(self, total: Tensor, patients: Tensor) -> Tensor:
+        """A sum with zeros where a few have a part in a number, or all but a few: what is left of its neighbors would
+        be theirs. A weight of a variable that one patient has recorded moves by that patient alone.
+
+        Args:
+            patients: how many have a part in each number.
+        """
+        gone = self.few(patients) | self.few(len(self.cases) - patients)
+        return torch.where(gone, torch.zeros_like(total), total)
+
 
 def squared_gradients(kept: Kept, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Name -> the sum over patients of each one's squared gradient of -log p(label | case), float64.
 
     Squares of single patients: those of a batch's mean would be smaller by about the batch's size. The label is the
-    patient's own (the empirical Fisher), the model in evaluation mode, and no method's penalty is in the loss.
+    patient's own (the empirical Fisher), the model in evaluation mode, and no method's penalty is in the loss. A number
+    that a few patients have a part in is zero (`Kept.told`).
     """
     wanted = set(names)
     named = {n: p for n, p in kept.model.named_trainable_parameters().items() if n in wanted}
     if not named:
         return {}
     sums = {name: torch.zeros_like(parameter, dtype=torch.float64) for name, parameter in named.items()}
+    patients = {name: torch.zeros_like(parameter, dtype=torch.int32) for name, parameter in named.items()}
     for batch, features in kept.one_by_one():
         for name, gradient in zip(named, _gradients(kept, batch, features, list(named.values())), strict=True):
             if gradient is not None:
                 sums[name] += gradient.double().square()
-    return {name: total.cpu().numpy() for name, total in sums.items()}
+                patients[name] += gradient != 0
+    return {name: kept.told(total, patients[name]).cpu().numpy() for name, total in sums.items()}
 
 
 def _gradients(

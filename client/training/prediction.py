@@ -12,6 +12,7 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
+from client.data.images.nifti import in_mm
 from client.data.images.own_grid import Lattice, answer_on
 from client.training.tidying import tidied
 from client.training.windows import mirrorings
@@ -114,6 +115,6 @@ def mask_on(probabilities: np.ndarray, affine: np.ndarray, ct: Path) -> tuple[np
     """
     image: Any = nib.load(ct)
     x, y, z = image.shape[:3]
-    lattice = Lattice((x, y, z), np.asarray(image.affine, np.float64))
+    lattice = Lattice((x, y, z), in_mm(image))
     mask = answer_on(probabilities, affine, lattice).within((0, 0, 0), lattice.shape)
-    return mask, float(abs(np.linalg.det(image.affine[:3, :3]))) / 1000
+    return mask, float(abs(np.linalg.det(lattice.affine[:3, :3]))) / 1000

@@ -28,3 +28,15 @@ def only_one(path: Path, *, otherwise: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise FedgraftError(otherwise) from error
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether another process holds the lock of `only_one`."""
+    if not path.exists():
+        return False
+    with path.open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

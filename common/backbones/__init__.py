@@ -104,7 +104,11 @@ BACKBONES: Registry[Kind] = Registry(
     "build",
     {
         "ct_clip": Kind(
-            _ct_clip, _load_ct_clip, "CT-CLIP_v2.pt (CT-RATE)", frozenset({"text_folder", "projection", "weights"})
+            _ct_clip,
+            _load_ct_clip,
+            "CT-CLIP_v2.pt (CT-RATE)",
+            frozenset({"text_folder", "projection", "weights"}),
+            {"released": "CC-BY-NC-SA-4.0"},
         ),
         "dimension_free": Kind(
             _dimension_free,

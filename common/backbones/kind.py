@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,11 @@ class Kind:
         load: puts a checkpoint's weights in; None where there is no checkpoint.
         example: a checkpoint to get, in words.
         reads: options of the spec that only some kinds read.
+        licences: configuration -> SPDX identifier of that checkpoint's; absent: it depends on whose file it is.
     """
 
     build: Callable[[BackboneSpec], Backbone]
     load: Callable[[Backbone, str | Path], None] | None = None
     example: str = ""
     reads: frozenset[str] = frozenset()
+    licences: Mapping[str, str] = field(default_factory=dict)

@@ -126,7 +126,7 @@ def presence(present: Mapping[str, Tensor], modality: str, like: Tensor) -> Tens
 
 def keep(x: Tensor, rows: Tensor) -> Tensor:
     """x with zeros in the rows that are not kept; kept rows unchanged to the bit."""
-    if bool(rows.all()):
+    if not torch.compiler.is_exporting() and bool(rows.all()):  # an exported program cannot ask what a tensor holds
         return x
     return torch.where(rows.reshape(-1, *[1] * (x.ndim - 1)), x, torch.zeros((), dtype=x.dtype, device=x.device))
 

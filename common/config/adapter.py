@@ -134,6 +134,7 @@ class LinearPart:
     kind: str = "linear"
     variables: list[str] = field(default_factory=list)  # of the clinical schema, for modality RECORD; empty: all
     known_flags: bool = True  # false: the ablation without the flags that say what is recorded, and so where
+    harmonize: str = ""  # combat: location and scale of each frozen feature are brought together over the centers
 
 
 @dataclass

@@ -8,6 +8,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from common.config.backbones import declared_multiple
+from common.config.options import COMPARED_TASKS, CT_GRID
+from common.config.privacy import scores_are_noised
 from common.config.run import Run
 from common.config.step import Step
 from common.data.sources import named_sources
@@ -117,6 +119,58 @@ def twice_problems(step: Step, run: Run) -> Iterator[str]:
     for option, names in (("centers", step.centers), ("evaluate_at", step.evaluate_at)):
         for name in _twice(names):
             yield f"{option} names '{name}' twice."
+
+
+def compared_problems(run: Run) -> Iterator[str]:
+    """A step is compared with an earlier one whose answers are about the same."""
+    names = list(run.steps)
+    for name, step in run.steps.items():
+        other = step.compared_with
+        if other is None:
+            continue
+        if other not in names[: names.index(name)]:
+            earlier = ", ".join(names[: names.index(name)]) or "none"
+            yield f"Step '{name}' is compared with '{other}', which is not an earlier step; earlier: {earlier}."
+        elif why := not_comparable(run.steps[other], step):
+            yield f"Step '{name}' cannot be compared with '{other}': {why}."
+
+
+def not_comparable(first: Step, second: Step) -> str:
+    """Why two models' scores of one patient cannot be laid side by side, as a phrase; empty where they can."""
+    a, b = first.task, second.task
+    if a is None or b is None or a.kind != b.kind:
+        return "they answer different questions"
+    if b.kind not in COMPARED_TASKS:
+        return f"scores of {b.kind} are not compared patient by patient; {', '.join(COMPARED_TASKS)} are"
+    if any(scores_are_noised(step.privacy) for step in (first, second)):
+        return "scores of one carry noise (privacy.score_epsilon), and paired ones carry none"
+    for option in ("structures", "within", "outlined", "classes", "form", "target"):
+        if getattr(a, option, None) != getattr(b, option, None):
+            return f"task.{option} is {getattr(a, option, None)} in one and {getattr(b, option, None)} in the other"
+    if first.region != second.region:
+        return f"one is of {first.region}, the other of {second.region}"
+    where = {step.view.score_on for step in (first, second)}
+    grids = [(step.view.spacing_mm, step.view.size, step.view.crop) for step in (first, second)]
+    if b.kind == "segmentation" and where != {CT_GRID} and (len(where) > 1 or grids[0] != grids[1]):
+        return f"their masks lie on different grids; set view.score_on={CT_GRID} in both"
+    if getattr(first.federation, "secure_aggregation", False) or getattr(
+        second.federation, "secure_aggregation", False
+    ):
+        return "it has secure sums, and each center's own difference is told"
+    if stays_at_center(first) or stays_at_center(second):
+        return "a part of it stays at each center, so that there is no one model"
+    return ""
+
+
+def stays_at_center(step: Step) -> bool:
+    """Whether each center has tensors, a standardisation or a model of its own."""
+    own = getattr(step.federation, "local", None) or getattr(step.federation, "personal", None)
+    return bool(own) or harmonizes(step)
+
+
+def harmonizes(step: Step) -> bool:
+    """Whether frozen features are harmonized over the centers."""
+    return any(getattr(part, "harmonize", "") for part in step.adapter.parts.values())
 
 
 def _twice(names: Sequence[str]) -> list[str]:

@@ -146,7 +146,7 @@ LATER = (  # fields of a step that the first release did not have
     ("", "privacy"), ("selection", "keep"), ("view", "overlap"), ("view", "mirrors"), ("training", "views"),
     ("training", "foreground"), ("training", "optimizer"), ("training", "moments"),
     ("task", "loss"), ("task", "largest_component"), ("task", "smallest_ml"),
-    ("federation", "secure_aggregation"), ("federation", "secure_bound"),
+    ("", "compared_with"), ("federation", "secure_aggregation"), ("federation", "secure_bound"),
     ("privacy", "score_epsilon"), ("privacy", "score_answers"), ("privacy", "score_cohort"),
 )  # fmt: skip
 USUAL = {  # what says as little as an empty value
@@ -156,7 +156,7 @@ USUAL = {  # what says as little as an empty value
 }  # fmt: skip
 
 
-LATER_OF_PARTS = ("deep_supervision", "log_suv")  # options of adapter parts that are off unless they are asked for
+LATER_OF_PARTS = ("deep_supervision", "harmonize", "log_suv")  # options of parts that are off unless asked for
 
 
 def step_to_json(step: Step) -> str:

@@ -19,3 +19,7 @@ ATTRIBUTES = "attributes"
 PROMPTS = (ATTRIBUTES, "manual")  # task grounding: prompts
 MERGES = ("arithmetic", "average", "ties")  # method merge: how
 OVERLAPS = ("absolute", "squared")  # method olora: form
+
+COMPARED_TASKS = ("classification", "prognosis", "segmentation")  # whose models are compared patient by patient
+HARMONIZERS = ("combat",)  # harmonize, of a linear part
+STATISTICS = "statistics"  # the kind of a step that is asked once, before any training, and what an order asks for

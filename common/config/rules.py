@@ -19,6 +19,7 @@ from common.config.compatibility import (
 )
 from common.config.compose.registry import EXTENSIONS
 from common.config.declared import (
+    compared_problems,
     metric_problems,
     name_problems,
     structure_problems,
@@ -41,6 +42,7 @@ from common.config.options import (
     COMPRESSIONS,
     CROPS,
     FORMS,
+    HARMONIZERS,
     IMBALANCES,
     LOSSES,
     MOMENTS,
@@ -50,6 +52,7 @@ from common.config.options import (
     PROMPTS,
     SCALES,
     SCORE_ON,
+    STATISTICS,
     VALIDATIONS,
     VIEWS,
     WEIGHTINGS,
@@ -58,7 +61,7 @@ from common.config.privacy.problems import privacy_problems
 from common.config.privacy.sums import sum_problems
 from common.config.run import BackboneSpec, Data, Run
 from common.config.step import Step
-from common.data.batch import CT, MODALITY, PET, is_volume, parse_mode, volumes_of
+from common.data.batch import CT, MODALITY, PET, RECORD, is_volume, parse_mode, volumes_of
 from common.data.findings import FINDINGS_TARGET
 from common.data.records import MODEL_VARIABLES
 from common.data.subgroups import LEVELS
@@ -122,7 +125,7 @@ def _open(step: Step, run: Run) -> Iterator[str]:
 
 
 def _run_rules(run: Run) -> Iterator[str]:
-    if not run.steps:
+    if not run.steps and run.model is None:  # a bank's models become its steps
         yield "The run has no steps; choose a curriculum: curriculum=quickstart."
     if run.backbone.text not in TEXTS:
         yield f"backbone.text is '{run.backbone.text}'; it can be {', '.join(TEXTS)}."
@@ -146,6 +149,7 @@ def _run_rules(run: Run) -> Iterator[str]:
     yield from name_problems(run)
     yield from lineage_problems(run)
     yield from standing_problems(run)
+    yield from compared_problems(run)
 
 
 def _task(step: Step, run: Run) -> Iterator[str]:
@@ -157,6 +161,8 @@ def _task(step: Step, run: Run) -> Iterator[str]:
         yield from _segmentation(step)
     elif step.task.kind == "grounding":
         yield from _grounding(step.task)
+    elif step.task.kind == STATISTICS and (step.rounds > 0 or step.budget or step.adapter.parts or step.methods):
+        yield "statistics are told once and nothing is learned of them; give the step no rounds, adapter or methods."
     elif step.task.kind == "prognosis" and step.task.loss == "cox" and step.selection.metric == "loss":
         yield "a single case has no Cox loss, so validation cannot choose by it; set selection.metric to nll."
     if step.selection.metric.endswith(ACROSS):
@@ -482,6 +488,13 @@ def _newton(step: Step, run: Run) -> Iterator[str]:
             "objective=ridge is fitted with federation.penalty alone: a center's sums could not be subtracted from a "
             "choice of the others'. Leave federation.penalties empty."
         )
+    for part in (part for part in linear if part.harmonize):
+        if part.harmonize not in HARMONIZERS:
+            yield f"harmonize is '{part.harmonize}'; it can be {', '.join(HARMONIZERS)}, or empty."
+        if step.privacy is not None or getattr(step.federation, "objective", "") == RIDGE:
+            yield "features are harmonized by moments, which neither a ridge nor a fit on noised sums asks for."
+        if not {*step.modalities} - {RECORD}:
+            yield "harmonize is about frozen features, and the step has none: add an image or EHR, or leave it out."
     for name in sorted({name for part in linear for name in part.variables} - set(MODEL_VARIABLES)):
         yield f"'{name}' is no variable that a model can use; known: {', '.join(MODEL_VARIABLES)}."
 

@@ -118,5 +118,9 @@ class Run:
     age_cuts: list[float] = field(default_factory=lambda: [65.0])  # with them: years between the bands of age
     faults: dict[str, Any] = field(default_factory=dict)  # name -> what goes wrong on purpose, in simulations only
     continues: str | None = None  # an earlier run beside this one: its adapters and hospitals' shelves are the start
+    # Of curriculum=evaluate: a bank that is scored at every center, nothing trained: a run's folder or an exported one,
+    # or one adapter of it, as runs/first:tumour_ct.
+    model: str | None = None
+    compare_with: str | None = None  # a second bank: patient by patient, is `model` better than this one?
     plugins: list[str] = field(default_factory=list)  # own code of this machine (common/plugins.py); never in an order
     study: Any = None  # a table of runs that `python -m simulations compare study=NAME` makes

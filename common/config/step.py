@@ -52,6 +52,8 @@ class Step:
     subgroups: list[str] = field(default_factory=list)
     age_cuts: list[float] = field(default_factory=lambda: [65.0])  # years between the bands of age
     stands_on: str | None = None  # an earlier step that is merged into the frozen model first; null: the model as it is
+    # An earlier step of the same question: both score the same test patients, and the difference is told; null: none.
+    compared_with: str | None = None
     region: str = "head_neck"  # of the body; another cohort may put its own in the place of head_neck
 
     def __post_init__(self) -> None:

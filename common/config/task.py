@@ -86,6 +86,13 @@ class SegmentationTask:
     smallest_ml: float = 0.0  # pieces of an answer that are smaller than this become background
 
 
+@dataclass
+class StatisticsTask:
+    """Nothing is learned: each center tells histograms of its patients, once, under the rules of every answer."""
+
+    kind: str = "statistics"
+
+
 TASKS: Registry[type] = Registry(
     "task",
     "spec",
@@ -95,5 +102,6 @@ TASKS: Registry[type] = Registry(
         "masked": MaskedTask,
         "prognosis": PrognosisTask,
         "segmentation": SegmentationTask,
+        "statistics": StatisticsTask,
     },
 )

@@ -24,6 +24,8 @@ from common.exact.step import objective_of
 from common.privacy.plan import Plan
 from common.protocol.messages import Sums
 
+SURE = 8.0  # standard deviations
+
 
 class Ridge(Logistic):
     """Least squares of -1 and 1 as an objective of its own: its Hessian is the same everywhere, so one step is all."""
@@ -67,6 +69,25 @@ def noise_scales(objective: Objective, plan: Plan, *, round: int) -> dict[str, f
     is one part of a vector, so its noise grows by the root of their number."""
     most = longest(objective, plan.clip, round=round)
     return {name: plan.noise * math.sqrt(len(most)) * bound for name, bound in most.items()}
+
+
+def beyond(objective: Objective, plan: Plan, sums: Mapping[str, np.ndarray], *, round: int, patients: float) -> str:
+    """What about one center's noised sums neither patients nor noise can make, as a phrase; empty where nothing.
+
+    Args:
+        patients: how many there are at most; each adds at most `longest`, and noise is longer than `SURE` beyond the
+            root of its numbers less than once in 10^13 answers.
+    """
+    scales = noise_scales(objective, plan, round=round)
+    for name, most in longest(objective, plan.clip, round=round).items():
+        value = np.asarray(sums[name], np.float64)
+        size = value.shape[-1]
+        drawn, numbers = (
+            (np.tril(value), value.size * (size + 1) / (2 * size)) if value.ndim == 3 else (value, value.size)
+        )
+        if not np.linalg.norm(drawn) <= patients * most + scales[name] * (math.sqrt(numbers) + SURE):
+            return f"{name} is longer than {patients:g} patients and their noise make it"
+    return ""
 
 
 def raised(curvature: np.ndarray, floor: float) -> np.ndarray:

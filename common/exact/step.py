@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from common.config.adapter import EXACT, LinearPart, VoxelLinearPart
 from common.config.objective import RIDGE, objective_name
+from common.config.options import STATISTICS
 from common.config.privacy import NoisedSums
 from common.config.step import Step
 from common.data.batch import EHR, RECORD, volumes_of
@@ -42,6 +43,7 @@ from common.tasks import build_task, withheld_fields
 from common.tasks.cells import Table
 from common.tasks.cuts import BINS, EVENTS, GRID
 from common.tasks.prognosis import discretise
+from common.tasks.unlearned.statistics import told_shapes
 
 CELLS = (
     Table((COUNT,), axes=0, alike=(SUM, SQUARE)),
@@ -139,8 +141,10 @@ def round_sums(step: Step, layout: Layout, rows: Rows, *, round: int, known: Map
 
 
 def declared_in_order(order: Order) -> dict[str, tuple[int, ...]]:
-    """What a reply to an order for sums may say: a histogram of event times or of scores, what methods keep at a step's
-    end, or `round_sums`."""
+    """What a reply to an order for sums may say: statistics of patients, a histogram of event times or of scores, what
+    methods keep at a step's end, or `round_sums`."""
+    if order.subset == STATISTICS:
+        return told_shapes()
     if order.subset == GRID:
         return {EVENTS: (BINS,)}
     if order.subset == THRESHOLDS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit  # the quantile of scipy.stats.t, whose import takes half a second
 
 
 def dsc_agg(intersection: np.ndarray, volumes: np.ndarray) -> list[float | None]:
@@ -41,5 +41,5 @@ def mean_interval(total: float, squares: float, n: float, *, level: float = 0.95
         return None
     mean = total / n
     variance = max(0.0, squares - n * mean**2) / (n - 1)
-    half = float(student.ppf((1 + level) / 2, n - 1)) * (variance / n) ** 0.5
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * (variance / n) ** 0.5
     return max(0.0, mean - half), min(1.0, mean + half)

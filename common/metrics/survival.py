@@ -15,8 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.integrate import simpson
-from scipy.stats import chi2
+from scipy.special import chdtrc  # the upper tail of scipy.stats.chi2, whose import takes half a second
 
 CALIBRATION_BINS = 10
 
@@ -68,7 +67,7 @@ def log_rank(at_risk: np.ndarray, events: np.ndarray) -> tuple[float, float] | N
     if variance <= 0:
         return None
     statistic = float((events[1, some].sum() - expected) ** 2 / variance)
-    return statistic, float(chi2.sf(statistic, df=1))
+    return statistic, float(chdtrc(1, statistic))
 
 
 # ------------------------------------------------------------------------------------------------------ censoring
@@ -124,6 +123,8 @@ def brier_sums(
 
 def integrated(values: np.ndarray, cuts: np.ndarray) -> float | None:
     """Mean over time by Simpson's rule, as pycox does; None on fewer than two cuts."""
+    from scipy.integrate import simpson  # brings scipy's optimizers along
+
     cuts = np.asarray(cuts, np.float64)
     return float(simpson(values, x=cuts) / (cuts[-1] - cuts[0])) if len(cuts) > 1 and cuts[-1] > cuts[0] else None
 
@@ -197,13 +198,16 @@ def d_calibration_counts(survival: np.ndarray, event: np.ndarray, *, bins: int =
 
 
 def d_calibration(counts: np.ndarray) -> tuple[float, float] | None:
-    """Chi-square statistic and p value of equal counts; a small p says that the curves are not calibrated."""
+    """Chi-square statistic and p value of equal counts; a small p says that the curves are not calibrated.
+
+    None without cases, and of a single count.
+    """
     counts = np.asarray(counts, np.float64)
-    if counts.sum() <= 0:
+    if counts.sum() <= 0 or len(counts) < 2:
         return None
     expected = counts.sum() / len(counts)
     statistic = float(((counts - expected) ** 2 / expected).sum())
-    return statistic, float(chi2.sf(statistic, df=len(counts) - 1))
+    return statistic, float(chdtrc(len(counts) - 1, statistic))
 
 
 def survival_at(survival: np.ndarray, time: np.ndarray, cuts: np.ndarray) -> np.ndarray:

@@ -187,6 +187,10 @@ class AdaptedModel(nn.Module):
         """State name -> parameter, for penalties that compare with another state."""
         return {n: t for n, t in self._tensors().items() if isinstance(t, nn.Parameter) and t.requires_grad}
 
+    def named_tensors(self) -> dict[str, Tensor]:
+        """State name -> live tensor, whether it trains or not."""
+        return dict(self._tensors())
+
     def parameter_counts(self) -> dict[str, int]:
         """Part -> number of parameters, trained or not; the backbone's are not among them."""
         tensors = self._tensors()

@@ -2,17 +2,20 @@
 
 A step's centers are asked once, with the state that the step keeps. What they answer is added up, becomes part of the
 bank's entry, and a later step that starts from that entry sends what its own methods need of it with every order. The
-teacher goes the same way; it needs no sums, for it is the step's start itself.
+teacher goes the same way; it needs no sums, for it is the step's start itself. A method that makes a step's start asks
+the same before the first round, with the state that the step would begin with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from common.config.methods import methods_asked
+from common.adapters.lowrank import A, pairs_of
+from common.config.limits.patterns import matches_any
+from common.config.methods import OPENING, methods_asked
 from common.config.step import Step
 from common.protocol.declaration import extra_form, sent_back
 from common.protocol.messages import State
@@ -21,7 +24,8 @@ from common.protocol.triangles import MOMENT as MOMENT
 KEEPSAKES = "keepsakes"  # an order's subset: the question at a step's end
 TEACHER = "teacher/"  # before the names of what an order brings of the step's start
 FISHER, ANCHOR, TASKS = "fisher/", "anchor/", "tasks"  # sums and arrays of `ewc` and `online_ewc`
-BASIS = "basis/"  # with `MOMENT` those of `projection`
+BASIS = "basis/"  # with `MOMENT` those of `projection` and `inflora`
+USED = "used"  # of `inflora`: rows that earlier steps have made
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -37,6 +41,12 @@ def keepsake_shapes(state: Mapping[str, Tensor], step: Step) -> Shapes:
 def keeping(step: Step) -> list[str]:
     """Kinds of the step's methods that keep something at its end."""
     return [spec.kind for spec in methods_asked(step) if spec.kind in ASKED]
+
+
+def opening(step: Step) -> list[str]:
+    """Kinds of the step's methods that make its start."""
+    asked = {spec.kind for spec in methods_asked(step) if spec.kind in OPENING and spec.rank > 0}
+    return sorted(asked) if step.rounds > 0 else []
 
 
 def arriving_form(state: Mapping[str, Tensor], step: Step) -> State:
@@ -58,8 +68,18 @@ def _fisher(state: Mapping[str, Tensor], step: Step) -> Shapes:
 
 def _moments(state: Mapping[str, Tensor], step: Step) -> Shapes:
     """Of every weight that can be a linear layer's; a center answers for those that are."""
-    found = {name: state[name].shape[1] for name in trained_in_step(state, step) if _is_weight(name, state[name])}
-    return {MOMENT + name: (width, width) for name, width in found.items()}
+    return _squares(state, trained_in_step(state, step))
+
+
+def _factor_moments(state: Mapping[str, Tensor], step: Step) -> Shapes:
+    """Of the factors A of parts that train, though no round trains them: they are what reads a layer's inputs."""
+    pairs = pairs_of(state, step.adapter.parts)
+    return _squares(state, [pair.name(A) for pair in pairs if matches_any(pair.part, step.train_parts)])
+
+
+def _squares(state: Mapping[str, Tensor], names: Iterable[str]) -> Shapes:
+    widths = {name: state[name].shape[1] for name in names if _is_weight(name, state[name])}
+    return {MOMENT + name: (width, width) for name, width in widths.items()}
 
 
 def _bases(state: Mapping[str, Tensor], step: Step) -> State:
@@ -68,6 +88,10 @@ def _bases(state: Mapping[str, Tensor], step: Step) -> State:
         if _is_weight(name, tensor):
             found[f"projection/{BASIS}{name}"] = torch.empty(tensor.shape[1], tensor.shape[1], device="meta")
     return found
+
+
+def _used(state: Mapping[str, Tensor], step: Step) -> State:
+    return {f"inflora/{USED}": torch.empty((), dtype=torch.int64, device="meta")}
 
 
 def _is_weight(name: str, tensor: Tensor) -> bool:
@@ -91,6 +115,7 @@ def _teacher(state: Mapping[str, Tensor], step: Step) -> State:
 
 ASKED: dict[str, Callable[[Mapping[str, Tensor], Step], Shapes]] = {
     "ewc": _fisher,
+    "inflora": _factor_moments,
     "online_ewc": _fisher,
     "projection": _moments,
 }
@@ -98,6 +123,7 @@ BROUGHT: dict[str, Callable[[Mapping[str, Tensor], Step], State]] = {
     "derpp": _teacher,
     "ewc": _quadratic("ewc"),
     "features": _teacher,
+    "inflora": _used,
     "lwf": _teacher,
     "medcoss": _teacher,
     "mib": _teacher,

@@ -56,6 +56,7 @@ class Order:
     stage: str = ""  # stage: key of the entry that the order brings, to be merged into the base and kept
     parents: list[str] = field(default_factory=list)  # stage: of that entry; they are part of its key
     grown: str = ""  # stage: digest that the base must have afterwards
+    compared: Step | None = None  # evaluate: a second model's step, whose state comes beside: told are paired sums
     run: str = ""  # the run's own id, from its ledger's first line: a center's vault has a shelf for each run and step
     masking: Masking | None = None  # the secure sum that the answer belongs to; none: it travels as it is
     id: str = ""  # digest of the order's content, made when it is packed: every reply echoes it

@@ -37,6 +37,7 @@ from common.protocol.arrays import (
 )
 from common.protocol.messages import EXTRA, Order, Reply, State, Sums
 from common.protocol.triangles import packed, unpacked
+from common.tasks.unlearned.paired import paired_shapes
 from common.text import is_plain, one_line
 
 COUNTS_OF = {  # action -> the counts that its answer's status may hold
@@ -53,7 +54,7 @@ CENTER = re.compile(r"[A-Za-z0-9_-]{1,32}")
 ORDER = re.compile(r"[0-9a-f]{64}|")
 LARGE = 64 << 20  # bytes of arrays that are compared with the step's declaration before they are decoded
 NAME, TEXT = 120, 512  # characters of a step's name, and of any other text in an order
-LONG_TEXTS = {"masking": 1 << 22, "step": 1 << 20, "backbone": 1 << 14, "split": 1 << 12}
+LONG_TEXTS = {"masking": 1 << 22, "step": 1 << 20, "compared": 1 << 20, "backbone": 1 << 14, "split": 1 << 12}
 TEST = "test"  # the only split whose scores are told by subgroup
 TOO_MUCH_KNOWN = "An order's known sums are larger than any step's."
 FIT_SUMS: dict[str, tuple[int, ...]] = {"fit.loss": (), "fit.cases": (), "fit.batches": ()}
@@ -82,7 +83,10 @@ def declared_sums(task: DeclaresSums, *, curves: bool) -> dict[str, tuple[int, .
 
 
 def declared_scores(order: Order, task: DeclaresSums) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every sum that the answer to an order for scores may carry, those by subgroup among them."""
+    """Name -> shape of every sum that the answer to an order for scores may carry, those by subgroup among them; of a
+    comparison of two models its paired sums alone."""
+    if order.compared is not None:
+        return paired_shapes(order.step.task)
     shapes = declared_sums(task, curves=order.wants_curves)
     if order.subset == TEST:
         needed = sums_told(task.by_subgroup)
@@ -148,6 +152,8 @@ def config_of(order: Order, action: str) -> dict[str, Any]:
         config |= {"stage": order.stage, "parents": list(order.parents), "grown": order.grown}
     if order.masking is not None:
         config["masking"] = to_json(order.masking)
+    if order.compared is not None:
+        config["compared"] = step_to_json(order.compared)
     if order.threshold is not None:
         config["threshold"] = float(order.threshold)
     return config
@@ -236,6 +242,7 @@ def order_of(config: Mapping[str, Any], known: Sums) -> Order:
         parents=_listed(config, "parents"),
         grown=str(config.get("grown", "")),
         run=str(config["run"]),
+        compared=step_from_json(str(config["compared"])) if "compared" in config else None,
         masking=from_json(Masking, str(config["masking"])) if "masking" in config else None,
         id=str(config["id"]),
         known=known,

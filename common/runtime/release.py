@@ -12,11 +12,13 @@ import json
 import tomllib
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
 from common.errors import WireError
+from common.text import one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST, CONTENT = "pyproject.toml", ".info/CONTENT"
@@ -43,6 +45,38 @@ def release_files(root: Path = ROOT, plugins: Mapping[str, Path] = MappingProxyT
 def version(root: Path = ROOT) -> str:
     """As pyproject.toml has it: code runs from the checkout and is installed nowhere."""
     return str(tomllib.loads((root / MANIFEST).read_text())["project"]["version"])
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """What a release says of itself where it meets another: its version, and the number of its protocol."""
+
+    version: str
+    protocol: int
+
+    def __str__(self) -> str:
+        return f"{self.version} (protocol {self.protocol})"
+
+
+def own_handshake(root: Path = ROOT) -> Handshake:
+    """This checkout's."""
+    return _handshake((root / MANIFEST).read_bytes())
+
+
+def bundle_handshake(bundle: bytes) -> Handshake:
+    """What a bundle says of itself in its manifest; nothing else of it is looked at. Raises WireError."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+            _check_members(archive.infolist())
+            return _handshake(archive.read(MANIFEST))
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise WireError(f"A bundle does not say which release it is ({type(error).__name__}).") from error
+
+
+def _handshake(manifest: bytes) -> Handshake:
+    said = tomllib.loads(manifest.decode())
+    number = said["tool"].get("fedgraft", {}).get("protocol", 0)  # releases before 1 have none
+    return Handshake(one_line(said["project"]["version"], 40), int(number))
 
 
 def own_digest(root: Path = ROOT, plugins: Mapping[str, Path] = MappingProxyType({})) -> str:

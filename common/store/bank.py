@@ -155,6 +155,11 @@ class AdapterBank:
             return found
         return None
 
+    def bytes_of(self, key: str) -> int:
+        """Bytes on disk that later steps go on from: an adapter's tensors, and what methods keep beside it."""
+        place = self.folder / key
+        return sum(path.stat().st_size for path in (place / "state.safetensors", *(place / KEPT).glob("*.safetensors")))
+
     def head(self, lineage: str) -> str:
         """The key that a lineage points at."""
         heads = self.heads()

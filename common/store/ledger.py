@@ -64,8 +64,8 @@ class Ledger:
         ]
 
     def finished(self, step: str) -> bool:
-        """Whether a step has been committed."""
-        return bool(self.events("step_finished", step=step))
+        """Whether a step has been committed, or, where nothing is learned in it, was told."""
+        return bool(self.events("step_finished", step=step) or self.events("statistics_told", step=step))
 
     def verify(self) -> int:
         """Re-read the file and check the whole chain; the number of events. Raises LedgerError."""

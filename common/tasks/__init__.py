@@ -93,6 +93,12 @@ def _segmentation(spec: Any, known: Known | None) -> Task:
     return Segmentation(spec)
 
 
+def _statistics(spec: Any, known: Known | None) -> Task:
+    from common.tasks.unlearned.statistics import Statistics
+
+    return Statistics()
+
+
 TASKS: Registry[Callable[[Any, Known | None], Task]] = Registry(
     "task",
     "build",
@@ -102,6 +108,7 @@ TASKS: Registry[Callable[[Any, Known | None], Task]] = Registry(
         "masked": _masked,
         "prognosis": _prognosis,
         "segmentation": _segmentation,
+        "statistics": _statistics,
     },
 )
 

@@ -150,6 +150,16 @@ class Classification:
         scores, labels = to_numpy(output), to_numpy(batch.target[LABELS])
         return [{"score": score, "label": label} for score, label in zip(scores, labels, strict=True)]
 
+    def read(self, observations: Sequence[Observation]) -> tuple[np.ndarray, np.ndarray]:
+        """What the records say of every class, (n, C): log-odds against the rest; probability at the temperature."""
+        scores, _ = self._columns(observations)
+        return to_numpy(_log_odds(scores, self.spec.form)), to_numpy(self.probabilities(scores))
+
+    def truth(self, observations: Sequence[Observation]) -> np.ndarray:
+        """Whether each class is there, (n, C): 1, 0, and -1 where nobody knows."""
+        truth, known = self._yes_or_no(self._columns(observations)[1])
+        return np.where(known, truth, -1).astype(np.int64)
+
     # ------------------------------------------------------------------------------------------------------- sums
 
     def sums(self, observations: Sequence[Observation]) -> Sums:

@@ -19,5 +19,6 @@ COMMANDS = {  # command -> what it is for, in the order in which a coordinator m
     "report": "write a run's report again",
     "promote": "point a lineage at another adapter of the bank",
     "rollback": "point a lineage at the adapter that it had before",
-    "export": "the bank as a signed folder that explains itself",
+    "export": "the bank as a signed folder that explains itself, or a lineage as a MONAI bundle",
+    "sbom": "libraries, weights and adapters with their licences, as CycloneDX",
 }

@@ -26,9 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 2 when a rule is broken or, with --machine, something is missing here."""
-    from common.config.load import compose_run
+    from server.run.models import composed_run
 
-    return plan(compose_run(arguments.overrides), machine=arguments.machine)
+    return plan(composed_run(arguments.overrides), machine=arguments.machine)
 
 
 def plan(

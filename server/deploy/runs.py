@@ -9,10 +9,11 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.config.load import compose_run, plugins_named
+from common.config.load import plugins_named
 from common.config.rules import check_run
 from common.config.run import Run
 from common.errors import ConfigError, RoundFailed
@@ -20,9 +21,11 @@ from common.plugins import load
 from common.store.ledger import Ledger
 from server.deploy.control import LinkUnreachable, RunState, control
 from server.deploy.folder import Deployment
+from server.deploy.queue import centers_of, in_turn, living
 from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
 from server.run.length import rounds_of_steps
+from server.run.models import as_absolute, composed_run
 from server.run.narration import Narrator
 
 POLL_S = 1.0
@@ -45,7 +48,7 @@ def run_curriculum_here(
             f"{deployment.path / 'server.yaml'}, and into each hospital's center.yaml, and start both again."
         )
     load(deployment.config.plugins, folder=deployment.path)
-    run = compose_run(list(overrides))
+    run = composed_run(list(overrides))
     check_run(run)
     if run.out != Run.out:
         raise ConfigError(
@@ -53,6 +56,19 @@ def run_curriculum_here(
         )
     folder = RunFolder(deployment.runs / run.name)
     folder.path.mkdir(parents=True, exist_ok=True)
+    orphans = partial(_others, deployment, folder)
+    with in_turn(deployment.path, run.name, centers_of(run), orphans=orphans, say=say):
+        _to_its_end(deployment, run, folder, overrides, say)
+    if not Ledger(folder.ledger).events("verified"):
+        verify_in_fresh_process(folder.path)
+    write_outputs(folder.path)
+    return folder
+
+
+def _to_its_end(
+    deployment: Deployment, run: Run, folder: RunFolder, overrides: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Flower's runs over the folder, one after another, until the curriculum is finished. Raises RoundFailed."""
     story, fruitless = Follower(folder, run, say), 0
     while unfinished(run, folder):
         before = rounds_done(folder)
@@ -67,16 +83,16 @@ def run_curriculum_here(
                 "command again to continue after the last finished round."
             )
         say(f"the run {state.outcome or 'ended'}: {state.details or 'no reason given'}; it is resumed")
-    if not Ledger(folder.ledger).events("verified"):
-        verify_in_fresh_process(folder.path)
-    write_outputs(folder.path)
-    return folder
 
 
 def unfinished(run: Run, folder: RunFolder) -> list[str]:
-    """Steps that the ledger does not hold."""
+    """Steps that the ledger does not hold, with their comparison where they have one."""
     ledger = Ledger(folder.ledger)
-    return [name for name in run.steps if not ledger.finished(name)]
+    return [
+        name
+        for name, step in run.steps.items()
+        if not ledger.finished(name) or (step.compared_with and not ledger.events("compared", step=name))
+    ]
 
 
 def rounds_done(folder: RunFolder) -> int:
@@ -133,6 +149,14 @@ def _run_once(
         time.sleep(POLL_S)
 
 
+def _others(deployment: Deployment, folder: RunFolder) -> list[str]:
+    """Names of other runs under way that no `server run` follows: those that one follows hold tickets themselves."""
+    followed = {ticket.name for ticket in living(deployment.path)}
+    mine = str(folder.path.resolve())
+    going = [state for state in _patiently(deployment, lambda link: link.runs()) if not state.is_over]
+    return sorted({Path(s.folder).name for s in going if s.folder not in ("", mine)} - followed)
+
+
 def _joined(runs: list[RunState], folder: str) -> int | None:
     return next((run.run for run in runs if run.folder == folder and not run.is_over), None)
 
@@ -153,4 +177,5 @@ def _patiently(deployment: Deployment, ask: Callable[[Any], Any]) -> Any:
 def absolute(run: Run) -> list[str]:
     """Overrides that make the run's own paths independent of the working directory."""
     paths = {"backbone.weights": run.backbone.weights, "backbone.text_folder": run.backbone.text_folder}
-    return [f"{key}={Path(path).resolve()}" for key, path in paths.items() if path and not Path(path).is_absolute()]
+    files = [f"{key}={Path(path).resolve()}" for key, path in paths.items() if path and not Path(path).is_absolute()]
+    return [*files, *as_absolute(run)]

@@ -11,6 +11,7 @@ from common.errors import FedgraftError
 from common.store.ledger import Ledger
 from server.deploy.certificates import days_left, ending
 from server.deploy.folder import Deployment
+from server.deploy.queue import waiting
 from server.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Status:
     hospitals: dict[str, str]  # code -> online, offline, registered or not registered yet
     runs: list[RunStatus]
     ending: list[str] = field(default_factory=list)  # sentences about certificates that end within 30 days
+    waiting: list[str] = field(default_factory=list)  # runs that wait for others, a sentence each
 
 
 def warnings_of(deployment: Deployment) -> list[str]:
@@ -71,7 +73,7 @@ def status(deployment: Deployment) -> Status:
         runs.append(_run_status(ledger.parent, said, sum(run.bytes_sent + run.bytes_received for run in mine)))
     hospitals = {code: nodes.get(code, "not registered yet") for code in deployment.codes()}
     days, ends = days_left(deployment.certificate), warnings_of(deployment)
-    return Status(link == "serving", link, days, hospitals, runs, ends)
+    return Status(link == "serving", link, days, hospitals, runs, ends, waiting(deployment.path))
 
 
 def table(found: Status) -> Group:
@@ -89,7 +91,7 @@ def table(found: Status) -> Group:
     story = [Text(f"{run.name}: {line}") for run in found.runs for line in run.last]
     head = Text(f"SuperLink: {found.link}; the certificate ends in {found.certificate_days:.0f} days")
     warned = [Text(sentence, style="bold yellow") for sentence in found.ending]
-    return Group(head, *warned, hospitals, runs, *story)
+    return Group(head, *warned, hospitals, runs, *map(Text, found.waiting), *story)
 
 
 def _run_status(folder: Path, flower: str, sent: int) -> RunStatus:

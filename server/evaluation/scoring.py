@@ -27,6 +27,7 @@ from server.centers.federation import UNREACHED, Federation
 from server.centers.quarantine import GUARDED, record_rejected
 from server.centers.roster import Roster
 from server.centers.screening import expected_of_task, screen
+from server.learning.exact.harmonized import corrected
 from server.masking.scores import scored_securely
 from server.run.folder import RunFolder
 
@@ -94,6 +95,7 @@ class Scorer:
             since = self.roster.last_used(center, order.step.name, upto=order.since) if stays else order.since
             key = (since, center in met, before.get(center, 0))
             found[center] = made.setdefault(key, replace(order, since=since, met=key[1], earlier=key[2]))
+            found[center] = corrected(self.ledger, found[center], center)
         return found
 
     def _fetch(self, order: Order, task: Task, keys: dict[str, str], orders: Mapping[str, Order]) -> set[str]:

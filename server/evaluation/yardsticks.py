@@ -25,8 +25,11 @@ class Yardsticks:
         fwt: mean gain over row 0 just before a task is learned, of all but the first (Lopez-Paz & Ranzato, 2017).
         forgetting: mean loss since a task's best row before the last; below 0 where all got better (Chaudhry, 2018).
         plasticity: mean score when learned, as a share of a dedicated adapter's.
+        plasticity_joint: the same as a share of one adapter's that learned all tasks together.
         intransigence: mean of what a dedicated adapter scores more than the task when it was learned.
         intransigence_joint: the same against one that was trained on all tasks so far together (Chaudhry, 2018).
+        stability: mean share of the score when learned that is left after the last step, of all but the last.
+        forward_generalizability: mean score of tasks that a step has not learned yet; of them all, where it has one.
     """
 
     acc: float
@@ -35,8 +38,11 @@ class Yardsticks:
     fwt: float | None
     forgetting: float | None
     plasticity: float | None = None
+    plasticity_joint: float | None = None
     intransigence: float | None = None
     intransigence_joint: float | None = None
+    stability: float | None = None
+    forward_generalizability: float | None = None
 
 
 def yardsticks(
@@ -52,7 +58,8 @@ def yardsticks(
         scores: (T, T), rows after each step; a metric of which less is better is negated first.
         before: row 0, (T,).
         dedicated: of each task, the score of an adapter that learned it alone, (T,).
-        joint: of each task, the score of an adapter that learned all tasks up to it together, (T,).
+        joint: of each task, the score of an adapter that learned all tasks up to it together (Chaudhry), or one of all
+            tasks at all, whichever there is: say which, (T,).
     """
     last, learned = _known(scores[-1]), _known([row[task] for task, row in enumerate(scores)])
     earlier, start = range(len(scores) - 1), before or [None] * len(scores)
@@ -62,11 +69,12 @@ def yardsticks(
         relative_bwt=_mean([_share(last[task] - learned[task], learned[task]) for task in earlier]),
         fwt=_mean([_less(scores[task - 1][task], start[task]) for task in range(1, len(scores))]),
         forgetting=FORGETTING["chaudhry"](scores),
-        plasticity=None
-        if dedicated is None
-        else _mean([_share(a, b) for a, b in zip(learned, dedicated, strict=True)]),
+        plasticity=_of(learned, dedicated),
+        plasticity_joint=_of(learned, joint),
         intransigence=_behind(learned, dedicated),
         intransigence_joint=_behind(learned, joint),
+        stability=_mean([_share(last[task], learned[task]) for task in earlier]),
+        forward_generalizability=_mean([v for number, row in enumerate(scores) for v in row[number + 1 :]]),
     )
 
 
@@ -133,6 +141,10 @@ def _less(a: float | None, b: float | None) -> float | None:
 
 def _behind(learned: Sequence[float], reference: Sequence[float] | None) -> float | None:
     return None if reference is None else _mean([b - a for a, b in zip(learned, reference, strict=True)])
+
+
+def _of(learned: Sequence[float], reference: Sequence[float] | None) -> float | None:
+    return None if reference is None else _mean([_share(a, b) for a, b in zip(learned, reference, strict=True)])
 
 
 def _share(part: float, whole: float) -> float | None:

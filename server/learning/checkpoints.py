@@ -34,6 +34,14 @@ def load_checkpoint(folder: RunFolder, step: str, event: dict[str, Any]) -> Stat
     return state
 
 
+def load_start(folder: RunFolder, step: str, event: dict[str, Any]) -> State:
+    """The start that a step's methods made, checked against the hash in the ledger."""
+    state = _read(folder.start(step))
+    if tensors_digest(state) != event["state_hash"]:
+        raise RoundFailed(f"{folder.start(step)} does not have the hash in the ledger; {REMEDY}")
+    return state
+
+
 def _read(path: Path) -> State:
     if not path.exists():
         raise RoundFailed(f"{path} is missing; {REMEDY}")

@@ -15,6 +15,7 @@ from common.store.bank import Entry
 from server.centers.enrolment import Enrolment
 from server.coordinator import Coordinator
 from server.methods.merging import merged
+from server.run.continued import models_taken
 from server.run.probe import probe_output
 
 
@@ -52,6 +53,8 @@ def start_key(coordinator: Coordinator, step: Step) -> str | None:
     begun = coordinator.ledger.events("step_started", step=step.name)
     if begun and "start_key" in begun[0]:
         return begun[0]["start_key"]
+    if taken := models_taken(coordinator.ledger).get(step.name):
+        return str(taken["key"])
     lineage = step.starts_from or (step.writes if step.writes in coordinator.bank.heads() else None)
     return None if lineage is None else coordinator.bank.head(lineage_of(coordinator.run, lineage))
 

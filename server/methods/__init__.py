@@ -10,6 +10,7 @@ from common.config.step import Step
 from common.protocol.messages import State
 from server.methods.base import Begun, End
 from server.methods.ewc import EwcEnd, OnlineEwcEnd
+from server.methods.inflora import InfLoraEnd
 from server.methods.projection import ProjectionEnd
 from server.methods.teacher import TeacherEnd
 
@@ -17,6 +18,7 @@ ENDS: dict[str, Callable[[Any], End]] = {
     "derpp": lambda spec: TeacherEnd(),
     "ewc": lambda spec: EwcEnd(),
     "features": lambda spec: TeacherEnd(),
+    "inflora": lambda spec: InfLoraEnd(spec.energy, rank=spec.rank),
     "lwf": lambda spec: TeacherEnd(),
     "medcoss": lambda spec: TeacherEnd(),
     "mib": lambda spec: TeacherEnd(),

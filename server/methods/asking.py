@@ -69,8 +69,14 @@ def keep(coordinator: Coordinator, order: Order, entry: Entry, centers: Sequence
     coordinator.narrator.say(f"          kept for later steps, of {ended.cases:g} patients: {what}")
 
 
-def answers(coordinator: Coordinator, order: Order, centers: Sequence[str]) -> tuple[Sums, dict]:
-    """The sums over the centers that can be used, and the event that tells of it. Raises RoundFailed."""
+def answers(
+    coordinator: Coordinator, order: Order, centers: Sequence[str], *, about: str = "is trained"
+) -> tuple[Sums, dict]:
+    """The sums over the centers that can be used, and the event that tells of it. Raises RoundFailed.
+
+    Args:
+        about: where the step is, for the sentence of a quorum that was not reached.
+    """
     step, ledger = order.step, coordinator.ledger
     kept_out = coordinator.roster.kept_from_training(limit=step.federation.guards.strikes)
     asked = [center for center in centers if center not in kept_out and center in coordinator.federation.nodes]
@@ -88,7 +94,7 @@ def answers(coordinator: Coordinator, order: Order, centers: Sequence[str]) -> t
         ledger.append("keepsakes_refused", event)
         whys = ", ".join(f"{center}: {code}" for center, code in codes.items()) or "nobody was there to be asked"
         raise RoundFailed(
-            f"Step '{step.name}' is trained, but {len(replies)} of at least {needed} centers told what "
+            f"Step '{step.name}' {about}, but {len(replies)} of at least {needed} centers told what "
             f"{', '.join(keeping(step))} keeps of it ({whys}). Nothing is lost: start the same command again to ask "
             "anew."
         )

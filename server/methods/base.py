@@ -75,6 +75,15 @@ class End:
         """
         return {}
 
+    def opens(self, begun: Begun, told: Sums, kept: State) -> State:
+        """A step's start as the method makes it before the first round, of kinds in `common.config.methods.OPENING`.
+
+        Args:
+            told: what the step's centers answered, added up; ``fit.cases`` says over how many patients.
+            kept: what the start's own step left, see `keeps`.
+        """
+        return begun.start
+
     def settled(self, before: State, after: State, brought: State) -> State:
         """A round's aggregate as the method leaves it.
 

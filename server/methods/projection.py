@@ -81,16 +81,21 @@ def grown(basis: Tensor, moment: Tensor, *, energy: float) -> Tensor:
     total = moment.trace()
     if total <= 0 or energy <= 0:
         return basis
-    off = torch.eye(len(moment), dtype=moment.dtype) - basis @ basis.T
-    rest = off @ moment @ off
-    values, vectors = torch.linalg.eigh((rest + rest.T) / 2)
-    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
+    values, vectors = beyond(basis, moment)
     added = wanted(values, held=float(total - values.sum()), energy=energy, total=float(total))
     added = min(added, len(moment) - basis.shape[1])
     if not added:
         return basis
     whole, _ = torch.linalg.qr(torch.cat([basis, vectors[:, :added]], dim=1))
     return whole
+
+
+def beyond(basis: Tensor, moment: Tensor) -> tuple[Tensor, Tensor]:
+    """A moment's energies off a basis, descending, and their directions as columns."""
+    off = torch.eye(len(moment), dtype=moment.dtype) - basis @ basis.T
+    rest = off @ moment @ off
+    values, vectors = torch.linalg.eigh((rest + rest.T) / 2)
+    return values.flip(0).clamp(min=0), vectors.flip(1)
 
 
 def wanted(values: Tensor, *, held: float, energy: float, total: float) -> int:

@@ -13,6 +13,7 @@ from server.evaluation.matrix import Row, columns, with_intervals
 from server.report import figures, story, tables
 from server.report.ceilings import ceiling_notes
 from server.report.lineages import lineages
+from server.report.paired import paired_tables
 from server.report.reading.record import Event, RunRecord, join_runs, read_run
 from server.report.subgroups import subgroup_tables
 from server.report.tables import Arm, Comparison, comparison_of
@@ -137,6 +138,7 @@ def _page(
         "lineages": lineages(run, main),
         "center_matrices": tables.center_matrices(main),
         "centers": tables.centers(replace(main, rows=with_intervals(main.rows, evidence.patients))),
+        "paired": paired_tables(run.compared),
         "subgroups": subgroup_tables(subgroups or run.subgroups),
         "arms": tables.arms(arms),
         "comparisons": tables.comparisons(evidence.comparisons),

@@ -10,8 +10,10 @@ from typing import Any
 
 from common.config.limits.budget import spent
 from common.errors import LedgerError
+from server.evaluation.course import area_under, rounds_to
 from server.evaluation.matrix import summary
-from server.report.reading.record import Event, RunRecord, read_run
+from server.report.lineages import written
+from server.report.reading.record import Event, RunRecord, StepRecord, read_run
 
 FORMAT = 1
 SCHEMA = Path(__file__).with_name("results.schema.json")
@@ -31,7 +33,8 @@ def results(events: Iterable[Event], *, kind: str = "federated") -> Results:
     Beyond the schema it carries ``metrics`` (task -> primary metric), ``learned`` (column -> step) and ``data`` (with
     ``minimum_cases`` and ``minimum_cell``, the fewest patients that the run's centers trained and told results of), and
     every row of ``communication`` has a ``phase`` (`server.report.reading.traffic.PHASES`; the round of what is none is
-    0): all that crossed is their sum; ``subgroups`` holds the last models' scores by subgroup of patients. An arm
+    0): all that crossed is their sum; ``subgroups`` holds the last models' scores by subgroup of patients, ``lineages``
+    the yardsticks of those that several steps wrote. An arm
     without a ``verified`` event has no entry in ``summary`` (the number of changed bits is not known, so it is not
     claimed) and ``base.after`` says "not verified".
     """
@@ -46,7 +49,7 @@ def results(events: Iterable[Event], *, kind: str = "federated") -> Results:
         if run.changed_bits is None
         else {arm: _summary(rows, run.metrics, run.learned(), run.changed_bits)},
         "training": [
-            {"arm": arm, "step": step.name, "rounds": len(step.rounds)} | asdict(spent(step.rounds))
+            {"arm": arm, "step": step.name, "rounds": len(step.rounds)} | asdict(spent(step.rounds)) | _course(step)
             for step in run.steps
             if step.rounds
         ],
@@ -60,8 +63,10 @@ def results(events: Iterable[Event], *, kind: str = "federated") -> Results:
         "metrics": {arm: run.metrics},
         "learned": {arm: run.learned()},
         "data": dict(run.begun.get("data", {})),
+        "lineages": [{"arm": arm} | asdict(one) for one in written(run, rows, run.metrics)],
         "superseded": [{"arm": arm} | row for row in run.superseded],
         "subgroups": [{"arm": arm} | row for row in run.subgroups],
+        **({"compared": run.compared} if run.compared else {}),
     }
 
 
@@ -94,6 +99,7 @@ def merge_results(parts: Sequence[Results], *, name: str, kind: str = "compare")
         "metrics": {arm: metrics for part in parts for arm, metrics in part.get("metrics", {}).items()},
         "learned": {arm: learned for part in parts for arm, learned in part.get("learned", {}).items()},
         "data": first.get("data", {}),
+        "lineages": [row for part in parts for row in part.get("lineages", [])],
         "subgroups": [{"arm": _arm(part)} | row for part in parts for row in part.get("subgroups", [])],
     }
 
@@ -115,6 +121,10 @@ def _summary(
     rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, str], learned: Mapping[str, str], changed_bits: int
 ) -> dict[str, Any]:
     return {"changed_bits": changed_bits} | summary(rows, metrics, learned=learned)
+
+
+def _course(step: StepRecord) -> dict[str, Any]:
+    return {"rounds_to_95": rounds_to(step.course), "area": area_under(step.course)}
 
 
 def _base(run: RunRecord) -> dict[str, Any]:

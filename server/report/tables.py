@@ -9,6 +9,7 @@ from typing import Any
 from common.config.limits.budget import spent
 from common.metrics import LOWER_IS_BETTER, Estimate
 from common.metrics.names import chance, margin
+from server.evaluation.course import area_under, rounds_to
 from server.evaluation.matrix import (
     POOLED,
     START,
@@ -202,12 +203,20 @@ def _card(step: StepRecord, position: int) -> dict[str, Any]:
         "centers": step.centers,
         "training": f"{rounds} round{'' if rounds == 1 else 's'}{kept}" if rounds else "evaluated only, never trained",
         "cost": str(cost) if cost.steps else "",
+        "course": _course(step.course),
         "parts": [{"name": name, "parameters": count(n)} for name, n in parts.items()],
         "parameters": count(sum(parts.values())) if parts else None,
         "bytes": size(step.started.get("adapter_bytes")),
         "key": (done.get("key") or "")[:12],
         "state": "finished" if step.finished else "unfinished" if step.started else "not started",
     }
+
+
+def _course(scores: Sequence[float | None]) -> str:
+    near, area = rounds_to(scores), area_under(scores)
+    if near is None or area is None:
+        return ""
+    return f"95 % of its best validation score after {near} round{'' if near == 1 else 's'}, area {number(area)}"
 
 
 def _heading(column: Column) -> dict[str, str]:

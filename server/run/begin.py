@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from common.backbones.base import Backbone
 from common.config.load import run_to_yaml
+from common.config.methods.continual import MedcossMethod, MedseqftMethod, RehearsalMethod
 from common.config.run import Run
 from common.config.step import Step
 from common.errors import BankError, ConfigError
@@ -19,10 +20,12 @@ from common.model.state import bytes_of
 from common.privacy.scores import scored_task
 from common.runtime.machine import environment
 from server.coordinator import Coordinator
-from server.run.continued import take_over
+from server.run.continued import take_models, take_over
 from server.run.folder import read_config
 from server.run.lineages import heads_of
 from server.sizes.sizes import released_sizes
+
+LATER = (("continues", None), ("model", None), ("compare_with", None))  # options that earlier runs did not have
 
 
 def begin(coordinator: Coordinator) -> None:
@@ -55,6 +58,9 @@ def begin(coordinator: Coordinator) -> None:
     if name := coordinator.run.continues:
         card["continues"] = take_over(coordinator.folder, name, base=coordinator.base)
         coordinator.narrator.say(f"continues run {name} with {', '.join(card['continues']['heads'])}")
+    if coordinator.run.model is not None:
+        card["models"] = take_models(coordinator.folder, coordinator.run, base=coordinator.base)
+        coordinator.narrator.say(f"scores {', '.join(card['models'])}; nothing is trained")
     coordinator.ledger.append("run_started", card)
 
 
@@ -101,7 +107,7 @@ def _plain_config(run: Run) -> dict[str, Any]:
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     """A resolved configuration without what no result depends on: the number of workers, and where runs are kept."""
     runtime = {name: value for name, value in config["runtime"].items() if name != "workers"}
-    kept = {name: value for name, value in config.items() if name != "out" and (name, value) != ("continues", None)}
+    kept = {name: value for name, value in config.items() if name != "out" and (name, value) not in LATER}
     return kept | {"runtime": runtime}
 
 
@@ -146,4 +152,15 @@ def _step_card(step: Step) -> dict[str, Any]:
         "metric": step.selection.metric or scored_task(step).primary,
         **({"classes": len(step.task.classes)} if step.task.kind == "classification" else {}),
         "starts_from": step.starts_from,
+        **_rehearses(step),
     }
+
+
+def _rehearses(step: Step) -> dict[str, Any]:
+    """Where the step takes part with a memory alone, or of its optimizer's steps the share on kept cases."""
+    for spec in step.methods:
+        if isinstance(spec, RehearsalMethod) and spec.at:
+            return {"rehearses": {"at": list(spec.at)}}
+        if isinstance(spec, MedcossMethod | MedseqftMethod):
+            return {"rehearses": {"share": spec.share}}
+    return {}

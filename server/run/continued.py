@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable
 from typing import Any
 
+from common.config.run import Run
 from common.errors import ConfigError
 from common.store.bank import AdapterBank
 from common.store.bases import Bases
@@ -16,6 +17,9 @@ from common.store.ledger import Ledger
 from server.centers.roster import Roster
 from server.run.folder import RunFolder
 from server.run.lineages import heads_of
+from server.run.models import models_of
+
+READ_BY = ("temperature", "baseline")  # what a model's outputs are read by, as its own federation found it
 
 
 def take_over(folder: RunFolder, name: str, *, base: str) -> dict[str, Any]:
@@ -44,6 +48,39 @@ def take_over(folder: RunFolder, name: str, *, base: str) -> dict[str, Any]:
     _copy(source, bank, heads.values())
     bank.set_heads({**heads, **bank.heads()})
     return {"run": name, "id": started[0]["id"], "heads": heads, "used": _used(ledger)}
+
+
+def take_models(folder: RunFolder, run: Run, *, base: str) -> dict[str, Any]:
+    """Copy the adapters that a run scores into its bank: step -> the bank and the key that it is of, and what outputs
+    are read by.
+
+    Raises:
+        ConfigError: one was trained on another frozen model.
+    """
+    bank, found = AdapterBank(folder.bank), {}
+    for model in models_of(run):
+        if model.entry.base != base:
+            raise ConfigError(
+                f"'{model.entry.lineage}' of {model.source.name} was trained on frozen model {model.entry.base[:12]}, "
+                f"this run has {base[:12]}; an adapter fits the one that it was trained on. Name its weights with "
+                "backbone.weights=FILE."
+            )
+        _copy(model.source.bank, bank, [model.entry.key])
+        known = {name: value for name, value in model.source.known.get(model.entry.key, {}).items() if name in READ_BY}
+        found[model.step] = {
+            "bank": model.source.name,
+            "lineage": model.entry.lineage,
+            "key": model.entry.key,
+            "trained_at": list(model.entry.centers),
+            "known": known,
+        }
+    return found
+
+
+def models_taken(ledger: Ledger) -> dict[str, dict[str, Any]]:
+    """The same of a run that has begun; nothing of one that trains its own."""
+    started = ledger.events("run_started")
+    return dict(started[0].get("models", {})) if started else {}
 
 
 def _copy(source: AdapterBank, bank: AdapterBank, keys: Iterable[str]) -> None:

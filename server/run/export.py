@@ -5,6 +5,7 @@ A hospital predicts from it without any server; all else that it needs is the fr
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -22,8 +23,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from omegaconf import OmegaConf
 
+from common.config.load import from_json
+from common.config.run import BackboneSpec
 from common.errors import BankError
 from common.files import write_bytes, write_json
+from common.materials.licences import licence_of
 from common.store.bank import AdapterBank, Entry
 from common.store.bases import Bases
 from common.store.exported import FORMAT, MANIFEST, PUBLIC_KEY, SIGNATURE, file_digest, fingerprint, signed_files
@@ -44,6 +48,7 @@ Use one on your own images, without any server:
   signature by the key in `signer.pub`. Compare that key's fingerprint with the coordinator's: {fingerprint}
 - The frozen model is not here. Its digest is {base}. What later steps stand on grew from it: `bank/bases/` says by
   which adapters, and `predict` merges them.
+- {licence}
 
 {lines}
 """
@@ -79,6 +84,7 @@ def export(folder: RunFolder, out: Path, *, key: Path, everything: bool = False)
         folder=out.name,
         fingerprint=fingerprint(public),
         base=started[0]["base"],
+        licence=manifest["licence"]["sentence"],
         lines="\n".join(_line(card) for card in manifest["adapters"].values()),
     )
     write_bytes(out / "README.md", text.encode())
@@ -105,12 +111,14 @@ def _manifest(
     config: Any = OmegaConf.to_container(OmegaConf.load(folder.config))
     events = Ledger(folder.ledger).events()
     known, tested = known_by_key(events), scores_by_key(events)
+    licence = licence_of(from_json(BackboneSpec, json.dumps(config["backbone"])))
     return {
         "format": FORMAT,
         "run": started["run"],
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "base": started["base"],
         "backbone": config["backbone"],
+        "licence": {"weights": licence.name, "spdx": licence.spdx, "sentence": licence.sentence},
         "seed": config["seed"],
         "adapters": {
             whole: {

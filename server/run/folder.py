@@ -87,6 +87,10 @@ class RunFolder:
             if not path.name.endswith(".memory.safetensors")
         )
 
+    def start(self, step: str) -> Path:
+        """The state that a step starts from, where its methods made it."""
+        return self.path / "checkpoints" / step / "start.safetensors"
+
     def memory(self, step: str, number: int) -> Path:
         """What the aggregation rule and the link remember after a round."""
         return self.path / "checkpoints" / step / f"round-{number:04d}.memory.safetensors"

@@ -19,7 +19,9 @@ import numpy as np
 from scipy import stats
 
 from common.data.quantities import FORMAT, QUANTITIES
+from common.data.subgroups import LEVELS
 from common.errors import ConfigError
+from common.text import one_line
 
 LEVEL = 0.05
 Rows = dict[str, np.ndarray]
@@ -63,8 +65,8 @@ def read_told(paths: Sequence[Path]) -> list[Told]:
     found: dict[str, Told] = {}
     for path in paths:
         try:
-            one = _told(json.loads(path.read_text()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            one = told_of(json.loads(path.read_text()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problems.append(
                 f"{path} is no file of `python -m client statistics` ({error}); ask that hospital for it again."
             )
@@ -110,22 +112,29 @@ def _difference(name: str, a: Told, b: Told) -> Difference:
     return Difference(name, (a.center, b.center), apart, p)
 
 
-def _told(given: Mapping[str, Any]) -> Told:
+def told_of(given: Mapping[str, Any]) -> Told:
+    """A center's statistics in the form of its file. Raises ValueError, KeyError or TypeError for what is none."""
     if given["format"] != FORMAT:
-        raise ValueError(f"format {given['format']}, this release reads {FORMAT}")
+        raise ValueError(f"format {one_line(str(given['format']), 20)}, this release reads {FORMAT}")
     cases = _whole(given["cases"])
-    by_scanner = {str(make): _rows(rows, cases) for make, rows in given["by_scanner"].items()}
+    by_scanner = {_make(make): _rows(rows, cases) for make, rows in given["by_scanner"].items()}
     center = str(given["center"])
     if not (center.replace("-", "").replace("_", "").isalnum() and len(center) <= 32):
         raise ValueError("its center has no code")
     return Told(center, cases, _whole(given["minimum"]), _rows(given["histograms"], cases), by_scanner)
 
 
+def _make(name: str) -> str:
+    if name not in LEVELS["scanner"]:
+        raise ValueError(f"'{one_line(name, 40)}' is none of this release's makes of scanner")
+    return name
+
+
 def _rows(given: Mapping[str, Any], cases: int) -> Rows:
     found: Rows = {}
     for name, row in given.items():
         if name not in QUANTITIES:
-            raise ValueError(f"'{str(name)[:40]}' is none of this release's quantities")
+            raise ValueError(f"'{one_line(name, 40)}' is none of this release's quantities")
         counts = np.array([_whole(count) for count in row], np.float64)
         if len(counts) != len(QUANTITIES[name].bins) or not 0 < counts.sum() <= cases:
             raise ValueError(f"'{name}' has {len(counts)} bins and {counts.sum():g} patients of {cases}")

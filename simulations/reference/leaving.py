@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from client.policy.policy import NEED_A_WORD
+from client.policy.policy import NEED_A_WORD, UNSAID
 from common.adapters.lowrank import LORA_RULES
 from common.config.adapter import PARTS
 from common.config.federation import FEDERATIONS
 from common.config.methods import CONTINUAL
-from common.config.options import COMPRESSIONS
+from common.config.options import COMPARED_TASKS, COMPRESSIONS
 from common.config.task import PrognosisTask
 from common.data.quantities import QUANTITIES
 from common.data.subgroups import LEVELS
@@ -26,6 +26,7 @@ from common.protocol.wire import COUNTS_OF, FIT_SUMS, STATUS_COUNTS
 from common.tasks import build_task
 from common.tasks.cells import Cells, Histogram, Mean, RiskSets, Table
 from common.tasks.cuts import BINS, EVENTS
+from common.tasks.unlearned.paired import paired_cells, paired_shapes
 from simulations.reference.markdown import generated, table
 from simulations.reference.messages import CODES, EXAMPLES
 
@@ -46,9 +47,11 @@ def leaving_page() -> str:
     text += "## By action\n\n" + table(("asked", "arrays", "sums", "counts", "guarded by"), actions()) + ALWAYS
     text += "\n## Arrays\n\n" + table(("what", "leaves", "guarded by"), _arrays())
     text += "\n## Sums of tasks\n\n" + table(("task", "sum", "asked as", "guarded by"), _task_sums())
+    text += "\n## Two models on the same patients\n\n" + PAIRED + table(("task", "sum", "guarded by"), _paired_sums())
     text += "\n## Scores by subgroup\n\n" + BY_SUBGROUP + table(("task", "metric", "sums"), _subgroup_sums())
     text += "\n## Sums of exact fits\n\n" + table(("asked as", "sums", "guarded by"), _exact_sums())
     text += "\n## Statistics before training\n\n" + STATISTICS + table(("quantity", "of", "bins"), _quantities())
+    text += FILES + table(("command", "writes", "what is in it"), WRITTEN) + ELSEWHERE
     text += "\n## Counts\n\n" + table(("count", "of", "guarded by"), COUNTS)
     text += "\n## Codes\n\nOne of these, and never a sentence: " + _listed(CODES) + ".\n"
     return text + NEVER
@@ -67,6 +70,11 @@ ACTIONS = {
         "scores, those by subgroup among them, and curves once a step is learned",
         "`minimum_cell`, `test_folds`, `sums`",
     ),
+    "evaluate two models": (
+        "none",
+        "paired scores of the same test patients: n, sums, squares and cross sums",
+        "`minimum_cell`, `test_folds`, `sums` (`paired`), the release record: the same question as scores",
+    ),
     "masking": (
         "bytes of a fixed form: keys for one sum alone, signed by this node; shares of two secrets, sealed for the "
         "other hospitals; a signature on who answered; shares of the masks that are taken off the sum",
@@ -81,12 +89,18 @@ ACTIONS = {
         "`minimum_cases`, `minimum_cell`, `sums`, `maximum_questions`, no rows that a few share "
         "(`client/privacy/rows.py`)",
     ),
+    "sums for statistics": (
+        "none",
+        "histograms of [quantities](#statistics-before-training)",
+        "`minimum_cell`, `sums` (`labels`), the release record; refused where no file would be written",
+    ),
     "sums at a step's end": (
         "none",
         "what a listed method keeps for later steps: of `ewc` and `online_ewc`, squared gradients summed over patients "
         "(`fisher/`), one number for each trained one; of `projection`, second moments of the inputs of each linear "
-        "layer that trains (`moment/`)",
-        "`minimum_cases`, `minimum_cell`, `sums`, `federations`, `reach`; no two answers differ by a few",
+        "layer that trains (`moment/`); of `inflora`, those of what each LoRA part reads, also before the first round",
+        "`minimum_cases`, `minimum_cell`, `sums`, `federations`, `reach`; no two answers differ by a few, and a number "
+        "that a few patients, or all but a few, have a part in is zero",
     ),
     "train": (
         "trained tensors of parts that train and are not local",
@@ -108,14 +122,47 @@ a structure, who had an event, bins of scores) keep the same rule against the to
 it is left out. What is left of a total, patients without a recorded value, counts as a level.
 
 """
-STATISTICS = """\
-No order asks for these: `python -m client statistics` writes a file that a person looks at and sends. It passes the
-same gate. A number is a histogram with fixed bins, told in cells of exactly `minimum_cell`; levels are a table that is
-told whole or not at all; what is not recorded is a cell, too. The release record holds whom they are over, as of the
-rows of exact fits: the same patients again, or enough others. Images are told again by make of scanner where that is
-of no few. The file is a line of `sent.jsonl`. `privacy.strict`, a budget, `require_secure_aggregation`, or `sums`
-without `labels`: no file.
+PAIRED = """\
+An order that brings two models (`curriculum=evaluate`, `compared_with`) is answered by sums over the patients that
+both can see, one number for each metric: `n`; `a` and `b`, the sums of both models' scores; `w`, of weights; `dd`, `dw`
+and `ww`, of squared differences, of differences times weights, of squared weights. Areas under the ROC curve are
+compared by placements, likewise summed. Whether a patient counts depends on labels alone.
 
+"""
+STATISTICS = """\
+`python -m client statistics` writes these to a file that a person looks at and sends; a step of statistics asks for
+the same over the wire, with the hospital's own minimum beside them. Both pass the same gate. A number is a histogram
+with fixed bins, told in cells of exactly `minimum_cell`; levels are a table that is told whole or not at all; what is
+not recorded is a cell, too. The release record holds whom they are over, as of the rows of exact fits: the same
+patients again, or enough others. Images are told again by make of scanner where that is of no few. What leaves is a
+line of `sent.jsonl`. `privacy.strict`, a budget, `require_secure_aggregation`, or `sums` without `labels`: nothing.
+
+"""
+FILES = """
+## Files that no order asks for
+
+What a hospital's own commands write stays there until a person sends it, and no server is asked.
+
+"""
+WRITTEN = (
+    (
+        "`statistics`",
+        "one file, to be sent",
+        "histograms through the gate, see above; a line of `sent.jsonl` and, where one is kept, of the privacy account",
+    ),
+    ("`describe`, `policy`, `budget`", "what is printed, a figure", "counts under the same minimums; no patient"),
+    ("`audit`", "what is printed", "names, sizes and digests of what left, counts as they were told"),
+    (
+        "`predict`, with `--dicom` too",
+        "masks, risks, DICOM objects in the patient's own study",
+        "**patients, with their identifiers: for this hospital's archive, never for the coordinator**",
+    ),
+    ("`doctor`, `prepare`", "pages and tables for this hospital", "**file names and codes of patients**"),
+)
+ELSEWHERE = """
+At the coordinator, `python -m server status --metrics` holds codes of hospitals, names of runs and steps, numbers of
+rounds and bytes: nothing that no reply told, and no count of patients. Arms of a comparison that train without one
+center, or at one alone, exist in simulations only, where one machine holds everybody's patients.
 """
 FEW, FLAG = "told in whole steps of `minimum_cell`, upwards", "nothing: it counts no patients"
 COUNTS_SAY = {
@@ -150,6 +197,11 @@ def _arrays() -> Iterator[tuple[str, str, str]]:
         why = NEED_A_WORD["parts"].get(kind)
         guard = f"`parts` must name it: {why}" if why else "`parts`; `minimum_cases`"
         yield f"part of kind `{kind}`", "its tensors as trained, not its start", guard
+    yield (
+        "the task's `head`, where no part is one",
+        "its tensors as trained: of outcomes, classes and structures; of self-supervised stages what restores images",
+        "`minimum_cases`",
+    )
     yield "LoRA by rule", f"the factors that the rule trains in the round: {_listed(LORA_RULES)}", "`parts`"
     yield (
         "scaffold's `control/NAME`",
@@ -200,6 +252,14 @@ def _task_sums() -> Iterator[tuple[str, str, str, str]]:
     yield noised, f"`{VARIANCE}` a number", "`scores`", "of the noise: public"
 
 
+def _paired_sums() -> Iterator[tuple[str, str, str]]:
+    for label, spec in EXAMPLES.items():
+        if spec.kind not in COMPARED_TASKS:
+            continue
+        for name, shape in sorted(paired_shapes(spec).items()):
+            yield label, f"`{name}` {list(shape) or 'a number'}", _guard(name, paired_cells(spec))
+
+
 def _subgroup_sums() -> Iterator[tuple[str, str, str]]:
     for label, spec in EXAMPLES.items():
         for metric, needs in build_task(spec).by_subgroup.items():
@@ -242,6 +302,12 @@ def _exact_sums() -> Iterator[tuple[str, str, str]]:
     for name in OBJECTIVES:
         shapes = newton_shapes(build_objective(name, bins=12, classes=1), 3)
         yield f"`newton` ({name})", _named(shapes), few
+    yield (
+        "under `privacy=noised_sums` any of these",
+        f"{_named(newton_shapes(build_objective('logistic'), 3))}: a gradient and, at zero, a Hessian, with noise",
+        "noise alone, over everybody: within the hospital's ceiling, or epsilon "
+        f"{UNSAID.epsilon:g} at delta {UNSAID.delta:g} where it names none",
+    )
     shared = "no structure and no set of modalities that fewer than `minimum_cell` patients have"
     yield "`newton` (segmentation)", _named(newton_shapes(build_objective("logistic"), 3)), shared
     yield (

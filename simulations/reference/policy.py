@@ -6,6 +6,7 @@ from itertools import groupby
 
 from client.policy import Policy
 from client.policy.explain import HEADS, explained
+from client.policy.policy import UNSAID
 from simulations.reference.markdown import generated, table
 from simulations.reference.source import ROOT, fields
 
@@ -15,7 +16,7 @@ FIELDS = {  # field -> the code of a refusal, when it is given
         "declined.federation",
         "another aggregation rule or local method (ditto, local, proximal); empty: every one but `scaffold`, whose "
         "first round sends a mean raw gradient, `averaged_moments`, which sends means of gradients and of their "
-        "squares, and `projection`, which sends second moments of what layers see",
+        "squares, and `inflora` and `projection`, which send second moments of what layers see",
     ),
     "parts": (
         "declined.part",
@@ -34,13 +35,16 @@ FIELDS = {  # field -> the code of a refusal, when it is given
         "a later state lies further from this center's own last one than this many times its own last update, for each "
         "round that it missed (at most ten); null: never",
     ),
-    "minimum_cases": ("declined.cases", "fewer training cases than this"),
+    "minimum_cases": (
+        "declined.cases",
+        "fewer training cases than this, or fewer expected in a round's draws of DP-SGD without a ceiling",
+    ),
     "minimum_cell": (
         "",
         "results and cells of fewer cases do not leave; patients are counted in whole steps of this number, upwards",
     ),
     "test_folds": ("declined.split", "another fold of the center's own split would test; `all` for cross-validation"),
-    "minimum_batch": ("declined.batch", "the step trains on smaller batches"),
+    "minimum_batch": ("declined.batch", "the step trains on smaller batches, or draws fewer on average under DP-SGD"),
     "maximum_epochs": ("declined.epochs", "the step asks for more passes in a round"),
     "maximum_rounds": ("declined.rounds", "the step is longer"),
     "maximum_questions": (
@@ -54,11 +58,19 @@ FIELDS = {  # field -> the code of a refusal, when it is given
         "a message holds more resident memory, its process is ended; null: nine tenths of what the machine or its "
         "control group has",
     ),
+    "maximum_vault_gb": (
+        "declined.room",
+        "a step, or a finished stage, is new to a vault whose states of earlier ones take this much; what was begun "
+        "goes on",
+    ),
     "require_privacy": ("declined.privacy", "the step learns from patients without noise; a budget asks for it, too"),
     "privacy": (
         "declined.budget",
         "`epsilon` at `delta` is the most of a patient's privacy that is spent over every step, run and restart, and a "
-        "round that would pass it is not begun; a step without noise gets `declined.privacy`; with `strict: true` "
+        "round that would pass it is not begun; a step without noise, or with noise of a known seed, gets "
+        "`declined.privacy`; without a ceiling "
+        f"noised sums, which leave few patients to their noise alone, stay within epsilon {UNSAID.epsilon:g} at delta "
+        f"{UNSAID.delta:g}; with `strict: true` "
         "whatever carries no noise (scores, statistics) gets `declined.noise`",
     ),
     "require_secure_aggregation": ("declined.secure_aggregation", "steps without `federation.secure_aggregation`"),

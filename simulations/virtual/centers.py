@@ -99,6 +99,7 @@ def open_policy(run: Run) -> Policy:
         maximum_epochs=10_000,
         maximum_rounds=100_000,
         maximum_questions=1_000_000,
+        maximum_vault_gb=None,
     )
 
 

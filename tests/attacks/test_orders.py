@@ -18,11 +18,16 @@ from client.app import Verbs
 from client.center.center import Center
 from client.center.models import initial_state
 from client.commands.erase import erase
+from client.policy.policy import UNSAID
+from client.privacy.spending import Entry, charge, read_account
+from common.config.privacy import DpSgd, NoisedSums
 from common.config.run import Split
 from common.exact.columns import COUNT
 from common.exact.objectives import LOSS
 from common.exact.ridge import CASES, GRAM, MOMENT
 from common.exact.step import BETA, MEAN, SCALE
+from common.privacy import plan
+from common.privacy.accounting import Release
 from common.protocol.wire import FIT_SUMS
 from common.store.ledger import Ledger
 from common.tasks import build_task
@@ -34,6 +39,7 @@ from tests.helpers.small import forget, write_centers, write_cohort
 
 MINIMUM, PATIENTS, MORE = 5, 30, 3
 CODE = "CHUP"
+SMOKES, UNWEIGHED = 4, (6, 7)  # numbers of patients whom the hospital's own split lets train
 
 # What the answer's code is, by attack; the actions that are not named have the first one's.
 ONE_FEWER = "ok", dict.fromkeys(EXACT, "declined.difference")
@@ -49,11 +55,12 @@ def expected(row, name):
 
 
 def rare(root: Path) -> Path:
-    """Tobacco is recorded for one patient, the weight is missing of two, one has relapsed on a day of its own."""
+    """Of those who train, one has tobacco recorded, two no weight, one has relapsed on a day of its own."""
     table = root / "hecktor2022_clinical_info_training.csv"
     lines = table.read_text().splitlines()
-    lines[1] = lines[1].replace(",80,,0,", ",94,1,0,")
-    lines[2:4] = [line.replace(",80,,0,", ",,,0,") for line in lines[2:4]]
+    lines[SMOKES] = lines[SMOKES].replace(",80,,0,", ",94,1,0,")
+    for place in UNWEIGHED:
+        lines[place] = lines[place].replace(",80,,0,", ",,,0,")
     lines[1:] = [_aged(line, 40 + place) for place, line in enumerate(lines[1:])]
     table.write_text("\n".join(lines) + "\n")
     return root
@@ -141,6 +148,14 @@ def test_an_honest_order_is_answered_and_a_rare_flag_is_in_no_sum(hospital, name
     assert tells_of_few(name, reply) == [] and is_whole(hospital)
 
 
+def test_without_minimums_the_rare_flag_is_in_the_sums_of_this_very_cohort(tmp_path, cohort):
+    """So that the row above can fail: whoever has it trains, and the step looks at it."""
+    forget()
+    file = write_centers(tmp_path, cohort, [CODE])[CODE]
+    assert {f"{CODE}-{number:03d}" for number in (SMOKES, *UNWEIGHED)} <= over(file, "gram")
+    assert GRAM in tells_of_few("gram", ask(file, "gram"))
+
+
 @pytest.mark.parametrize("name", ACTIONS)
 def test_a_foreign_split_is_refused(hospital, name):
     first = ask(hospital, name)
@@ -222,10 +237,10 @@ def test_other_columns_do_not_ask_for_another_set_of_an_erased_target(hospital):
     assert labels.code == "ok" and not labels.sums, "counts of the same labels are the same question"
 
 
-def rounds_of(name: str):
+def rounds_of(name: str, rounds: int = 1):
     """The action's step as one of rounds, whose labels are counted."""
     step = copy.deepcopy(order_of(name).step)
-    step.rounds = 1
+    step.rounds = rounds
     return step
 
 
@@ -252,6 +267,53 @@ def test_other_columns_are_answered_over_the_earlier_set_of_a_target(tmp_path, c
         assert second.sums[MOMENT][0, 0] == first.sums[MOMENT][0, 0]
     else:
         assert second.sums[LOSS] == pytest.approx(first.sums[LOSS])
+
+
+@pytest.mark.parametrize("name", ["train", *EXACT])
+def test_a_step_without_rounds_is_neither_trained_nor_summed(hospital, name):
+    """It would walk around every rule that looks at a step's rounds: noise, batches, epochs."""
+    refused = answered(hospital, replace(order_of(name), step=rounds_of(name, 0)), ACTIONS[name].kind)
+    assert refused.code == "config" and not (refused.state or refused.sums or refused.counts)
+
+
+def with_noise(file: Path, spec, run: str = "ab" * 16):
+    """An exact fit of the record alone, its sums under noise."""
+    order = with_variables(file, "gram", ["age", "tobacco"])
+    order.step.privacy, order.step.rounds = spec, 1
+    return replace(order, run=run)
+
+
+@pytest.fixture
+def by_the_order(monkeypatch):
+    """Noise as little as an order wants it, without the search for it."""
+    monkeypatch.setattr(plan, "noise_for", lambda epsilon, delta, **options: 0.5 if epsilon <= 8 else 0.02)
+
+
+def test_noise_stands_in_for_the_minimums_up_to_an_epsilon_over_everything(hospital, by_the_order):
+    """Noised sums are over everybody: with next to no noise, or answers without end, they say who has a rare flag."""
+    assert UNSAID.of == plan.SUMS
+    for spec in (NoisedSums(epsilon=1000.0, cohort=60), NoisedSums(epsilon=8.0, cohort=60, noise_seed=3)):
+        refused = answered(hospital, with_noise(hospital, spec), "query.sums")
+        assert refused.code == ("declined.budget" if spec.noise_seed is None else "declined.privacy")
+        assert not refused.sums and not read_account(Center.open(hospital).vault).charges
+    updates = Entry("ef" * 16, "private", 1, "0" * 64, (Release(0.3),))  # guarded by minimums, not by this ceiling
+    charge(Center.open(hospital).vault, updates)
+    first = answered(hospital, with_noise(hospital, NoisedSums(cohort=60)), "query.sums")
+    assert first.code == "ok" and first.sums
+    again = answered(hospital, with_noise(hospital, NoisedSums(cohort=60), run="cd" * 16), "query.sums")
+    assert again.code == "declined.budget" and not again.sums, "a mean of many answers has little noise"
+
+
+def test_a_draw_of_a_patient_is_no_update_where_noise_has_no_ceiling(hospital, by_the_order):
+    order = order_of("train")
+    order.step = copy.deepcopy(order.step)
+    order.step.task.alpha = 0.0  # DeepHit's ranking couples patients
+    order.step.privacy = DpSgd(epsilon=1000.0, cohort=1000, batch=2, draws=1)
+    assert answered(hospital, order, "train").code == "declined.cases"
+    assert not read_account(Center.open(hospital).vault).charges
+    order.step.privacy = DpSgd(cohort=20, batch=4)
+    reply = answered(hospital, order, "train")
+    assert reply.code == "ok" and reply.counts["cases"] == 20 and not reply.sums
 
 
 def over(file: Path, name: str) -> set[str]:

@@ -23,6 +23,7 @@ from common.config.methods.continual import (
     EwcMethod,
     FeaturesMethod,
     FewShotMethod,
+    InfLoraMethod,
     LwfMethod,
     MedcossMethod,
     MedseqftMethod,
@@ -47,6 +48,7 @@ IDENTITY = {  # kind -> options at which it equals sequential bit for bit, and o
     "ewc": (EwcMethod(strength=0.0), EwcMethod(strength=50.0)),
     "features": (FeaturesMethod(strength=0.0), FeaturesMethod(strength=50.0)),
     "few_shot": (FewShotMethod(cases=100), FewShotMethod(cases=1)),
+    "inflora": (InfLoraMethod(rank=0), None),  # it needs a LoRA part whose factor A rests, see below
     "lwf": (LwfMethod(strength=0.0), LwfMethod(strength=50.0)),
     "medcoss": (MedcossMethod(), None),  # above nothing in self-supervised stages only: client/methods/stages
     "medseqft": (MedseqftMethod(strength=0.0), MedseqftMethod(strength=50.0)),
@@ -57,6 +59,14 @@ IDENTITY = {  # kind -> options at which it equals sequential bit for bit, and o
     "rehearsal": (RehearsalMethod(at=[]), RehearsalMethod(at=["CHUM"], cases=1)),
     "sequential": (SequentialMethod(), None),
 }
+
+
+def at_work(kind):
+    """The options at which a method is not plain training, its identity's where it needs other parts for that."""
+    nothing, much = IDENTITY[kind]
+    return much or nothing
+
+
 STEPS = ["relapse", "tumour_ctpet", "grounding"]
 DATA = ["CHUM", "CHUP"]
 
@@ -190,7 +200,7 @@ def test_the_teacher_is_the_start_without_what_the_seed_makes(order):
 @pytest.mark.parametrize("kind", sorted(KEEPING))
 def test_where_no_step_was_before_a_method_that_keeps_is_plain_training(kind, center, order):
     made, start = order
-    step = replace(made.step, methods=[IDENTITY[kind][1]])
+    step = replace(made.step, methods=[at_work(kind)])
     first = center.train(replace(made, step=step, run="d" * 9, extra=brought(Begun(step, start, "base"), {})))
     assert bits(first) == bits(trained(center, made, start))
 
@@ -198,7 +208,7 @@ def test_where_no_step_was_before_a_method_that_keeps_is_plain_training(kind, ce
 @pytest.mark.parametrize("kind", sorted(KEEPING))
 def test_without_what_earlier_steps_kept_nothing_is_trained(kind, center, order):
     made, _ = order
-    step = replace(made.step, methods=[IDENTITY[kind][1]])
+    step = replace(made.step, methods=[at_work(kind)])
     with pytest.raises(KeepsakeProblem, match=f"lists {kind}, and the order says nothing"):
         center.train(replace(made, step=step, run="e" * 9))
 
@@ -206,11 +216,27 @@ def test_without_what_earlier_steps_kept_nothing_is_trained(kind, center, order)
 @pytest.mark.parametrize("kind", sorted(KEEPING))
 def test_what_earlier_steps_kept_does_not_change_within_a_step(kind, center, order):
     made, start = order
-    own = replace(made, step=replace(made.step, methods=[IDENTITY[kind][1]]), run="f" * 9)
+    own = replace(made, step=replace(made.step, methods=[at_work(kind)]), run="f" * 9)
     extra = brought(Begun(own.step, start, "base"), kept_at(own.step, start))
     center.train(replace(own, extra=extra))
     with pytest.raises(KeepsakeProblem, match="it never changes"):
         center.train(replace(own, extra={name: tensor + 1 for name, tensor in extra.items()}))
+
+
+@pytest.mark.parametrize("order", ["relapse"], indirect=True)
+def test_a_step_trains_the_columns_that_are_its_own_and_the_others_rest_bit_for_bit(center, order):
+    made, _ = order
+    within = replace(made.step.adapter.parts["within"], rule="ffa")
+    step = replace(made.step, adapter=Adapter({**made.step.adapter.parts, "within": within}))
+    own = replace(made, step=step)
+    ends = {rank: trained(center, own, own.state, InfLoraMethod(rank=rank)).state for rank in (0, 1)}
+    factors = [name for name in ends[1] if name.endswith("lora_B.weight")]
+    assert factors and not any(name.endswith("lora_A.weight") for name in ends[1])
+    before = kept_at(replace(step, methods=[InfLoraMethod(rank=1)]), own.state)["inflora"]["used"]
+    for name in factors:
+        moved = [not torch.equal(ends[1][name][:, k], own.state[name][:, k]) for k in range(ends[1][name].shape[1])]
+        assert moved == [k == before for k in range(len(moved))]
+        assert not torch.equal(ends[0][name][:, 0], own.state[name][:, 0])
 
 
 @pytest.mark.parametrize("order", ["relapse"], indirect=True)

@@ -111,11 +111,12 @@ def test_a_center_without_cases(desk, capsys):
 
 
 def test_a_patient_twice(desk, capsys):
-    image = desk / "imagesTr" / "CHUM-001__CT.nii.gz"
-    shutil.copy(image, desk / "imagesTr" / "CHUM_001__CT.nii.gz")
+    for number in range(1, 5):
+        image = desk / "imagesTr" / f"CHUM-00{number}__CT.nii.gz"
+        shutil.copy(image, desk / "imagesTr" / f"CHUM_00{number}__CT.nii.gz")
     assert simulate(desk) == 2
     [line] = said(capsys)
-    assert line.startswith("DataError: 1 patients have several files of one kind") and "CHUM-001" not in line
+    assert line.startswith("DataError: 4 patients have several files of one kind") and "CHUM-001" not in line
 
 
 def truncated(path):

@@ -72,6 +72,8 @@ def stopped(tmp_path_factory, small_root):
     place, real = Place(path, small_root), rounds.call_roll
 
     def dying(federation, strategy, ledger, number):
+        if number == STOPPED_AFTER:
+            shutil.copytree(path, backup_of(path), symlinks=True)
         if number > STOPPED_AFTER:
             raise Killed
         return real(federation, strategy, ledger, number)
@@ -81,6 +83,11 @@ def stopped(tmp_path_factory, small_root):
         with pytest.raises(Killed):
             place.start()
     return place
+
+
+def backup_of(path: Path) -> Path:
+    """Where a copy of everything lies that was made one round before the run was stopped."""
+    return path.with_name(f"{path.name}-backup")
 
 
 @pytest.fixture
@@ -290,6 +297,27 @@ def test_a_round_that_full_vaults_made_void_is_repeated(place, undisturbed, monk
     assert [e["round"] for e in ledger.events("round_stopped")] == [STOPPED_AFTER + 1] and tried == [1]
     leader = place.start()
     assert (adapters(leader), [e["scores"] for e in leader.ledger.events("step_finished")]) == undisturbed
+
+
+def restored(stopped, path, *, run, vault):
+    """On new machines: the coordinator's run folder from one place, CHUM's vault from another, no cache anywhere."""
+    shutil.copytree(run / "run", path / "run")
+    shutil.copytree(stopped.path / "centers" / ".vault" / "CHUP", path / "centers" / ".vault" / "CHUP")
+    shutil.copytree(vault / "centers" / ".vault" / "CHUM", path / "centers" / ".vault" / "CHUM")
+    write_centers(path / "centers", stopped.root, CENTERS)
+    return Place(path, stopped.root)
+
+
+def test_a_coordinator_backed_up_before_the_vaults_goes_on_to_the_same_adapters(stopped, undisturbed, tmp_path):
+    """As docs/operator/upgrades.md has it: coordinator first, then vaults; here a whole round lies between the two."""
+    leader = restored(stopped, tmp_path, run=backup_of(stopped.path), vault=stopped.path).start()
+    assert (adapters(leader), [e["scores"] for e in leader.ledger.events("step_finished")]) == undisturbed
+
+
+def test_a_vault_backed_up_before_the_coordinator_is_behind_and_says_so(stopped, tmp_path):
+    leader = restored(stopped, tmp_path, run=stopped.path, vault=backup_of(stopped.path)).start()
+    [last] = leader.ledger.events("round_finished", step="tumour_ctpet", round=STOPPED_AFTER + 1)
+    assert last["failed"] == {"CHUM": "vault"}, "the other hospital, whose vault is of the same day, went on"
 
 
 def test_every_sentence_here_is_one_of_ours():

@@ -10,6 +10,7 @@ import signal
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from flwr.app import ConfigRecord, Message
@@ -74,11 +75,15 @@ def public_port(fed: Loopback) -> int:
 @pytest.fixture(scope="module")
 def simulated(fed, tmp_path_factory):
     """The same run in this process: what its adapters hash to."""
-    place = tmp_path_factory.mktemp("simulated")
+    return adapters(in_this_process(fed, overrides("undisturbed"), tmp_path_factory.mktemp("simulated")))
+
+
+def in_this_process(fed: Loopback, words: list[str], place: Path):
+    """A run of the same hospitals, without messages between processes."""
     files = {}
     for code in SIZES:
         files |= write_centers(place / code, fed.base / f"{code}-data", [code])
-    return adapters(federate(compose_run(overrides("undisturbed")), place / "run", files))
+    return federate(compose_run(words), place / "run", files)
 
 
 def change(fed: Loopback, code: str, **values: object) -> None:
@@ -322,19 +327,29 @@ def test_local_policies_refuse_with_a_code_there_and_a_sentence_here(fed):
 # ---- 5. centers come and go ---------------------------------------------------------------------------------------
 
 
-def test_a_center_joins_at_step_three_and_another_leaves_at_step_four(fed):
-    fed.stop("MDA")
-    words = [
-        word for word in overrides("change", centers=("CHUM", "CHUP")) if not word.startswith("steps.tumour_ctpet")
-    ]
-    words = [*words, "~steps.tumour_ctpet", "steps.tumour_ct.rounds=1"]
+def four_steps() -> list[str]:
+    """Centers come and go; the second and the third step are of one lineage, and together have a method of every hook:
+    who trains, the start, each batch's loss, the penalty, the gradient, the step, and what is kept at a step's end."""
+    words = one_step("change", "steps.tumour_ct.rounds=1", centers=("CHUM", "CHUP"))
     later = {"second": "[CHUM,CHUP]", "third": "[CHUM,CHUP,MDA]", "fourth": "[CHUP,MDA]"}
     for name, centers in later.items():
         words += [f"+step@steps.{name}=tumour_ct", f"steps.{name}.rounds=1"]
         words += [f"steps.{name}.view.{key}=[16,16,16]" for key in ("size", "window")]
         words += [f"steps.{name}.view.spacing_mm=[6,6,6]"]
         words += [f"steps.{name}.centers={centers}", f"steps.{name}.evaluate_at={centers}"]
-    fed.start_run(words)
+    kept, memory = "ewc,{kind: inflora, rank: 1}", "{kind: rehearsal, at: [CHUM], cases: 2}"
+    for name, methods in {"second": kept, "third": f"{memory},lwf,proximal,{kept}"}.items():
+        words += [f"adapter@steps.{name}.adapter=decoder_lora", f"steps.{name}.adapter.parts.within.rule=ffa"]
+        words += [f"steps.{name}.writes=tumor", f"steps.{name}.methods=[{methods}]"]
+    return words
+
+
+def test_a_center_joins_at_step_three_and_another_leaves_at_step_four(fed, tmp_path):
+    """With a method of every hook on the way, the adapters are the simulation's."""
+    fed.stop("MDA")
+    for code in SIZES:
+        change(fed, code, policy={"federations": ["all"]})  # second moments need a word of the hospital's
+    fed.start_run(four_steps())
     when(fed, "change", "step_started", 2, lambda: start_nodes(fed, "MDA"))
     when(fed, "change", "step_started", 4, lambda: fed.stop("CHUM"))
     fed.finish_run(within_s=RUN_S)
@@ -344,4 +359,6 @@ def test_a_center_joins_at_step_three_and_another_leaves_at_step_four(fed):
         ["CHUM", "CHUP", "MDA"],
         ["CHUP", "MDA"],
     ]
-    assert len(fed.adapters("change")) == 4
+    assert fed.adapters("change") == adapters(in_this_process(fed, four_steps(), tmp_path))
+    assert {kind for event in events(fed, "change", "keepsakes_stored") for kind in event["kept"]} == {"ewc", "inflora"}
+    assert [event["step"] for event in events(fed, "change", "start_made")] == ["second", "third"]

@@ -6,12 +6,19 @@ import pytest
 import torch
 
 from common.config.adapter import LoraPart
-from common.config.methods.continual import EwcMethod, LwfMethod, OnlineEwcMethod, ProjectionMethod, SequentialMethod
+from common.config.methods.continual import (
+    EwcMethod,
+    InfLoraMethod,
+    LwfMethod,
+    OnlineEwcMethod,
+    ProjectionMethod,
+    SequentialMethod,
+)
 from common.config.rules import broken_rules
 from common.errors import RoundFailed
 from common.protocol.keepsakes import FISHER, TASKS
 from server import curriculum
-from server.methods import asking
+from server.methods import asking, opening
 from server.methods.base import KeepsakeMissing
 from tests.helpers.small import adapters, asked, federate, small_run, tampering
 
@@ -206,3 +213,70 @@ def test_at_energy_0_projection_is_sequential_to_the_bit(small_centers, tmp_path
     plain = federate(run, tmp_path / "plain", small_centers)
     hashes = [[end.bank.entry(key).state_hash for key in adapters(end).values()] for end in (zero, plain)]
     assert hashes[0] == hashes[1]
+
+
+def of_inflora(folder, files, method, **options):
+    """With LoRA inside the encoder whose factor A rests, four rows for two steps."""
+    run = a_run(method)
+    for step in run.steps.values():
+        step.training.epochs = 1
+        step.adapter.parts = {"within": LoraPart(sites=["image_attention"], rank=4, rule="ffa"), **step.adapter.parts}
+    assert broken_rules(run) == []
+    return federate(run, folder, files, **options)
+
+
+@pytest.fixture(scope="module")
+def rows(small_centers, tmp_path_factory):
+    return of_inflora(tmp_path_factory.mktemp("inflora") / "run", small_centers, InfLoraMethod(rank=2, energy=0.9))
+
+
+def test_a_steps_rows_read_nothing_that_the_first_one_saw_and_earlier_ones_rest_to_the_bit(rows):
+    from common.protocol.keepsakes import BASIS
+    from server.methods.base import placed
+
+    first, second = adapters(rows).values()
+    before, after, kept = rows.bank.get(first), rows.bank.get(second), rows.bank.keepsake(first, "inflora")
+    places = placed(rows.run.steps["tumour_ctpet"], after, base=rows.bank.entry(second).base)
+    factors = [name for name in after if name.endswith("lora_A.weight")]
+    assert factors and kept["used"] == 2 and rows.bank.keepsake(second, "inflora")["used"] == 4
+    for name in factors:
+        writes = name.replace("lora_A", "lora_B")
+        assert (after[name][2:].double() @ kept[BASIS + places[name]]).abs().max() < 1e-6
+        assert torch.equal(after[name][:2], before[name][:2]) and torch.equal(
+            after[writes][:, :2], before[writes][:, :2]
+        )
+        assert not before[writes][:, 2:].any() and after[writes][:, 2:].any() and before[writes][:, :2].any()
+
+
+def test_a_steps_start_is_made_of_its_own_centers_once_and_told(rows):
+    events = rows.ledger.events("start_made")
+    assert [(e["step"], e["centers"], e["kinds"]) for e in events] == [
+        ("tumour_ct", CENTERS, ["inflora"]), ("tumour_ctpet", ["CHUP"], ["inflora"]),
+    ]  # fmt: skip
+    starts = [rows.ledger.events("step_started", step=e["step"])[0]["start_hash"] for e in events]
+    assert starts == [e["state_hash"] for e in events]
+
+
+def test_killed_as_its_start_is_made_and_in_its_first_round_a_run_ends_with_the_same_keys(
+    rows, small_centers, tmp_path, monkeypatch
+):
+    def die(*args, **kwargs):
+        raise Killed
+
+    method = InfLoraMethod(rank=2, energy=0.9)
+    for place, name in ((opening, "write_tensors"), (curriculum, "run_rounds")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, die)
+            with pytest.raises(Killed):
+                of_inflora(tmp_path / "run", small_centers, method)
+    again = of_inflora(tmp_path / "run", small_centers, method)
+    assert adapters(again) == adapters(rows)
+    assert len(again.ledger.events("start_made")) == 2
+
+
+def test_below_the_quorum_a_step_does_not_begin(small_centers, tmp_path):
+    def silent(sent, reply):
+        return None if asked(sent)[0] == "query.sums" else reply
+
+    with pytest.raises(RoundFailed, match=r"'tumour_ct' cannot begin yet, but 0 of at least .* Nothing is lost"):
+        of_inflora(tmp_path / "run", small_centers, InfLoraMethod(), grid=tampering(silent))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from client.data.case import LABEL, Case
 from client.data.folders import files_below
-from client.data.hecktor.tables import CENTER_ALIASES, Rows, patient_id, read_chest, read_tables
+from client.data.hecktor.tables import CENTER_ALIASES, Rows, is_few, patient_id, read_chest, read_tables
 from client.data.layouts.layout import Options
 from common.data.batch import CT, PET
 
@@ -35,7 +35,8 @@ def read_hecktor(root: Path, center: str | None, options: Options) -> list[Case]
     files = _scan(root)
     rows = read_tables(root, center=wanted, mapping=options.mapping)
     findings, reports, problems = read_chest(root)
-    options.problems += _duplicates(files, wanted) + rows.stopping + problems
+    _leave_doubles_out(files, wanted, options)
+    options.problems += rows.stopping + problems
     everyone = _patients(files, rows)
     own = sorted(patient for patient, where in everyone.items() if wanted in (None, where))
     if not own:
@@ -62,8 +63,9 @@ def _fits(path: Path, root: Path, patient: str) -> bool:
     return folder == root or folder.name in FOLDERS or (patient_id(folder.name) or ("",))[0] == patient
 
 
-def _duplicates(files: Files, center: str | None) -> list[str]:
-    """A patient with two files of one kind; the tasks of 2025 may repeat a patient, anything else may not."""
+def _leave_doubles_out(files: Files, center: str | None, options: Options) -> None:
+    """A patient with two files of one kind; the tasks of 2025 may repeat a patient, anything else may not. A few are
+    left out; where they are many the folder is no cohort as it stands."""
     double = set()
     for patient, roles in files.items():
         for paths in roles.values():
@@ -71,12 +73,17 @@ def _duplicates(files: Files, center: str | None) -> list[str]:
             if len(set(tasks)) < len(paths) and center in (None, patient.split("-")[0]):
                 double.add(patient)
     if not double:
-        return []
+        return
     log.warning("patients with several files of one kind: %s", sorted(double))
-    return [
+    of = sum(center in (None, patient.split("-")[0]) for patient in files)
+    few = is_few(len(double), of) and len(double) < of
+    left = " and are left out" if few else ""
+    (options.odd if few else options.problems).append(
         f"{len(double)} patients have several files of one kind (for instance under two spellings of the ID or in two "
-        "folders); keep one of each."
-    ]
+        f"folders){left}; keep one of each."
+    )
+    for patient in double if few else ():
+        del files[patient]
 
 
 def _patients(files: Files, rows: Rows) -> dict[str, str]:

@@ -13,6 +13,8 @@ import numpy as np
 from common.errors import DataError
 
 LABEL = "label"  # the role whose values are names of structures
+MM_PER = {"meter": 1000.0, "micron": 0.001}  # of a header's unit of length; nibabel reads affines as they are
+VOXELS_MM = (0.01, 50.0)  # of a file that states another unit than mm: outside it the unit is a slip
 ROUNDING = 0.01  # a writer that stretches 0, 1, 2 over an integer's range gives them back within 1/255
 
 
@@ -56,7 +58,7 @@ def read_volume(path: Path, *, role: str) -> Volume:
         )
     try:
         image = _decode(path)
-        affine = np.asarray(image.affine, dtype=np.float64)
+        affine = in_mm(image)
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
             raise DataError(
                 f"The {role} file's affine does not place its voxels in space; export it with its geometry."
@@ -64,6 +66,7 @@ def read_volume(path: Path, *, role: str) -> Volume:
         if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
             kind = "colors" if image.get_data_dtype().fields is not None else "complex numbers"
             raise DataError(f"The {role} file holds {kind}, not one value a voxel; export the image itself.")
+        _check_unit(image, affine, role)
         image = nib.as_closest_canonical(image)
         data = np.asanyarray(image.dataobj)
     except DataError:
@@ -78,7 +81,23 @@ def read_volume(path: Path, *, role: str) -> Volume:
     if data.ndim != 3:
         raise DataError(f"The {role} file has {data.ndim} dimensions instead of 3; export one volume.")
     data = whole(data) if role == LABEL else data
-    return Volume(data, np.asarray(image.affine, dtype=np.float64))
+    return Volume(data, in_mm(image))
+
+
+def in_mm(image: nib.Nifti1Image) -> np.ndarray:
+    """(4, 4), from voxel indices to mm: a header may state meters or microns, which nibabel passes by."""
+    affine = np.array(image.affine, dtype=np.float64)
+    affine[:3] *= MM_PER.get(str(image.header.get_xyzt_units()[0]), 1.0)
+    return affine
+
+
+def _check_unit(image: nib.Nifti1Image, affine: np.ndarray, role: str) -> None:
+    unit, spacing = str(image.header.get_xyzt_units()[0]), np.linalg.norm(affine[:3, :3], axis=0)
+    if unit in MM_PER and not (VOXELS_MM[0] <= spacing.min() and spacing.max() <= VOXELS_MM[1]):
+        raise DataError(
+            f"The {role} file says that its lengths are in {unit}s, which makes voxels of {spacing.max():g} mm; "
+            "export it with the right unit."
+        )
 
 
 def whole(data: np.ndarray) -> np.ndarray:

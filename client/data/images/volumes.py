@@ -36,7 +36,7 @@ from common.errors import DataError, UnknownName
 
 __all__ = ["Grid", "Prepared", "VolumeCache", "prepare", "resample"]
 
-CODE = "volumes-2"  # part of every cache key: raise it when a change here changes a prepared tensor
+CODE = "volumes-3"  # part of every cache key: raise it when a change here changes a prepared tensor
 IGNORED = 255  # of a mask: nobody drew anything there
 PLAIN = [(1,), (2,)]  # a label that is a mask as it stands
 

@@ -7,10 +7,12 @@ nothing can be read.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from client.data.case import HECKTOR, Case, Values, untold_of
 from client.data.hecktor.cases import read_hecktor
@@ -21,6 +23,8 @@ from client.data.layouts.nnunet import is_nnunet, read_nnunet
 from common.data.batch import in_order
 from common.errors import DataError, UnknownName
 from common.plugins import Registry
+
+log = logging.getLogger("fedgraft.center")
 
 Reader = Callable[[Path, str | None, Options], list[Case]]
 READERS: Registry[Reader] = Registry("reader", "build", {
@@ -57,10 +61,18 @@ def find_cases(root: Path, *, center: str | None = None, mapping: str | None = N
     return cases
 
 
-def survey(
-    root: Path, *, center: str | None = None, mapping: str | None = None, layout: str = AUTO
-) -> tuple[list[Case], list[str]]:
-    """The cases that can be seen below ``root`` and everything that is wrong with names and tables, one sentence each.
+class Surveyed(NamedTuple):
+    """The cases that can be seen in a folder, and in one sentence each what stops a center (``problems``), what costs a
+    few cases that are left out (``odd``) and what is worth knowing (``notes``)."""
+
+    cases: list[Case]
+    problems: list[str]
+    odd: list[str]
+    notes: list[str]
+
+
+def survey(root: Path, *, center: str | None = None, mapping: str | None = None, layout: str = AUTO) -> Surveyed:
+    """The cases that can be seen below ``root`` and everything that is wrong with names and tables.
 
     Args:
         center, mapping, layout: as in `find_cases`.
@@ -71,7 +83,7 @@ def survey(
     """
     options = Options(mapping=mapping)
     cases = _read(Path(root), center, layout, options)
-    return cases, [*options.problems, *untold_of(cases)]
+    return Surveyed(cases, [*options.problems, *untold_of(cases)], options.odd, options.notes)
 
 
 def layout_kind(root: Path, layout: str = AUTO) -> str:
@@ -96,7 +108,10 @@ def _read(root: Path, center: str | None, layout: str, options: Options) -> list
     kind = layout_kind(root, layout)
     if kind == DECLARED and layout not in (AUTO, DECLARED):
         options.layout = Path(layout)
-    return READERS[kind](root, center, options)
+    cases = READERS[kind](root, center, options)
+    for sentence in options.odd:
+        log.warning("folder: %s", sentence)
+    return cases
 
 
 @dataclass(frozen=True)

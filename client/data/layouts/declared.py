@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from client.data.case import Case, Values
 from client.data.layouts.layout import CenterRule, Layout, Options
 from client.data.layouts.matching import cases_of
 from common.data.batch import MODALITY, WRITTEN
 from common.errors import DataError
+from common.text_yaml import load_text
 
 FILE = "layout.yaml"
 KEYS = ("center", "ignore", "image", "label", "name", "reference", "report", "structures")
@@ -37,11 +38,11 @@ def load_layout(path: Path | str) -> Layout:
     """The layout that a YAML file declares. Raises DataError with everything that is wrong with it."""
     path = Path(path)
     try:
-        declared: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except OSError as error:
+        declared: Any = load_text(path)
+    except yaml.YAMLError as error:
+        raise DataError(f"The layout '{path}' is not YAML: {' '.join(str(error).split())[:200]}.") from error
+    except (OSError, ValueError) as error:
         raise DataError(f"The layout '{path}' cannot be read ({type(error).__name__}); name a YAML file.") from error
-    except Exception as error:  # the YAML parser's own errors share no base
-        raise DataError(f"The layout '{path}' is not YAML: {str(error).splitlines()[0]}.") from error
     problems: list[str] = []
     layout = _layout(declared if isinstance(declared, dict) else {}, path.name, problems)
     if problems:
@@ -59,7 +60,7 @@ def _layout(declared: Mapping[Any, Any], name: str, problems: list[str]) -> Layo
     label, structures = declared.get("label"), structure_values(declared.get("structures"), problems)
     if label and not structures:
         problems.append("it has a label but does not say what its values are; add structures: {tumor: 1}.")
-    ignore = declared.get("ignore")
+    ignore = whole_number(declared.get("ignore"))
     if ignore is not None and (not _is_value(ignore) or any(ignore in values for values in structures.values())):
         problems.append(f"ignore is '{ignore}'; write the one whole number that means 'not drawn' and is no structure.")
     others = {key: str(declared[key]) for key in ("label", "report") if declared.get(key)}
@@ -94,7 +95,7 @@ def structure_values(declared: Any, problems: list[str]) -> dict[str, Values]:
     """Label values by structure: whole numbers from 1, or lists of them; a value may stand in several structures."""
     structures: dict[str, Values] = {}
     for name, given in (declared or {}).items() if isinstance(declared, dict | None) else ():
-        values = tuple(given) if isinstance(given, list) else (given,)
+        values = tuple(map(whole_number, given)) if isinstance(given, list) else (whole_number(given),)
         if not values or not all(map(_is_value, values)) or 0 in values:
             problems.append(
                 f"structure '{name}' is '{given}'; write its label value (a whole number from 1) or a list."
@@ -106,6 +107,11 @@ def structure_values(declared: Any, problems: list[str]) -> dict[str, Values]:
     if not isinstance(declared, dict | None):
         problems.append("structures must be names with label values, as in structures: {tumor: 1, edema: 2}.")
     return structures
+
+
+def whole_number(written: Any) -> Any:
+    """Digits as a number; anything else as it is."""
+    return int(written) if isinstance(written, str) and written.isdecimal() and written.isascii() else written
 
 
 def plain_name(name: str) -> str:
@@ -133,8 +139,9 @@ def _check_pattern(what: str, pattern: str, problems: list[str]) -> None:
 def _center(declared: Any, problems: list[str]) -> CenterRule:
     if declared is None:
         return CenterRule()
-    if isinstance(declared, str | int):
-        return CenterRule(code=str(declared))
+    if isinstance(declared, str):
+        return CenterRule(code=declared)
+    declared = declared if isinstance(declared, dict) else {}
     unknown = sorted(set(map(str, declared)) - set(CENTER_KEYS))
     if unknown or sum(bool(declared.get(key)) for key in ("code", "pattern", "table")) != 1:
         problems.append(

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from client.data.case import Case
+from client.data.images.nifti import in_mm
 from common.errors import DataError
 
 LOOKED_AT = 24  # cases, evenly spread
@@ -26,7 +27,7 @@ def median_extent(cases: Sequence[Case]) -> tuple[np.ndarray, np.ndarray]:
             header = nib.as_closest_canonical(nib.load(case.images[case.reference]))
         except Exception:  # nibabel, gzip and numpy share no base
             continue  # counted and named where the case is prepared
-        spacing = np.array(nib.affines.voxel_sizes(header.affine)[::-1])
+        spacing = np.array(nib.affines.voxel_sizes(in_mm(header))[::-1])
         spacings.append(spacing)
         extents.append(spacing * np.array(header.shape[:3][::-1]))
     if not extents:

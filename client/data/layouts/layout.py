@@ -61,10 +61,12 @@ class Options:
         mapping: path of the hospital's own table mapping.
         layout: path of a declared layout; None: ``layout.yaml`` in the folder.
         problems: filled by the reader, one finished sentence each, so that all of them are said at once.
+        odd: filled by the reader; what costs a few cases, which are left out, and stops nothing.
         notes: filled by the reader; worth knowing, and stopping nothing.
     """
 
     mapping: str | None = None
     layout: Path | None = None
     problems: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

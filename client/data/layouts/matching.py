@@ -8,14 +8,14 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from client.data.case import LABEL, Case
 from client.data.folders import files_below
 from client.data.hecktor.reading import TEXT
 from client.data.hecktor.tables import Rows, patient_id, read_tables
-from client.data.layouts.centers import Found, centers_of, counted
+from client.data.layouts.centers import Found, centers_of, leave_out
 from client.data.layouts.layout import Layout, Options
 
 log = logging.getLogger("fedgraft.center")
@@ -31,9 +31,8 @@ def cases_of(folder: Path, layout: Layout, center: str | None, options: Options)
     Everything that is wrong goes to ``options.problems``.
     """
     found = _scan(folder, layout, options.problems)
-    _doubles(found, options.problems)
-    complete = _with_reference(found, layout, options.problems)
-    centers = centers_of(folder, complete, layout.center, center, options.problems)
+    complete = _with_reference(_single(found, options), layout, options)
+    centers = centers_of(folder, complete, layout.center, center, options)
     own = [one for one in complete if id(one) in centers and center in (None, centers[id(one)])]
     if not own and not options.problems:
         options.problems.append(_nobody(folder, layout, center, sorted(set(centers.values()))))
@@ -92,25 +91,25 @@ def expression(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-def _doubles(found: Iterable[Found], problems: list[str]) -> None:
+def _single(found: Sequence[Found], options: Options) -> list[Found]:
+    """The cases without several files of one kind: which of them counts cannot be told."""
     by_role: dict[str, list[str]] = {}
     for one in found:
         for role, paths in one.files.items():
             if len(paths) > 1:
                 by_role.setdefault(role, []).append(one.name)
     for role, names in by_role.items():
-        log.warning("cases with several %s files: %s", role, sorted(names))
-        problems.append(f"{counted(names)} several {role} files; keep one of each, or make the pattern narrower.")
+        remedy = "keep one of each, or make the pattern narrower"
+        leave_out(names, len(found), options, what=f"several {role} files", remedy=remedy)
+    return [one for one in found if all(len(paths) == 1 for paths in one.files.values())]
 
 
-def _with_reference(found: list[Found], layout: Layout, problems: list[str]) -> list[Found]:
+def _with_reference(found: list[Found], layout: Layout, options: Options) -> list[Found]:
     lacking = [one.name for one in found if layout.reference not in one.files]
     if lacking and len(lacking) < len(found):
-        log.warning("cases without %s: %s", layout.reference, sorted(lacking))
-        problems.append(
-            f"{counted(lacking)} no {layout.reference} image, whose grid the others are read on; add it, remove the "
-            "case, or name another modality as the reference."
-        )
+        what = f"no {layout.reference} image, whose grid the others are read on,"
+        remedy = "add it, remove the case, or name another modality as the reference"
+        leave_out(lacking, len(found), options, what=what, remedy=remedy)
     return [one for one in found if layout.reference in one.files]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from client.data.case import Case
-from client.data.layouts.declared import structure_values
+from client.data.layouts.declared import structure_values, whole_number
 from client.data.layouts.layout import CenterRule, Layout, Options
 from client.data.layouts.matching import cases_of
 from common.errors import DataError
@@ -49,7 +49,7 @@ def read_nnunet(folder: Path, center: str | None, options: Options) -> list[Case
 
 def _described(path: Path) -> dict[str, Any]:
     try:
-        described = json.loads(path.read_text())
+        described = json.loads(path.read_text(), object_pairs_hook=_once)
     except (OSError, ValueError) as error:
         raise DataError(
             f"nnU-Net's '{path}' cannot be read as JSON ({type(error).__name__}); set data.root to the folder of one "
@@ -58,6 +58,16 @@ def _described(path: Path) -> dict[str, Any]:
     if not isinstance(described, dict):
         raise DataError(f"nnU-Net's '{path}' is no description of a dataset; it must hold channel_names and labels.")
     return described
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand once each: Python's reader would take the later of two values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"nnU-Net's '{FILE}': '{double[0]}' stands twice; keep one of them.")
+    return found
 
 
 def _layout(folder: Path, described: dict[str, Any], problems: list[str]) -> Layout:
@@ -71,11 +81,13 @@ def _layout(folder: Path, described: dict[str, Any], problems: list[str]) -> Lay
     names = {str(key): modality_name(str(name)) for key, name in channels.items()}
     if len(set(names.values())) < len(names):
         problems.append(f"its channels {', '.join(names.values())} are not told apart by their names; name them anew.")
-    labels = _labels(described.get("labels"))
+    labels = _labels(described.get("labels"), problems)
     if labels is None:
         problems.append('it has no labels; write them as in {"background": 0, "tumor": 1}.')
         labels = {}
     ignore = labels.pop(IGNORE, None)
+    if ignore is not None and not isinstance(ignore, int):
+        problems.append(f"its label 'ignore' is '{ignore}'; write the one whole number that means 'not drawn'.")
     labels.pop(BACKGROUND, None)
     structures = structure_values(labels, problems)
     ordered = sorted(names, key=int)
@@ -102,16 +114,15 @@ def modality_name(channel: str) -> str:
     return {"PT": "PET"}.get(name, name)[:16]
 
 
-def _labels(labels: Any) -> dict[str, Any] | None:
+def _labels(labels: Any, problems: list[str]) -> dict[str, Any] | None:
     """Values by name, of either version."""
     if not isinstance(labels, dict) or not labels:
         return None
     if all(str(key).isdigit() for key in labels):  # version 1: {"0": "background", "1": "tumor"}
+        names = [str(name) for name in labels.values()]
+        problems += [
+            f"several of its label values are called '{name}'; name them apart, or make them one value."
+            for name in sorted({name for name in names if names.count(name) > 1})
+        ]
         return {str(name): int(key) for key, name in labels.items()}
-    return {str(name): _number(value) for name, value in labels.items()}
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_number(one) for one in value]
-    return int(value) if isinstance(value, str) and value.isdigit() else value
+    return {str(name): whole_number(value) for name, value in labels.items()}

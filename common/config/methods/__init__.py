@@ -9,6 +9,7 @@ from common.config.methods.continual import (
     EwcMethod,
     FeaturesMethod,
     FewShotMethod,
+    InfLoraMethod,
     LwfMethod,
     MedcossMethod,
     MedseqftMethod,
@@ -48,6 +49,7 @@ METHODS: Registry[type] = Registry(
         "features": FeaturesMethod,
         "feddyn": FedDynMethod,
         "few_shot": FewShotMethod,
+        "inflora": InfLoraMethod,
         "kept_moments": KeptMomentsMethod,
         "local": LocalMethod,
         "lwf": LwfMethod,
@@ -68,14 +70,17 @@ METHODS: Registry[type] = Registry(
 WORDS = "head/EHR_report"
 """The part of a masked step's state that guesses words. It never leaves a center."""
 CONTINUAL = frozenset({
-    "derpp", "ewc", "features", "lwf", "medcoss", "mib", "olora", "online_ewc", "projection", "rehearsal", "sequential",
+    "derpp", "ewc", "features", "inflora", "lwf", "medcoss", "mib", "olora", "online_ewc", "projection", "rehearsal",
+    "sequential",
 })  # fmt: skip
 """Kinds that say how a lineage goes on: a step that lists none may not write one that an earlier step writes."""
 TAUGHT = frozenset({"derpp", "features", "lwf", "medcoss", "mib"})
 """Kinds that compare the model with the one that the step began with, which travels with each order."""
-KEEPING = frozenset({"ewc", "online_ewc", "projection"})
+KEEPING = frozenset({"ewc", "inflora", "online_ewc", "projection"})
 """Kinds for which a step's end asks the centers for sums that later steps go on from: each step of a lineage lists
 them, the first one too."""
+OPENING = frozenset({"inflora"})
+"""Kinds of these that make a step's start: the centers are asked once more, before the first round."""
 OWN_STATE = frozenset(
     {"derpp", "ditto", "feddyn", "kept_moments", "local", "medcoss", "medseqft", "rehearsal", "scaffold"}
 )

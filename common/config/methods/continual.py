@@ -30,6 +30,15 @@ class FewShotMethod:
 
 
 @dataclass
+class InfLoraMethod:
+    """InfLoRA: each step trains LoRA rows of its own, which read nothing that earlier patients showed (Liang & Li)."""
+
+    rank: int = 2  # rows of factor A that a step makes, and columns of B that it trains; 0: as sequential
+    energy: float = 0.97  # of earlier steps' layer inputs, in the directions that new rows keep off
+    kind: str = "inflora"
+
+
+@dataclass
 class LwfMethod:
     """Learning without forgetting: the model goes on answering as it did when the step began (Li & Hoiem, 2016)."""
 

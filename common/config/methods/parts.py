@@ -34,6 +34,11 @@ def keeping_problems(step: Step) -> Iterator[str]:
 def part_problems(step: Step) -> Iterator[str]:
     """What methods that look at single weights ask of the parts around them."""
     for spec in step.methods:
+        if spec.kind in ("inflora", "projection") and RECORD in step.modalities:
+            yield (
+                f"method {spec.kind} sends second moments of layer inputs, and a record's columns can be of one "
+                f"patient; take {RECORD} out of modalities, or use ewc or lwf."
+            )
         if spec.kind == "projection":
             yield from _projection(step)
         elif spec.kind == "olora":
@@ -54,11 +59,6 @@ def _projection(step: Step) -> Iterator[str]:
         )
     if any(part.kind == "lora" and part.dora for name, part in step.adapter.parts.items() if _trains(step, name)):
         yield "method projection cannot hold DoRA, whose norms change every answer; set dora to false."
-    if RECORD in step.modalities:
-        yield (
-            "method projection sends second moments of layer inputs, and a record's columns can be of one patient; "
-            f"take {RECORD} out of modalities, or use ewc or lwf."
-        )
 
 
 def _olora(step: Step, form: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ from common.config.limits.patterns import matches_any
 from common.config.methods import CONTINUAL, METHODS, TAUGHT, methods_asked
 from common.config.methods.continual import RehearsalMethod
 from common.config.methods.parts import keeping_problems, merge_problems, part_problems, unkept
+from common.config.methods.rows import inflora_problems, row_problems
 from common.config.options import AVERAGED, CENTER
 from common.config.run import Run
 from common.config.step import Step
@@ -23,6 +24,7 @@ LEAST: dict[str, tuple[float, float, str]] = {  # option -> least, most, in word
     "decay": (0.0, 1 - 1e-9, "0 or more and below 1: at 1 it grows with every step"),
     "alpha": (0.0, float("inf"), "0 or more"),
     "strength": (0.0, float("inf"), "0 or more"),
+    "rank": (0, float("inf"), "0 or more"),
     "cases": (1, float("inf"), "1 or more"),
     "temperature": (1e-6, float("inf"), "above 0"),
 }
@@ -60,6 +62,7 @@ def method_problems(step: Step, run: Run) -> Iterator[str]:
         yield f"a step that is fitted exactly has no training loop for {', '.join(sorted({*listed} & TAUGHT))}."
     yield from keeping_problems(step)
     yield from part_problems(step)
+    yield from inflora_problems(step)
     memories = [spec for spec in step.methods if isinstance(spec, RehearsalMethod)]
     if len(memories) > 1:
         yield "methods derpp and rehearsal keep the same memory in two ways; use one of them."
@@ -72,6 +75,7 @@ def method_problems(step: Step, run: Run) -> Iterator[str]:
 def lineage_problems(run: Run) -> Iterator[str]:
     """Steps that write a lineage which an earlier step writes: only where a method says how it goes on."""
     writers: dict[str, list[str]] = {}
+    sources: dict[str, str | None] = {}
     for name, step in run.steps.items():
         lineage, listed = step.writes or name, [spec.kind for spec in step.methods if _goes_on(spec.kind)]
         before = writers.setdefault(lineage, [])
@@ -100,7 +104,9 @@ def lineage_problems(run: Run) -> Iterator[str]:
             )
         for spec in (spec for spec in step.methods if spec.kind == "merge"):
             yield from merge_problems(run, name, spec, begun=bool(before))
-        yield from unkept(run, name, step.starts_from or (before[-1] if before else None))
+        sources[name] = step.starts_from or (before[-1] if before else None)
+        yield from unkept(run, name, sources[name])
+        yield from row_problems(run, name, sources)
         before.append(name)
 
 

@@ -29,6 +29,7 @@ SOUND = frozenset({"features", "feddyn", "local", "lwf", "mib", "proximal", "sca
 WHY_NOT = {
     "ditto": "trains a model of each center's own on the same patients without noise",
     "few_shot": "trains on few of a center's patients, drawn without noise, and the account is of all of them",
+    "inflora": "asks for second moments of what layers see of the patients, on which no noise is put",
     "rehearsal": "draws its memory of patients by itself, and no noise is charged for who is in it",
 }
 UNKNOWN = "may compute from patients outside the clipped gradients, and nobody has shown that it does not"

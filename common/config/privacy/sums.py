@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from common.adapters.lowrank import STACKED, lora_rule
 from common.config.adapter import LoraPart
 from common.config.compatibility import SUM_ONLY
-from common.config.methods import methods_asked
+from common.config.methods import KEEPING, methods_asked
 from common.config.run import Run
 from common.config.step import Step
 
@@ -58,7 +58,13 @@ def _secure(step: Step) -> Iterator[str]:
         yield f"it names {len({*step.centers})} centers, and a secure sum is of three or more; name more."
     if step.subgroups:
         yield "scores by subgroup are told center by center, which secure_aggregation hides; leave subgroups empty."
-    told = sorted({method.kind for method in methods_asked(step)} & {"ewc", "online_ewc", "projection"})
+    for name, part in step.adapter.parts.items():
+        if getattr(part, "harmonize", ""):
+            yield (
+                f"part '{name}' is harmonized by each center's own moments, which secure_aggregation hides; leave "
+                "harmonize empty."
+            )
+    told = sorted({method.kind for method in methods_asked(step)} & KEEPING)
     for kind in told:
         yield f"method {kind} needs sums of single centers at a step's end, which secure_aggregation hides."
     if getattr(step.task, "imbalance", "") == "counts":

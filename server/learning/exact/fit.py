@@ -23,6 +23,7 @@ from common.exact.step import BETA, MEAN, SCALE, exact_part, objective_of, state
 from common.exact.thresholds import ALL, MISSED, THRESHOLDS, TRUE, best_thresholds
 from common.protocol.messages import State, Sums
 from server.learning.exact.choice import Judge, chosen
+from server.learning.exact.harmonized import corrections, own_scalings
 from server.learning.exact.questions import Asking, LostCenters, Question
 from server.learning.exact.rises import Rises
 
@@ -46,6 +47,7 @@ class NewtonFit:
     def __init__(self, asking: Asking, layout: Layout, judge: Judge):
         self.asking, self.layout, self.judge = asking, layout, judge
         self.order, self.ledger = asking.order, asking.ledger
+        self.own: dict[str, Scaling] = {}  # of harmonized features, each center's standardisation
 
     def run(self, centers: Sequence[str]) -> tuple[State, int]:
         """The fitted state and the number of questions. Raises RoundFailed below the quorum."""
@@ -71,10 +73,14 @@ class NewtonFit:
     def _fit(self, centers: Sequence[str]) -> tuple[State, int]:
         """The fitted state of the part, and how many questions it took."""
         step, objective = self.order.step, objective_of(self.order.step)
-        moments = add(self.asking.ask(Question(0), centers))
+        told = self.asking.ask(Question(0), centers)
+        own = corrections(self.asking, self.layout, centers, told)
+        whose = self.asking.told_by(centers)
+        moments = add(own[center].of_moments(one) if own else one for center, one in zip(whose, told, strict=True))
         if objective is None:
             model = ridge_from_sums(self.layout, moments, penalty=step.federation.penalty)
             return state_of(model, exact_part(step)[0]), 1
+        self.own = own_scalings(own, scaling_from(moments))
         fits = list(self._each(objective, centers, moments))
         best = self._chosen(fits, centers) if len(fits) > 1 else fits[0]
         return best.state, 1 + sum(fit.questions for fit in fits)
@@ -107,7 +113,7 @@ class NewtonFit:
         rises = Rises(self.asking.told_by(centers), problems=len(search.asked))
         while not search.done and not search.failed.any() and search.rounds < step.rounds:
             known = {MEAN: scaling.mean, SCALE: scaling.scale, BETA: search.asked}
-            answers = self.asking.ask(Question(search.rounds + 1, known), centers)
+            answers = self.asking.ask(Question(search.rounds + 1, known, own=self.own), centers)
             before, search = search, advance(search, add(answers), penalty=weights)
             rises.note(before, search, [answer[LOSS] for answer in answers])
         event = {"step": step.name, "settled": search.done, "rounds": search.rounds, "loss": search.loss.tolist()}

@@ -15,14 +15,16 @@ import numpy as np
 
 from common.backbones.base import tensors_digest
 from common.exact.bounds import impossible_sums
+from common.exact.columns import Scaling
+from common.exact.noised import beyond, noised_objective
 from common.exact.objectives import GRADIENT, LOSS
 from common.exact.room import Told, no_convex_function, out_of_proportion, room_of, told_at
 from common.exact.step import BETA, MEAN, SCALE, declared_in_order, objective_of, rows_per_case
+from common.privacy.plan import plan_of
 from common.protocol.messages import Order, Reply, State, Sums
 from common.protocol.wire import COUNTS_OF
 from common.store.ledger import Ledger
 from common.store.sums import read_sums, write_sums
-from common.tasks.bounds import LARGEST
 from server.centers.federation import Exchange, Federation
 from server.centers.quarantine import record_rejected
 from server.centers.roster import Roster
@@ -37,12 +39,17 @@ CASES = "cases"  # beside stored sums: how many patients they are over
 @dataclass(frozen=True)
 class Question:
     """What the centers are asked: moments (round 0), sums at the parameters of ``known``, or histograms of the scores
-    that a fitted ``state`` gives."""
+    that a fitted ``state`` gives.
+
+    Args:
+        own: of features that are harmonized, each center's standardisation in the place of that of ``known``.
+    """
 
     round: int
     known: Sums = field(default_factory=dict)
     subset: str = ""
     state: State = field(default_factory=dict)
+    own: Mapping[str, Scaling] = field(default_factory=dict)
 
     @property
     def fit(self) -> bytes:
@@ -55,19 +62,21 @@ class Question:
         digest = hashlib.sha256(str(self.round).encode())
         for name in sorted(self.known):
             digest.update(name.encode() + np.ascontiguousarray(self.known[name], np.float64).tobytes())
+        for center, scaling in sorted(self.own.items()):
+            digest.update(center.encode() + scaling.mean.tobytes() + scaling.scale.tobytes())
         if self.state:
             digest.update(self.subset.encode() + tensors_digest(self.state).encode())
         return f"{self.round:04d}-{digest.hexdigest()[:16]}"
 
-    def order(self, order: Order) -> Order:
-        """The step's order as this question."""
-        asked = replace(order, round=self.round, known=self.known, subset=self.subset)
+    def known_at(self, center: str) -> Sums:
+        """``known`` as a center gets it."""
+        own = self.own.get(center)
+        return self.known if own is None else {**self.known, MEAN: own.mean, SCALE: own.scale}
+
+    def order(self, order: Order, center: str = "") -> Order:
+        """The step's order as this question, to a center where each is asked its own."""
+        asked = replace(order, round=self.round, known=self.known_at(center), subset=self.subset)
         return replace(asked, state=self.state) if self.state else asked
-
-
-def _astronomic(sums: Sums, cases: float) -> str:
-    """What about noised sums nobody's can be."""
-    return next((f"{name} is beyond {LARGEST:g}" for name in sums if (np.abs(sums[name]) > LARGEST).any()), "")
 
 
 class LostCenters(Exception):
@@ -127,7 +136,7 @@ class Asking:
     def _fetch(self, question: Question, centers: Sequence[str]) -> None:
         order = question.order(self.order)
         shapes = declared_in_order(order)
-        exchange, lost = self.federation.ask(centers, order, "query.sums"), {}
+        exchange, lost = self._exchange(question, order, centers), {}
         for center, reply in exchange.replies.items():
             rejection = self._changed(center, question, reply)
             rejection = rejection or screen(reply, self._expected(center, question, shapes))
@@ -142,6 +151,11 @@ class Asking:
             self.forget_center(center)
         if lost:
             raise LostCenters(lost)
+
+    def _exchange(self, question: Question, order: Order, centers: Sequence[str]) -> Exchange:
+        if not question.own:
+            return self.federation.ask(centers, order, "query.sums")
+        return self.federation.ask_each({c: question.order(self.order, c) for c in centers}, "query.sums")
 
     def _record(
         self, question: Question, exchange: Exchange, lost: dict[str, str], *, secure_sum: Sequence[str] = ()
@@ -158,11 +172,9 @@ class Asking:
 
     def _expected(self, center: str, question: Question, shapes: Mapping[str, tuple[int, ...]]) -> Expected:
         """What a center can answer: declared sums, all of them, that its cases and its own moments allow."""
-        step, known = self.order.step, question.known
-        if step.privacy is not None:  # noise makes sums that no patients could
-            return Expected(
-                shapes, needed=frozenset(shapes), empty=False, impossible=_astronomic, counts=COUNTS_OF["sums"]
-            )
+        step, known = self.order.step, question.known_at(center)
+        if step.privacy is not None:
+            return self._noised(center, question, shapes)
         moments, objective = self._moments(center) if known else None, objective_of(step)
         earlier = list(self._told.get((question.fit, center), {}).values())
 
@@ -180,6 +192,16 @@ class Asking:
         most = self.roster.registered(center, "train")
         needed, counts = frozenset(shapes), COUNTS_OF["sums"]
         return Expected(shapes, needed=needed, empty=False, cases=most, impossible=wrong, counts=counts)
+
+    def _noised(self, center: str, question: Question, shapes: Mapping[str, tuple[int, ...]]) -> Expected:
+        """Noise makes sums that no patients could, but no longer ones than the step's public numbers say."""
+        objective, plan = noised_objective(self.order.step), plan_of(self.order.step, center)
+        patients = max(self.roster.registered(center, "train") or 0.0, float(plan.cohort))
+
+        def wrong(sums: Sums, cases: float) -> str:
+            return beyond(objective, plan, sums, round=question.round, patients=patients)
+
+        return Expected(shapes, needed=frozenset(shapes), empty=False, impossible=wrong, counts=COUNTS_OF["sums"])
 
     def _changed(self, center: str, question: Question, reply: Reply) -> Rejection | None:
         """Patients came or went since the moments: no lie, and still no answer to this fit."""

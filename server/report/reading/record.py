@@ -6,12 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from common.config.options import STATISTICS
 from common.errors import LedgerError
+from common.metrics import LOWER_IS_BETTER
+from server.evaluation.course import course_of
 from server.evaluation.matrix import columns
+from server.evaluation.verdicts import compared_of
 from server.report.reading.superseded import Replaced, current, replaced
 from server.report.reading.traffic import traffic
 
 Event = Mapping[str, Any]
+STEP_EVENTS = ("step_started", "start_validated", "round_finished", "newton_round", "step_finished")
 
 
 @dataclass
@@ -24,6 +29,13 @@ class StepRecord:
     rounds: list[Event] = field(default_factory=list)
     questions: list[Event] = field(default_factory=list)  # of an exact fit
     finished: Event | None = None
+    validated: Event = field(default_factory=dict)  # its start, where that was
+
+    @property
+    def course(self) -> list[float | None]:
+        """What the start and then each round is worth by its validation cases; larger is better."""
+        metrics = {event["validation"].get("metric") for event in self.rounds if "validation" in event}
+        return course_of(self.validated, self.rounds, sign=-1 if metrics & LOWER_IS_BETTER else 1)
 
     @property
     def centers(self) -> list[str]:
@@ -56,6 +68,7 @@ class RunRecord:
     superseded: list[dict[str, Any]] = field(default_factory=list)  # rows of models that a withdrawal replaced
     subgroups: list[dict[str, Any]] = field(default_factory=list)  # rows by subgroup of patients, of the last models
     withdrawn: dict[str, dict[str, str]] = field(default_factory=dict)  # center that left -> step -> how it was undone
+    compared: list[dict[str, Any]] = field(default_factory=list)  # two models on the same patients, as results.json
     rejected: list[Event] = field(default_factory=list)  # answers that the guards stopped, and centers lost in a fit
 
     @property
@@ -107,6 +120,7 @@ def read_run(events: Iterable[Event]) -> RunRecord:
         traffic=traffic(events),
         superseded=superseded,
         subgroups=_subgroups(steps, newer),
+        compared=compared_of(events),
         withdrawn={e["center"]: dict(e["steps"]) for e in events if e["kind"] == "center_withdrawn"},
         rejected=[e for e in events if e["kind"] in ("reply_rejected", "newton_lost")],
     )
@@ -158,15 +172,18 @@ def _joined_verification(parts: Sequence[Event | None]) -> Event | None:
 
 
 def _steps(events: Sequence[Event], plans: Mapping[str, Any]) -> list[StepRecord]:
-    steps = {name: StepRecord(name, plan) for name, plan in plans.items()}
+    learned = {name: plan for name, plan in plans.items() if plan.get("task") != STATISTICS}
+    steps = {name: StepRecord(name, plan) for name, plan in learned.items()}
     for event in events:
-        if event["kind"] not in ("step_started", "round_finished", "newton_round", "step_finished"):
+        if event["kind"] not in STEP_EVENTS:
             continue
         step = steps.setdefault(event["step"], StepRecord(event["step"]))
         if event["kind"] == "step_started":
             step.started = event
         elif event["kind"] == "newton_round":
             step.questions.append(event)
+        elif event["kind"] == "start_validated":
+            step.validated = event
         elif event["kind"] == "step_finished":
             step.finished = event
         else:

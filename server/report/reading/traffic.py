@@ -30,7 +30,10 @@ _ASKED = {
     "newton_round": SUMS,
     "keepsakes_stored": SUMS,
     "keepsakes_refused": SUMS,
+    "start_made": SUMS,
     "scored": TEST,
+    "statistics_told": SUMS,
+    "compared": TEST,
 }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from common.adapters.lowrank import FFA
 from common.config.methods import KEEPING, METHODS
 from common.config.step import Step
 from simulations.studies.options.continual import ContinualStudy
@@ -14,6 +15,7 @@ from simulations.studies.options.continual import ContinualStudy
 ALONE = DEDICATED, SPECIALIZED = ("dedicated", "specialized")  # each study's word for an adapter of its own
 JOINT, FEW = "joint", "joint k-shot"
 MEMORIES = ("derpp", "rehearsal")
+INFLORA = "inflora"
 LINEAGE, TOGETHER = "shared", "together"
 
 
@@ -59,7 +61,18 @@ def steps_of(arm: str, learn: Step, arrivals: Sequence[Arrival], study: Continua
         step = _step(learn, arrival.name, [*before, arrival])
         step.writes, step.methods = LINEAGE, [_method(arm, before, arrival, study, first=number == 0)]
         steps[arrival.name] = step
+    if arm == INFLORA:
+        _share_rows(steps)
     return steps
+
+
+def _share_rows(steps: Mapping[str, Step]) -> None:
+    """InfLoRA's steps share a LoRA part's rows alike; its factor A is made before a round and rests."""
+    for step in steps.values():
+        ranks = [part.rank for part in step.adapter.parts.values() if part.kind == "lora"]
+        step.methods[0].rank = min(ranks, default=0) // len(steps)
+        for part in (part for part in step.adapter.parts.values() if part.kind == "lora"):
+            part.rule = FFA
 
 
 def _step(learn: Step, name: str, arrivals: Sequence[Arrival]) -> Step:

@@ -12,17 +12,17 @@ from pathlib import Path
 from common.config.run import Run
 from common.tasks import build_task
 from simulations.studies.continual.arms import DEDICATED, JOINT, TOGETHER, Arrival, by_center
+from simulations.studies.continual.costs import cost_table
 from simulations.studies.continual.matrices import (
     Outcomes,
     Row,
     by_arrival,
     cells,
-    cost_table,
     diagonal,
     of_arm,
-    yardstick_table,
 )
 from simulations.studies.continual.running import Outcome, Piece, run_pieces
+from simulations.studies.continual.yardsticks import Field, centers_table, five_table, yardstick_table
 from simulations.studies.options.continual import LEARN
 from simulations.studies.page import Page, Table, Value
 
@@ -35,6 +35,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     pieces = [Piece(SETTING, arm, seed) for arm in study.arms for seed in study.seeds]
     outcomes = run_pieces(pieces, run, overrides=overrides, folder=Path(run.out) / run.name, say=say)
     metric = build_task(run.steps[LEARN].task).primary
+    field = Field(outcomes, SETTING, arrivals, metric)
     return Page(
         title="Continual methods on one adapter that centers train one after another",
         lead=(
@@ -43,7 +44,9 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
             f"{len(arrivals)} steps: {', then '.join('+'.join(a.centers) for a in arrivals)}."
         ),
         tables=[
-            yardstick_table("Forgetting and what it is traded for", study.arms, outcomes, SETTING, arrivals, metric),
+            yardstick_table("Forgetting and what it is traded for", study.arms, field),
+            five_table("By five names", study.arms, field),
+            centers_table("Centers under the last model", study.arms, field),
             _last(study.arms, outcomes, arrivals, metric),
             *(_along(arm, outcomes, arrivals, metric) for arm in study.arms if arm not in (DEDICATED, JOINT)),
             cost_table("What it costs", study.arms, outcomes, SETTING),
@@ -52,6 +55,8 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
             "No method's strength was searched: each has its default, or what study.strengths says.",
             f"Rehearsal keeps {study.memory} cases at each earlier center; its weight in a round is by cases.",
             "Dedicated: an adapter of its own for each center, scored there.",
+            "InfLoRA's steps share the rows of the LoRA part alike, under rule ffa; the other arms train all of it by "
+            "the part's own rule.",
         ],
         figures={piece.file: vars(outcome) for piece, outcome in outcomes.items()},
     )

@@ -19,7 +19,10 @@ from common.config.load import compose_run
 from common.config.rules import check_run
 from common.config.run import Run
 from common.files import write_json
+from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
+from server.evaluation.course import area_under, replayed, rounds_to
+from server.report.reading.record import StepRecord, read_run
 from server.report.reading.traffic import typical_bytes
 from server.run.folder import RunFolder
 from simulations.studies.continual.arms import by_center, by_task, steps_of
@@ -53,7 +56,7 @@ class Outcome:
     Args:
         start: scores of the state that each step begins with: rows as the ledger has them.
         rows: scores after each step.
-        costs: step -> its rounds, and kilobytes up and down of a round and center; `WHOLE` -> seconds.
+        costs: step -> what it cost and how it learned, see `_costs`; `WHOLE` -> seconds, the frozen model's numbers.
     """
 
     start: list[dict[str, Any]] = field(default_factory=list)
@@ -99,29 +102,36 @@ def run_piece(overrides: tuple[str, ...], folder: Path, piece: Piece) -> None:
     """Federate an arm's steps, from where a stopped run was, and keep the outcome."""
     run = arm_run(compose_run(overrides), piece)
     began = time.perf_counter()
-    outcome = outcome_of(federate_quietly(run, RunFolder(folder / "work" / piece.file), without=["CHEST"]).ledger)
-    outcome.costs[WHOLE] = {"seconds": round(time.perf_counter() - began, 1)}
+    leader = federate_quietly(run, RunFolder(folder / "work" / piece.file), without=["CHEST"])
+    outcome = outcome_of(leader.ledger, leader.bank)
+    outcome.costs[WHOLE] |= {"seconds": round(time.perf_counter() - began, 1)}
     write_json(_file(folder, piece), vars(outcome))
 
 
-def outcome_of(ledger: Ledger) -> Outcome:
-    """What a run's ledger says."""
-    found = Outcome()
+def outcome_of(ledger: Ledger, bank: AdapterBank) -> Outcome:
+    """What a run's ledger says, and how much its bank holds."""
+    record = read_run(ledger.events())
+    found = Outcome(costs={WHOLE: {"frozen": record.begun["backbone"]["parameters"]}})
     for event in ledger.events("start_scores"):
         found.start += event["scores"]
-    for event in ledger.events("step_finished"):
-        found.rows += event["scores"]
-        found.costs[event["step"]] = _costs(ledger, event["step"])
+    for step in record.finished:
+        assert step.finished is not None
+        found.rows += step.finished["scores"]
+        found.costs[step.name] = _costs(step, bank.bytes_of(step.finished["key"]))
     return found
 
 
-def _costs(ledger: Ledger, step: str) -> dict[str, Any]:
-    rounds = ledger.events("round_finished", step=step)
-    costs: dict[str, Any] = {"rounds": len(rounds)}
+def _costs(step: StepRecord, stored: int) -> dict[str, Any]:
+    """Rounds; kilobytes up and down of a round and center, and those that the bank keeps of the step; its seconds; its
+    adapter's numbers; cases from memories and all that were trained on; how it learned, by its validation cases."""
+    again, cases = replayed(step.rounds, step.plan.get("rehearses", {}))
+    costs: dict[str, Any] = {"rounds": len(step.rounds), "seconds": (step.finished or {}).get("seconds")}
     for way in ("up", "down"):
-        sent = typical_bytes(rounds, step, way)
+        sent = typical_bytes(step.rounds, step.name, way)
         costs[f"kB {way}"] = None if sent is None else round(sent / 1e3, 1)
-    return costs
+    costs |= {"kB stored": round(stored / 1e3, 1), "numbers": sum(step.started["parts"].values())}
+    costs |= {"replayed": again, "cases": cases}
+    return {**costs, "rounds to 95 %": rounds_to(step.course), "area": area_under(step.course)}
 
 
 def _found(rows: Sequence[dict[str, Any]], **wanted: str) -> float | None:

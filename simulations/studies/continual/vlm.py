@@ -12,18 +12,18 @@ from pathlib import Path
 from common.config.run import Run
 from simulations.studies.continual import published
 from simulations.studies.continual.arms import FEW, JOINT, SPECIALIZED, TOGETHER, Arrival, by_center, by_task
+from simulations.studies.continual.costs import cost_table
 from simulations.studies.continual.matrices import (
     Outcomes,
     Row,
     cells,
     center_row,
-    cost_table,
     of_arm,
     start_row,
     task_row,
-    yardstick_table,
 )
 from simulations.studies.continual.running import SETTINGS, Outcome, Piece, run_pieces
+from simulations.studies.continual.yardsticks import Field, centers_table, five_table, yardstick_table
 from simulations.studies.page import Page, Table, Value
 
 METRIC, ZERO_SHOT = "ap", "zero-shot"
@@ -36,6 +36,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
     outcomes = run_pieces(pieces, run, overrides=overrides, folder=Path(run.out) / run.name, say=say)
     centers, tasks = by_center(study), by_task(study)
     everywhere = _centers(outcomes, centers)
+    by_centers, by_tasks = (Field(outcomes, s, a, METRIC) for s, a in (("centers", centers), ("tasks", tasks)))
     return Page(
         title="Text-prompted detection, center by center and task by task",
         lead=(
@@ -48,13 +49,14 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
             _last("Centers arrive one by one: the last model", study.arms, outcomes, "centers", centers, everywhere),
             _paper("The paper's, domain by domain", published.DOMAINS, published.BY_CENTER),
             *_along(study.arms, outcomes, "centers", centers, everywhere),
-            yardstick_table("Centers one by one, as the field measures it", study.arms, outcomes, "centers", centers,
-                            METRIC),
+            yardstick_table("Centers one by one, as the field measures it", study.arms, by_centers),
+            five_table("Centers one by one, by five names", study.arms, by_centers),
+            centers_table("Centers one by one: worst and harmed", study.arms, by_centers),
             _last("Tasks arrive one by one: the last model", study.arms, outcomes, "tasks", tasks, []),
             _paper("The paper's, task by task", published.TASKS, published.BY_TASK),
             *_along(study.arms, outcomes, "tasks", tasks, []),
-            yardstick_table("Tasks one by one, as the field measures it", study.arms, outcomes, "tasks", tasks,
-                            METRIC),
+            yardstick_table("Tasks one by one, as the field measures it", study.arms, by_tasks),
+            five_table("Tasks one by one, by five names", study.arms, by_tasks),
             _paper("The paper's, trained on one task (row) and tested on another", published.TASKS_CROSSED,
                    published.CROSSED),
             *(cost_table(f"What it costs: {setting}", study.arms, outcomes, setting) for setting in SETTINGS),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from client.__main__ import main
+from client.commands import predict as command
 from client.commands.predict import frozen_candidates
 from client.data.dataset import CaseSet
 from client.data.layouts import find_cases
@@ -19,7 +20,7 @@ from common.backbones import backbone_digest, load_backbone
 from common.config.load import compose_run, run_to_yaml
 from common.config.run import BackboneSpec
 from common.config.step import Step
-from common.config.task import ClassificationTask, PrognosisTask
+from common.config.task import ClassificationTask, MaskedTask, PrognosisTask
 from common.model.adapted import AdaptedModel
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
@@ -111,6 +112,41 @@ def test_every_question_of_a_kind_is_answered_by_the_latest_step(tmp_path, small
         with torch.no_grad():
             [expected] = model.task.probabilities(model(batch.inputs, batch.present)).tolist()
         assert found[step.name]["probabilities"] == dict(zip(step.task.classes, expected, strict=True))
+
+
+def test_a_head_that_draws_boxes_is_answered_with_its_boxes(tmp_path, small_root, capsys):
+    step = compose_run(["curriculum=grounding", "backbone=tiny", "name=boxes"]).steps["grounding"]
+    step.view = replace(VIEW)
+    ct = str(small_root / "imagesTr" / "CHUM-001__CT.nii.gz")
+    assert predict(bank_of(tmp_path, [step]), tmp_path / "out", "--ct", ct) == 0
+    said, told = predicted(tmp_path / "out")["grounding"], capsys.readouterr().out
+    line = ", ".join(f"{box['structure']} {box['probability']:.2f}" for box in said["boxes"]) or "nothing found"
+    assert f"CHUM-001 grounding: {line}; never scored: " in told and said["task"] == "grounding"
+    assert command._line({"boxes": [{"structure": "GTVp", "probability": 0.914}]}) == "GTVp 0.91"
+    assert command._line({"boxes": []}) == "nothing found"
+
+
+def test_a_stage_of_self_supervised_learning_is_no_answer_and_stops_none(tmp_path, small_root):
+    folder = bank_of(tmp_path, [imaged("hpv", HPV)])
+    stage = replace(imaged("stage", HPV), task=MaskedTask(sources=["CT"]))
+    AdapterBank(folder / "bank").commit(stage, {"decoder/weight": torch.ones(2)}, base=backbone_digest(BACKBONE))
+    assert predict(folder, tmp_path / "out", "--ct", str(small_root / "imagesTr" / "CHUM-001__CT.nii.gz")) == 0
+    assert set(predicted(tmp_path / "out")) == {"hpv"}
+
+
+def test_answers_stay_beside_their_masks_where_predicting_is_stopped(tmp_path, bank, small_root, monkeypatch):
+    answer, seen = command._answer, []
+
+    def stopped(case, *rest):
+        seen.append(case.patient)
+        if len(seen) == 2:
+            raise OSError(28, "No space left on device", str(tmp_path))
+        answer(case, *rest)
+
+    monkeypatch.setattr(command, "_answer", stopped)
+    assert predict(bank.path, tmp_path, "--folder", str(small_root), "--lineage", "tumour_ct") == 2
+    [(patient, said)] = json.loads((tmp_path / "predictions.json").read_text()).items()
+    assert patient == seen[0] and (tmp_path / said["tumour_ct"]["mask"]).is_file()
 
 
 def test_a_step_with_modes_answers_from_ct_alone_as_if_pet_had_not_been_acquired(tmp_path, small_root):
@@ -278,6 +314,23 @@ def test_an_identity_grid_gives_the_labels_back(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((7, 6, 5), np.int16), affine), tmp_path / "ct.nii")
     mask, voxel_ml = mask_on(probabilities, affine, tmp_path / "ct.nii")
     assert np.array_equal(mask, labels.numpy().transpose(2, 1, 0)) and voxel_ml == pytest.approx(0.024)
+
+
+def test_a_ct_in_microns_gets_the_same_mask_in_mm(tmp_path, bank, small_root):
+    source = nib.load(small_root / "imagesTr" / "CHUM-001__CT.nii.gz")
+    stretched = nib.Nifti1Image(np.asarray(source.dataobj), source.affine @ np.diag([1e3, 1e3, 1e3, 1]))
+    stretched.header.set_xyzt_units("micron")
+    stretched.affine[:3, 3] *= 1e3
+    stretched.set_sform(stretched.affine, code=1)
+    nib.save(stretched, tmp_path / "CHUM-001__CT.nii.gz")
+    for out, ct in (("mm", source.get_filename()), ("microns", tmp_path / "CHUM-001__CT.nii.gz")):
+        assert predict(bank.path, tmp_path / out, "--ct", str(ct), "--lineage", "tumour_ct") == 0
+    one, two = (nib.load(tmp_path / out / "CHUM-001__tumour_ct.nii.gz") for out in ("mm", "microns"))
+    assert np.array_equal(one.dataobj, two.dataobj) and two.affine == pytest.approx(one.affine, rel=1e-6)
+    assert (
+        predicted(tmp_path / "mm")["tumour_ct"]["milliliters"]
+        == predicted(tmp_path / "microns")["tumour_ct"]["milliliters"]
+    )
 
 
 def test_a_flipped_ct_that_reaches_beyond_the_grid_gets_its_mask_in_place(tmp_path):

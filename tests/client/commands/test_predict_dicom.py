@@ -1,6 +1,7 @@
 """predict --dicom: from a PACS export to objects in the same examinations, and what is refused in one sentence."""
 
 import json
+from argparse import Namespace
 
 import nibabel as nib
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from pydicom import dcmread
 
 from client.__main__ import main
+from client.commands.predict import _dicom_cases
 from client.data.layouts import find_cases
 from common.backbones import backbone_digest, load_backbone
 from common.config.load import compose_run
@@ -112,3 +114,13 @@ def test_a_structure_without_a_code_stops_before_anything_is_written(tmp_path, p
 def test_files_and_dicom_at_once_are_refused(tmp_path, bank, pacs, capsys):
     assert predict(bank, tmp_path, "--dicom", pacs, "--ct", "a.nii.gz") == 2
     assert "either DICOM series with --dicom, or files" in capsys.readouterr().err
+
+
+def test_series_without_a_patients_number_are_one_case_for_each_study(tmp_path, small_root):
+    one, two, three = [case for case in find_cases(small_root) if case.center == "HMR"][:3]
+    export_cohort([one], tmp_path)
+    for number, case in enumerate((two, three), start=2):
+        export_case(case, tmp_path / str(number), Visit(patient="", date=f"20240{number}05"))
+    cases = _dicom_cases(Namespace(dicom=tmp_path, ct=None, pet=None, folder=None))
+    assert [case.name for case in cases] == ["case-001", "case-002", "case-003"]
+    assert [len({series.study for series in case.series}) for case in cases] == [1, 1, 1]

@@ -230,7 +230,7 @@ KINDS = {
     "one CT under two codes": (copied("__CT", 2, 1), (E, "cohort", "same CT, voxel for voxel"), ALL),
     "a second spelling of one file": (
         lambda root: shutil.copy(file(root, "__CT"), root / "imagesTr" / "CHUM_001__CT.nii.gz"),
-        (E, "records", "several files of one kind"), REFUSED,
+        (W, "folder", "several files of one kind"), GONE,
     ),
     # PET
     "PET in Bq/mL": (image("__PT", lambda pet: pet * 20_000), (E, "images", "not in SUV"), ONE_LESS),

@@ -44,10 +44,10 @@ class HalfSquare:
         return ((output - batch.target["y"]).square() / 2).mean()
 
 
-def kept(w, xs, ys, monkeypatch):
+def kept(w, xs, ys, monkeypatch, minimum=1):
     monkeypatch.setattr(Kept, "one_by_one", lambda self: ((one, None) for one in self.cases))
     cases = [Batch({"x": torch.tensor([x])}, {}, {"y": torch.tensor([y])}) for x, y in zip(xs, ys, strict=True)]
-    return Kept(None, "CHUM", Line(w).eval(), HalfSquare(), cases)
+    return Kept(None, "CHUM", Line(w).eval(), HalfSquare(), cases, minimum)
 
 
 def test_squares_are_of_each_patient_and_not_of_their_mean(monkeypatch):
@@ -59,6 +59,17 @@ def test_asked_twice_the_fisher_is_the_same_to_the_bit(monkeypatch):
     seen = kept(0.3, [0.1, 0.7, 2.0], [1.0, 2.0, 3.0], monkeypatch)
     first, second = squared_gradients(seen, [WEIGHT]), squared_gradients(seen, [WEIGHT])
     assert first[WEIGHT].tobytes() == second[WEIGHT].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("have", "told"), [(0, 0.0), (1, 0.0), (4, 0.0), (5, 5.0), (6, 6.0), (7, 0.0), (10, 0.0), (11, 11.0)]
+)
+def test_a_weight_that_a_few_patients_move_or_do_not_move_is_not_told(monkeypatch, have, told):
+    """With a flag for x, the square is of those alone who have it, and what is left of the others' of the rest."""
+    xs = [1.0] * have + [0.0] * (11 - have)
+    seen = kept(1.0, xs, [2.0] * 11, monkeypatch, minimum=5)
+    assert squared_gradients(seen, [WEIGHT])[WEIGHT].tolist() == [told]
+    assert squared_gradients(kept(1.0, xs, [2.0] * 11, monkeypatch), [WEIGHT])[WEIGHT].tolist() == [float(have)]
 
 
 def test_only_what_the_step_sends_is_summed(monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from client.center.center import Center
-from client.methods.projection import Projection, linear_layers, second_moments
+from client.methods.projection import Projection, linear_layers, second_moments, shared
 from client.training.keepsakes import Kept
 from common.backbones import backbone_digest, load_backbone
 from common.model.adapted import AdaptedModel
@@ -112,6 +112,21 @@ def test_second_moments_are_those_of_what_a_layer_sees(kept):
     rows = torch.cat(seen).double()
     assert torch.allclose(torch.from_numpy(sums[f"{MOMENT}head/weight"]), rows.T @ rows, atol=1e-8)
     assert not any(layer._forward_pre_hooks for layer in layers.values())
+
+
+def test_inputs_that_a_few_patients_have_or_lack_are_in_no_moment():
+    """Eleven patients, inputs one, a flag of three, one of eight, one of six, and one that six others have."""
+    x = torch.zeros(11, 5, dtype=torch.float64)
+    x[:, 0], x[:3, 1], x[:8, 2], x[:6, 3], x[5:, 4] = 1.0, 7.0, 7.0, 7.0, 7.0
+    moments = torch.stack([row[:, None] * row for row in x])
+    seen = Kept(None, "CHUM", None, None, list(range(11)), minimum=5)
+    told = shared(seen, moments.sum(0), (moments != 0).sum(0))
+    expected = torch.zeros(5, 5, dtype=torch.float64)
+    expected[0, 0], expected[3, 3], expected[4, 4] = 11.0, 6 * 49.0, 6 * 49.0
+    expected[0, 3] = expected[3, 0] = expected[0, 4] = expected[4, 0] = 6 * 7.0
+    assert torch.equal(told, expected), "of the last two one patient has both"
+    open_to_all = Kept(None, "CHUM", None, None, list(range(11)))
+    assert torch.equal(shared(open_to_all, moments.sum(0), (moments != 0).sum(0)), moments.sum(0))
 
 
 def test_a_model_moved_off_all_inputs_answers_the_earlier_patients_as_before(kept):

@@ -32,7 +32,7 @@ from flwr.supernode.start_client_internal import _insert_message
 from client.node.executor import foreign
 from common.protocol.packing import unpack
 from common.runtime.processes import environment, program
-from common.runtime.release import ROOT, own_digest, release_files
+from common.runtime.release import ROOT, own_digest, own_handshake, release_files
 
 pytestmark = pytest.mark.timeout(600)
 RUN, NODE, SECRET = 7, 5, b"between the node's two processes"
@@ -184,9 +184,27 @@ def test_the_genuine_bundle_is_answered_by_this_checkout_and_not_unpacked_either
 
 def test_a_foreign_bundle_gets_a_sentence_with_both_digests(tmp_path):
     assert foreign(build_fab_from_files(genuine())[0], release=own_digest()) is None
-    reason = foreign(tampered("changed code", tmp_path / "marker"), release=own_digest())
-    assert reason is not None and own_digest()[:12] in reason and "same release" in reason
+    code, sentence = foreign(tampered("changed code", tmp_path / "marker"), release=own_digest())
+    assert code == "declined.code" and own_digest()[:12] in sentence
+    assert f"Both call themselves {own_handshake()}, so one of them was changed" in sentence
     assert "refused" in str(foreign(b"no archive", release=own_digest()))
+
+
+def test_another_release_is_named_with_its_protocol_in_one_sentence():
+    files = genuine()
+    manifest = tomllib.loads(files["pyproject.toml"].decode())
+    manifest["project"]["version"], manifest["tool"]["fedgraft"]["protocol"] = "9.2.0", 7
+    files["pyproject.toml"] = tomli_w.dumps(manifest).encode()
+    code, sentence = foreign(build_fab_from_files(files)[0], release=own_digest())
+    assert code == "declined.release"
+    assert sentence == (
+        f"The server runs release 9.2.0 (protocol 7), this hospital's reviewed checkout is {own_handshake()}: nothing "
+        "of its code was unpacked or run. Install and review the server's release here, or ask the coordinator to run "
+        "this one."
+    )
+    manifest["tool"].pop("fedgraft")  # of a release before there was a number
+    files["pyproject.toml"] = tomli_w.dumps(manifest).encode()
+    assert foreign(build_fab_from_files(files)[0], release=own_digest())[0] == "declined.release"
 
 
 def test_the_root_of_the_checkout_is_where_the_code_is():

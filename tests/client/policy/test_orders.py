@@ -8,10 +8,12 @@ import pytest
 
 from client.policy import Policy, check_cases, check_order
 from client.policy import test_folds as folds_of
-from client.policy.orders import scores_asked, sums_asked
+from client.policy.orders import SUMS as LEARNS_FROM_SUMS
+from client.policy.orders import TRAIN, scores_asked, sums_asked
 from client.policy.policy import SUMS, Budget, Ceiling, ceiling_of, demands_privacy
 from common.config.adapter import DecoderPart, FullPart, LoraPart, PatchEmbedPart, ResolutionPart
 from common.config.federation import FedDynFederation, NewtonFederation, ScaffoldFederation
+from common.config.privacy import DpSgd, NoisedSums
 from common.config.run import BackboneSpec, Split
 from common.errors import ConfigError, PolicyRefusal
 from common.protocol.messages import Order
@@ -140,6 +142,10 @@ def with_part(part):
         (Policy(), changed(training__batch=1), "declined.batch"),
         (Policy(minimum_batch=1), changed(training__batch=1), None),
         (Policy(), changed(training__batch=1, rounds=0), None),  # nothing is trained
+        (Policy(), changed(privacy=DpSgd(batch=1)), "declined.batch"),
+        (Policy(), changed(privacy=DpSgd(batch=2), training__batch=1), None),  # which means nothing under noise
+        (Policy(require_privacy=True), changed(privacy=DpSgd(noise_seed=1)), "declined.privacy"),
+        (Policy(require_privacy=True), changed(privacy=DpSgd()), None),
         (Policy(), changed(training__epochs=51), "declined.epochs"),
         (Policy(), changed(training__epochs=50), None),
         (Policy(), changed(rounds=1001), "declined.rounds"),
@@ -152,6 +158,20 @@ def test_a_default_hospital_refuses_what_needs_a_word_of_its_own(policy, asked, 
     with pytest.raises(PolicyRefusal, match="policy") as refusal:
         check_order(policy, asked)
     assert refusal.value.code == code
+
+
+@pytest.mark.parametrize("to", [TRAIN, LEARNS_FROM_SUMS])
+def test_a_step_without_rounds_learns_nothing_whatever_is_asked(to):
+    """What it says of itself decides whether noise and large batches are asked for."""
+    with pytest.raises(ConfigError, match=f"has no rounds, so nothing is learned for it; the order asks to {to}"):
+        check_order(Policy(), changed(rounds=0), to=to)
+    check_order(Policy(), order(), to=to)
+
+
+def test_an_exact_fit_is_not_trained_by_batches():
+    with pytest.raises(ConfigError, match="is fitted exactly, from sums"):
+        check_order(Policy(), changed(federation=NewtonFederation()), to=TRAIN)
+    check_order(Policy(), changed(federation=NewtonFederation()), to=LEARNS_FROM_SUMS)
 
 
 @pytest.mark.parametrize("kind", SUMS)
@@ -168,6 +188,8 @@ def test_an_order_says_which_sums_it_asks_for():
     assert sums_asked(exact) == ["newton"] and sums_asked(replace(exact, round=0)) == ["moments"]
     assert sums_asked(changed(federation=NewtonFederation(objective="ridge"))) == ["gram"]
     assert sums_asked(replace(exact, subset=GRID)) == ["grid"]
+    noised = changed(federation=NewtonFederation(), privacy=NoisedSums())
+    assert sums_asked(replace(noised, round=0)) == ["newton"]
     assert scores_asked(order()) == ["scores"] and scores_asked(replace(order(), threshold=0.5)) == ["scores", "curves"]
 
 

@@ -51,7 +51,9 @@ def test_what_is_spent_is_composed_over_steps_runs_and_restarts(tmp_path):
 def test_the_round_that_would_overspend_is_refused_before_it_begins(tmp_path):
     ceiling = Ceiling(2.0, DELTA)
     number = 0
-    with pytest.raises(PolicyRefusal, match=r"from epsilon 1\.\d\d to 2\.\d\d at delta .* is 2, over every") as refusal:
+    with pytest.raises(
+        PolicyRefusal, match=r"from epsilon 1\.\d\d to 2\.\d\d at delta .* it may spend 2 over every"
+    ) as refusal:
         for number in range(1, 100):
             charge(tmp_path, entry(number), ceiling)
     assert refusal.value.code == "declined.budget"

@@ -13,11 +13,13 @@ from client.data.layouts import find_cases
 from client.policy import Policy
 from client.privacy.record import read_record
 from client.privacy.release import Minimum
+from client.privacy.spending import FILE, Entry, charge, read_account
 from client.statistics.measured import counted, measured
 from client.statistics.told import gated, statistics_of
 from client.vault.cohort import read_cohort
 from common.data.quantities import QUANTITIES
 from common.errors import PolicyRefusal
+from common.privacy.accounting import Release
 from tests.helpers.small import write_centers, write_cohort
 
 OPEN = Minimum(1, 1)
@@ -118,4 +120,17 @@ def test_the_command_records_the_file_in_a_vault_that_later_orders_go_on_with(tm
     [event] = audit(vault)["events"]
     assert (event["action"], event["bytes"]) == ("statistics", (tmp_path / "MDA.json").stat().st_size)
     assert event["sums"] == sorted(written["histograms"])
+    assert not (vault / FILE).exists(), "no account is kept"
+
+
+def test_a_file_of_a_cohort_with_an_account_is_a_line_of_it(tmp_path):
+    """No reply, and no epsilon covers it either."""
+    root = write_cohort(tmp_path / "cohort", {"MDA": 12})
+    center = write_centers(tmp_path / "centers", root, ["MDA"], minimum_cell=5)["MDA"]
+    vault = tmp_path / "centers" / ".vault" / "MDA"
+    vault.mkdir(parents=True)
+    charge(vault, Entry("run", "private", 1, "0" * 64, (Release(noise=1.0),)))
+    assert main(["statistics", "--center", str(center), "--out", str(tmp_path / "MDA.json")]) == 0
+    [line] = read_account(vault).unnoised
+    assert (line.what, line.step) == ("statistics", "")
     assert read_record(vault).key == read_cohort(vault).key, "erased patients are known to both by one key"

@@ -1,5 +1,7 @@
 """Yardsticks against CONTINUAL.md's golden matrix, and the one cell that tells the definitions apart."""
 
+from dataclasses import replace
+
 import pytest
 
 from server.evaluation.yardsticks import FORGETTING, of_matrix, yardsticks
@@ -19,7 +21,12 @@ def test_the_golden_matrix():
     assert found.intransigence == 1.0
     assert found.plasticity == pytest.approx(0.985354, abs=5e-7)
     assert found.intransigence_joint is None
-    assert yardsticks(GOLDEN, joint=[82.0, 74.0, 93.0]).intransigence_joint == 3.0
+    assert found.stability == pytest.approx((75 / 80 + 40 / 70) / 2)
+    assert found.stability == pytest.approx(1 + found.relative_bwt)
+    assert found.forward_generalizability == pytest.approx((20 + 10 + 30) / 3)
+    against = yardsticks(GOLDEN, joint=[82.0, 74.0, 93.0])
+    assert against.intransigence_joint == 3.0
+    assert against.plasticity_joint == pytest.approx((80 / 82 + 70 / 74 + 90 / 93) / 3)
 
 
 @pytest.mark.parametrize("whose", FORGETTING)
@@ -40,6 +47,7 @@ def test_a_fall_from_a_later_best_tells_the_first_score_from_the_best():
 def test_one_task_has_nothing_to_forget():
     found = yardsticks([[80.0]], before=[5.0], dedicated=[80.0])
     assert (found.bwt, found.fwt, found.forgetting, found.plasticity) == (None, None, None, 1.0)
+    assert (found.stability, found.forward_generalizability) == (None, None)
 
 
 def named(rows, before=None):
@@ -76,4 +84,4 @@ def test_a_step_of_two_tasks_makes_no_square():
 def test_heads_that_did_not_exist_yet_have_no_forward_transfer_and_all_else_stays():
     lower = [[80.0, None, None], [60.0, 70.0, None], [75.0, 40.0, 90.0]]
     found, whole = yardsticks(lower, before=[5.0, None, None]), yardsticks(GOLDEN)
-    assert found.fwt is None and found == whole
+    assert found.fwt is None and found == replace(whole, fwt=None, forward_generalizability=None)

@@ -1,7 +1,10 @@
 """A lineage that several steps wrote is a row of yardsticks; one that a single step wrote is none."""
 
+import pytest
+
 from server.report.lineages import lineages
 from server.report.reading.record import read_run
+from server.report.results import results
 from server.report.tables import Arm
 
 
@@ -33,3 +36,22 @@ def test_two_steps_of_one_lineage_are_one_row(events):
     assert (row["name"], row["tasks"], row["acc"]) == ("tumor", 2, "0.544")
     assert (row["bwt"], row["forgetting"]) == ("−0.100", "0.100")
     assert row["relative_bwt"] == "−0.197" and row["fwt"] == "—"
+    assert row["stability"] == "0.803" and row["forward"] == "—"
+
+
+def test_results_hold_them_as_numbers_with_each_steps_course(events):
+    found = results(shared(events, now=0.407))
+    [row] = found["lineages"]
+    assert (row["arm"], row["name"], row["tasks"]) == ("federated", "tumor", 2)
+    assert row["yardsticks"]["forgetting"] == pytest.approx(0.1, abs=5e-4) and row["yardsticks"]["plasticity"] is None
+    assert all(0 <= row["rounds_to_95"] <= row["rounds"] and 0 < row["area"] < 1 for row in found["training"])
+
+
+def test_parameters_and_replay_are_shares_and_unknown_where_nothing_says_them(events):
+    [row] = found(shared(events, now=0.407))
+    begun = next(event for event in events if event["kind"] == "run_started")
+    assert row["replay"] == "0%"
+    begun["steps"]["tumour_ctpet"]["rehearses"] = {"share": 0.5}
+    begun["backbone"]["parameters"] = 0
+    [row] = found(shared(events, now=0.407))
+    assert row["parameters"] == "—" and row["replay"] == "27%"

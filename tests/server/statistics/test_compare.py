@@ -58,13 +58,17 @@ def test_the_page_and_the_lines_say_who_differs(tmp_path, capsys):
 
 
 def test_files_that_are_none_are_listed_together(tmp_path):
-    good = wrote(tmp_path, "A", {"age": ages(10)})
+    good, deep = wrote(tmp_path, "A", {"age": ages(10)}), tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
     bad = [
         wrote(tmp_path, "B", {"age": [1, 2]}),
         wrote(tmp_path, "C", {"age": ages(-5, 10)}),
         wrote(tmp_path, "D", {"age": ages(200)}),
         wrote(tmp_path, "E", {"income": [1]}),
         wrote(tmp_path, "<F>", {}),
+        wrote(tmp_path, "G", {}, by_scanner={"<b>\nge": {}}),
+        wrote(tmp_path, "H", {"two\nlines": [1]}),
+        deep,
         tmp_path / "absent.json",
     ]
     with pytest.raises(ConfigError) as error:

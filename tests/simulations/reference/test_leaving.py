@@ -4,6 +4,7 @@ from dataclasses import fields
 
 import pytest
 
+from client.commands import COMMANDS
 from client.policy import Policy
 from common.config.adapter import PARTS
 from common.config.federation import FEDERATIONS
@@ -37,6 +38,14 @@ def test_every_action_has_a_row_with_its_counts(page, action):
 def test_every_row_says_what_guards_it(page):
     rows = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line]
     assert len(rows) > 60 and not [row for row in rows if row.rstrip(" |") != row[:-2] or row.endswith("|  |")]
+
+
+def test_what_commands_of_a_hospital_write_is_said_and_whether_it_may_be_sent(page):
+    section = page.partition("## Files that no order asks for")[2].partition("## Counts")[0]
+    named = {name for name in COMMANDS if f"`{name}`" in section}
+    assert named == {"audit", "budget", "describe", "doctor", "policy", "predict", "prepare", "statistics"}
+    [predict] = [line for line in section.splitlines() if "`predict`" in line]
+    assert "--dicom" in predict and "never for the coordinator" in predict and "--metrics" in section
 
 
 def test_the_policy_page_has_a_row_for_each_field():

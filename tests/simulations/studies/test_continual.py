@@ -8,9 +8,10 @@ import pytest
 
 from common.config.load import compose_run
 from simulations.studies.continual import published, vlm
-from simulations.studies.continual.arms import FEW, JOINT, SPECIALIZED, TOGETHER, by_center, by_task
-from simulations.studies.continual.matrices import cells, measured
-from simulations.studies.continual.running import Piece, arm_run
+from simulations.studies.continual.arms import FEW, JOINT, SPECIALIZED, TOGETHER, Arrival, by_center, by_task
+from simulations.studies.continual.matrices import cells
+from simulations.studies.continual.running import WHOLE, Outcome, Piece, arm_run
+from simulations.studies.continual.yardsticks import Field, centers_table, five_table, measured, yardstick_table
 from simulations.studies.options.continual import LEARN
 from simulations.studies.run import run_study
 
@@ -34,6 +35,16 @@ def test_every_arm_of_every_study_is_a_run_that_breaks_no_rule(composed, name):
 def test_the_papers_size_is_in_slices_with_its_memory_and_its_shots():
     run = compose_run(["study=continual_vlm_paper", "data=hecktor", "data.root=somewhere"])
     assert run.steps[LEARN].task.slices and (run.study.memory, run.study.shots, run.study.batch) == (100, 100, 4)
+
+
+def test_steps_of_inflora_share_the_rows_alike_and_the_published_table_has_them(composed):
+    run = composed["continual_methods_table"]
+    assert "inflora" in run.study.arms
+    steps = list(arm_run(run, Piece("centers", "inflora", 1)).steps.values())
+    [rank] = {step.adapter.parts["within"].rank for step in steps}
+    assert {step.methods[0].rank for step in steps} == {rank // len(steps)}
+    assert {step.adapter.parts["within"].rule for step in steps} == {"ffa"}
+    assert arm_run(run, Piece("centers", "projection", 1)).steps[steps[0].name].adapter.parts["within"].rule == ""
 
 
 def test_who_takes_part_in_a_step_is_what_its_arm_says(composed):
@@ -80,6 +91,37 @@ def test_a_matrix_with_a_hole_that_matters_has_no_yardsticks():
     assert cells([[0.5, None], [0.7, None]]) == ["60.0 ± 14.1", None, "60.0 ± 14.1"]
 
 
+def outcome(rows, *, costs=None):
+    """Scores at two centers after each step of a run, as (step, task) -> scores."""
+    found = [
+        {"step": step, "task": task, "metric": "dsc", "center": center, "value": value}
+        for (step, task), values in rows.items()
+        for center, value in zip(("CHUM", "MDA"), values, strict=True)
+    ]
+    start = [row | {"step": "start", "value": 0.05} for row in found]
+    return Outcome(start, found, costs or {WHOLE: {"seconds": 1.0, "frozen": 1000}})
+
+
+def test_tables_of_a_golden_study():
+    """Two centers, one after the other: 80 falls to 60 at the first; own adapters score 80 and 50, the joint one 90."""
+    costs = {WHOLE: {"seconds": 1.0, "frozen": 1000}, "b": {"numbers": 50, "replayed": 5.0, "cases": 20.0}}
+    outcomes = {
+        Piece("centers", "dedicated", 1): outcome({("a", "a"): (0.8, 0.1), ("b", "b"): (0.1, 0.5)}),
+        Piece("centers", "joint", 1): outcome({("together", "together"): (0.9, 0.9)}),
+        Piece("centers", "rehearsal", 1): outcome({("a", "a"): (0.8, 0.2), ("b", "b"): (0.6, 0.7)}, costs=costs),
+    }
+    arms = [piece.arm for piece in outcomes]
+    field = Field(outcomes, "centers", [Arrival("a", ("CHUM",)), Arrival("b", ("MDA",))], "dsc")
+    [row] = yardstick_table("", arms, field).rows
+    assert row == ["rehearsal", "65.0", "-20.0", "15.0", "20.0", "-10.0", "15.0", "120.0", "83.3", "25.0"]
+    [row] = five_table("", arms, field).rows
+    assert row == ["rehearsal", "75.0", "120.0", "20.0", "5.00", "25.0"]
+    assert centers_table("", arms, field).rows == [
+        ["joint", "CHUM", "90.0", "0.0", "0 of 2"],
+        ["rehearsal", "CHUM", "60.0", "10.0", "1 of 2"],
+    ]
+
+
 @pytest.mark.slow
 def test_the_vision_language_study_runs_to_its_page_and_is_not_run_again(tmp_path):
     overrides = [
@@ -104,8 +146,8 @@ def test_the_study_of_methods_runs_to_its_page(tmp_path):
     overrides = [
         "study=continual_methods", "backbone=tiny", f"out={tmp_path}", f"data.root={tmp_path}/data", "data.scale=0.03",
         "study.rounds=1", "study.epochs=1", "study.arrivals=[[CHUM],[MDA]]", "runtime.workers=1",
-        "study.arms=[dedicated,joint,sequential,rehearsal,ewc,projection]",
+        "study.arms=[dedicated,joint,sequential,rehearsal,ewc,inflora]",
     ]  # fmt: skip
     page = run_study(compose_run(overrides), overrides, folder=tmp_path / "page")
-    assert [row[0] for row in page.tables[0].rows] == ["sequential", "rehearsal", "ewc", "projection"]
+    assert [row[0] for row in page.tables[0].rows] == ["sequential", "rehearsal", "ewc", "inflora"]
     assert all(row[1] is not None for row in page.tables[0].rows)

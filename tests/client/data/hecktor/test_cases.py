@@ -172,7 +172,8 @@ def test_empty_folder_and_unknown_center(tmp_path, cohort):
 
 def test_all_problems_of_a_center_come_together_and_only_its_own(cohort, disk, caplog):
     root = cohort("CHUM-001", "CHUM-002", "CHUM-003", "HMR-001")
-    disk.save(root / "imagesTr/CHUM_001__CT.nii.gz", disk.ct())
+    for number in (1, 2):
+        disk.save(root / f"imagesTr/CHUM_00{number}__CT.nii.gz", disk.ct())
     table = root / "hecktor2022_clinical_info_training.csv"
     table.write_text(table.read_text().replace("M,61,80", "M,sixty,80") + "CHUM-003,1,1,1,F,50,60,,,,,,\n")
     (root / "hecktor2022_endpoint_training.csv").write_text(
@@ -186,6 +187,8 @@ def test_all_problems_of_a_center_come_together_and_only_its_own(cohort, disk, c
     assert not any("CHUM-00" in sentence for sentence in found)
     assert "CHUM-002" in caplog.text  # the center's own log names them
     assert [c.patient for c in find_cases(root, center="HMR")] == ["HMR-001"]
+    (root / "imagesTr/CHUM_002__CT.nii.gz").unlink()  # one double of three costs that patient only
+    assert [c.patient for c in find_cases(root, center="CHUM")] == ["CHUM-002", "CHUM-003"]
 
 
 @pytest.mark.parametrize(

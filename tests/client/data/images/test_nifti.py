@@ -10,7 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from client.data.case import Case
 from client.data.images.nifti import read_volume, whole
+from client.data.layouts.extent import median_extent
 from common.errors import DataError
 
 MASK = np.zeros((6, 5, 4), np.uint8)
@@ -96,6 +98,30 @@ def test_a_label_that_a_writer_stretched_over_the_integers_comes_back_whole(tmp_
     raw[112:120] = struct.pack("<ff", 2 / top, 0.0)
     (tmp_path / "label.nii").write_bytes(bytes(raw))
     assert np.array_equal(read_volume(tmp_path / "label.nii", role="label").data, MASK)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize(("unit", "per_mm"), [("mm", 1.0), ("unknown", 1.0), ("meter", 1e-3), ("micron", 1e3)])
+def test_a_headers_unit_of_length_counts(tmp_path, kind, unit, per_mm):
+    """ITK converts meters and microns, nibabel passes the unit by: a CT in microns was a thousand times too large."""
+    affine = np.array([[-3.0, 0, 0, 40], [0, 2.5, 0, -7], [0, 0, 1.5, 9], [0, 0, 0, 1 / per_mm]]) * per_mm
+    image = kind(MASK, affine)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "one.nii.gz")
+    volume = read_volume(tmp_path / "one.nii.gz", role="CT")
+    assert volume.spacing == pytest.approx([3.0, 2.5, 1.5]) and volume.voxel_mm3 == pytest.approx(11.25)
+    assert volume.affine[:3, 3] == pytest.approx([40 - 3.0 * 5, -7, 9])  # turned: the last column comes first
+    case = Case("a", "A", {"CT": tmp_path / "one.nii.gz"}, None, {}, None, None, None, None)
+    assert median_extent([case])[1] == pytest.approx([1.5, 2.5, 3.0])
+
+
+@pytest.mark.parametrize(("unit", "spacing"), [("meter", 3.0), ("micron", 3.0)])
+def test_a_unit_that_makes_no_voxel_of_a_body_is_refused(tmp_path, unit, spacing):
+    image = nib.Nifti1Image(MASK, np.diag([spacing] * 3 + [1]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "one.nii")
+    with pytest.raises(DataError, match=f"says that its lengths are in {unit}s, which makes voxels of"):
+        read_volume(tmp_path / "one.nii", role="PET")
 
 
 def test_a_label_that_is_not_whole_stays_what_was_read_and_an_image_is_never_rounded(tmp_path):

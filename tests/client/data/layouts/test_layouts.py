@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from client.center.config import CenterConfig
 from client.data.images.volumes import prepare
 from client.data.layouts import READERS, contents, find_cases, layout_kind, survey
+from client.doctor.cohort import check_layout
 from common.config.view import View
 from common.errors import DataError, UnknownName
 from tests.helpers.layouts import DECLARED, NUMBER, SIZES, in_brats, in_declared, in_hecktor, in_nnunet
@@ -87,7 +89,47 @@ def test_nnunet_tells_missing_cases_and_reads_centers_from_a_table(hecktor, tmp_
     (root / "centers.csv").write_text("\n".join(["case,center", *rows]) + "\n")
     assert contents(root)[0].centers == {"North": 5, "South": 6}
     (root / "centers.csv").write_text("\n".join(["case,center", *rows[1:]]) + "\n")
-    assert survey(root)[1] == ["1 case has no center that 'centers.csv' tells; complete it."]
+    seen = survey(root)
+    assert seen.odd == ["1 case has no center that 'centers.csv' tells and is left out; complete it."]
+    assert len(seen.cases) == 10 and seen.problems == []
+    (root / "centers.csv").write_text("\n".join(["case,center", *rows[2:]]) + "\n")
+    assert survey(root).problems == ["2 cases have no center that 'centers.csv' tells; complete it."]
+
+
+FORMS = {
+    "semicolons": lambda text: text.replace(",", ";"),
+    "tabs and a title": lambda text: "Sites of the study\n" + text.replace(",", "\t"),
+    "a byte order mark": lambda text: "\ufeff" + text,
+    "empty cells behind": lambda text: text.replace("\n", ",,\n"),
+    "a row twice": lambda text: text + text.split("\n")[1] + "\n",
+    "a row with a cell too many": lambda text: text + "X_1,South,7\n",
+    "other spellings": lambda text: text.replace("None\n", "none\n", 1),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_table_of_centers_is_read_as_written(hecktor, tmp_path, form):
+    """``NA`` and ``None`` are codes as good as any; no row becomes an index because another one is longer."""
+    root = in_nnunet(hecktor, tmp_path / "nnunet")
+    names = sorted(path.name.removesuffix("_0000.nii.gz") for path in (root / "imagesTr").glob("*_0000.nii.gz"))
+    rows = "".join(f"{name},{'None' if i % 2 else 'NA'}\n" for i, name in enumerate(names))
+    (root / "centers.csv").write_text(FORMS[form]("case,center\n" + rows))
+    assert contents(root)[0].centers == {"NA": 6, "None": 5}
+    assert bool(survey(root).odd) is (form == "a row with a cell too many")
+    assert any("several spellings were joined" in note for note in survey(root).notes) is (form == "other spellings")
+
+
+def test_a_table_of_centers_that_says_two_things_is_not_believed(hecktor, tmp_path):
+    root = in_nnunet(hecktor, tmp_path / "nnunet")
+    names = sorted(path.name.removesuffix("_0000.nii.gz") for path in (root / "imagesTr").glob("*_0000.nii.gz"))
+    table = "".join(f"{name},South\n" for name in names)
+    (root / "centers.csv").write_text("case,center\n" + table + f"{names[0]},North\n")
+    seen = survey(root)
+    assert seen.odd == ["1 case has two centers in 'centers.csv' and is left out; keep one row each."]
+    assert len(seen.cases) == 10 and {case.center for case in seen.cases} == {"South"}
+    (root / "centers.csv").write_text("case,center,Center\n" + table.replace("South", "South,North"))
+    [sentence] = survey(root).problems
+    assert sentence == "The table of centers 'centers.csv' has several columns called 'center'; keep one of each."
 
 
 def test_nnunet_of_one_hospital_needs_no_center_in_its_names(hecktor, tmp_path):
@@ -96,6 +138,22 @@ def test_nnunet_of_one_hospital_needs_no_center_in_its_names(hecktor, tmp_path):
         path.unlink()
     assert {case.center for case in find_cases(root, center="KUH")} == {"KUH"}
     assert {case.center for case in find_cases(root)} == {"ONE"}
+
+
+@pytest.mark.parametrize(
+    ("described", "sentence"),
+    [
+        ('"labels": {"background": 0, "GTVp": 1, "GTVp": 2}', "'GTVp' stands twice; keep one of them."),
+        ('"labels": {"0": "background", "1": "GTVp", "2": "GTVp"}', "several of its label values are called 'GTVp'"),
+        ('"labels": {"background": 0, "GTVp": 1, "ignore": [2, 3]}', "its label 'ignore' is '[2, 3]'; write the one"),
+    ],
+)
+def test_a_name_that_stands_twice_in_a_dataset_json_is_refused(hecktor, tmp_path, described, sentence):
+    root = in_nnunet(hecktor, tmp_path / "nnunet")
+    (root / "dataset.json").write_text(f'{{"channel_names": {{"0": "CT", "1": "PT"}}, {described}}}')
+    with pytest.raises(DataError) as told:
+        find_cases(root)
+    assert sentence in told.value.problems[0]
 
 
 def test_nnunet_regions_and_ignore_become_nested_structures(hecktor, tmp_path):
@@ -181,14 +239,60 @@ def test_everything_wrong_with_the_files_is_said_at_once(hecktor, tmp_path):
     root = in_declared(hecktor, tmp_path / "declared", yaml)
     (root / "MDA" / "MDA-001" / "ct.nii.gz").unlink()
     (root / "MDA" / "MDA-002" / "pet2.nii.gz").write_bytes((root / "MDA" / "MDA-002" / "pet.nii.gz").read_bytes())
-    cases, problems = survey(root)
-    assert len(cases) == 10
-    assert [problem.split(";")[0] for problem in problems] == [
+    seen = survey(root)
+    assert len(seen.cases) == 9
+    assert [problem.split(";")[0] for problem in seen.problems] == [
         f"No file below '{root}' fits the MR pattern '{{center}}/{{case}}/mr.nii.gz' of layout 'layout.yaml'",
-        "1 case has several PET files",
-        "1 case has no CT image, whose grid the others are read on",
     ]
-    assert not any("MDA-0" in problem for problem in problems)  # cases are counted, not named
+    assert [sentence.split(";")[0] for sentence in seen.odd] == [
+        "1 case has several PET files and is left out",
+        "1 case has no CT image, whose grid the others are read on, and is left out",
+    ]
+    assert not any("MDA-0" in sentence for sentence in [*seen.problems, *seen.odd])  # cases are counted, not named
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize(("spoiled", "stops"), [(1, False), (2, True)])
+def test_a_few_cases_that_do_not_add_up_cost_those_cases_and_many_stop(hecktor, tmp_path, kind, spoiled, stops):
+    root = LAYOUTS[kind](hecktor, tmp_path / kind)
+    reference = find_cases(root)[0].reference
+    for case in find_cases(root)[:spoiled]:
+        case.images[reference].unlink()
+    seen = survey(root)
+    assert len(seen.cases) == 11 - spoiled and bool(seen.problems) is stops and bool(seen.odd) is not stops
+    if not stops:
+        assert len(find_cases(root)) == 10
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_images_that_no_pattern_takes_up_are_said(hecktor, tmp_path, kind):
+    root = LAYOUTS[kind](hecktor, tmp_path / kind)
+    config = CenterConfig(find_cases(root)[0].center, str(root))
+
+    def said():
+        return [finding.what for finding in check_layout(config, find_cases(root, center=config.code))][1:]
+
+    assert said() == []
+    (root / "imagesTr").mkdir(exist_ok=True)
+    (root / "imagesTr" / "KUH_1_0007.nii.gz").write_bytes(b"")
+    assert said() == ["1 image files belong to no case of the layout."]
+
+
+@pytest.mark.parametrize("code", ["NO", "007", "1e3", "true", "null_island", "1.10"])
+def test_a_declared_layouts_words_are_what_was_typed(hecktor, tmp_path, code):
+    root = in_declared(hecktor, tmp_path / "declared", DECLARED + f"center: {code.replace('.', '-')}\n")
+    wanted = f"C{code}" if code.isdigit() else code.replace(".", "-")
+    assert {case.center for case in find_cases(root)} == {wanted}
+    declared = DECLARED.replace("GTVp: 1, GTVn: 2", f"{code}: 1, N: [1, 2]")
+    (root / "layout.yaml").write_text(declared)
+    named = code.replace(".", "_")
+    assert find_cases(root)[0].structures == {named: (1,), "N": (1, 2)}
+
+
+def test_a_key_that_stands_twice_in_a_layout_is_refused(hecktor, tmp_path):
+    root = in_declared(hecktor, tmp_path / "declared", DECLARED + "center: A\ncenter: B\n")
+    with pytest.raises(DataError, match="'center' stands twice"):
+        find_cases(root)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,15 @@ from common.config.load import compose_run
 from common.config.privacy import NoisedSums
 from common.config.rules import broken_rules
 from common.errors import PolicyRefusal
-from common.exact.noised import noise_scales, noised_objective, spectral, step_from
+from common.exact.noised import beyond, noise_scales, noised_objective, spectral, step_from
 from common.exact.objectives import GRADIENT, HESSIAN
 from common.exact.step import BETA, MEAN, SCALE
 from common.model.readout import LinearReadout
 from common.privacy import plan
 from common.privacy.accounting import Release, epsilon
 from common.privacy.plan import plan_of
+from common.protocol.wire import pack_reply, unpack_reply
+from server.centers.quarantine import strikes
 from server.learning.withdraw import withdraw
 from tests.helpers.small import VIEW, adapters, asked, code_of, federate, forget, tampering, write_centers
 
@@ -174,6 +176,40 @@ def test_a_center_that_stops_leaves_a_fit_that_goes_on_and_asks_nobody_anything_
     assert leader.ledger.events("noised_fit")[0]["centers"] == ["CHUM"] and adapters(leader)["hpv_exact"]
     charged = read_account(Center.open(files["CHUM"]).vault).charges
     assert [entry.round for entry in charged] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "lie", [lambda value: value * 0 - 1e4 * np.eye(value.shape[-1]), lambda value: value * 0 + 1e9]
+)
+def test_sums_longer_than_patients_and_noise_make_them_are_a_strike(small_root, tmp_path, lie):
+    """An indefinite Hessian would be raised to noise's floor, and a long gradient be anybody's wish for the weights."""
+    files = write_centers(tmp_path / "centers", small_root, CENTERS)
+
+    def lying(sent, reply):
+        if asked(sent) == ("query.sums", 0) and code_of(reply) == "MDA":
+            own = unpack_reply(reply.content)
+            reply.content = pack_reply(replace(own, sums=own.sums | {HESSIAN: lie(own.sums[HESSIAN])}))
+        return reply
+
+    leader = federate(noised_run(rounds=1), tmp_path / "run", files, grid=tampering(lying))
+    [event] = leader.ledger.events("reply_rejected")
+    assert (event["center"], event["code"]) == ("MDA", "impossible") and strikes(leader.ledger) == {"MDA": 1}
+    assert event["told"] == "newton.hessian is longer than 10 patients and their noise make it"
+    assert leader.ledger.events("noised_fit")[0]["centers"] == ["CHUM"]
+
+
+def test_noise_itself_is_never_impossible():
+    """A thousand answers of nobody, and one patient at the bound."""
+    (step,) = noised_run().steps.values()
+    objective, own = noised_objective(step), plan.Plan(10, 10, 1, 2.0, 0.01, 1.3, "sums")
+    drawn, shapes = np.random.default_rng(0), {GRADIENT: (1, 6), HESSIAN: (1, 6, 6)}
+    scales = noise_scales(objective, own, round=0)
+    for _ in range(1000):
+        sums = {name: scales[name] * drawn.normal(size=shape) for name, shape in shapes.items()}
+        assert not beyond(objective, own, sums, round=0, patients=1)
+    far = {GRADIENT: np.full((1, 6), 1e3), HESSIAN: np.zeros((1, 6, 6))}
+    assert beyond(objective, own, far, round=0, patients=10).startswith("newton.gradient is longer than 10 patients")
+    assert beyond(objective, own, far | {GRADIENT: np.full((1, 6), np.nan)}, round=0, patients=10)
 
 
 def test_without_noise_the_federated_fit_is_the_pooled_one(small_root, tmp_path, monkeypatch):

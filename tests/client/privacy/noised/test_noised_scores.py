@@ -16,6 +16,7 @@ from common.privacy import plan
 from common.privacy.accounting import epsilon, noise_for
 from common.privacy.plan import plan_of, score_plan_of
 from common.privacy.scores.task import ABOVE, BELOW, VARIANCE
+from common.protocol.comparing import comparing
 from server.evaluation.matrix import Column
 from server.learning.selection import best_round
 from server.report.reading.record import read_run
@@ -137,3 +138,28 @@ def test_the_whole_step_with_its_scores_must_fit_before_it_begins(done, small_ro
     described = center.describe(leader.order(step))
     assert described.code == "declined.budget"  # 8 for training alone would fit
     assert not read_account(center.vault).charges
+
+
+def test_without_a_ceiling_scores_with_noise_stay_within_what_is_no_promise_too_weak(done, small_root, tmp_path):
+    """Where minimums hold, noise stands in for them up to epsilon 10 at delta 0.001, of scores alone."""
+    leader, _, _ = done
+    (step,) = leader.run.steps.values()
+    step = replace(step, privacy=replace(step.privacy, score_epsilon=200.0))
+    files = write_centers(tmp_path, small_root, ["MDA"], minimum_cell=2)
+    center = Center.open(files["MDA"])
+    (finished,) = leader.ledger.events("step_finished")
+    order = replace(leader.order(step), step=step, subset="validation", state=leader.bank.get(finished["key"]))
+    with pytest.raises(PolicyRefusal, match="it may spend 10 over every step") as refused:
+        center.evaluate(order)
+    assert refused.value.code == "declined.budget" and not read_account(center.vault).charges
+
+
+def test_paired_scores_carry_no_noise_and_are_refused(done):
+    leader, files, _ = done
+    (step,) = leader.run.steps.values()
+    center = Center.open(files["MDA"])
+    order = leader.order(step)
+    order.state = center.model(order)[0].state()
+    asked = comparing(replace(order, subset="test"), step, state=order.state, known={})
+    with pytest.raises(PolicyRefusal, match="leave with noise only, and paired ones carry none"):
+        center.evaluate(asked)

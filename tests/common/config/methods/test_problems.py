@@ -2,9 +2,11 @@
 
 import pytest
 
+from common.config.adapter import LoraPart
 from common.config.load import CONFIGS, compose_run, step_from_json, step_to_json
 from common.config.methods import CONTINUAL, KEEPING, METHODS
 from common.config.methods.chosen import chosen
+from common.config.methods.continual import InfLoraMethod
 from common.config.methods.drift import DittoMethod, ProximalMethod
 from common.config.rules import broken_rules
 from common.errors import ConfigError, UnknownName
@@ -116,6 +118,30 @@ LINEAGE = ["steps.tumour_ct.writes=tumor", "steps.tumour_ctpet.writes=tumor", "s
             ["steps.relapse.methods=[projection]", "steps.relapse.modalities=[CT,RECORD]"],
             "a record's columns can be of one patient; take RECORD out of modalities",
         ),
+        (["steps.relapse.methods=[inflora]"], "lets it rest, and part 'within' has rule rolora; set steps.relapse.ad"),
+        (
+            ["steps.relapse.methods=[inflora]", "steps.relapse.adapter.parts.within.dora=true"],
+            "method inflora cannot hold DoRA, whose norms change every answer; set steps.relapse.adapter.parts.within.",
+        ),
+        (["steps.tumour_ct.methods=[inflora]"], "makes rows of a LoRA part, and none trains in this step; add one"),
+        (
+            ["steps.relapse.methods=[inflora]", "steps.relapse.modalities=[CT,RECORD]"],
+            "method inflora sends second moments of layer inputs, and a record's columns can be of one patient",
+        ),
+        (
+            ["steps.relapse.methods=[inflora,projection]"],
+            "methods inflora and projection cannot go together: projection holds factor B",
+        ),
+        (["steps.relapse.methods=[inflora,olora]"], "cannot go together: olora turns factor A, which inflora makes"),
+        (["steps.relapse.methods=[{kind: inflora, rank: -1}]"], "method inflora has rank -1; it must be 0 or more."),
+        (
+            ["steps.relapse.methods=[{kind: inflora, rank: 9}]"],
+            "makes rows 1 to 9 of part 'within' its own by method inflora, and the part has 8: set",
+        ),
+        (
+            ["steps.relapse.methods=[inflora]", "privacy@steps.relapse.privacy=dp_sgd"],
+            "on which no noise is put; under",
+        ),
         (
             ["steps.relapse.methods=[ewc]", "steps.relapse.task.loss=cox"],
             "method ewc sums each patient's own gradient, and Cox's loss only compares patients",
@@ -141,7 +167,7 @@ def test_what_a_lineage_cannot_go_on_with_is_said_in_a_sentence(overrides, said)
     assert any(said in problem for problem in problems), problems
 
 
-APART = {"mib", "olora"}  # which need structures that somebody does not outline, and a LoRA part that rests
+APART = {"inflora", "mib", "olora"}  # which need LoRA parts of their own, or structures that somebody does not outline
 
 
 @pytest.mark.parametrize("method", sorted(CONTINUAL - APART))
@@ -149,3 +175,16 @@ def test_a_lineage_goes_on_by_any_continual_method(method):
     words = [f"steps.tumour_ctpet.methods=[{method}]"]
     words += [f"steps.tumour_ct.methods=[{method}]"] if method in KEEPING else []
     assert broken_rules(compose_run(["curriculum=quickstart", *LINEAGE, *words])) == []
+
+
+def test_steps_of_a_lineage_claim_no_more_rows_than_the_part_has():
+    run = compose_run(["curriculum=quickstart", *LINEAGE])
+    said = {}
+    for first in (5, 4, 0):  # at 0 the first step trains the part whole
+        for name, rank in {"tumour_ct": first, "tumour_ctpet": 4}.items():
+            run.steps[name].adapter.parts["within"] = LoraPart(sites=["image_attention"], rule="ffa")
+            run.steps[name].methods = [InfLoraMethod(rank=rank)]
+        said[first] = [problem for problem in broken_rules(run) if "inflora" in problem]
+    assert said[4] == [] and "makes rows 9 to 12 of part 'within'" in said[0][0]
+    [problem] = said[5]
+    assert "'tumour_ctpet' makes rows 6 to 9 of part 'within' its own by method inflora, and the part has 8" in problem

@@ -1,0 +1,39 @@
+"""MONAI without what it loads only in case it is wanted: half of what a center's process takes to start.
+
+``import monai`` imports all of its modules, and through two of them BERT of transformers (with torch's distributed
+tensors) and matplotlib. Nothing here uses those two, and MONAI goes on without a package that it does not find. Who
+wants them, a plugin with Transchex or `monai.visualize`, imports monai before this project.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from types import ModuleType
+
+UNUSED = ("matplotlib", "scipy.signal", "transformers")
+
+
+class Lean(MetaPathFinder):
+    """Answers, while MONAI is being imported and only then, that the packages that nothing here uses are not there."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if is_unused(fullname) and being_imported("monai"):
+            raise ModuleNotFoundError(f"{fullname} is left out while MONAI is imported", name=fullname)
+
+
+def is_unused(name: str) -> bool:
+    """Whether a module belongs to a package that nothing here uses through MONAI."""
+    return any(name == package or name.startswith(f"{package}.") for package in UNUSED)
+
+
+def being_imported(name: str) -> bool:
+    """Whether a module's own code is running for the first time."""
+    return bool(getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False))
+
+
+def import_less() -> None:
+    """Keep this process's MONAI lean; a second call changes nothing."""
+    if not any(isinstance(finder, Lean) for finder in sys.meta_path):
+        sys.meta_path.insert(0, Lean())
