@@ -12,13 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from common.data.sources import named_sources
 from common.metrics.concordance import harrell_counts
+from common.tasks import build_task
 from common.tasks.base import Observation
 
+EXCLUSIVE = ("multi_class", "ordinal")  # forms of a classification in which a patient is of one class
 Parts = tuple[np.ndarray, np.ndarray]  # above and below the line, (E,) each
 
 
@@ -72,8 +76,6 @@ def _dice(records: Sequence[Observation]) -> Parts:
 
 
 def _masked(spec: Any) -> Ratio:
-    from common.data.sources import named_sources
-
     sources = tuple(source.name for source in named_sources(spec.sources))
     return Ratio("restored", sources, _restored, most=len(sources))
 
@@ -94,16 +96,14 @@ def _concordant(records: Sequence[Observation]) -> Parts:
 
 
 def _classification(spec: Any) -> Ratio:
-    from common.tasks.classification import Classification
-
-    task, classes = Classification(spec), tuple(spec.classes)
-    if task.exclusive:
-        return Ratio("balanced_accuracy", classes, lambda records: _recalled(task, records))
+    classes = tuple(spec.classes)
+    if spec.form in EXCLUSIVE:
+        return Ratio("balanced_accuracy", classes, partial(_recalled, spec))
     return Ratio("auroc", classes, _won, pairs=True, most=len(classes))
 
 
-def _recalled(task: Any, records: Sequence[Observation]) -> Parts:
-    table = task.sums(records)["confusion"]
+def _recalled(spec: Any, records: Sequence[Observation]) -> Parts:
+    table = build_task(spec).sums(records)["confusion"]
     return np.diagonal(table).copy(), table.sum(axis=1)
 
 
