@@ -147,6 +147,7 @@ LATER = (  # fields of a step that the first release did not have
     ("training", "foreground"), ("training", "optimizer"), ("training", "moments"),
     ("task", "loss"), ("task", "largest_component"), ("task", "smallest_ml"),
     ("", "compared_with"), ("federation", "secure_aggregation"), ("federation", "secure_bound"),
+    ("privacy", "score_epsilon"), ("privacy", "score_answers"), ("privacy", "score_cohort"),
 )  # fmt: skip
 USUAL = {  # what says as little as an empty value
     ("view", "score_on"): CT_GRID, ("task", "tolerance_mm"): 3.0, ("", "age_cuts"): [65.0],

@@ -17,8 +17,8 @@ from common.config.step import Step
 from common.errors import BankError, ConfigError
 from common.files import write_bytes
 from common.model.state import bytes_of
+from common.privacy.scores import scored_task
 from common.runtime.machine import environment
-from common.tasks import build_task
 from server.coordinator import Coordinator
 from server.run.continued import take_models, take_over
 from server.run.folder import read_config
@@ -149,7 +149,7 @@ def _step_card(step: Step) -> dict[str, Any]:
         "modalities": step.modalities,
         "rounds": step.rounds,
         "parts": list(step.adapter.parts),
-        "metric": step.selection.metric or build_task(step.task).primary,
+        "metric": step.selection.metric or scored_task(step).primary,
         **({"classes": len(step.task.classes)} if step.task.kind == "classification" else {}),
         "starts_from": step.starts_from,
         **_rehearses(step),

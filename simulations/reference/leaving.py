@@ -21,6 +21,7 @@ from common.exact.columns import moment_shapes
 from common.exact.objectives import build_objective, newton_shapes
 from common.exact.ridge import ridge_shapes
 from common.exact.thresholds import ALL, MISSED, TRUE
+from common.privacy.scores.task import ABOVE, BELOW, VARIANCE
 from common.protocol.wire import COUNTS_OF, FIT_SUMS, STATUS_COUNTS
 from common.tasks import build_task
 from common.tasks.cells import Cells, Histogram, Mean, RiskSets, Table
@@ -246,6 +247,10 @@ def _task_sums() -> Iterator[tuple[str, str, str, str]]:
                     continue
                 seen.add((spec.kind, f"{name}{shape}"))
                 yield label, f"`{name}` {list(shape) or 'a number'}", f"`{kind}`", _guard(name, task.cells)
+    noised = "with `privacy.score_epsilon`, in the place of all others"
+    for name in (ABOVE, BELOW):
+        yield noised, f"`{name}` [one for each of the score's parts]", "`scores`", "noise, charged before it is drawn"
+    yield noised, f"`{VARIANCE}` a number", "`scores`", "of the noise: public"
 
 
 def _paired_sums() -> Iterator[tuple[str, str, str]]:
