@@ -20,12 +20,13 @@ from flwr.clientapp import ClientApp
 from client.policy.asked import check_asked, check_step, echoed
 from client.vault.group import Group
 from client.vault.outbox import NotRecorded, record_reply, unrecorded
+from common.config.run import PARTS
 from common.errors import FedgraftError, WireError
+from common.privacy.scores import scored_task
 from common.protocol.handed import HandedOrder, HandedReply, reply_facts
 from common.protocol.messages import Order, Reply, State
 from common.protocol.wire import COUNTS_OF, check_declared, declared_scores, pack_reply, unpack_order
 from common.runtime.cli import FULL, os_sentence
-from common.tasks import build_task
 
 if TYPE_CHECKING:
     from client.center.center import Center
@@ -60,8 +61,13 @@ def _take_part_in_sum(center: Center, order: Order) -> Reply:
     from client.policy import check_order
 
     check_order(center.config.policy, order)
-    check_scorable(order, cases=lambda: len(center.part(order, order.subset)), minimum=center.minimum(order).cell)
+    check_scorable(order, cases=lambda: len(center.part(order, _part_of(order))), minimum=center.minimum(order).cell)
     return answer(center.config, center.vault, order)
+
+
+def _part_of(order: Order) -> str:
+    """The part of the split that an order asks about: an exact fit's questions name none, and mean the training."""
+    return order.subset if order.subset in PARTS else "train"
 
 
 def client_app(verbs: Verbs) -> ClientApp:
@@ -217,14 +223,14 @@ def _arriving(center: Center, order: Order) -> tuple[State, State]:
 
 def _check_declared(reply: Reply, order: Order, state_like: State, extra_like: State, *, action: str) -> None:
     """Raises WireError for a reply that holds what the step and the action do not declare."""
-    task = build_task(order.step.task)
+    task = scored_task(order.step)
     sums = task.label_shapes if action == "describe" else declared_scores(order, task)
-    if order.masking is not None:
-        sums = {}
     if action == "sums":
         from common.exact.step import declared_in_order
 
         sums = declared_in_order(order)
+    if order.masking is not None:
+        sums = {}
     counts = COUNTS_OF[action]
     check_declared(reply, state_like=state_like, sum_shapes=sums, extra_like=extra_like, counts=counts)
 

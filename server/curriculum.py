@@ -11,9 +11,9 @@ from common.config.limits.budget import spent
 from common.config.options import STATISTICS
 from common.config.step import Step
 from common.model.state import bytes_of, parts_of
+from common.privacy.scores import scored_task
 from common.protocol.messages import Order, State
 from common.store.bank import Entry
-from common.tasks import build_task
 from server.bases.growing import grow_base
 from server.centers.enrolment import Enrolment, as_recorded, known_of
 from server.centers.roster import rounds_of
@@ -61,7 +61,7 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     """One step, from enrolment to its row in the ledger."""
     began = time.perf_counter()
     order = coordinator.order(step)
-    task = build_task(step.task)
+    task = scored_task(step)
     enrolment = enrol_for(coordinator, order)
     enrolment.known |= known_of(models_taken(coordinator.ledger).get(step.name, {}))
     step = _settled(coordinator, step.name, enrolment)
@@ -74,7 +74,9 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     coordinator.ledger.append("start_scores", {"step": "start", "task": step.name, "scores": scores})
 
     state, kept = train_step(coordinator, order, enrolment) if step.rounds > 0 else (start, 0)
-    entry = commit(coordinator, step, state, enrolment)
+    is_fit = step.federation.kind == "newton"  # whose enrolment holds whom the fit has not lost
+    used = enrolment.training if is_fit else coordinator.roster.contributed(step.name, upto=kept)
+    entry = commit(coordinator, step, state, used)
     if step.rounds > 0:
         ended = replace(order, state=state, round=kept)
         keep(coordinator, ended, entry, enrolment.training, key=start_key(coordinator, step))
@@ -83,7 +85,7 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
 
 def train_step(coordinator: Coordinator, order: Order, enrolment: Enrolment) -> tuple[State, int]:
     """The step's rounds from the order's state; the state that they keep, with its round."""
-    step, task = order.step, build_task(order.step.task)
+    step, task = order.step, scored_task(order.step)
     if step.federation.kind == "newton":
         found = fit_exactly(coordinator, order, enrolment.training)
         enrolment.training = centers_of(coordinator.ledger, step.name)

@@ -22,6 +22,7 @@ from server.learning.exact.choice import judge_of
 from server.learning.exact.fit import NewtonFit
 from server.learning.exact.noised import NoisedFit
 from server.learning.exact.questions import Asking
+from server.learning.exact.summed import SummedAsking
 from server.learning.start import commit, starting_state
 from server.learning.withdraw import centers_of, to_refit, to_rescore
 
@@ -37,7 +38,8 @@ def after_withdrawals(coordinator: Coordinator) -> None:
 def fit_exactly(coordinator: Coordinator, order: Order, centers: Sequence[str]) -> tuple[State, int]:
     """The state and the number of questions of a Newton step over these centers."""
     layout = AdaptedModel(coordinator.bases.backbone_for(order.step), order.step, seed=order.seed).exact_layout
-    asking = Asking(
+    is_secure = order.step.federation.secure_aggregation
+    asking = (SummedAsking if is_secure else Asking)(
         coordinator.federation,
         order,
         folder=coordinator.folder,
@@ -58,7 +60,7 @@ def refit_step(coordinator: Coordinator, step: Step) -> None:
     wanted = centers_of(coordinator.ledger, step.name)
     enrolment.training = [center for center in enrolment.training if center in wanted]
     state, _ = fit_exactly(coordinator, order, enrolment.training)
-    key = commit(coordinator, step, state, enrolment).key
+    key = commit(coordinator, step, state, enrolment.training).key
     left = withdrawn(coordinator.ledger)
     event = {"step": step.name, "without": left[-1], "key": key, "centers": enrolment.training}
     coordinator.ledger.append("step_refitted", {**event, "bytes": enrolment.bytes})

@@ -37,6 +37,7 @@ SCORES = (
     "low",
     "high",
     "n",
+    "noise",
 )
 ROUNDS = (
     "folder", "run", "arm", "seed", "step", "round", "metric", "validation", "validation_loss", "train_loss", "centers",
@@ -150,6 +151,8 @@ def _frame(rows: list[Row], columns: Sequence[str]) -> pd.DataFrame:
     more = dict.fromkeys(key for row in rows for key in row if key not in columns)
     frame = pd.DataFrame(rows, columns=[*columns, *more])
     numbers = [
-        name for name in ("value", "low", "high", "validation", "validation_loss", "train_loss") if name in frame
+        name
+        for name in ("value", "low", "high", "noise", "validation", "validation_loss", "train_loss")
+        if name in frame
     ]
     return frame.astype(dict.fromkeys(numbers, float))

@@ -13,10 +13,14 @@ from itertools import accumulate
 from pathlib import Path
 
 from client.policy.policy import Ceiling
-from client.privacy.noised.calibration import plan_at
+from client.privacy.noised.calibration import plan_at, score_plan_at
 from client.privacy.spending import Account, is_within
+from common.config.privacy import scores_are_noised
 from common.config.step import Step
 from common.privacy.accounting import Release, epsilon
+from common.privacy.plan import SCORES
+
+SCORED = ": scores"  # behind the name of a step, of its answers with scores
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Line:
     """One step of one run.
 
     Args:
-        rounds: how many were charged, or are planned.
+        rounds: how many were charged, or are planned; of scores, how many answers.
         draws: of patients, over all of them.
         noise: the least of its releases, in units of the bound of one patient's part; 0 of none.
         alone: epsilon of this line.
@@ -91,7 +95,7 @@ def statement_of(
 
 
 def plan_of_steps(steps: Mapping[str, Step], center: str, *, vault: Path) -> dict[str, list[Release]]:
-    """What each private step of a curriculum would release at a center, round by round.
+    """What each private step of a curriculum would release at a center, round by round, and its answers with scores.
 
     Args:
         vault: where noise that was found before stands; nothing in it is changed.
@@ -99,16 +103,25 @@ def plan_of_steps(steps: Mapping[str, Step], center: str, *, vault: Path) -> dic
     Raises:
         ConfigError: a step's noise cannot be found.
     """
-    private = {name: step for name, step in steps.items() if step.privacy is not None}
-    return {name: [plan_at(vault, step, center, keep=False).release] * step.rounds for name, step in private.items()}
+    found: dict[str, list[Release]] = {}
+    for name, step in steps.items():
+        if step.privacy is None:
+            continue
+        found[name] = [plan_at(vault, step, center, keep=False).release] * step.rounds
+        if scores_are_noised(step.privacy):
+            plan = score_plan_at(vault, step, center, keep=False)
+            found[name + SCORED] = [plan.release] * plan.answers
+    return found
 
 
 def _charged(account: Account, delta: float) -> Iterator[Line]:
     by_step: dict[tuple[str, str], list[Release]] = {}
     rounds = Counter[tuple[str, str]]()
     for entry in account.charges:
-        by_step.setdefault((entry.run, entry.step), []).extend(entry.releases)
-        rounds[entry.run, entry.step] += 1
+        is_scored = any(release.kind == SCORES for release in entry.releases)
+        name = entry.step + SCORED if is_scored else entry.step
+        by_step.setdefault((entry.run, name), []).extend(entry.releases)
+        rounds[entry.run, name] += 1
     until = accumulate(by_step.values(), lambda before, own: [*before, *own])
     for ((run, step), own), together in zip(by_step.items(), until, strict=True):
         yield _line(run, step, rounds[run, step], own, together, delta)

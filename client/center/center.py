@@ -18,7 +18,7 @@ from client.center.config import CenterConfig, read_config
 from client.center.device import set_device
 from client.center.labels import labelled, told_labels
 from client.center.models import backbone_of, initial_state, model_of, resident_model
-from client.center.noised import noised_answer
+from client.center.noised import noised_answer, noised_score_answer
 from client.center.paired import arriving_beside, paired_answer
 from client.center.patients import everyone_at, part_of, prepared
 from client.center.settled import settled
@@ -58,7 +58,7 @@ from client.vault.vault import Vault
 from common.adapters.lowrank import cut_to_own_rank, within_own_rank
 from common.config.load import to_json
 from common.config.options import STATISTICS
-from common.config.privacy import NoisedSums
+from common.config.privacy import NoisedSums, scores_are_noised
 from common.config.run import PARTS, Split
 from common.errors import PolicyRefusal
 from common.exact.step import CELLS
@@ -68,7 +68,7 @@ from common.privacy.masking.asked import MASK
 from common.protocol.compression import form
 from common.protocol.declaration import extra_form, sent_back
 from common.protocol.keepsakes import KEEPSAKES, arriving_form
-from common.protocol.masked import masked_form, phase_form, scoring_layout, training_layout
+from common.protocol.masked import fit_layout, is_fit_question, masked_form, phase_form, scoring_layout, training_layout
 from common.protocol.messages import TOO_FEW_CASES, Order, Reply, State, Sums
 from common.tasks import Task, build_task
 from common.tasks.cells import Cells
@@ -205,6 +205,8 @@ class Center:
         assert order.masking is not None
         if order.masking.phase != MASK:
             return phase_form(order.masking)
+        if is_fit_question(order):
+            return masked_form(fit_layout(order))
         return masked_form(scoring_layout(order) if order.subset else training_layout(order, self._leaving(order)))
 
     def _leaving(self, order: Order) -> State:
@@ -224,7 +226,7 @@ class Center:
         if order.subset == STATISTICS:
             return told_answer(self, order)
         if isinstance(order.step.privacy, NoisedSums) and order.subset not in (GRID, KEEPSAKES, THRESHOLDS):
-            return noised_answer(self, order)
+            return self._under_masks(order, noised_answer(self, order))
         check_strict(self.config.policy, what)
         if order.subset == GRID:
             return event_histogram(self, order)
@@ -241,7 +243,8 @@ class Center:
         counts = {"cases": len(cases), "skipped": cases.skipped, **({"waiting": waiting} if waiting else {})}
         if order.subset == THRESHOLDS:
             scored = Reply(self.code, sums=score_sums(order, model, cases, minimum=minimum), counts=counts)
-            return self.let_out(order, replace(scored, seconds=time.perf_counter() - started), what=what)
+            scored = self.let_out(order, replace(scored, seconds=time.perf_counter() - started), what=what)
+            return self._under_masks(order, scored)
         shared = exact_rows(order, model, cases, minimum=minimum)
         most = self.config.policy.maximum_questions
         sums = exact_of(order, layout, shared, vault=self.vault, minimum=minimum, most=most)
@@ -250,7 +253,7 @@ class Center:
         if shared.adjusted:
             counts["adjusted"] = shared.adjusted
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
-        return self.let_out(order, reply, what=what, cells=CELLS)
+        return self._under_masks(order, self.let_out(order, reply, what=what, cells=CELLS))
 
     # ---------------------------------------------------------------------------------------------------- evaluate
 
@@ -260,13 +263,18 @@ class Center:
             return paired_answer(self, order)
         started = time.perf_counter()
         check_order(self.config.policy, order, asks=scores_asked(order))
-        check_strict(self.config.policy, scored(order))
+        is_noised = scores_are_noised(order.step.privacy)
+        if not is_noised:
+            check_strict(self.config.policy, scored(order))
         check_masked(order)
         standing = Standing(self.vault, order)
         standing.check()
         if order.digest:  # the state is kept, for the next one's difference to refer to
             self._check_room(order)
         order = self._received(order)
+        if is_noised:
+            reply = noised_score_answer(self, order)
+            return self._under_masks(order, reply)
         model, task = self.ready_model(replace(order, state=self.own_state(order)))
         minimum, sums = self.minimum(order).cell, Sums()
         cases, waiting = self._scorable(order, self.case_set(order, order.subset, model), minimum)
@@ -279,7 +287,14 @@ class Center:
             sums = _scores(order, model, task, cases, vault=self.vault, minimum=minimum)
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
         reply = self.let_out(order, reply, what=scored(order) if sums else "counts", cells=task.cells)
-        return under_masks(self.config, self.vault, order, reply, scoring_layout(order)) if order.masking else reply
+        return self._under_masks(order, reply)
+
+    def _under_masks(self, order: Order, reply: Reply) -> Reply:
+        """Sums as they leave: under masks where the order has them."""
+        if order.masking is None:
+            return reply
+        layout = fit_layout(order) if is_fit_question(order) else scoring_layout(order)
+        return under_masks(self.config, self.vault, order, reply, layout)
 
     def _scorable(self, order: Order, cases: CaseSet, minimum: int) -> tuple[CaseSet | None, int]:
         """The cases that may be scored, and how many wait; None where the difference to an earlier answer is a few."""

@@ -13,8 +13,9 @@ from client.data.case import Case
 from client.masking.replies import check_unmasked
 from client.policy import check_order
 from client.privacy.sums import question_of_scores
-from client.privacy.unnoised import check_strict
+from client.privacy.unnoised import NOISE, check_strict
 from client.training.observation import observe
+from common.config.privacy import scores_are_noised
 from common.errors import PolicyRefusal, WireError
 from common.model.adapted import AdaptedModel
 from common.protocol.comparing import PAIRED, first_model, named_as_first
@@ -36,6 +37,10 @@ def paired_answer(center: Center, order: Order) -> Reply:
     for asked in (order, first):
         check_order(center.config.policy, asked, asks=[PAIRED])
         check_unmasked(asked)
+        if scores_are_noised(asked.step.privacy):
+            raise PolicyRefusal(
+                NOISE, f"Scores of step '{asked.step.name}' leave with noise only, and paired ones carry none."
+            )
     check_strict(center.config.policy, PAIRED)
     models = [model_of(center.config, asked) for asked in (first, order)]
     cases, skipped = _shared(center, (first, order), models)

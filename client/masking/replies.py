@@ -36,6 +36,7 @@ from common.protocol.masked import (
     PARTS,
     Layout,
     is_cut_off,
+    is_fit_question,
     numbers_of,
     phase_form,
     question_of,
@@ -57,8 +58,11 @@ def check_masked(order: Order) -> None:
 
 
 def check_unmasked(order: Order) -> None:
-    """Raise PolicyRefusal for a question whose sums no masks can hide, asked of a step that promises secure sums."""
-    if asks_masks(order):
+    """Raise PolicyRefusal for a question whose sums no masks can hide, asked of a step that promises secure sums; and,
+    as `check_masked`, for one of an exact fit without masks."""
+    if is_fit_question(order):
+        check_masked(order)
+    elif asks_masks(order):
         raise PolicyRefusal(
             MASKING, f"Step '{order.step.name}' promises secure sums, and '{order.subset}' is told center by center."
         )

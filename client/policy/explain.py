@@ -171,7 +171,7 @@ def _noise(policy: Policy) -> Iterator[Sentence]:
             "privacy",
         )
     if policy.privacy.strict:
-        yield Sentence(CANNOT, "have scores, statistics or losses, none of which carries noise", "privacy")
+        yield Sentence(CANNOT, "have scores without noise, statistics or losses", "privacy")
     elif demands_privacy(policy):
         yield Sentence(
             CAN, "have scores, statistics and losses without noise; each is a line in the privacy account", "privacy"
@@ -181,8 +181,8 @@ def _noise(policy: Policy) -> Iterator[Sentence]:
     if ceiling is None and policy.minimum_cell > 1:
         yield Sentence(
             CANNOT,
-            f"have sums with noise in the place of minimums beyond epsilon {UNSAID.epsilon:g} at delta "
-            f"{UNSAID.delta:g}, over every step, run and restart together",
+            f"have sums, or scores, with noise in the place of minimums beyond epsilon {UNSAID.epsilon:g} at delta "
+            f"{UNSAID.delta:g} each, over every step, run and restart together",
             "privacy",
         )
 

@@ -21,16 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from client.policy.policy import Ceiling
-from client.privacy.noised.calibration import plan_at
+from client.privacy.noised.calibration import plan_at, score_plan_at
 from client.privacy.spending import Entry, charge, check_fits, read_account
 from client.privacy.streams import Stream, key_of, known_secret, secret_of
 from client.training.batches import Cases, Item, one_batch
 from client.training.job import Job, Learned
 from common.backbones.base import tensors_digest
 from common.config.load import step_to_json, to_json
+from common.config.privacy import scores_are_noised
 from common.model.adapted import AdaptedModel
 from common.privacy.accounting import Release
-from common.privacy.plan import Plan
+from common.privacy.plan import SCORES, Plan
 from common.protocol.messages import Order
 
 SAMPLING, NOISE, INSIDE = "sampling", "noise", "crops and dropout"
@@ -137,14 +138,19 @@ def _gradient_of(
 def check_step(order: Order, *, code: str, vault: Path, ceiling: Ceiling | None) -> None:
     """Raise PolicyRefusal where what is left of a step with ``privacy`` would pass the ceiling: it is not begun.
 
-    Rounds that this run has charged for the step stand on the account, and count once.
+    Rounds and answers with scores that this run has charged for the step stand on the account, and count once.
     """
     if order.step.privacy is None or ceiling is None:
         return
-    account = read_account(vault)
-    done = {entry.round for entry in account.charges if (entry.run, entry.step) == (order.run, order.step.name)}
-    left = max(order.step.rounds - len(done), 0)
-    check_fits(account, [plan_at(vault, order.step, code).release] * left, ceiling, step=order.step.name)
+    account, step = read_account(vault), order.step
+    own = [entry for entry in account.charges if (entry.run, entry.step) == (order.run, step.name)]
+    scored = [entry for entry in own if any(release.kind == SCORES for release in entry.releases)]
+    done = {entry.round for entry in own if entry not in scored}
+    planned = [plan_at(vault, step, code).release] * max(step.rounds - len(done), 0)
+    if scores_are_noised(step.privacy):
+        plan = score_plan_at(vault, step, code)
+        planned += [plan.release] * max(plan.answers - len(scored), 0)
+    check_fits(account, planned, ceiling, step=step.name)
 
 
 def charged(order: Order, cases: Cases, *, code: str, vault: Path, ceiling: Ceiling | None) -> DpSgd | None:
@@ -155,14 +161,17 @@ def charged(order: Order, cases: Cases, *, code: str, vault: Path, ceiling: Ceil
         ceiling: the hospital's; None where it sets none.
 
     Raises:
-        PolicyRefusal: the round would pass the ceiling.
+        PolicyRefusal: the round would pass the ceiling, or is one more than the step has.
         VaultError: the account or the vault's secret is damaged.
         ConfigError: no noise is enough.
     """
     if order.step.privacy is None:
         return None
     plan = plan_at(vault, order.step, code)
-    streams = streams_of(order, cases, plan.release, (SAMPLING, NOISE, INSIDE), code=code, vault=vault, ceiling=ceiling)
+    streams = streams_of(
+        order, cases, plan.release, (SAMPLING, NOISE, INSIDE), code=code, vault=vault, ceiling=ceiling,
+        most=order.step.rounds,
+    )  # fmt: skip
     return DpSgd(plan, *streams)
 
 
@@ -209,6 +218,7 @@ def question_of(order: Order, cases: Cases, *, code: str) -> dict[str, object]:
         "center": code,
         "order": hashlib.sha256("\x1f".join(asked).encode()).hexdigest(),
         "cases": cases_digest(cases),
+        **({"subset": order.subset} if order.subset else {}),
     }
 
 

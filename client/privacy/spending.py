@@ -142,7 +142,9 @@ def _check_number(account: Account, entry: Entry, most: int | None) -> None:
     before = sum(any(release.kind in kinds for release in one.releases) for one in alike)
     if most is not None and before >= most:
         raise PolicyRefusal(
-            QUESTIONS, f"Step '{entry.step}' has noise for {most} answers, and {before} others were given in this run."
+            QUESTIONS,
+            f"Step '{entry.step}' has noise for {most} answers of its kind ({', '.join(sorted(kinds))}), and {before} "
+            "others were given in this run; ask for it again in a new run, which is charged anew.",
         )
 
 
@@ -150,8 +152,11 @@ def check_fits(account: Account, planned: Sequence[Release], ceiling: Ceiling | 
     """Raise PolicyRefusal where the account and what is planned would pass the ceiling together."""
     if ceiling is None:
         return
-    counted = tuple(release for release in account.releases if ceiling.of in ("", release.kind))
-    together = (*counted, *planned)
+    counted, added = (
+        tuple(release for release in releases if ceiling.of in ("", release.kind))
+        for releases in (account.releases, planned)
+    )
+    together = (*counted, *added)
     if is_within(together, ceiling):
         return
     before, after = (epsilon(releases, ceiling.delta) for releases in (counted, together))

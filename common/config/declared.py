@@ -9,6 +9,7 @@ from typing import Any
 
 from common.config.backbones import declared_multiple
 from common.config.options import COMPARED_TASKS, CT_GRID
+from common.config.privacy import scores_are_noised
 from common.config.run import Run
 from common.config.step import Step
 from common.data.sources import named_sources
@@ -141,6 +142,8 @@ def not_comparable(first: Step, second: Step) -> str:
         return "they answer different questions"
     if b.kind not in COMPARED_TASKS:
         return f"scores of {b.kind} are not compared patient by patient; {', '.join(COMPARED_TASKS)} are"
+    if any(scores_are_noised(step.privacy) for step in (first, second)):
+        return "scores of one carry noise (privacy.score_epsilon), and paired ones carry none"
     for option in ("structures", "within", "outlined", "classes", "form", "target"):
         if getattr(a, option, None) != getattr(b, option, None):
             return f"task.{option} is {getattr(a, option, None)} in one and {getattr(b, option, None)} in the other"

@@ -147,6 +147,7 @@ LATER = (  # fields of a step that the first release did not have
     ("training", "foreground"), ("training", "optimizer"), ("training", "moments"),
     ("task", "loss"), ("task", "largest_component"), ("task", "smallest_ml"),
     ("", "compared_with"), ("federation", "secure_aggregation"), ("federation", "secure_bound"),
+    ("privacy", "score_epsilon"), ("privacy", "score_answers"), ("privacy", "score_cohort"),
 )  # fmt: skip
 USUAL = {  # what says as little as an empty value
     ("view", "score_on"): CT_GRID, ("task", "tolerance_mm"): 3.0, ("", "age_cuts"): [65.0],
@@ -155,6 +156,7 @@ USUAL = {  # what says as little as an empty value
 }  # fmt: skip
 
 
+LATER_OF_METHODS = ("fraction",)
 LATER_OF_PARTS = ("deep_supervision", "harmonize", "log_suv")  # options of parts that are off unless asked for
 
 
@@ -173,6 +175,9 @@ def step_to_json(step: Step) -> str:
     for part in plain["adapter"]["parts"].values():
         for name in (name for name in LATER_OF_PARTS if not part.get(name, True)):
             del part[name]
+    for method in plain["methods"]:
+        for name in (name for name in LATER_OF_METHODS if not method.get(name, True)):
+            del method[name]
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 

@@ -60,6 +60,14 @@ class Step:
         self.federation = MeanFederation() if self.federation is None else self.federation
 
 
+def is_validated(step: Step, number: int) -> bool:
+    """Whether a step looks at its validation cases after this round: the start, every so many rounds, and the last;
+    never where the round that is kept is fixed in advance."""
+    if keeps_last(step):
+        return False
+    return number % step.selection.every == 0 or number == step.rounds
+
+
 def keeps_last(step: Step) -> bool:
     """Whether the round that a step keeps is fixed in advance."""
     return (step.selection.keep or (BEST if step.privacy is None else LAST)) == LAST

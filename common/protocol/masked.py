@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -13,15 +13,28 @@ import torch
 from torch import Tensor
 
 from common.backbones.base import tensors_digest
+from common.config.federation import NewtonFederation
 from common.config.load import step_to_json, to_json
+from common.config.step import Selection
+from common.config.training import Training
 from common.errors import WireError
+from common.exact.step import declared_in_order
+from common.exact.thresholds import THRESHOLDS
 from common.privacy.masking.asked import Masking, reply_shapes
 from common.privacy.masking.center import Vectors
 from common.privacy.masking.keys import SAID
-from common.privacy.masking.numbers import Form, decoded, decoded_sums, encoded, encoded_sums
+from common.privacy.masking.numbers import (
+    Form,
+    decoded,
+    decoded_exactly,
+    decoded_sums,
+    encoded,
+    encoded_exactly,
+    encoded_sums,
+)
+from common.privacy.scores import scored_task
 from common.protocol.messages import Order, State, Sums
 from common.protocol.wire import FIT_SUMS, declared_scores
-from common.tasks import build_task
 
 QUESTION = "query.masking"  # the four phases that no patient is looked at for
 UPDATE, SUMS = "update", "sums"
@@ -33,10 +46,15 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """The numbers of a masked reply: tensors part by part, each part's weight behind it, and sums by name."""
+    """The numbers of a masked reply: tensors part by part, each part's weight behind it, and sums by name.
+
+    Args:
+        is_exact: the sums are of an exact fit, and as exact as float64; each takes twice the room.
+    """
 
     tensors: Shapes
     sums: Shapes
+    is_exact: bool = False
 
     @property
     def parts(self) -> list[str]:
@@ -64,8 +82,18 @@ def training_layout(order: Order, leaving: State) -> Layout:
 
 def scoring_layout(order: Order) -> Layout:
     """What of an answer with scores is masked."""
-    shapes = declared_scores(order, build_task(order.step.task))
+    shapes = declared_scores(order, scored_task(order.step))
     return layout_of({}, {name: shape for name, shape in shapes.items() if name != "fit.batches"})
+
+
+def is_fit_question(order: Order) -> bool:
+    """Whether an order asks for sums of an exact fit: moments, gradients, Gram sums, histograms of its scores."""
+    return order.step.federation.kind == "newton" and order.subset in ("", THRESHOLDS)
+
+
+def fit_layout(order: Order) -> Layout:
+    """What of an answer to a question of an exact fit is masked."""
+    return replace(layout_of({}, declared_in_order(order)), is_exact=True)
 
 
 def masked_form(layout: Layout) -> State:
@@ -76,7 +104,7 @@ def masked_form(layout: Layout) -> State:
     if numbers:
         found[MASKED + UPDATE] = torch.empty(numbers, dtype=torch.int32, device="meta")
     if sums:
-        found[MASKED + SUMS] = torch.empty(sums, dtype=torch.int64, device="meta")
+        found[MASKED + SUMS] = torch.empty(sums * (2 if layout.is_exact else 1), dtype=torch.int64, device="meta")
     return found
 
 
@@ -105,7 +133,8 @@ def numbers_of(
         if missing:
             raise WireError(f"A masked reply must hold every declared sum; {missing[0]} is missing.")
         flat = [np.asarray(sums[name], np.float64).reshape(-1) for name, _ in layout.sums]
-        vectors[SUMS] = encoded_sums(np.concatenate(flat), form.contributors)
+        encode = encoded_exactly if layout.is_exact else encoded_sums
+        vectors[SUMS] = encode(np.concatenate(flat), form.contributors)
     return vectors, bytes(carried)
 
 
@@ -138,7 +167,7 @@ def update_in(
 
 def sums_in(layout: Layout, total: np.ndarray) -> Sums:
     """Sums by name."""
-    values, at, found = decoded_sums(total), 0, Sums()
+    values, at, found = (decoded_exactly if layout.is_exact else decoded_sums)(total), 0, Sums()
     for name, shape in layout.sums:
         found[name], at = values[at : at + prod(shape)].reshape(shape), at + prod(shape)
     return found
@@ -174,7 +203,26 @@ def question_of(order: Order, most: float) -> str:
         "extra": tensors_digest(order.extra),
         "known": tensors_digest({name: torch.tensor(np.asarray(value)) for name, value in order.known.items()}),
     }
+    if is_fit_question(order):
+        asked |= _of_fit(order)
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _of_fit(order: Order) -> dict[str, object]:
+    """What decides sums of an exact fit, in the place of the whole step: one under another name, with more rounds or
+    another seed asks the same, and must not be answered over other centers."""
+    step = order.step
+    decides = replace(
+        step, name="", rounds=0, centers=[], evaluate_at=[], methods=[], subgroups=[], starts_from=None, writes=None,
+        selection=Selection(), training=Training(), federation=_objective(step.federation),
+    )  # fmt: skip
+    state = tensors_digest(order.state) if order.subset else ""  # only histograms of scores look at it
+    numbers = [bool(order.round), order.minimum_cell, order.skip_unreadable]
+    return {"step": step_to_json(decides), "numbers": numbers, "state": state}
+
+
+def _objective(spec: NewtonFederation) -> NewtonFederation:
+    return NewtonFederation(objective=spec.objective, secure_aggregation=True)
 
 
 def _difference(shapes: Shapes, state: State, start: State) -> np.ndarray:

@@ -78,7 +78,8 @@ class DeclaresSums(Protocol):
 
 def declared_sums(task: DeclaresSums, *, curves: bool) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every sum that a step's scores may carry; ``curves`` where the order wants them."""
-    return {**FIT_SUMS, **task.sum_shapes, **(task.curve_shapes if curves else {})}
+    fit = {} if getattr(task, "is_noised", False) else FIT_SUMS  # a loss has no bound that noise could hide
+    return {**fit, **task.sum_shapes, **(task.curve_shapes if curves else {})}
 
 
 def declared_scores(order: Order, task: DeclaresSums) -> dict[str, tuple[int, ...]]:

@@ -28,6 +28,7 @@ def scores_by_key(events: Iterable[Event]) -> dict[str, Card]:
     """Adapter's key -> its test scores: ``date``, ``centers`` and ``modes``, where the fullest mode stands last.
 
     A mode holds ``metric``, ``value``, ``low``, ``high`` and ``n``; without a value it was suppressed or not defined.
+    ``noise`` stands beside a score that carries some: its standard deviation by noise alone.
     """
     primary: dict[str, str] = {}
     found: dict[str, Card] = {}
@@ -66,6 +67,8 @@ def in_words(score: Card | None) -> str:
     if score["value"] is None:
         return f"not scored: {name} was suppressed or not answered at {where}, for too few test cases"
     found = Estimate(score["value"], score["low"], score["high"], int(score["n"] or 0))
+    if score.get("noise") is not None:
+        return f"tested: {name} {found.text()}, with noise of a standard deviation of {score['noise']:.3f}, at {where}"
     return f"tested: {name} {found.text()} on {found.n} cases of {where}"
 
 
@@ -82,4 +85,5 @@ def _fullness(row: Event) -> int:
 
 
 def _score(row: Event) -> Card:
-    return {"metric": row["metric"], **{name: row.get(name) for name in ("value", "low", "high", "n")}}
+    noise = {"noise": row["noise"]} if row.get("noise") is not None else {}
+    return {"metric": row["metric"], **{name: row.get(name) for name in ("value", "low", "high", "n")}, **noise}

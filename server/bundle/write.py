@@ -23,7 +23,7 @@ from common.store.bases import Bases
 from common.store.exported import file_digest
 from common.store.ledger import Ledger
 from common.store.tested import known_by_key
-from server.bundle.card import card_of, tested_lines
+from server.bundle.card import card_of, score_lines
 from server.bundle.configs import inference, metadata
 from server.bundle.peft import write_peft
 from server.bundle.program import write_program
@@ -57,7 +57,7 @@ def write_bundle(folder: RunFolder, lineage: str, out: Path) -> Path:
     configs = {"inference": inference(entry.step)}  # what cannot be a bundle is said before anything is written
     outputs = _outputs(model, write_program(out / PROGRAM, model))
     events = Ledger(folder.ledger).events()
-    tested = tested_lines(events, entry)
+    tested = score_lines(events, entry)
     configs["metadata"] = metadata(
         entry.step,
         outputs=outputs,

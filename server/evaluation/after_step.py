@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.config.step import Step
+from common.privacy.scores import scored_task
 from common.protocol.messages import Sums
 from common.store.ledger import Ledger
 from common.store.lineage import state_in_use
-from common.tasks import build_task, merge_sums
+from common.tasks import merge_sums
 from server.centers.enrolment import known_of
 from server.coordinator import Coordinator
 
@@ -41,7 +42,7 @@ def evaluate_all(coordinator: Coordinator, seen: list[dict[str, Any]], *, label:
         rows += found.rows
         subgroups += found.subgroups
         curves |= found.curves
-        primary[name] = build_task(coordinator.run.steps[name].task).primary
+        primary[name] = scored_task(coordinator.run.steps[name]).primary
     return {"scores": rows, "curves": curves, "primary": primary, "subgroups": subgroups}
 
 
@@ -52,7 +53,7 @@ def score_all(coordinator: Coordinator, event: dict[str, Any], centers: Sequence
         event: the task's ``step_finished``.
     """
     step = coordinator.run.steps[event["task"]]
-    task = build_task(step.task)
+    task = scored_task(step)
     order = coordinator.order(step)
     head = coordinator.bank.head(event["lineage"])
     order.state = state_in_use(coordinator.bank, head=head, own=event["key"])
@@ -84,7 +85,7 @@ def calibrated(coordinator: Coordinator, step: Step, training: Sequence[str], ke
         training: the centers whose validation cases are asked.
         known: the step's label sums.
     """
-    task = build_task(step.task)
+    task = scored_task(step)
     order = coordinator.order(step)
     order.state = coordinator.bank.get(coordinator.bank.head(step.writes or step.name))
     order.known, order.subset, order.since = known, "validation", kept

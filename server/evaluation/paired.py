@@ -38,7 +38,7 @@ def compare(coordinator: Coordinator, step: Step) -> None:
         enrol(coordinator.federation, coordinator.order(step))
     centers = sorted(wanted & {*coordinator.federation.nodes})
     exchange = coordinator.federation.ask(Roster(coordinator.ledger).askable(centers), order, "evaluate")
-    sums, refused = _told(coordinator, step, exchange)
+    sums, refused = told(coordinator, step, exchange)
     rows = rows_of(step.task, sums)
     names = _names(coordinator, step)
     event = coordinator.ledger.append(
@@ -90,7 +90,7 @@ def _order(coordinator: Coordinator, step: Step, first: Mapping[str, Any], secon
     return comparing(order, other, state=coordinator.bank.get(first["key"]), known=known_of(first))
 
 
-def _told(coordinator: Coordinator, step: Step, exchange: Exchange) -> tuple[dict[str, Sums], dict[str, str]]:
+def told(coordinator: Coordinator, step: Step, exchange: Exchange) -> tuple[dict[str, Sums], dict[str, str]]:
     """What may be used of the answers, by center, and why the others' may not."""
     shapes = paired_shapes(step.task)
     found: dict[str, Sums] = {}

@@ -15,6 +15,7 @@ from common.backbones.base import tensors_digest
 from common.config.load import step_to_json
 from common.data.modality_sets import mode_label, scored_modes
 from common.data.subgroups import apart, levels_of
+from common.privacy.scores import NoisedScores
 from common.protocol.declaration import keeps_state
 from common.protocol.messages import Order, Sums
 from common.protocol.wire import declared_scores
@@ -151,12 +152,10 @@ class Scorer:
         pooled = [] if lost else [by_center[center] for center in pooled_over if center in by_center]
         rows: list[dict[str, Any]] = []
         for center, sums in [*by_center.items(), ("pooled", merge_sums(pooled))]:
-            cases = int(sums.get("cases", sums.get("fit.cases", 0)))  # the second may be told in steps of a minimum
-            metrics = task.metrics(_own(sums)) if sums else {task.primary: None}
-            intervals = task.intervals(_own(sums)) if sums else {}
+            cases, metrics, beside = _read(task, sums)
             late = {} if center in {*pooled_over, "pooled"} else {"joined": True}
             rows += [
-                {**known, "metric": m, "center": center, "value": v, "n": cases, **_interval(intervals.get(m)), **late}
+                {**known, "metric": m, "center": center, "value": v, "n": cases, **beside.get(m, {}), **late}
                 for m, v in metrics.items()
             ]
         if missing:  # a score over fewer centers must not look like one over all
@@ -218,16 +217,26 @@ class Scorer:
 def _summed_rows(order: Order, task: Task, sums: Sums, centers: Sequence[str], *, label: str) -> list[dict[str, Any]]:
     """Rows of a task whose scores are known as a sum alone: pooled, with the centers that are not in it."""
     known = {"step": label, "task": order.step.name, "mode": mode_label(order.step, order.mode), "center": "pooled"}
-    metrics = task.metrics(_own(sums)) if sums else {task.primary: None}
-    intervals = task.intervals(_own(sums)) if sums else {}
-    cases = int(sums.get("cases", sums.get("fit.cases", 0))) if sums else None
+    cases, metrics, beside = _read(task, sums)
+    cases = cases if sums else None
     there = sums[OF] if sums else np.zeros(len(centers))
     missing = [center for center, is_in in zip(centers, there, strict=True) if not is_in]
     late = {"missing": missing} if missing else {}
-    return [
-        {**known, "metric": m, "value": v, "n": cases, **_interval(intervals.get(m)), **late}
-        for m, v in metrics.items()
-    ]
+    return [{**known, "metric": m, "value": v, "n": cases, **beside.get(m, {}), **late} for m, v in metrics.items()]
+
+
+def _read(task: Task, sums: Sums) -> tuple[int | None, dict[str, float | None], dict[str, dict[str, float]]]:
+    """Of sums: how many cases they are over (None where noise hides it), the metrics, and what stands beside each: its
+    interval, or the standard deviation of its noise."""
+    if isinstance(task, NoisedScores):
+        noise = task.noise(sums) if sums else {}
+        metrics = task.metrics(sums) if sums else {task.primary: None}
+        return None, metrics, {name: {"noise": float(f"{found:.4g}")} for name, found in noise.items()}
+    if not sums:
+        return 0, {task.primary: None}, {}
+    own = _own(sums)
+    cases = int(sums.get("cases", sums.get("fit.cases", 0)))  # the second may be told in steps of a minimum
+    return cases, task.metrics(own), {name: _interval(found) for name, found in task.intervals(own).items()}
 
 
 def _interval(found: tuple[float, float] | None) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from flwr.app import Message
 
+from common.config.step import is_validated
 from common.errors import RoundFailed
 from common.files import write_tensors
 from common.protocol.messages import State
@@ -25,7 +26,7 @@ from server.centers.stopped import stopped, why_stopped
 from server.learning.attendance import call_roll, resting
 from server.learning.checkpoints import keep_best_and_last, load_checkpoint, recall, write_memory
 from server.learning.outcome import Outcome
-from server.learning.selection import best_round, is_validated
+from server.learning.selection import best_round
 from server.learning.strategy import AdapterStrategy
 from server.learning.validation import validation_of
 from server.masking.rounds import train_securely, validate_securely

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.config.step import Step, keeps_last
 from common.metrics import LOWER_IS_BETTER
 
 
@@ -33,14 +32,6 @@ def score_of_round(event: Mapping[str, Any]) -> Score | None:
     """The worth of a round as the ledger holds it (``round_finished``, ``start_validated``)."""
     validation = event["validation"]
     return score_of(validation["metric"], validation["pooled"], validation.get("loss"))
-
-
-def is_validated(step: Step, number: int) -> bool:
-    """Whether a step looks at its validation cases after this round: the start, every so many rounds, and the last;
-    never where the round that is kept is fixed in advance."""
-    if keeps_last(step):
-        return False
-    return number % step.selection.every == 0 or number == step.rounds
 
 
 def best(scores: Sequence[Score | None]) -> int:

@@ -28,7 +28,7 @@ from common.protocol.declaration import extra_form, extra_marks, keeps_state, se
 from common.protocol.handed import HandedOrder
 from common.protocol.messages import Order, Reply, State
 from common.protocol.weights import weight_of
-from common.protocol.wire import COUNTS_OF, FIT_SUMS
+from common.protocol.wire import COUNTS_OF, FIT_SUMS, declared_sums
 from common.tasks.base import Task
 from server.aggregation.types import Setting, Update
 from server.centers.downlink import Link
@@ -83,8 +83,8 @@ class AdapterStrategy(Strategy):
         self.nodes = dict(nodes)
         self.cases = dict(cases)
         self.validation = None if validation is None else dict(validation)
-        shapes = {**FIT_SUMS, **task.sum_shapes}
-        self.scores = expected_of_task(task, shapes, cases=None, needed=set(shapes) - {"fit.batches"})
+        shapes, scored = {**FIT_SUMS, **task.sum_shapes}, declared_sums(task, curves=False)
+        self.scores = expected_of_task(task, scored, cases=None, needed=set(scored) - {"fit.batches"})
         self.trained = expected_of_task(task, shapes, cases=None, action="train")
         self.outcome = Outcome()
         self.base_weights = dict(base_weights or {})

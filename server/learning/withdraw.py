@@ -117,7 +117,7 @@ def _check(ledger: Ledger, center: str, trained: Sequence[dict[str, Any]]) -> No
 
 
 def _plan(step: Step) -> str:
-    if step.federation.kind != "newton" or step.privacy is not None:
+    if step.federation.kind != "newton" or step.privacy is not None or step.federation.secure_aggregation:
         return TRAINED
     return SUBTRACTED if objective_of(step) is None else REFIT
 
@@ -129,9 +129,7 @@ def _own_sums(folder: RunFolder, step: str, center: str) -> Path:
 def _leave(folder: RunFolder, ledger: Ledger, bank: AdapterBank, name: str, step: Step, center: str) -> Withdrawal:
     how = _plan(step)
     if how == TRAINED:
-        by = (
-            "averaging, which cannot be undone" if step.privacy is None else "noised answers, which are not asked again"
-        )
+        by = _trained_by(step)
         text = f"{name}: trained by {by}; train it again in a new run without {center}."
     elif how == REFIT:
         text = f"{name}: will be fitted again without {center} when this run is started next (same command)."
@@ -146,6 +144,14 @@ def _leave(folder: RunFolder, ledger: Ledger, bank: AdapterBank, name: str, step
             "when this run is started next (same command); until then it has no score."
         )
     return Withdrawal(name, how, text)
+
+
+def _trained_by(step: Step) -> str:
+    if step.privacy is not None:
+        return "noised answers, which are not asked again"
+    if step.federation.kind == "newton":
+        return "secure sums, whose difference to others without it would be its own"
+    return "averaging, which cannot be undone"
 
 
 def _subtract(

@@ -274,7 +274,11 @@ def _stopped(run: RunRecord) -> list[str]:
 
 def _rules(run: RunRecord) -> list[str]:
     """What aggregation rules said of their own work, once for each step, and what secure sums leave unguarded."""
-    return _masks(run) + [told for step in run.steps for told in [*_rule_notes(step), *_missed(step)]]
+    return (
+        _masks(run)
+        + _noised_scores(run)
+        + [told for step in run.steps for told in [*_rule_notes(step), *_missed(step)]]
+    )
 
 
 def _masks(run: RunRecord) -> list[str]:
@@ -287,6 +291,26 @@ def _masks(run: RunRecord) -> list[str]:
             found.append(
                 f"Updates, losses and scores of {task_word(step.name)} were opened as sums of {fewest} centers "
                 f"or more, never one by one; off because of it: {listed(told[0]['guards_off'])}."
+            )
+        asked = [event["secure_sum"] for event in step.questions if event.get("secure_sum")]
+        if asked:
+            found.append(
+                f"{sentence(task_word(step.name))} was fitted exactly on secure sums of {len(asked[0]['of'])} centers; "
+                f"off because of it: {listed(asked[0]['guards_off'])}."
+            )
+    return found
+
+
+def _noised_scores(run: RunRecord) -> list[str]:
+    """Whose scores carry noise, with the largest standard deviation of a pooled one, once for each task."""
+    found = []
+    for task in dict.fromkeys(row["task"] for row in run.rows):
+        noise = [row["noise"] for row in run.rows if row["task"] == task and row["center"] == POOLED and "noise" in row]
+        if noise:
+            found.append(
+                f"Scores of {task_word(task)} carry noise for its patients' privacy: pooled ones have a standard "
+                f"deviation of up to {max(noise):.3f} by noise alone. A score that noise would hide is left out, and "
+                "so is how many patients it is over."
             )
     return found
 

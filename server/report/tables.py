@@ -278,6 +278,7 @@ def _score(row: Row | None, column: Column) -> dict[str, Any]:
         return {"text": DASH, "why": "", "n": "", "interval": ""}
     low, high = row.get("low"), row.get("high")
     between = f"{number(low)} to {number(high)}" if low is not None and high is not None else ""
+    between = f"± {number(row['noise'])} by noise" if row.get("noise") is not None else between
     n = "" if row["n"] is None else f"n = {count(row['n'])}"
     return {
         "text": number(row["value"]),

@@ -22,12 +22,12 @@ from client.training.optimizer import learning_rate, optimizer_for
 from common.config.limits.budget import with_rounds
 from common.config.options import FRESH
 from common.config.run import Run
-from common.config.step import Step
+from common.config.step import Step, is_validated
 from common.data.modality_sets import validation_mode
 from common.model.adapted import AdaptedModel
 from common.protocol.messages import Order, State, Sums
 from common.tasks import Observation, Task, build_task, pooled_metrics
-from server.learning.selection import Score, best, is_validated, score_of
+from server.learning.selection import Score, best, score_of
 
 
 def pooled(centers: Sequence[Center]) -> Center:

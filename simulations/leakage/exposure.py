@@ -11,6 +11,7 @@ remembered.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,9 @@ from common.privacy.accounting import noise_for
 from common.privacy.plan import Plan
 from simulations.leakage.canaries import known_streams
 from simulations.leakage.crops import WIDTH, Encoder, crops, lesions
+from simulations.leakage.sums import opened_state
 
+Mean = Callable[[Sequence[Mapping[str, Tensor]]], dict[str, Tensor]]
 CENTERS, ROUNDS, DRAWS, BATCH, COHORT, RATE = 7, 20, 3, 6, 12, 60.0
 CANDIDATES = 255
 CHANCE = 1.44  # log2(e): the mean of -log2 of a uniform rank
@@ -39,15 +42,22 @@ class Exposed:
     most: float
     first: int
     canaries: int
+    is_sum: bool = False
 
 
-def measured(epsilon: float, *, canaries: int = 4, seed: int = 0, rounds: int = ROUNDS) -> Exposed:
-    """Exposure of canaries, each in a federation of its own, trained by the product's DP-SGD, or without noise."""
-    encoder, plan = Encoder(), _plan(epsilon, rounds)
-    ranks = [_rank(encoder, plan, seed=1000 * seed + canary, rounds=rounds) for canary in range(canaries)]
+def measured(
+    epsilon: float, *, canaries: int = 4, seed: int = 0, rounds: int = ROUNDS, is_sum: bool = False
+) -> Exposed:
+    """Exposure of canaries, each in a federation of its own, trained by the product's DP-SGD, or without noise.
+
+    Args:
+        is_sum: adapters are aggregated by secure sums.
+    """
+    encoder, plan, mean = Encoder(), _plan(epsilon, rounds), opened_state if is_sum else _mean
+    ranks = [_rank(encoder, plan, mean, seed=1000 * seed + canary, rounds=rounds) for canary in range(canaries)]
     most = math.log2(CANDIDATES + 1)
     bits = sum(most - math.log2(rank) for rank in ranks) / canaries
-    return Exposed(epsilon, bits, most, sum(rank == 1 for rank in ranks), canaries)
+    return Exposed(epsilon, bits, most, sum(rank == 1 for rank in ranks), canaries, is_sum)
 
 
 def _plan(epsilon: float, rounds: int) -> Plan:
@@ -58,7 +68,7 @@ def _plan(epsilon: float, rounds: int) -> Plan:
     return Plan(COHORT, BATCH, DRAWS, 1.0, delta, noise)
 
 
-def _rank(encoder: Encoder, plan: Plan, *, seed: int, rounds: int) -> int:
+def _rank(encoder: Encoder, plan: Plan, mean: Mean, *, seed: int, rounds: int) -> int:
     """The rank of what the canary's loss gained by training, 1 the most."""
     candidates, label = _candidates(encoder, seed)
     chosen = seed % len(candidates)
@@ -67,8 +77,8 @@ def _rank(encoder: Encoder, plan: Plan, *, seed: int, rounds: int) -> int:
         torch.cat([data[0][0], candidates[chosen : chosen + 1]]),
         torch.cat([data[0][1], label[chosen : chosen + 1]]),
     )
-    adapter = _aggregated(data, plan, f"{seed}", rounds=rounds)
-    reference = _aggregated(public, _plan(math.inf, rounds), f"{seed}|public", rounds=rounds)
+    adapter = _aggregated(data, plan, f"{seed}", mean, rounds=rounds)
+    reference = _aggregated(public, _plan(math.inf, rounds), f"{seed}|public", _mean, rounds=rounds)
     with torch.no_grad():
         losses = [F.binary_cross_entropy_with_logits(m(candidates), label, reduction="none")[:, 0]
                   for m in (adapter, reference)]  # fmt: skip
@@ -89,14 +99,18 @@ def _candidates(encoder: Encoder, seed: int) -> tuple[Tensor, Tensor]:
     return encoder(volume + dark), torch.ones(CANDIDATES + 1, 1)
 
 
-def _aggregated(data: list[tuple[Tensor, Tensor]], plan: Plan, stream: str, *, rounds: int) -> nn.Linear:
+def _mean(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([s[name] for s in states]).mean(dim=0) for name in states[0]}
+
+
+def _aggregated(data: list[tuple[Tensor, Tensor]], plan: Plan, stream: str, mean: Mean, *, rounds: int) -> nn.Linear:
     """Rounds of local draws from one common state, and the mean of all centers' states."""
     common = nn.Linear(WIDTH, 1)
     for parameter in common.parameters():
         nn.init.zeros_(parameter)
     for round in range(rounds):
         states = [_trained(common, *own, plan, f"{stream}|{round}|{c}") for c, own in enumerate(data)]
-        common.load_state_dict({name: torch.stack([s[name] for s in states]).mean(dim=0) for name in states[0]})
+        common.load_state_dict(mean(states))
     return common
 
 

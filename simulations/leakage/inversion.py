@@ -22,6 +22,7 @@ from common.privacy.accounting import noise_for
 from common.privacy.plan import Plan
 from simulations.leakage.canaries import known_streams
 from simulations.leakage.crops import SIDE, WIDTH, Encoder, crops
+from simulations.leakage.sums import opened_state
 
 STEPS, TOTAL_VARIATION = 300, 1e-3
 DRAWS, RATE, DELTA = 1, 0.1, 1e-3  # of the plan whose first draw is attacked: a draw of one patient in ten
@@ -36,6 +37,7 @@ class Inverted:
     ssim: float
     nearest_psnr: float
     nearest_ssim: float
+    is_sum: bool = False
 
     @property
     def is_better(self) -> bool:
@@ -43,12 +45,15 @@ class Inverted:
         return self.ssim > self.nearest_ssim and self.psnr > self.nearest_psnr
 
 
-def measured(epsilon: float, *, patients: int = 4, public: int = 200, steps: int = STEPS, seed: int = 0) -> Inverted:
+def measured(
+    epsilon: float, *, patients: int = 4, public: int = 200, steps: int = STEPS, seed: int = 0, centers: int = 1
+) -> Inverted:
     """The attack on each of some crops.
 
     Args:
         epsilon: of one draw at `RATE`; infinite: the gradient leaves as it is.
         public: crops of others that the attacker has.
+        centers: in whose sum the gradient is, a patient of each; 1: it leaves by itself.
     """
     encoder, head = Encoder(), _head(seed)
     volumes, labels = crops(patients, seed=seed + 1)
@@ -57,10 +62,13 @@ def measured(epsilon: float, *, patients: int = 4, public: int = 200, steps: int
     for place in range(patients):
         true, label = volumes[place : place + 1], labels[place : place + 1]
         seen = _released(encoder, head, true, label, epsilon, seed=seed * 1000 + place)
+        if centers > 1:
+            seen = _opened(encoder, head, seen, centers - 1, seed=seed * 1000 + place)
         found = _searched(encoder, head, seen, label, steps=steps, seed=seed * 1000 + place)
         nearest = others[((others - true) ** 2).flatten(1).sum(dim=1).argmin()][None]
         scores.append([psnr(found, true), ssim(found, true), psnr(nearest, true), ssim(nearest, true)])
-    return Inverted(epsilon, *torch.tensor(scores).mean(dim=0).tolist())
+    psnr_, ssim_, nearest_psnr, nearest_ssim = torch.tensor(scores).mean(dim=0).tolist()
+    return Inverted(epsilon, psnr_, ssim_, nearest_psnr, nearest_ssim, is_sum=centers > 1)
 
 
 def _head(seed: int) -> nn.Linear:
@@ -95,6 +103,14 @@ def _released(
     found = [parameter.grad.clone() for parameter in named.values() if parameter.grad is not None]
     head.zero_grad(set_to_none=True)
     return found
+
+
+def _opened(encoder: Encoder, head: nn.Linear, own: list[Tensor], others: int, *, seed: int) -> list[Tensor]:
+    """The mean of a gradient and those of patients of other centers, as a secure sum opens it."""
+    volumes, labels = crops(others, seed=9_000 + seed)
+    beside = [_gradient(encoder, head, volumes[n : n + 1], labels[n : n + 1]) for n in range(others)]
+    named = [dict(zip(("weight", "bias"), parts, strict=True)) for parts in [own, *beside]]
+    return list(opened_state(named).values())
 
 
 def _searched(encoder: Encoder, head: nn.Linear, seen: list[Tensor], label: Tensor, *, steps: int, seed: int) -> Tensor:

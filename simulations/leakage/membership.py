@@ -11,7 +11,8 @@ A rate of false alarms of 1 in 1,000 can only be read off where there are at lea
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,38 +37,60 @@ class Membership:
         caught: rate of false alarms -> share of members that are found at it; None where it is not measurable.
         auc: chance that a member scores above another patient.
         others: how many scores of patients that took no part.
+        is_sum: the coordinator saw sums of several centers alone.
     """
 
     epsilon: float
     caught: dict[float, float | None]
     auc: float
     others: int
+    is_sum: bool = False
 
 
-def synthetic(patients: int, columns: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, P) of length 1 and labels (n,), a tenth of them wrong: what a head learns by heart."""
+def synthetic(patients: int, columns: int, *, seed: int, more: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, P) of length 1 and labels (n,), a tenth of them wrong: what a head learns by heart.
+
+    Args:
+        more: further patients, behind the same ones.
+    """
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(patients, columns))
+    direction, wrong = rng.normal(size=columns), rng.random(patients) < 0.1
+    x = np.concatenate([x, rng.normal(size=(more, columns))])
+    wrong = np.concatenate([wrong, rng.random(more) < 0.1])
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    label = x @ rng.normal(size=columns) > 0
-    return x, np.where(rng.random(patients) < 0.1, ~label, label).astype(float)
+    label = x @ direction > 0
+    return x, np.where(wrong, ~label, label).astype(float)
 
 
-def measured(epsilon: float, *, patients: int = 100, columns: int = 32, models: int = 64, seed: int = 0) -> Membership:
+def measured(
+    epsilon: float, *, patients: int = 100, columns: int = 32, models: int = 64, seed: int = 0, centers: int = 1
+) -> Membership:
     """LiRA against heads at an epsilon; infinite: without noise.
 
     Args:
         patients: half of whom take part in each fit.
         models: each is the target once and a shadow otherwise.
+        centers: whose sums a head is fitted on; the others' patients are known to take part, the first one's are told.
     """
     rng = np.random.default_rng([seed, 1])
-    x, label = synthetic(patients, columns, seed=seed)
+    rest = (centers - 1) * (patients // 2)
+    whole, labels = synthetic(patients, columns, seed=seed, more=rest)
+    x, label = whole[:patients], labels[:patients]
+    beside = {f"{ALONE}{n}": (own[0], own[1]) for n, own in enumerate(_in_parts(whole, labels, patients, centers))}
     took_part = np.stack([rng.permutation(patients) < patients // 2 for _ in range(models)])
     plan = _plan(epsilon, patients)
-    heads = [_fitted(x[mine], label[mine], plan, 1000 * seed + n) for n, mine in enumerate(took_part)]
+    heads = [_fitted(x[mine], label[mine], plan, 1000 * seed + n, beside) for n, mine in enumerate(took_part)]
     confidence = np.stack([_confidence(x, label, head) for head in heads])  # (models, patients)
     scores = np.stack([_ratio(confidence, took_part, target) for target in range(models)])
-    return rates(epsilon, scores[took_part], scores[~took_part])
+    return replace(rates(epsilon, scores[took_part], scores[~took_part]), is_sum=centers > 1)
+
+
+def _in_parts(x: np.ndarray, label: np.ndarray, patients: int, centers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The other centers' patients, who stand behind the attacked center's."""
+    for n in range(centers - 1):
+        own = slice(patients + n * (patients // 2), patients + (n + 1) * (patients // 2))
+        yield x[own], label[own, None]
 
 
 def rates(epsilon: float, members: np.ndarray, others: np.ndarray) -> Membership:
@@ -91,13 +114,16 @@ def _plan(epsilon: float, patients: int) -> Plan:
     return Plan(cohort, cohort, 1, 1.0, delta, noise, SUMS)
 
 
-def _fitted(x: np.ndarray, label: np.ndarray, plan: Plan, seed: int) -> np.ndarray:
-    """A head (1, P + 1) from noised sums, as a federation of one center fits it."""
-    streams = {ALONE: Stream(key_of(known_secret(seed), {}, "shadow"))}
+def _fitted(
+    x: np.ndarray, label: np.ndarray, plan: Plan, seed: int, beside: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """A head (1, P + 1) from noised sums, as a federation of one center, or of several, fits it."""
+    data = {ALONE: (x, label[:, None]), **beside}
+    streams = {
+        name: Stream(key_of(known_secret(seed), {"of": name} if n else {}, "shadow")) for n, name in enumerate(data)
+    }
     questions = ROUNDS if plan.noise else SETTLED
-    return fitted(
-        Logistic(), {ALONE: (x, label[:, None])}, {ALONE: plan}, streams, questions=questions, penalty=PENALTY
-    )
+    return fitted(Logistic(), data, dict.fromkeys(data, plan), streams, questions=questions, penalty=PENALTY)
 
 
 def _confidence(x: np.ndarray, label: np.ndarray, head: np.ndarray) -> np.ndarray:

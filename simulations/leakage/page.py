@@ -1,4 +1,5 @@
-"""The audit as one page: every attack without privacy and at epsilon 20, 8 and 3, with figures and as JSON."""
+"""The audit as one page: every attack without privacy, on secure sums, and at epsilon 20, 8 and 3, with figures and as
+JSON."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from simulations.leakage.canaries import CODES, STAMP, Audited, audit, secret_di
 from simulations.leakage.exposure import CHANCE, Exposed
 from simulations.leakage.inversion import Inverted
 from simulations.leakage.membership import RATES, Membership
+from simulations.leakage.sums import CENTERS
 from simulations.studies.page import Page, Picture, Table, write_page
 
 LEVELS = (math.inf, 20.0, 8.0, 3.0)
@@ -54,15 +56,23 @@ def run_audit(
     audited = [
         found for claim in sizes.claims for found in audit(_plan(claim, sizes), canaries=sizes.canaries, seed=seed)
     ]
+    shown = [(level, is_sum) for level in sizes.levels for is_sum in ((False, True) if math.isinf(level) else (False,))]
     say("membership: shadow heads")
     members = [
-        membership.measured(level, patients=sizes.patients, models=sizes.models, seed=seed) for level in sizes.levels
+        membership.measured(
+            level, patients=sizes.patients, models=sizes.models, seed=seed, centers=CENTERS if is_sum else 1
+        )
+        for level, is_sum in shown
     ]
     say("inversion: crops from gradients")
-    inverted = [inversion.measured(level, patients=sizes.crops, steps=sizes.steps, seed=seed) for level in sizes.levels]
+    inverted = [
+        inversion.measured(level, patients=sizes.crops, steps=sizes.steps, seed=seed, centers=CENTERS if is_sum else 1)
+        for level, is_sum in shown
+    ]
     say("exposure: canary lesions in aggregated adapters")
     exposed = [
-        exposure.measured(level, canaries=sizes.exposed, seed=seed, rounds=sizes.rounds) for level in sizes.levels
+        exposure.measured(level, canaries=sizes.exposed, seed=seed, rounds=sizes.rounds, is_sum=is_sum)
+        for level, is_sum in shown
     ]
     page = Page(
         title="What leaks, measured",
@@ -87,8 +97,10 @@ def run_audit(
     return page
 
 
-def level_name(epsilon: float) -> str:
+def level_name(epsilon: float, is_sum: bool = False) -> str:
     """As a reader knows it."""
+    if is_sum:
+        return "secure sum"
     return "no privacy" if math.isinf(epsilon) else f"epsilon {epsilon:g}"
 
 
@@ -131,7 +143,8 @@ def _divisor_table() -> Table:
 
 def _membership_table(members: Sequence[Membership]) -> Table:
     rows: list[list[str | int | float | None]] = [
-        [level_name(one.epsilon), one.auc, *(_told(one.caught[rate]) for rate in RATES), one.others] for one in members
+        [level_name(one.epsilon, one.is_sum), one.auc, *(_told(one.caught[rate]) for rate in RATES), one.others]
+        for one in members
     ]
     columns = ["Heads", "AUC", *(f"Found at {rate:.1%} false alarms" for rate in RATES), "Others"]
     return Table(
@@ -146,7 +159,7 @@ def _told(value: float | None) -> str:
 
 def _inversion_table(inverted: Sequence[Inverted]) -> Table:
     rows: list[list[str | int | float | None]] = [
-        [level_name(one.epsilon), one.psnr, one.nearest_psnr, one.ssim, one.nearest_ssim,
+        [level_name(one.epsilon, one.is_sum), one.psnr, one.nearest_psnr, one.ssim, one.nearest_ssim,
          "yes" if one.is_better else "no"] for one in inverted
     ]  # fmt: skip
     columns = ["Gradient of one patient", "PSNR", "Nearest crop's", "SSIM", "Nearest crop's SSIM", "Shows the patient?"]
@@ -158,7 +171,7 @@ def _inversion_table(inverted: Sequence[Inverted]) -> Table:
 
 def _exposure_table(exposed: Sequence[Exposed]) -> Table:
     rows: list[list[str | int | float | None]] = [
-        [level_name(one.epsilon), one.bits, one.most, f"{one.first} of {one.canaries}"] for one in exposed
+        [level_name(one.epsilon, one.is_sum), one.bits, one.most, f"{one.first} of {one.canaries}"] for one in exposed
     ]
     return Table(
         "Exposure: a canary lesion in the aggregated adapter of seven centers",
@@ -170,8 +183,11 @@ def _exposure_table(exposed: Sequence[Exposed]) -> Table:
 def _notes(sizes: Sizes) -> list[str]:
     return [
         "An attack that fails proves nothing: a better one may succeed. A bound above a claim proves a fault.",
-        "Membership and exposure are of what is aggregated, which secure sums leave as it is; they take from the "
-        "coordinator the single update that inversion needs, as long as several honest centers answer.",
+        f"Secure sum: the coordinator opens sums of {CENTERS} honest centers and no center's own numbers. A head is "
+        f"then one of all their patients, a gradient one among {CENTERS}. What is aggregated is the same, so exposure "
+        "is that of no privacy; and a sum of one honest center among colluding ones hides nothing.",
+        "Canaries measure the noise that a center draws, which is the same under masks; no privacy and a secure sum "
+        "claim no epsilon, so there is no claim to refute.",
         f"{sizes.models} heads on 32 synthetic features of {sizes.patients} patients, half of them in each; gradients "
         f"of a linear adapter on frozen convolutions, crops of 8 voxels a side; {sizes.exposed} canaries, a federation "
         "each.",
@@ -213,7 +229,7 @@ def _picture(
     first = [one for one in audited if one.claimed == audited[0].claimed]
     _bars(axes[0, 0], [one.code for one in first], [max(one.counted, one.normal) for one in first],
           line=(first[0].claimed, "claimed"), title="Canaries: epsilon at least")  # fmt: skip
-    names = [level_name(one.epsilon) for one in members]
+    names = [level_name(one.epsilon, one.is_sum) for one in members]
     _bars(axes[0, 1], names, [one.auc for one in members], line=(0.5, "chance"), title="Membership: AUC")
     _bars(axes[1, 0], names, [one.ssim for one in inverted], line=(inverted[0].nearest_ssim, "nearest other crop"),
           title="Inversion: SSIM")  # fmt: skip

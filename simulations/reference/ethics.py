@@ -18,18 +18,19 @@ ASKED = {  # kind of `KINDS` -> when it leaves
     "moments": "before an exact fit",
     "newton": "each question of an exact fit",
     "paired": "where a coordinator compares two models on the same test patients",
-    "scores": "after each step, for every task learned so far",
+    "scores": "after each step, for every task learned so far, unless the step has `privacy.score_epsilon`",
     "statistics": "when a person sends the file of `python -m client statistics`, or a step of that kind asks",
     "thresholds": "after an exact segmentation",
     "update": "each round of a step without `privacy`",
-    "validation": "each round that is validated, and each setting that is tuned",
+    "validation": "each validated round and each tuned setting, unless the step has `privacy.score_epsilon`",
 }
 FIRST = """\
 **Released without noise first.** A step with `privacy=dp_sgd` puts noise on its updates, one with
-`privacy=noised_sums` on the sums of its exact fit, and neither on anything else. Each of the following leaves as it
-is, guarded by [minimums](policy.md) alone; no epsilon covers it. Where a privacy account is kept, each such reply is
-a line of it, and `python -m client budget` prints their numbers above every epsilon. With `policy.privacy.strict:
-true` they are refused (`declined.noise`), or counts are told as the step's public bound.
+`privacy=noised_sums` on the sums of its exact fit, either on its scores where it has `privacy.score_epsilon`, and none
+on anything else. Each of the following leaves as it is, guarded by [minimums](policy.md) alone; no epsilon covers it.
+Where a privacy account is kept, each such reply is a line of it, and `python -m client budget` prints their numbers
+above every epsilon. With `policy.privacy.strict: true` they are refused (`declined.noise`), or counts are told as the
+step's public bound.
 
 """
 PROTECTED = """
@@ -105,7 +106,8 @@ the fourth whether anything is wrong.
 ## What no number here covers
 
 - The frozen model, and whatever it was trained on before.
-- Test and validation scores, per-case tables and overlays that the hospital itself publishes.
+- Test and validation scores without `privacy.score_epsilon`, per-case tables and overlays that the hospital itself
+  publishes.
 - A whole vault that is put back to an earlier state: what was spent since is forgotten. Back it up with the machine.
 - A patient who is at two hospitals: each has its own account, and the epsilons add.
 - Whether a hospital declines: a code may tell that it has too few patients.
@@ -122,6 +124,11 @@ NUMBERS = (
         f"`privacy.epsilon` ({DpSgd().epsilon:g} by default), `privacy.delta`",
         "the coordinator's, of one step",
         "how much noise the step draws; null is one tenth of one over the public bound of patients",
+    ),
+    (
+        "`privacy.score_epsilon`, `privacy.score_answers`",
+        "the coordinator's, of one step",
+        "how much noise an answer with scores has, and how many there are; 0: no noise, and scores stand above",
     ),
     (
         "`privacy.cohort`, `privacy.batch`",

@@ -21,6 +21,7 @@ from common.exact.columns import moment_shapes
 from common.exact.objectives import build_objective, newton_shapes
 from common.exact.ridge import ridge_shapes
 from common.exact.thresholds import ALL, MISSED, TRUE
+from common.privacy.scores.task import ABOVE, BELOW, VARIANCE
 from common.protocol.wire import COUNTS_OF, FIT_SUMS, STATUS_COUNTS
 from common.tasks import build_task
 from common.tasks.cells import Cells, Histogram, Mean, RiskSets, Table
@@ -152,10 +153,11 @@ WRITTEN = (
     ("`describe`, `policy`, `budget`", "what is printed, a figure", "counts under the same minimums; no patient"),
     ("`audit`", "what is printed", "names, sizes and digests of what left, counts as they were told"),
     (
-        "`predict`, with `--dicom` too",
+        "`predict`, with `--dicom` too, `challenge`",
         "masks, risks, DICOM objects in the patient's own study",
         "**patients, with their identifiers: for this hospital's archive, never for the coordinator**",
     ),
+    ("`sbom`", "a list of libraries and weights", "licences and digests; no patient"),
     ("`doctor`, `prepare`", "pages and tables for this hospital", "**file names and codes of patients**"),
 )
 ELSEWHERE = """
@@ -245,6 +247,10 @@ def _task_sums() -> Iterator[tuple[str, str, str, str]]:
                     continue
                 seen.add((spec.kind, f"{name}{shape}"))
                 yield label, f"`{name}` {list(shape) or 'a number'}", f"`{kind}`", _guard(name, task.cells)
+    noised = "with `privacy.score_epsilon`, in the place of all others"
+    for name in (ABOVE, BELOW):
+        yield noised, f"`{name}` [one for each of the score's parts]", "`scores`", "noise, charged before it is drawn"
+    yield noised, f"`{VARIANCE}` a number", "`scores`", "of the noise: public"
 
 
 def _paired_sums() -> Iterator[tuple[str, str, str]]:

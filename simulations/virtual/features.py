@@ -27,7 +27,7 @@ from client.training.observation import observe
 from common.adapters.compatibility import IMAGE, TEXT
 from common.backbones.base import Backbone, Features
 from common.config.run import Run
-from common.config.step import Step
+from common.config.step import Step, is_validated
 from common.data.batch import CT, EHR, Batch
 from common.files import write_tensors
 from common.model.adapted import AdaptedModel
@@ -36,7 +36,7 @@ from common.protocol.weights import weight_of
 from common.tasks import Observation, Task, build_task
 from server.aggregation.types import Setting, Update
 from server.learning.core import learn, quorum
-from server.learning.selection import Score, is_validated
+from server.learning.selection import Score
 from simulations.comparison.baselines import Trained, baseline_order, selection_score
 
 EMBEDDINGS = {CT: IMAGE, EHR: TEXT}  # modality -> what the encoder makes of it

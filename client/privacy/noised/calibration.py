@@ -8,15 +8,20 @@ privacy. Nothing of it comes from a patient, nor from the coordinator: it is a f
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from client.vault.lock import alone
+from common.config.privacy import cohort_of
 from common.config.step import Step
-from common.privacy.plan import Plan, plan_of
+from common.privacy.plan import SCORES, Plan, ScorePlan, answers_of, plan_of, score_plan_of
 from common.store.sealed import DamagedFile, read_sealed, write_sealed
 
+P = TypeVar("P", Plan, ScorePlan)
 FILE = "noise.json"
+OTHERS = ("cohorts", "noise_seed", "score_epsilon", "score_answers", "score_cohort")  # than decide that noise
 MOST = 1000  # plans that are kept; the oldest go first
 
 
@@ -29,9 +34,21 @@ def plan_at(vault: Path, step: Step, center: str, *, keep: bool = True) -> Plan:
     Raises:
         ConfigError: no noise is enough.
     """
-    question = _question(step, center)
+    return _kept(vault, _question(step, center), lambda found: plan_of(step, center, found_before=found), keep=keep)
+
+
+def score_plan_at(vault: Path, step: Step, center: str, *, keep: bool = True) -> ScorePlan:
+    """The same of `score_plan_of`, the noise on answers with scores."""
+    numbers = {name: getattr(step.privacy, name) for name in ("score_epsilon", "score_answers", "delta")}
+    numbers |= {"cohort": cohort_of(step.privacy, center), "asked": answers_of(step)}
+    question = json.dumps({**numbers, "of": SCORES}, sort_keys=True)
+    return _kept(vault, question, lambda found: score_plan_of(step, center, found_before=found), keep=keep)
+
+
+def _kept(vault: Path, question: str, make: Callable[[float | None], P], *, keep: bool) -> P:
+    """A plan, with the noise that was found for its question before, or that is found now and kept."""
     found = _read(vault / FILE).get(question)
-    plan = plan_of(step, center, found_before=found)
+    plan = make(found)
     if keep and plan.noise != found:
         with alone(vault / FILE):
             kept = {**_read(vault / FILE), question: plan.noise}
@@ -40,9 +57,10 @@ def plan_at(vault: Path, step: Step, center: str, *, keep: bool = True) -> Plan:
 
 
 def _question(step: Step, center: str) -> str:
-    """The public numbers that decide the noise, and more of them than it takes."""
-    numbers = {name: value for name, value in asdict(step.privacy).items() if name not in ("cohorts", "noise_seed")}
-    numbers |= {"cohort": step.privacy.cohorts.get(center, step.privacy.cohort)}
+    """The public numbers that decide the noise of what is learned, and more of them than it takes."""
+    spec = step.privacy
+    numbers = {name: value for name, value in asdict(spec).items() if name not in OTHERS}
+    numbers |= {"cohort": cohort_of(spec, center)}
     return json.dumps({**numbers, "rounds": step.rounds, "epochs": step.training.epochs}, sort_keys=True)
 
 

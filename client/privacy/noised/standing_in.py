@@ -4,30 +4,34 @@ A draw of DP-SGD may be of one patient and noised sums are over everybody, whoev
 all that hides who is in them. How much an order asks for is the coordinator's word, and so is how often it asks. Only a
 ceiling over everything makes that enough. Where a hospital with minimums sets none,
 
-- noised sums are answered up to `UNSAID`, over every step, run and restart together;
+- noised sums are answered up to `UNSAID`, over every step, run and restart together, and so are noised scores;
 - a round of DP-SGD must be of as many patients as one without noise.
 """
 
 from __future__ import annotations
 
-from client.policy.policy import UNSAID, Ceiling, Policy, ceiling_of
+from dataclasses import replace
+
+from client.policy.policy import SUMS_WITH_NOISE, UNSAID, Ceiling, Policy, ceiling_of
 from client.privacy.dp_sgd import by_patient
 from client.training.batches import Cases
 from common.config.privacy import DpSgd, NoisedSums, cohort_of
 from common.errors import PolicyRefusal
-from common.privacy.plan import draws_of
+from common.privacy.plan import SCORES, draws_of
 from common.protocol.messages import TOO_FEW_CASES, Order
 
 
-def ceiling_for(policy: Policy, order: Order) -> Ceiling | None:
+def ceiling_for(policy: Policy, order: Order, *, of: str = SUMS_WITH_NOISE) -> Ceiling | None:
     """Within what an order's noise must stay: the hospital's ceiling, or `UNSAID` where noise is all that hides a few.
+
+    Args:
+        of: what the noise is on, as the account calls it: sums of an exact fit, or scores.
 
     Raises ConfigError for a ceiling that is none.
     """
     own = ceiling_of(policy)
-    if own is not None or policy.minimum_cell <= 1 or not isinstance(order.step.privacy, NoisedSums):
-        return own
-    return UNSAID
+    hides = of == SCORES or isinstance(order.step.privacy, NoisedSums)
+    return own if own is not None or policy.minimum_cell <= 1 or not hides else replace(UNSAID, of=of)
 
 
 def check_draws(policy: Policy, order: Order, cases: Cases, *, code: str) -> None:

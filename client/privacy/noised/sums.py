@@ -50,7 +50,7 @@ def noised_sums(
     for rows in groups:
         own = objective.sums(x[list(rows)], target[list(rows)], beta)
         for name, bound in most.items():
-            total[name] += _short(own[name], bound)
+            total[name] += short(own[name], bound)
     scales = noise_scales(objective, plan, round=round)
     return {name: total[name] + _noise(total[name].shape, scales[name], noise) for name in sorted(total)}
 
@@ -60,8 +60,8 @@ def _shapes(objective: Objective, columns: int) -> dict[str, tuple[int, ...]]:
     return {GRADIENT: (problems, size), HESSIAN: (problems, size, size)}
 
 
-def _short(part: np.ndarray, bound: float) -> np.ndarray:
-    """One patient's part, at most that long; nothing where it is not finite. Rounding apart, a row in public ranges is
+def short(part: np.ndarray, bound: float) -> np.ndarray:
+    """One patient's part, at most that long; nothing where it is not finite. Rounding apart, a part of public ranges is
     short by itself, and a second case of the same patient is what this is for."""
     length = float(np.sqrt(np.square(part).sum()))
     if not length < float("inf"):

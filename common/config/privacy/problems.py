@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from common.config.adapter import LoraPart
 from common.config.methods import methods_asked
 from common.config.objective import RIDGE
-from common.config.privacy.base import PatientPrivacy
+from common.config.privacy.base import PatientPrivacy, scores_are_noised
 from common.config.privacy.dp_sgd import DpSgd
 from common.config.privacy.noised_sums import NoisedSums
 from common.config.run import Run
 from common.config.step import BEST, KEPT, LAST, Step
+from common.data.modality_sets import scored_modes
+from common.privacy.plan import answers_of
+from common.privacy.scores import RATIOS, ratio_of
 
 LARGEST_EPSILON = 1000.0
 LONGEST_ROW = 100.0
@@ -40,7 +43,7 @@ def privacy_problems(step: Step, run: Run) -> Iterator[str]:
     if step.privacy is None:
         return
     own = (_batches, _schedule, _parts) if isinstance(step.privacy, DpSgd) else (_fit,)
-    for problems in (_numbers, *own, _choice, _losses, _methods):
+    for problems in (_numbers, *own, _choice, _scores, _losses, _methods):
         yield from problems(step, step.privacy)
     if len(run.compare.learning_rates) > 1:
         yield (
@@ -116,10 +119,49 @@ def _schedule(step: Step, spec: DpSgd) -> Iterator[str]:
 
 
 def _choice(step: Step, spec: DpSgd | NoisedSums) -> Iterator[str]:
-    if step.rounds > 0 and step.selection.keep == BEST:
+    if step.rounds > 0 and step.selection.keep == BEST and not (isinstance(spec, DpSgd) and scores_are_noised(spec)):
         yield (
             f"selection.keep is '{BEST}', which chooses a round by its validation patients, without noise; under "
-            f"{spec.kind} rounds are fixed in advance: leave selection.keep empty, or set it to {LAST}."
+            f"{spec.kind} rounds are fixed in advance: leave selection.keep empty, or set it to {LAST}"
+            + (", or give privacy.score_epsilon." if isinstance(spec, DpSgd) else ".")
+        )
+
+
+def _scores(step: Step, spec: DpSgd | NoisedSums) -> Iterator[str]:
+    """What noise on scores asks of a step."""
+    for name in ("score_answers", "score_cohort"):
+        if getattr(spec, name) < 0:
+            yield f"privacy.{name} is {getattr(spec, name)}; it must be 0 or more."
+    if not 0 <= spec.score_epsilon <= LARGEST_EPSILON:
+        yield (
+            f"privacy.score_epsilon is {spec.score_epsilon:g}; it must be at most {LARGEST_EPSILON:g}, and above 0 for "
+            "scores with noise (0: without)."
+        )
+    elif scores_are_noised(spec):
+        yield from _noised_scores(step, spec)
+
+
+def _noised_scores(step: Step, spec: DpSgd | NoisedSums) -> Iterator[str]:
+    ratio = ratio_of(step.task)
+    if ratio is None:
+        yield (
+            f"privacy.score_epsilon asks for scores with noise, and no score of a {step.task.kind} task has a bound by "
+            f"patient (it can be {', '.join(sorted(RATIOS))}); set it to 0, and scores leave without noise."
+        )
+    elif step.selection.metric not in ("", ratio.metric) and answers_of(step) > 2 * len(scored_modes(step)):
+        yield (
+            f"selection.metric is '{step.selection.metric}', of which no sum has a bound by patient; with noised "
+            f"scores a round is chosen by {ratio.metric}: leave selection.metric empty."
+        )
+    if 0 < spec.score_answers < answers_of(step):
+        yield (
+            f"privacy.score_answers is {spec.score_answers}, and the step itself asks for {answers_of(step)} (its "
+            "validations, and test patients before and after it in each mode); give as many or more, or 0."
+        )
+    if step.subgroups:
+        yield (
+            "scores by subgroup carry no noise, and privacy.score_epsilon promises it of all scores; leave subgroups "
+            "empty."
         )
 
 

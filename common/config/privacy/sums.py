@@ -11,6 +11,8 @@ from common.config.methods import KEEPING, methods_asked
 from common.config.run import Run
 from common.config.step import Step
 
+NEWTON = "newton"
+
 
 def sum_problems(step: Step, run: Run) -> Iterator[str]:
     """What a step that only sums may be looked at of cannot have, and what a secure one cannot, beside."""
@@ -23,6 +25,8 @@ def _sum_only(step: Step) -> Iterator[str]:
     if not (spec.sum_only or spec.secure_aggregation):
         return
     option = "secure_aggregation" if spec.secure_aggregation else "sum_only"
+    if spec.kind == NEWTON and spec.secure_aggregation:  # sums are all that it asks for, and it has no updates
+        return
     if spec.kind not in SUM_ONLY:
         yield f"federation.{option} hides single updates, {spec.kind} looks at them; use {', '.join(sorted(SUM_ONLY))}."
     stacked = [name for name, part in step.adapter.parts.items() if isinstance(part, LoraPart) and _stacks(part)]
@@ -54,6 +58,12 @@ def _secure(step: Step) -> Iterator[str]:
         yield f"it names {len({*step.centers})} centers, and a secure sum is of three or more; name more."
     if step.subgroups:
         yield "scores by subgroup are told center by center, which secure_aggregation hides; leave subgroups empty."
+    for name, part in step.adapter.parts.items():
+        if getattr(part, "harmonize", ""):
+            yield (
+                f"part '{name}' is harmonized by each center's own moments, which secure_aggregation hides; leave "
+                "harmonize empty."
+            )
     told = sorted({method.kind for method in methods_asked(step)} & KEEPING)
     for kind in told:
         yield f"method {kind} needs sums of single centers at a step's end, which secure_aggregation hides."

@@ -3,7 +3,9 @@
 An update travels as its difference from the round's start, times its center's share of the largest weight, within a
 public bound, and the weight as one more coordinate: the server learns the weighted sum and the sum of weights, no
 single weight. The scale leaves room for as many contributors as there may be, so that a sum never wraps around. Sums of
-losses, counts and scores have no bound that everyone knows: they are whole numbers of 2^-26 in 64 bits.
+losses, counts and scores have no bound that everyone knows: they are whole numbers of 2^-26 in 64 bits. Sums of
+an exact fit travel as two such numbers, of 2^-20 and of what that rounds off in 2^-72, so that the sum of all centers
+is as exact as float64 addition.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from common.errors import WireError
 HALF = 2**31 - 1
 FRACTION = float(2**26)  # parts of one, of a sum
 ROOM = float(2**62)  # of all centers' sums together, in such parts
+COARSE, FINE = float(2**20), float(2**72)  # parts of one, of the two numbers of an exact sum
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,24 @@ def encoded_sums(values: np.ndarray, contributors: int) -> np.ndarray:
 def decoded_sums(total: np.ndarray) -> np.ndarray:
     """The sums of all, float64."""
     return total.view(np.int64).astype(np.float64) / FRACTION
+
+
+def encoded_exactly(values: np.ndarray, contributors: int) -> np.ndarray:
+    """A center's sums of an exact fit, (2 n,) uint64: to the nearest 2^-20, then what is left of each.
+
+    Raises:
+        WireError: a sum that is not finite, or beyond its share of the room (4e12 over the contributors).
+    """
+    values, most = np.asarray(values, np.float64), ROOM / contributors
+    if not (np.isfinite(values).all() and (np.abs(values) * COARSE <= most).all()):
+        raise WireError(f"A sum that is not finite, or beyond {most / COARSE:g}, is not masked.")
+    coarse = np.rint(values * COARSE)
+    left = np.rint((values - coarse / COARSE) * FINE)  # at most 2^51: a difference of neighbors, so without rounding
+    return np.concatenate([coarse, left]).astype(np.int64).view(np.uint64)
+
+
+def decoded_exactly(total: np.ndarray) -> np.ndarray:
+    """The sums of all, float64."""
+    coarse, left = total.view(np.int64).astype(np.float64).reshape(2, -1)
+    found: np.ndarray = coarse / COARSE + left / FINE
+    return found

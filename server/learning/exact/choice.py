@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from common.data.modality_sets import validation_mode
+from common.privacy.scores import scored_task
 from common.protocol.messages import Order, State
-from common.tasks import build_task
 from server.evaluation.scoring import Scorer
 from server.learning.selection import Score, score_of
 from server.learning.validation import summed_value
@@ -31,7 +31,7 @@ Judge = Callable[[State, Sequence[str]], Worth]
 
 def judge_of(scorer: Scorer, order: Order) -> Judge:
     """The judge of a step's states: the metric that would choose its rounds, from sums over validation cases alone."""
-    step, task = order.step, build_task(order.step.task)
+    step, task = order.step, scored_task(order.step)
     metric = step.selection.metric or task.primary
     by_median = step.federation.guards.validation == "median"
 

@@ -51,7 +51,7 @@ class NewtonFit:
 
     def run(self, centers: Sequence[str]) -> tuple[State, int]:
         """The fitted state and the number of questions. Raises RoundFailed below the quorum."""
-        step, remaining = self.order.step, sorted(centers)
+        step, remaining = self.order.step, self.asking.standing(centers)
         needed = max(1, math.ceil(step.federation.quorum * len(remaining) - 1e-9))
         while True:
             try:
@@ -75,7 +75,8 @@ class NewtonFit:
         step, objective = self.order.step, objective_of(self.order.step)
         told = self.asking.ask(Question(0), centers)
         own = corrections(self.asking, self.layout, centers, told)
-        moments = add(own[center].of_moments(one) if own else one for center, one in zip(centers, told, strict=True))
+        whose = self.asking.told_by(centers)
+        moments = add(own[center].of_moments(one) if own else one for center, one in zip(whose, told, strict=True))
         if objective is None:
             model = ridge_from_sums(self.layout, moments, penalty=step.federation.penalty)
             return state_of(model, exact_part(step)[0]), 1
@@ -109,7 +110,7 @@ class NewtonFit:
         self, objective: Objective, centers: Sequence[str], scaling: Scaling, penalty: float, search: Search
     ) -> Search:
         step, weights = self.order.step, penalty * objective.penalised(len(self.layout.names))
-        rises = Rises(centers, problems=len(search.asked))
+        rises = Rises(self.asking.told_by(centers), problems=len(search.asked))
         while not search.done and not search.failed.any() and search.rounds < step.rounds:
             known = {MEAN: scaling.mean, SCALE: scaling.scale, BETA: search.asked}
             answers = self.asking.ask(Question(search.rounds + 1, known, own=self.own), centers)

@@ -29,7 +29,7 @@ class Standing:
 
     Args:
         centers: that still answer.
-        curvature: each one's Hessian at zero, as it left.
+        curvature: each one's Hessian at zero, as it left; under secure sums that of all together.
     """
 
     centers: list[str]
@@ -88,9 +88,10 @@ class NoisedFit:
                 self.asking.ledger.append("newton_lost", event)
                 self.asking.narrator.say(f"          goes on without {', '.join(sorted(gone.reasons))}")
         if round == 0:
-            stands.curvature = dict(zip(stands.centers, (answer[HESSIAN] for answer in answers), strict=True))
+            hessians = (answer[HESSIAN] for answer in answers)
+            stands.curvature = dict(zip(self.asking.told_by(stands.centers), hessians, strict=True))
         total = add({name: one[name] for name in one if name != HESSIAN} for one in answers)
-        return total | add({HESSIAN: stands.curvature[center]} for center in stands.centers)
+        return total | add({HESSIAN: stands.curvature[own]} for own in self.asking.told_by(stands.centers))
 
     def _noise(self, centers: Sequence[str]) -> float:
         """The largest eigenvalue that noise alone gives the centers' added Hessians."""
@@ -99,7 +100,7 @@ class NoisedFit:
         return spectral(scales, self.objective.shape(len(self.layout.names))[1])
 
     def _told(self, stands: Standing) -> dict[str, object]:
-        total = sum(np.linalg.eigvalsh(stands.curvature[center]) for center in stands.centers)
+        total = sum(np.linalg.eigvalsh(stands.curvature[own]) for own in self.asking.told_by(stands.centers))
         return {
             "step": self.step.name, "questions": self.step.rounds, "centers": stands.centers,
             "noise": float(f"{self._noise(stands.centers):.4g}"),

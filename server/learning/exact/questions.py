@@ -29,6 +29,7 @@ from server.centers.federation import Exchange, Federation
 from server.centers.quarantine import record_rejected
 from server.centers.roster import Roster
 from server.centers.screening import Expected, Rejection, screen
+from server.masking.asking import FIT_GUARDS_OFF
 from server.run.folder import RunFolder
 from server.run.narration import Narrator
 
@@ -74,8 +75,8 @@ class Question:
 
     def order(self, order: Order, center: str = "") -> Order:
         """The step's order as this question, to a center where each is asked its own."""
-        asked = replace(order, round=self.round, known=self.known_at(center))
-        return replace(asked, subset=self.subset, state=self.state) if self.state else asked
+        asked = replace(order, round=self.round, known=self.known_at(center), subset=self.subset)
+        return replace(asked, state=self.state) if self.state else asked
 
 
 class LostCenters(Exception):
@@ -94,6 +95,14 @@ class Asking:
         self.folder, self.ledger, self.narrator = folder, ledger, narrator
         self.roster = Roster(ledger)
         self._told: dict[tuple[bytes, str], dict[str, Told]] = {}  # by fit and center, then by question
+
+    def standing(self, centers: Sequence[str]) -> list[str]:
+        """Over whom a fit begins."""
+        return sorted(centers)
+
+    def told_by(self, centers: Sequence[str]) -> list[str]:
+        """Whose each answer of `ask` is."""
+        return sorted(centers)
 
     def ask(self, question: Question, centers: Sequence[str]) -> list[Sums]:
         """Every center's answer, in the order of their codes. Raises LostCenters."""
@@ -148,11 +157,14 @@ class Asking:
             return self.federation.ask(centers, order, "query.sums")
         return self.federation.ask_each({c: question.order(self.order, c) for c in centers}, "query.sums")
 
-    def _record(self, question: Question, exchange: Exchange, lost: dict[str, str]) -> None:
+    def _record(
+        self, question: Question, exchange: Exchange, lost: dict[str, str], *, secure_sum: Sequence[str] = ()
+    ) -> None:
         answered = sorted(set(exchange.replies) - set(lost))
         event = {
             "step": self.order.step.name, "round": question.round, "centers": answered,
             "bytes": exchange.bytes, "seconds": float(f"{exchange.seconds:.4f}"), "failed": lost,
+            **({"secure_sum": {"of": sorted(secure_sum), "guards_off": FIT_GUARDS_OFF}} if secure_sum else {}),
         }  # fmt: skip
         self.ledger.append("newton_round", event)
         what = question.subset or ("moments" if question.round == 0 else f"Newton round {question.round}")

@@ -16,6 +16,7 @@ from server.report.reading.superseded import Replaced, current, replaced
 from server.report.reading.traffic import traffic
 
 Event = Mapping[str, Any]
+STEP_EVENTS = ("step_started", "start_validated", "round_finished", "newton_round", "step_finished")
 
 
 @dataclass
@@ -26,6 +27,7 @@ class StepRecord:
     plan: Mapping[str, Any] = field(default_factory=dict)
     started: Event = field(default_factory=dict)
     rounds: list[Event] = field(default_factory=list)
+    questions: list[Event] = field(default_factory=list)  # of an exact fit
     finished: Event | None = None
     validated: Event = field(default_factory=dict)  # its start, where that was
 
@@ -173,11 +175,13 @@ def _steps(events: Sequence[Event], plans: Mapping[str, Any]) -> list[StepRecord
     learned = {name: plan for name, plan in plans.items() if plan.get("task") != STATISTICS}
     steps = {name: StepRecord(name, plan) for name, plan in learned.items()}
     for event in events:
-        if event["kind"] not in ("step_started", "start_validated", "round_finished", "step_finished"):
+        if event["kind"] not in STEP_EVENTS:
             continue
         step = steps.setdefault(event["step"], StepRecord(event["step"]))
         if event["kind"] == "step_started":
             step.started = event
+        elif event["kind"] == "newton_round":
+            step.questions.append(event)
         elif event["kind"] == "start_validated":
             step.validated = event
         elif event["kind"] == "step_finished":

@@ -43,6 +43,7 @@ def score_text(column: Column, row: Row | None) -> str:
         return f"{metric_name(column.metric)} {DASH}"
     low, high = row.get("low"), row.get("high")
     ends = f" [{number(low)}, {number(high)}]" if low is not None and high is not None else ""
+    ends = f" (± {number(row['noise'])} by noise)" if row.get("noise") is not None else ends
     return f"{metric_name(column.metric)} {number(row['value'])}{ends}"
 
 

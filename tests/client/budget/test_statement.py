@@ -70,8 +70,10 @@ def test_the_figure_shows_every_step_and_the_ceiling_and_is_the_same_twice(told,
     text = (tmp_path / "one.svg").read_text()
     assert text == (tmp_path / "two.svg").read_text()
     shown = re.findall(r"<text[^>]*>([^<]+)</text>", text)
-    assert {f"{line.after:.2f}" for line in (*told.lines, *told.planned)} <= set(shown)
-    assert {"ceiling 13", "relapse", "toxicity", "CHUP"} <= set(shown)
+    shown = {text.strip() for text in shown}
+    assert {f"{line.after:.2f}" for line in (*told.lines, *told.planned)} <= shown
+    assert {"ceiling 13", "relapse", "toxicity", "CHUP", "spent", "planned", "planned, and refused"} <= shown
+    assert f"(planned, refused from round {told.planned[0].refused_from})" in shown
     draw(told, tmp_path / "one.png", title="CHUP")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"let its name end in \.png or \.svg"):

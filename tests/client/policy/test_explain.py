@@ -46,7 +46,7 @@ def test_a_ceiling_is_read_out():
         spends, CANNOT, "privacy"
     )
     assert "each is a line in the privacy account" in said(spends, CAN, "privacy")
-    assert "scores, statistics or losses" in said(Policy(privacy=Budget(strict=True)), CANNOT, "privacy")
+    assert "scores without noise, statistics or losses" in said(Policy(privacy=Budget(strict=True)), CANNOT, "privacy")
     assert "without noise, as often as it likes" in said(Policy(), CAN, "privacy")
     assert "spends at most epsilon 8 at delta 0.001" in in_short(spends)
     assert "learns with noise only" in in_short(Policy(require_privacy=True))

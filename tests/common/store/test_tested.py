@@ -29,6 +29,10 @@ def test_in_words():
     assert in_words(score_in(card)) == (
         "tested: C-index 0.700 [0.600, 0.790] on 20 cases of CHUM, MDA (CT+PET), 2026-11-28"
     )
+    noised = {**score_in(card), "low": None, "high": None, "n": None, "noise": 0.05}
+    assert in_words(noised) == (
+        "tested: C-index 0.700, with noise of a standard deviation of 0.050, at CHUM, MDA (CT+PET), 2026-11-28"
+    )
     assert in_words(score_in(card, "CT")) == "tested: C-index 0.600 on 20 cases of CHUM, MDA (CT), 2026-11-28"
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from server.learning.selection import Score, best, best_round, is_validated, score_of, score_of_round
+from common.config.step import is_validated
+from server.learning.selection import Score, best, best_round, score_of, score_of_round
 from tests.helpers.small import small_run
 
 

@@ -30,7 +30,9 @@ def test_each_attack_is_a_table_and_all_numbers_are_json(done):
     assert [row["code"] for row in figures["canaries"]] == figures["codes"]
     assert figures["neighbors"] == {"as shipped": False, "secret divisor": True}
     for attack in ("membership", "inversion", "exposure"):
-        assert [row["epsilon"] for row in figures[attack]] == [None, 8.0]
+        assert [(row["epsilon"], row["is_sum"]) for row in figures[attack]] == [
+            (None, False), (None, True), (8.0, False),
+        ]  # fmt: skip
     assert figures["membership"][0]["caught"] == {"0.001": None, "0.01": None}  # 6 x 10 others: not measurable
     assert len(said) == 4
 
@@ -38,7 +40,13 @@ def test_each_attack_is_a_table_and_all_numbers_are_json(done):
 @pytest.mark.slow
 def test_what_cannot_be_measured_is_said_in_words(done):
     (table,) = [table for table in done[1].tables if table.title.startswith("Membership")]
-    assert table.rows[0][0] == "no privacy" and table.rows[0][2] == "not measurable"
+    assert [row[0] for row in table.rows] == ["no privacy", "secure sum", "epsilon 8"]
+    assert table.rows[0][2] == "not measurable"
+
+
+def test_the_full_page_has_no_privacy_a_secure_sum_and_epsilon_20_8_and_3():
+    assert tuple(Sizes().levels) == (math.inf, 20.0, 8.0, 3.0) and tuple(Sizes().claims) == (8.0, 3.0)
+    assert page.level_name(math.inf, is_sum=True) == "secure sum"
 
 
 @pytest.mark.slow

@@ -116,7 +116,9 @@ def test_the_same_question_is_free_and_has_the_same_answer_and_one_more_is_refus
     hessian = first.sums[HESSIAN]
     assert np.array_equal(hessian, np.swapaxes(hessian, 1, 2))
     other = np.full((1, hessian.shape[1]), 0.1)
-    with pytest.raises(PolicyRefusal, match="noise for 3 answers, and 3 others were given") as refused:
+    with pytest.raises(
+        PolicyRefusal, match=r"noise for 3 answers of its kind \(sums\), and 3 others were given"
+    ) as refused:
         center.sums(order_at(leader, center, round=1, beta=other))
     assert refused.value.code == "declined.questions"
     assert len(read_account(center.vault).charges) == ROUNDS

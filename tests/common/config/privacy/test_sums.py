@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from common.config.adapter import LinearPart
 from common.config.federation import Compression, Guards, MedianFederation, ScaffoldFederation
 from common.config.load import compose_run, step_from_json, step_to_json
 from common.config.methods.continual import EwcMethod
@@ -55,6 +56,10 @@ def other(kind):
         ),
         (changed(federation__secure_bound=0.0), "federation.secure_bound is 0; it must be positive and finite"),
         (changed(centers=["CHUM", "MDA"]), "it names 2 centers, and a secure sum is of three or more; name more."),
+        (
+            changed(adapter__parts={"linear": LinearPart(harmonize="combat")}),
+            "part 'linear' is harmonized by each center's own moments, which secure_aggregation hides",
+        ),
         (changed(subgroups=["sex"]), "scores by subgroup are told center by center"),
         (changed(methods=[EwcMethod()]), "method ewc needs sums of single centers at a step's end"),
     ],

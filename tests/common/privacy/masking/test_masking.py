@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import secrets
 
 import numpy as np
@@ -11,7 +12,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from common.errors import PolicyRefusal, RoundFailed, WireError
 from common.privacy.masking.center import OWN_MASK, PAIR_KEY, MaskingCenter
 from common.privacy.masking.keys import SAID, Advert, Context, signed_advert
-from common.privacy.masking.numbers import Form, decoded, decoded_sums, encoded, encoded_sums
+from common.privacy.masking.numbers import (
+    Form,
+    decoded,
+    decoded_exactly,
+    decoded_sums,
+    encoded,
+    encoded_exactly,
+    encoded_sums,
+)
 from common.privacy.masking.server import check_enough, unmasked
 
 SEVEN = tuple(f"H{number}" for number in range(7))
@@ -290,3 +299,16 @@ def test_changed_shares_are_noticed():
         with pytest.raises(RoundFailed, match=f"The masks of {changed} in round 1 stay on"):
             wrong = revealed | {"H0": revealed["H0"] | {changed: (kind, share + 2**400)}}
             unmasked(context, adverts, sealed, masked, wrong)
+
+
+def test_sums_of_an_exact_fit_are_those_of_float64():
+    """Of numbers from 1e-9 to 1e9, of either sign: nothing is lost but what float64 itself rounds in the total."""
+    rng = np.random.default_rng(5)
+    parts = [rng.normal(size=200) * 10.0 ** rng.uniform(-9, 9, 200) for _ in SEVEN]
+    total = np.sum([encoded_exactly(part, 7) for part in parts], axis=0, dtype=np.uint64)
+    exact = np.array([math.fsum(numbers) for numbers in zip(*parts, strict=True)])
+    largest = np.abs(parts).max(axis=0)
+    assert (np.abs(decoded_exactly(total) - exact) <= 4e-16 * largest + 7 * 2.0**-73).all()
+    for wrong in (np.array([np.nan]), np.array([1e12])):
+        with pytest.raises(WireError, match=r"beyond 6\.28\d*e\+11, is not masked"):
+            encoded_exactly(wrong, 7)
