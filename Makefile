@@ -43,8 +43,9 @@ bench: $(READY) ## round overhead and federated / centralized process time
 test: $(READY) ## the fast tests
 	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile
 
+# Three at a time on two cores: a deployed federation waits for its polls half the time.
 test-all: $(READY) ## the slow tests too (processes, Ray)
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 2 --dist loadfile -m "slow or e2e"
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "slow or e2e"
 
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .

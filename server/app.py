@@ -27,9 +27,9 @@ def main(grid: Grid, context: Context) -> None:
     from server.centers.packed_grid import PackedGrid
     from server.coordinator import Coordinator
     from server.curriculum import run_curriculum
+    from server.run.composed import composed_run
     from server.run.folder import RunFolder, alone_in
     from server.run.length import rounds_of_steps
-    from server.run.models import composed_run
     from server.run.narration import Narrator
 
     overrides = shlex.split(str(context.run_config.get("overrides", "")))

@@ -33,7 +33,6 @@ from server.refitting import after_withdrawals, enrol_for, fit_exactly
 from server.run.begin import begin
 from server.run.continued import models_taken
 from server.run.length import with_its_rounds
-from server.statistics.asking import TOLD, gather
 
 
 def run_curriculum(coordinator: Coordinator) -> None:
@@ -41,8 +40,9 @@ def run_curriculum(coordinator: Coordinator) -> None:
     begin(coordinator)
     for name in coordinator.run.steps:
         if coordinator.run.steps[name].task.kind == STATISTICS:
-            if not coordinator.ledger.events(TOLD, step=name):
-                gather(coordinator, coordinator.run.steps[name])
+            from server.statistics.asking import gather  # scipy's distributions take half a second
+
+            gather(coordinator, coordinator.run.steps[name])
             continue
         step = _settled(coordinator, name)
         order = coordinator.order(step)
@@ -74,7 +74,9 @@ def run_step(coordinator: Coordinator, step: Step) -> None:
     coordinator.ledger.append("start_scores", {"step": "start", "task": step.name, "scores": scores})
 
     state, kept = train_step(coordinator, order, enrolment) if step.rounds > 0 else (start, 0)
-    entry = commit(coordinator, step, state, enrolment)
+    is_fit = step.federation.kind == "newton"  # whose enrolment holds whom the fit has not lost
+    used = enrolment.training if is_fit else coordinator.roster.contributed(step.name, upto=kept)
+    entry = commit(coordinator, step, state, used)
     if step.rounds > 0:
         ended = replace(order, state=state, round=kept)
         keep(coordinator, ended, entry, enrolment.training, key=start_key(coordinator, step))

@@ -60,7 +60,7 @@ def refit_step(coordinator: Coordinator, step: Step) -> None:
     wanted = centers_of(coordinator.ledger, step.name)
     enrolment.training = [center for center in enrolment.training if center in wanted]
     state, _ = fit_exactly(coordinator, order, enrolment.training)
-    key = commit(coordinator, step, state, enrolment).key
+    key = commit(coordinator, step, state, enrolment.training).key
     left = withdrawn(coordinator.ledger)
     event = {"step": step.name, "without": left[-1], "key": key, "centers": enrolment.training}
     coordinator.ledger.append("step_refitted", {**event, "bytes": enrolment.bytes})

@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
 def _check(overrides: Sequence[str]) -> Run:
     """The run, complained about before anything heavy is imported."""
     from common.config.rules import check_run
-    from server.run.models import composed_run
+    from server.run.composed import composed_run
 
     run = composed_run(overrides)
     if run.study is None:  # a study composes runs of its own
@@ -187,7 +187,7 @@ def _run(arguments: argparse.Namespace) -> int | None:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from server.commands.plan import plan
-    from server.run.models import composed_run
+    from server.run.composed import composed_run
 
     if not arguments.machine:
         return plan(composed_run(arguments.overrides), machine=False, may_be_open=True)

@@ -10,9 +10,9 @@ from common.config.run import Run
 from common.runtime.machine import check_device
 from common.runtime.pulse import under_way
 from common.store.ledger import Ledger
+from server.run.composed import composed_run
 from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
-from server.run.models import composed_run
 from simulations.virtual.federate import federate
 from simulations.virtual.own_data import settled
 from simulations.virtual.planning import check_cases

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,26 @@ gc.disable()  # until everything is imported and collected: the collector would 
 
 
 def pytest_collection_finish() -> None:
-    """What is there by now stays for the session: the collector need not look at it."""
-    gc.enable()
+    """What is there by now stays for the session: the collector need not look at it, and rarely at the rest."""
     gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    gc.enable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where only slow tests are asked for, a file that marks none is not even imported."""
+    if collection_path.suffix == ".py" and config.option.markexpr == "slow or e2e":
+        return True if re.search(r"\bmark\.(slow|e2e)\b", collection_path.read_text()) is None else None
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that may take longest begin first, so that none is left to one worker at the end; else as collected."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        allowed = [float(mark.args[0]) for mark in item.iter_markers("timeout")]
+        longest[item.path] = max([longest.get(item.path, 0.0), *allowed])
+    items.sort(key=lambda item: -longest[item.path])
 
 
 # two busy cores are no finding

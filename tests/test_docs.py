@@ -1,7 +1,7 @@
 """README and docs: every link leads somewhere, every command runs or, where its page says why not, composes.
 
 A block of commands under a line in italics that begins with *Takes* or *Needs* is not run here; all others are, page by
-page, in order, in one temporary folder.
+page, in order, in one temporary folder of the page: one page at a shell, the others by calling the command.
 """
 
 from __future__ import annotations
@@ -11,8 +11,13 @@ import os
 import re
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -22,8 +27,10 @@ from common.errors import FedgraftError
 from simulations.reference.commands import parsers
 from simulations.sweep import points_of, varied
 from tests.helpers.pages import PAGES, ROOT, anchors, blocks, commands, inline_commands, links, name_of
+from tests.helpers.small import forget
 
 SECONDS = 600  # a minute or two on a free machine; CI may be busy
+AT_A_SHELL = {"docs/researcher/quickstart.md"}
 OTHERS = {"tensorboard", "docker", "kubectl", "sbatch", ".venv/bin/pip"}
 RUN_BY_A_TEST = [
     page for page in PAGES if any(block.runs or (commands(block) and not block.mark) for block in blocks(page))
@@ -70,25 +77,78 @@ def test_the_walks_name_files_and_functions_that_exist():
             assert re.search(rf"\b{name}\b", text), f"house.md: {name} is not in {cells[1]}"
 
 
+def test_every_row_of_where_libraries_disagree_is_a_test():
+    """A name may be cut with an ellipsis; one without a file is of the file before it in the cell."""
+    modules: dict[str, str] = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):  # two folders may have a module of one name
+        modules[path.name] = modules.get(path.name, "") + path.read_text()
+    rows = (ROOT / "docs/concepts/where-libraries-disagree.md").read_text().splitlines()
+    cells = [line.rstrip(" |").rpartition(" | ")[2] for line in rows if line.startswith("| ")][1:]
+    for cell in cells:
+        file, named = "", re.findall(r"`([^`]+)`", cell)
+        assert named, f"a row names no test: {cell}"
+        for name in named:
+            file = name.partition("::")[0] if ".py" in name else file
+            test = re.escape(name.rpartition("::")[2].removesuffix("…")) + ("" if name.endswith("…") else r"\(")
+            wanted = "" if name.endswith(".py") else rf"^def {test}"
+            assert file in modules and re.search(wanted, modules[file], re.MULTILINE), f"no test {file} {name}"
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Path]:
+    """What earlier pages' commands left behind: cohorts by their folder's name, runs by their command."""
+    return {}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", RUN_BY_A_TEST, ids=name_of)
-def test_what_a_page_prints_runs(page, tmp_path):
-    python = ""
+def test_what_a_page_prints_runs(page, tmp_path, made, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    forget()
+    run, names = (_typed if name_of(page) in AT_A_SHELL else _called), {"__name__": "__main__"}
     for block in blocks(page):
         if block.runs:
-            python += "\n".join(block.lines) + "\n"
-            _run(["python", "-c", python], tmp_path)
+            exec("\n".join(block.lines), names)
         elif not block.mark:
             for words in commands(block):
-                _run(words, tmp_path)
+                with _what_is_there(words, made):
+                    run(words)
 
 
-def _run(words: list[str], folder: Path) -> None:
-    assert words[0] == "python", words
+@contextmanager
+def _what_is_there(words: list[str], made: dict[str, Path]) -> Iterator[None]:
+    """A command's cohort, and the run that the same command ended with on an earlier page, are moved here.
+
+    The command then finds them as they are found by whoever types it again, and trains nothing twice.
+    """
+    if words[2:4] != ["simulations", "run"]:
+        yield
+        return
+    name = next((word.partition("=")[2] for word in words if word.startswith("name=")), "smoke")
+    places = {"data": Path("data"), " ".join(words): Path("runs", name)}
+    for key, place in places.items():
+        if key in made and not place.exists():
+            place.parent.mkdir(exist_ok=True)
+            made[key].rename(place)
+    yield
+    made |= {key: place.absolute() for key, place in places.items() if place.exists()}
+
+
+def _called(words: list[str]) -> None:
+    """The command's function, with its words."""
+    assert words[:2] == ["python", "-m"], words
+    with warnings.catch_warnings(), patch.dict(os.environ):
+        warnings.simplefilter("default")  # as in a process of its own
+        ended = import_module(f"{words[2]}.__main__").main(words[3:])
+    assert ended == 0, " ".join(words)
+
+
+def _typed(words: list[str]) -> None:
+    """The command in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+        [sys.executable, *words[1:]], env=environment, capture_output=True, text=True, timeout=SECONDS
     )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 

@@ -220,7 +220,7 @@ class Center:
         """Answer with sums over the local training cases: event times, an exact fit's, or what methods keep."""
         started = time.perf_counter()
         what = sums_asked(order)[0]
-        check_order(self.config.policy, order, to=SUMS, asks=[what])
+        check_order(self.config.policy, order, to="" if order.subset == STATISTICS else SUMS, asks=[what])
         check_unmasked(order)
         if order.subset == STATISTICS:
             return told_answer(self, order)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from client.center.config import CenterConfig
 from client.center.models import backbone_of, bases_of, model_of
 from client.policy import check_order
+from client.policy.start import check_stage
 from client.vault.room import check_room
 from common.config.step import Step
 from common.errors import BackboneError, BaseMissing
@@ -29,6 +30,7 @@ def take_stage(center: Center, order: Order) -> Reply:
     Nothing of an earlier base changes, and no patient is looked at. Raises as `keep_stage`, or what the policy says.
     """
     check_order(center.config.policy, order)
+    check_stage(center.config.policy, order, center.shelf(order))
     place = bases_of(center.config).bank.folder / order.stage
     check_room(center.vault, place, most_gb=center.config.policy.maximum_vault_gb)
     digest = keep_stage(center.config, order)

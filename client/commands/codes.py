@@ -41,6 +41,11 @@ def codes_for(vault: Path, center: str, patients: Iterable[str]) -> dict[str, st
     return {patient: known[patient] for patient in sorted(asked)}
 
 
+def known_codes(vault: Path) -> dict[str, str]:
+    """The code of every patient who has one, of this export and of earlier ones. Raises DataError as `codes_for`."""
+    return dict(_read(vault)["codes"])
+
+
 def forget_code(vault: Path, code: str) -> int:
     """Remove a code's entry for good; how many were there (0 or 1)."""
     if not (vault / FILE).exists():

@@ -378,7 +378,8 @@ def _write_mask(path: Path, mask: np.ndarray, case: Case) -> None:
     from client.commands.prepare import write_nifti
     from client.data.images.nifti import in_mm
 
-    write_nifti(path, mask, in_mm(nib.load(case.images[case.reference])))
+    image: Any = nib.load(case.images[case.reference])
+    write_nifti(path, mask, in_mm(image))
 
 
 def _cases(arguments: argparse.Namespace) -> list[Case]:

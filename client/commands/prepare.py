@@ -79,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = center_of(arguments)
     out = arguments.out or Path(config.root)
+    _check_targets(arguments.table)
     how = How(_names(arguments.names), arguments.examination, arguments.edge_voxels)
     found = find_series(arguments.folder)
     nameless = len(found.patients.pop("", []))
@@ -95,7 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"left out: {erased} patients in this folder were erased here (python -m client erase).")
     if nameless:
         print(f"refused: {nameless} series have no PatientID; export them with a number that tells patients apart.")
-    copied = [_copy_or_say(table, codes, out) for table in arguments.table]
+    known = _known_codes(vault_of(config)) if arguments.table else {}
+    copied = [_copy_or_say(table, known, out) for table in arguments.table]
     return 1 if nameless or not all(copied) or any(row.status == "refused" for row in rows) else 0
 
 
@@ -217,10 +219,7 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
     """Merge rows into prepared.csv: a kept case keeps the line of the run that prepared it."""
     from common.files import write_bytes
 
-    before = {}
-    if path.exists():
-        with path.open(newline="") as file:
-            before = {line[CASE]: line for line in csv.DictReader(file)}
+    before = _lines_before(path)
     lines = before | {row.case: asdict(row) for row in rows if row.status != "kept" or row.case not in before}
     text = io.StringIO()
     writer = csv.DictWriter(text, [f.name for f in fields(Row)], extrasaction="ignore")
@@ -229,11 +228,34 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
     write_bytes(path, text.getvalue().encode())
 
 
+def _lines_before(path: Path) -> dict[str, dict[str, str]]:
+    """What earlier runs wrote, by case; a spreadsheet may have saved it with other separators since. One that cannot be
+    read is put aside under another name, and the table is begun anew."""
+    from client.data.hecktor.reading import read_rows
+    from common.errors import DataError
+
+    if not path.exists():
+        return {}
+    try:
+        table = read_rows(path)
+        place = table.header.index(CASE)
+    except (DataError, ValueError):
+        aside = path.with_name(f"{path.name}.unreadable")
+        path.replace(aside)
+        print(f"{path} could not be read; it is kept as {aside.name}, and the table begins anew.")
+        return {}
+    return {row[place]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+
+
 def copy_table(path: Path, codes: Mapping[str, str], out: Path) -> str:
     """Copy a clinical table with codes in place of hospital numbers, every cell as it is written; a sentence about it.
+    Rows of patients whom only an earlier export's table of this name had stay.
+
+    Args:
+        codes: of every patient who has one, not of this export alone.
 
     Raises:
-        DataError: the table cannot be read or has no column PatientID.
+        DataError: the table cannot be read or has no column PatientID, or has other columns than those rows.
     """
     from client.data.hecktor.reading import read_rows
     from common.errors import DataError
@@ -247,13 +269,48 @@ def copy_table(path: Path, codes: Mapping[str, str], out: Path) -> str:
         )
     at = table.header.index("PatientID")
     coded = [[*row[:at], codes.get(row[at].strip(), ""), *row[at + 1 :]] for row in table.rows]
-    kept = sorted((row for row in coded if row[at]), key=lambda row: row[at])
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([table.header, *kept])
     target = out / f"{path.stem}.csv"
+    kept = [row for row in coded if row[at]]
+    earlier = _earlier_rows(target, table.header, at, {*codes.values()} - {row[at] for row in kept})
+    text = io.StringIO()
+    rows = sorted([*kept, *earlier], key=lambda row: row[at])
+    csv.writer(text, lineterminator="\n").writerows([table.header, *rows])
     write_bytes(target, text.getvalue().encode())
     skipped = f", {table.ragged} with another number of cells than the header" if table.ragged else ""
-    return f"{target}: {len(kept)} rows with codes; {len(coded) - len(kept)} of patients without one left out{skipped}"
+    said = f"{target}: {len(kept)} rows with codes; {len(coded) - len(kept)} of patients without one left out{skipped}"
+    return said + (f"; {len(earlier)} of an earlier table kept" if earlier else "")
+
+
+def _earlier_rows(target: Path, header: Sequence[str], at: int, absent: set[str]) -> list[list[str]]:
+    """Rows of an earlier copy of patients whom the new table does not have."""
+    from client.data.hecktor.reading import read_rows
+    from common.errors import DataError
+
+    if not target.exists():
+        return []
+    before = read_rows(target)
+    if "PatientID" not in before.header:
+        return []
+    place = before.header.index("PatientID")
+    rows = [row for row in before.rows if row[place] in absent]
+    if rows and before.header != list(header):
+        raise DataError(
+            f"'{target}' holds {len(rows)} patients whom the new table lacks, in other columns; give the new table "
+            "another name, or one with all patients, so that nobody's row is lost."
+        )
+    return rows
+
+
+def _check_targets(tables: Sequence[Path]) -> None:
+    """Raises ConfigError where two tables would be copied to one file: the second would replace the first."""
+    from common.errors import ConfigError
+
+    stems = [f"{table.stem}.csv" for table in tables]
+    double = sorted({stem for stem in stems if stems.count(stem) > 1} | ({TABLE} & set(stems)))
+    if double:
+        raise ConfigError(
+            f"Two tables would be written as '{double[0]}'; rename one of them, so that none replaces the other."
+        )
 
 
 def _copy_or_say(path: Path, codes: Mapping[str, str], out: Path) -> bool:
@@ -274,6 +331,12 @@ def _codes(vault: Path, center: str, patients: Mapping[str, list[Series]]) -> di
     return codes_for(vault, center, patients)
 
 
+def _known_codes(vault: Path) -> dict[str, str]:
+    from client.commands.codes import known_codes
+
+    return known_codes(vault)
+
+
 def _names(path: Path | None) -> Mapping[str, Sequence[str]]:
     from client.dicom.names import LABELS, NAMES
     from common.errors import ConfigError
@@ -282,8 +345,10 @@ def _names(path: Path | None) -> Mapping[str, Sequence[str]]:
         return NAMES
     import yaml
 
+    from common.text_yaml import load_text
+
     try:
-        names = yaml.safe_load(path.read_text())
+        names = load_text(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"The names in {path} cannot be read: {error}") from error
     fits = isinstance(names, dict) and set(names) <= set(LABELS)

@@ -130,6 +130,7 @@ class CaseSet:
             wanted, prepare_one=lambda case: _prepared(case, step, cache), skip_unreadable=skip_unreadable
         )
         self.cases = [case for case, _ in ready]
+        _check_strata({case.center for case in self.cases})
         texts = [_text(case, step) for case in self.cases] if EHR in step.modalities else []
         tokens = tokenizer(texts) if tokenizer is not None and texts else None
         self._samples = [
@@ -334,9 +335,24 @@ def _grounding(case: Case, prepared: Prepared | None, step: Step) -> dict[str, T
     return found | {"known": known_structures(case, step)}
 
 
+def _stratum(center: str) -> int:
+    return zlib.crc32(center.encode())
+
+
+def _check_strata(centers: set[str]) -> None:
+    """Raise ConfigError where two centers' codes have one checksum: their patients would share risk sets."""
+    by_stratum = {_stratum(center): center for center in sorted(centers)}
+    lost = sorted(centers - {*by_stratum.values()})
+    if lost:
+        raise ConfigError(
+            f"The centers '{lost[0]}' and '{by_stratum[_stratum(lost[0])]}' have codes with one checksum and cannot be "
+            "told apart; rename one of them."
+        )
+
+
 def _prognosis(case: Case, prepared: Prepared | None, step: Step) -> dict[str, Tensor]:
     assert case.days is not None and case.event is not None  # asked for by `usable`
-    stratum = zlib.crc32(case.center.encode())  # Cox's risk sets hold one center's cases
+    stratum = _stratum(case.center)  # Cox's risk sets hold one center's cases
     return {
         "days": torch.tensor(case.days), "event": torch.tensor(float(case.event)), "stratum": torch.tensor(stratum),
     }  # fmt: skip

@@ -38,6 +38,7 @@ class Series:
     files: list[Path] = field(default_factory=list)
     references: frozenset[str] = frozenset()  # series that an RTSTRUCT was drawn on
     left_out: int = 0  # files that are no slices of a scan: localizers, and pages without any geometry
+    born: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ def examination_of(series: Sequence[Series], *, which: str = ONLY) -> Examinatio
     Raises:
         DataError: there is no CT, or it cannot be said which series belong together.
     """
+    if len({one.born for one in series} - {""}) > 1:
+        raise DataError(
+            "Series under one patient's number name different dates of birth: two people may share it; export one "
+            "person, or correct the number or the date."
+        )
     images = [one for one in series if one.files]
     scans = [one for one in images if one.modality == CT]
     if not scans:
@@ -199,4 +205,5 @@ def _series(header: Dataset, modality: str, uid: str) -> Series:
         date=date_of(header, "StudyDate"),
         frame=frame,
         references=frozenset(references - {""}),
+        born=date_of(header, "PatientBirthDate") or text(header, "PatientBirthDate"),
     )

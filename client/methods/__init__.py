@@ -38,7 +38,7 @@ METHODS: Registry[Callable[[Any, Vault], Method]] = Registry(
         "ewc": lambda spec, vault: Ewc(spec.kind, spec.strength, vault),
         "features": lambda spec, vault: Features(spec.strength, vault),
         "feddyn": lambda spec, vault: FedDyn(spec.alpha, vault),
-        "few_shot": lambda spec, vault: FewShot(spec.cases),
+        "few_shot": lambda spec, vault: FewShot(spec),
         "inflora": lambda spec, vault: InfLora(spec, vault),
         "kept_moments": lambda spec, vault: KeptMoments(vault),
         "local": lambda spec, vault: Local(vault),

@@ -7,6 +7,7 @@ follows the size of the memories.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from client.data.case import Case
 from client.methods.base import Method
 from client.vault.memory import remember, remembered
 from client.vault.vault import Vault
-from common.config.methods.continual import RehearsalMethod
+from common.config.methods.continual import FewShotMethod, RehearsalMethod
 from common.protocol.messages import Order
 from common.seeding import generator_for
 
@@ -50,12 +51,13 @@ class Rehearsal(Method):
 class FewShot(Method):
     """A few of each center's training cases, the same in every round: drawn by the run's seed, so nothing is kept."""
 
-    def __init__(self, number: int):
-        self._number = number
+    def __init__(self, spec: FewShotMethod):
+        self.spec = spec
 
     def cases(self, order: Order, code: str, cases: Sequence[Case]) -> list[Case]:
         """So many of them; all where there are no more."""
-        return drawn(cases, self._number, generator=generator_for(order.seed, order.step.name, code, "shots"))
+        number = math.ceil(self.spec.fraction * len(cases)) if self.spec.fraction > 0 else self.spec.cases
+        return drawn(cases, number, generator=generator_for(order.seed, order.step.name, code, "shots"))
 
 
 def drawn(cases: Sequence[T], number: int, *, generator: torch.Generator) -> list[T]:

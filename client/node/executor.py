@@ -34,7 +34,7 @@ from common.runtime.executor import TaskAccess, end_with, forks, log_to_own_file
 from common.runtime.release import bundle_digest, bundle_handshake, own_handshake
 
 PROGRAM = "flwr.supernode.runtime.run_clientapp"
-PRELOAD = ["client.node.executor", PROGRAM, "client.app", "client.center.center"]
+PRELOAD = ["client.node.executor", PROGRAM, "client.app", "client.center.center", "peft"]  # once, not per message
 ATTEMPTS = 2
 ID = re.compile(r"[0-9a-f]{64}")
 FOREIGN_CODE, OTHER_RELEASE, PROCESS_DIED = "declined.code", "declined.release", "process_died"

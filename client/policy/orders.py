@@ -82,10 +82,10 @@ def _check_learns(order: Order, to: str) -> None:
     """Raise ConfigError for an order to learn from a step that says it learns nothing, or not so.
 
     Several rules (noise, batches, epochs) look at what a step says of itself; they must not be walked around by a step
-    without rounds that is trained all the same.
+    without rounds that is trained all the same. Statistics are a step of their own, of which nothing is learned.
     """
     step = order.step
-    if to and step.rounds == 0:
+    if to and step.rounds == 0 and order.subset != STATISTICS:
         raise ConfigError(f"Step '{step.name}' has no rounds, so nothing is learned for it; the order asks to {to}.")
     if to == TRAIN and step.federation.kind == "newton":
         raise ConfigError(f"Step '{step.name}' is fitted exactly, from sums; the order asks to train it by batches.")

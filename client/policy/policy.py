@@ -86,7 +86,9 @@ class Policy:
     require_privacy: bool = False  # nothing is learned here without noise; a budget asks for that, too
     privacy: Budget = field(default_factory=Budget)
     require_secure_aggregation: bool = False  # updates, losses and scores leave as secure sums only
-    quiet_hours: list[str] = field(default_factory=list)  # local times such as 08:00-18:00 in which nothing is trained
+    quiet_hours: list[str] = field(
+        default_factory=list
+    )  # local times such as 08:00-18:00 in which no order is answered
 
 
 def ceiling_of(policy: Policy) -> Ceiling | None:

@@ -40,6 +40,13 @@ def check_start(policy: Policy, order: Order, vault: Vault) -> None:
         _check_reach(policy.reach, order, *own)
 
 
+def check_stage(policy: Policy, order: Order, vault: Vault) -> None:
+    """The same for a finished step that is to be merged into the frozen model, where a hospital lists states: crafted
+    weights in it do what they do in a first state."""
+    if policy.initialisations:
+        check_start(policy, order, vault)
+
+
 def keep_own(policy: Policy, order: Order, leaving: Mapping[str, Tensor], vault: Vault) -> None:
     """Remember from where to where this center's update went."""
     if not policy.initialisations and policy.reach is None:

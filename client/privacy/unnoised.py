@@ -36,7 +36,7 @@ KINDS = {  # what left -> what it is, and what it may tell
     "newton": "gradients and Hessians of an exact fit",
     "paired": "sums, squares and cross sums of two models' scores of the same test patients",
     "scores": "sums of scores of a test set",
-    "statistics": "histograms of records, outcomes and images, in a file that a person sends",
+    "statistics": "histograms of records, outcomes and images, in a file that a person sends or as a step",
     "thresholds": "counts of voxels by score",
     "update": "an adapter's update, without any noise",
     "validation": "sums of scores of a validation set, by which rounds are chosen and settings are tuned",

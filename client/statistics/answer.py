@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from client.statistics.told import statistics_of
+from client.statistics.told import KIND, statistics_of
 from common.protocol.messages import Order, Reply
 from common.tasks.unlearned.statistics import told_sums
 
@@ -21,5 +21,5 @@ def told_answer(center: Center, order: Order) -> Reply:
     found = statistics_of(center.code, center.cases, policy=center.config.policy, vault=center.vault, minimum=minimum)
     counts = {"cases": found["cases"], "skipped": found["unreadable"]} | ({"merged": 1} if found["merged"] else {})
     reply = Reply(center.code, sums=told_sums(found), counts=counts)
-    reply = center.let_out(order, reply, what="labels")  # counts are in whole steps of the minimum already
+    reply = center.let_out(order, reply, what=KIND)  # counts are in whole steps of the minimum already
     return replace(reply, seconds=time.perf_counter() - started)

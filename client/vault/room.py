@@ -29,7 +29,8 @@ def check_room(vault: Path, place: Path, *, most_gb: float | None) -> None:
         raise PolicyRefusal(
             ROOM,
             f"States of earlier steps take {held / 1e9:.2f} GB of {vault}; policy.maximum_vault_gb is {most_gb:g}, so "
-            f"no other step is begun. Remove folders of steps/ whose runs are over and not continued, or raise it.",
+            "no other step is begun. Remove those of runs that are over (retention.step_days and `python -m client "
+            "tidy`), or raise it.",
         )
 
 

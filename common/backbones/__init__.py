@@ -15,6 +15,7 @@ from common.config.backbones import SHIPPED
 from common.config.run import BackboneSpec
 from common.errors import BackboneError, UnknownName
 from common.plugins import Registry
+from common.seeding import seed_torch
 
 Config = TypeVar("Config")
 
@@ -161,7 +162,7 @@ def load_backbone(spec: BackboneSpec) -> Backbone:
     """
     checkpoint = _checkpoint(spec)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.random_seed or 0)
+        seed_torch(spec.random_seed or 0)
         backbone = build_backbone(spec)
     load = BACKBONES[spec.kind].load
     if checkpoint is not None and load is not None:

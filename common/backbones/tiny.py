@@ -18,6 +18,7 @@ from common.backbones.text import HashTokenizer
 from common.backbones.tokens import batched, embed, keep, presence, sequences, whole_patches
 from common.config.backbones import MULTIPLES
 from common.data.batch import CT, EHR
+from common.seeding import seed_torch
 
 BUCKETS = 64
 DEPTH = 4
@@ -91,7 +92,7 @@ class TinyBackbone(Backbone):
     def __init__(self, seed: int = 0):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            seed_torch(seed)
             self._build()
         self.tokenizer = HashTokenizer(BUCKETS)
         self.freeze()

@@ -156,6 +156,7 @@ USUAL = {  # what says as little as an empty value
 }  # fmt: skip
 
 
+LATER_OF_METHODS = ("fraction",)
 LATER_OF_PARTS = ("deep_supervision", "harmonize", "log_suv")  # options of parts that are off unless asked for
 
 
@@ -174,6 +175,9 @@ def step_to_json(step: Step) -> str:
     for part in plain["adapter"]["parts"].values():
         for name in (name for name in LATER_OF_PARTS if not part.get(name, True)):
             del part[name]
+    for method in plain["methods"]:
+        for name in (name for name in LATER_OF_METHODS if not method.get(name, True)):
+            del method[name]
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 

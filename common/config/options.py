@@ -23,3 +23,4 @@ OVERLAPS = ("absolute", "squared")  # method olora: form
 COMPARED_TASKS = ("classification", "prognosis", "segmentation")  # whose models are compared patient by patient
 HARMONIZERS = ("combat",)  # harmonize, of a linear part
 STATISTICS = "statistics"  # the kind of a step that is asked once, before any training, and what an order asks for
+EVALUATE = "evaluate"  # the curriculum that has no steps of its own: a bank's models become them

@@ -41,6 +41,7 @@ from common.config.options import (
     CENTER,
     COMPRESSIONS,
     CROPS,
+    EVALUATE,
     FORMS,
     HARMONIZERS,
     IMBALANCES,
@@ -125,7 +126,7 @@ def _open(step: Step, run: Run) -> Iterator[str]:
 
 
 def _run_rules(run: Run) -> Iterator[str]:
-    if not run.steps and run.model is None:  # a bank's models become its steps
+    if not run.steps and run.curriculum != EVALUATE:  # a bank's models become its steps (server/run/models.py)
         yield "The run has no steps; choose a curriculum: curriculum=quickstart."
     if run.backbone.text not in TEXTS:
         yield f"backbone.text is '{run.backbone.text}'; it can be {', '.join(TEXTS)}."

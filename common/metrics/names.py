@@ -20,6 +20,7 @@ METRICS = {
     "dice_ceiling": "Dice of a perfect mask on the training grid",
     "hd95": "HD95 (mm)",
     "lesion_f1": "lesion-wise F1",
+    "restored": "restored share",
     "surface_dice": "surface Dice",
     "loss": "Loss",
 }

@@ -24,7 +24,7 @@ from common.exact.step import layout_of, voxels_of
 from common.exact.voxels import voxel_columns
 from common.model.grounding import GROUNDING, build_grounding
 from common.model.masking import MASKED
-from common.seeding import seed_for
+from common.seeding import seed_for, seed_torch
 from common.tasks import Task
 
 
@@ -136,5 +136,5 @@ def _patch(backbone: Backbone, step: Step) -> tuple[int, int, int]:
 def _seeded(seed: int, part: str) -> Iterator[None]:
     """A block in which torch's global generator belongs to one part, and after which it is as before."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(seed, "part", part))
+        seed_torch(seed_for(seed, "part", part))
         yield

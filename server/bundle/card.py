@@ -44,7 +44,7 @@ Centers: {centers}. The program holds the frozen model with the adapter inside. 
 {peft}"""
 
 
-def tested_lines(events: list[dict[str, Any]], entry: Entry) -> list[str]:
+def score_lines(events: list[dict[str, Any]], entry: Entry) -> list[str]:
     """An adapter's test scores, pooled by mode and of each center, or that it was never scored."""
     card = scores_by_key(events).get(entry.key)
     modes = list((card or {}).get("modes", {})) or [""]
@@ -83,7 +83,7 @@ def card_of(
     """``docs/README.md`` of a bundle.
 
     Args:
-        tested: `tested_lines`.
+        tested: `score_lines`.
         known: what outputs are read by (`common.store.tested.known_by_key`).
         peft: parts that are there in peft's own format.
     """

@@ -9,6 +9,7 @@ from typing import Any
 
 from common.backbones import backbone_digest, load_backbone
 from common.backbones.base import Backbone
+from common.config.declared import harmonizes
 from common.config.load import from_json
 from common.config.run import BackboneSpec
 from common.config.step import Step
@@ -22,7 +23,7 @@ from common.store.bases import Bases
 from common.store.exported import file_digest
 from common.store.ledger import Ledger
 from common.store.tested import known_by_key
-from server.bundle.card import card_of, tested_lines
+from server.bundle.card import card_of, score_lines
 from server.bundle.configs import inference, metadata
 from server.bundle.peft import write_peft
 from server.bundle.program import write_program
@@ -43,6 +44,11 @@ def write_bundle(folder: RunFolder, lineage: str, out: Path) -> Path:
         raise BankError(f"{out} exists; name a new folder.")
     bank = AdapterBank(folder.bank)
     entry = bank.entry(bank.head(lineage))
+    if harmonizes(entry.step):
+        raise BankError(
+            f"'{lineage}' reads features that were harmonized by center, and a bundle holds no center's location and "
+            "scale; export another lineage."
+        )
     spec = backbone_of(folder)
     backbone = base_of(bank, entry, spec)
     model = AdaptedModel(backbone, entry.step, seed=0)
@@ -51,7 +57,7 @@ def write_bundle(folder: RunFolder, lineage: str, out: Path) -> Path:
     configs = {"inference": inference(entry.step)}  # what cannot be a bundle is said before anything is written
     outputs = _outputs(model, write_program(out / PROGRAM, model))
     events = Ledger(folder.ledger).events()
-    tested = tested_lines(events, entry)
+    tested = score_lines(events, entry)
     configs["metadata"] = metadata(
         entry.step,
         outputs=outputs,

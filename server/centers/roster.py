@@ -83,6 +83,11 @@ class Roster:
             (e["round"] for e in rounds_of(self.ledger, step) if e["round"] <= upto and _used(e, center)), default=0
         )
 
+    def contributed(self, step: str, *, upto: int) -> list[str]:
+        """Centers of which some round of a step, up to one, used an update, in the order of joining."""
+        used = [e for e in rounds_of(self.ledger, step) if e["round"] <= upto and not e["void"]]
+        return list(dict.fromkeys(center for event in used for center in event["train"]))
+
     def registered(self, center: str, subset: str) -> float | None:
         """The most cases of a split that a center has ever said it has; None where it never said."""
         counts: list[dict[str, Any]] = [

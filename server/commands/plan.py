@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 2 when a rule is broken or, with --machine, something is missing here."""
-    from server.run.models import composed_run
+    from server.run.composed import composed_run
 
     return plan(composed_run(arguments.overrides), machine=arguments.machine)
 

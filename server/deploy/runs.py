@@ -22,10 +22,10 @@ from common.store.ledger import Ledger
 from server.deploy.control import LinkUnreachable, RunState, control
 from server.deploy.folder import Deployment
 from server.deploy.queue import centers_of, in_turn, living
+from server.run.composed import as_absolute, composed_run
 from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
 from server.run.length import rounds_of_steps
-from server.run.models import as_absolute, composed_run
 from server.run.narration import Narrator
 
 POLL_S = 1.0

@@ -12,7 +12,7 @@ from common.protocol.comparing import comparing
 from common.protocol.messages import Order, Sums
 from common.protocol.wire import COUNTS_OF
 from common.tasks.unlearned.paired import differences, metrics_compared, paired_shapes, wrong_with
-from server.centers.enrolment import known_of
+from server.centers.enrolment import enrol, known_of
 from server.centers.federation import UNREACHED, Exchange
 from server.centers.quarantine import record_rejected
 from server.centers.roster import Roster
@@ -33,9 +33,12 @@ def compare(coordinator: Coordinator, step: Step) -> None:
     assert step.compared_with is not None
     first, second = (_event(coordinator, name) for name in (step.compared_with, step.name))
     order = _order(coordinator, step, first, second)
-    centers = sorted({*first["evaluated_at"]} & {*second["evaluated_at"]} & {*coordinator.federation.nodes})
+    wanted = {*first["evaluated_at"]} & {*second["evaluated_at"]}
+    if wanted - {*coordinator.federation.nodes}:  # a run that was stopped has not asked who is there
+        enrol(coordinator.federation, coordinator.order(step))
+    centers = sorted(wanted & {*coordinator.federation.nodes})
     exchange = coordinator.federation.ask(Roster(coordinator.ledger).askable(centers), order, "evaluate")
-    sums, refused = _told(coordinator, step, exchange)
+    sums, refused = told(coordinator, step, exchange)
     rows = rows_of(step.task, sums)
     names = _names(coordinator, step)
     event = coordinator.ledger.append(
@@ -87,7 +90,7 @@ def _order(coordinator: Coordinator, step: Step, first: Mapping[str, Any], secon
     return comparing(order, other, state=coordinator.bank.get(first["key"]), known=known_of(first))
 
 
-def _told(coordinator: Coordinator, step: Step, exchange: Exchange) -> tuple[dict[str, Sums], dict[str, str]]:
+def told(coordinator: Coordinator, step: Step, exchange: Exchange) -> tuple[dict[str, Sums], dict[str, str]]:
     """What may be used of the answers, by center, and why the others' may not."""
     shapes = paired_shapes(step.task)
     found: dict[str, Sums] = {}

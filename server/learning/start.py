@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from common.config.methods import asked_of_kind
 from common.config.run import Run
 from common.config.step import Step
@@ -12,7 +14,6 @@ from common.model.state import what_fits
 from common.protocol.declaration import made_from_seed
 from common.protocol.messages import State
 from common.store.bank import Entry
-from server.centers.enrolment import Enrolment
 from server.coordinator import Coordinator
 from server.methods.merging import merged
 from server.run.continued import models_taken
@@ -65,12 +66,17 @@ def seeded_names(coordinator: Coordinator, step: Step, start: State) -> list[str
     return made_from_seed(start, initial, step)
 
 
-def commit(coordinator: Coordinator, step: Step, state: State, enrolment: Enrolment) -> Entry:
+def commit(coordinator: Coordinator, step: Step, state: State, centers: Sequence[str]) -> Entry:
+    """Store what a step has learned.
+
+    Args:
+        centers: those that it was learned from.
+    """
     base = coordinator.bases.digest_for(step)
     probe = probe_output(coordinator.bases.backbone_of(base), step, state, seed=coordinator.run.seed)
     parent = start_key(coordinator, step)
     parents = [parent] if parent else merged_keys(coordinator, step)
-    return coordinator.bank.commit(step, state, base=base, parents=parents, centers=enrolment.training, probe=probe)
+    return coordinator.bank.commit(step, state, base=base, parents=parents, centers=centers, probe=probe)
 
 
 def _sources(coordinator: Coordinator, step: Step) -> list[tuple[Step, State]]:

@@ -54,7 +54,7 @@ def begin(coordinator: Coordinator) -> None:
             )
         coordinator.ledger.append("run_resumed", {"base": coordinator.base})
         return
-    card = _card(coordinator)
+    card = _card(coordinator, resolved)
     if name := coordinator.run.continues:
         card["continues"] = take_over(coordinator.folder, name, base=coordinator.base)
         coordinator.narrator.say(f"continues run {name} with {', '.join(card['continues']['heads'])}")
@@ -111,13 +111,13 @@ def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     return kept | {"runtime": runtime}
 
 
-def _card(coordinator: Coordinator) -> dict[str, Any]:
+def _card(coordinator: Coordinator, resolved: bytes) -> dict[str, Any]:
     run, backbone = coordinator.run, coordinator.backbone
     parameters = sum(p.numel() for p in backbone.parameters())
     size = bytes_of(backbone.state_dict().values())
     synthetic = run.data.kind == "phantom"
     return {
-        "id": hashlib.sha256(run_to_yaml(run).encode() + secrets.token_bytes(16)).hexdigest()[:32],
+        "id": hashlib.sha256(resolved + secrets.token_bytes(16)).hexdigest()[:32],
         "run": run.name,
         "curriculum": run.curriculum,
         "seed": run.seed,

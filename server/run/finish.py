@@ -66,7 +66,7 @@ def write_outputs(path: Path, *, overlays: Sequence[Overlay] = (), kind: str = "
         overlays=list(overlays),
         comparisons=compared,
         patients=patients,
-        notes=_notes(folder, {task for arm in metrics.values() for task in arm}),
+        notes=[*_told(events), *_notes(folder, {task for arm in metrics.values() for task in arm})],
     )
     return folder.report
 
@@ -75,6 +75,17 @@ def made_of(events: Sequence[Event]) -> list[str]:
     """The run's models so far: each step's adapters, and who has left; what was made of others is out of date."""
     told = {"step_finished": "key", "step_refitted": "key", "center_withdrawn": "center"}
     return [event[told[event["kind"]]] for event in events if event["kind"] in told]
+
+
+def _told(events: Sequence[Event]) -> list[str]:
+    """Where the page of each step of statistics lies, and what it says in a word."""
+    return [
+        f"Before any training {len(event['told'])} centers told statistics of their patients; {event['differences']} "
+        f"of {event['compared']} comparisons differ by more than chance: statistics/{event['step']}/statistics.html in "
+        "the run's folder."
+        for event in events
+        if event["kind"] == "statistics_told"
+    ]
 
 
 def _notes(folder: RunFolder, compared: Collection[str]) -> list[str]:

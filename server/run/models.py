@@ -15,18 +15,17 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from common.config.declared import harmonizes
-from common.config.load import compose_run, from_json, plain
+from common.config.load import from_json, plain
 from common.config.run import BackboneSpec, Data, Run, Split
 from common.config.step import Step
 from common.config.view import View
-from common.errors import BankError, ConfigError, FedgraftError
+from common.errors import BankError, FedgraftError
 from common.store.bank import AdapterBank, Entry
 from common.store.exported import MANIFEST, check_export
 from common.store.ledger import Ledger
 from common.store.tested import known_by_key
 from common.tasks import question_of
 
-EVALUATE = "evaluate"  # the curriculum that has no steps of its own
 EARLIER = "_earlier"  # after a lineage's name, where both models have the same
 
 
@@ -56,33 +55,19 @@ class Model:
     entry: Entry
 
 
-def composed_run(overrides: Sequence[str]) -> Run:
-    """`compose_run`, with the steps that ``model`` and ``compare_with`` ask for; the bank's own frozen model, and its
+def add_models(run: Run, overrides: Sequence[str]) -> None:
+    """Make the steps that a run's ``model`` and ``compare_with`` ask for; with the bank's own frozen model, and its
     data and split where the command line says nothing of them.
 
     Raises:
-        ConfigError: the curriculum needs a model and there is none, or steps of its own stand beside it.
         BankError: a bank cannot be read, was changed, or has no answer to a question that is compared.
     """
-    run = compose_run(overrides)
-    if run.model is None:
-        if run.curriculum == EVALUATE or run.compare_with is not None:
-            raise ConfigError(
-                "curriculum=evaluate scores models that were trained before, and none is named: add model=runs/NAME, "
-                "or the folder of an exported bank; compare_with=OTHER compares it with another one."
-            )
-        return run
-    if run.steps:
-        raise ConfigError(
-            f"model={run.model} is scored and nothing is trained; name it with curriculum=evaluate alone."
-        )
     models = models_of(run)
     run.steps = {one.step: _scored(one) for one in models}
     if run.compare_with is not None:
         for first, second in zip(models[::2], models[1::2], strict=True):
             run.steps[second.step].compared_with = first.step
     _as_it_was_trained(run, models[-1].source, overrides)
-    return run
 
 
 def models_of(run: Run) -> list[Model]:
@@ -124,17 +109,6 @@ def open_source(given: str) -> Source:
     except (OSError, FedgraftError) as error:
         raise BankError(f"{given} has a bank and no run beside it ({error}); name the run's folder.") from error
     return Source(path.name, AdapterBank(folder), known, dict(config), lineage)
-
-
-def as_absolute(run: Run) -> list[str]:
-    """Overrides that name a run's banks wherever a process of it works."""
-    found = []
-    for option, given in (("model", run.model), ("compare_with", run.compare_with)):
-        if given is None:
-            continue
-        path, _, lineage = (given, "", "") if Path(given).exists() else given.rpartition(":")
-        found.append(f"{option}='{Path(path).resolve()}{':' if lineage else ''}{lineage}'")
-    return found
 
 
 def _entries(source: Source) -> list[Entry]:

@@ -27,7 +27,10 @@ def gather(coordinator: Coordinator, step: Step) -> None:
     """Ask every center of the step, write what they told into the ledger and beside it, and say who differs.
 
     A hospital whose policy lets no statistics out answers with a code; the others' are laid side by side without it.
+    What was told before is not asked again.
     """
+    if coordinator.ledger.events(TOLD, step=step.name):
+        return
     order = coordinator.order(step)
     order.subset = STATISTICS
     federation, roster = coordinator.federation, Roster(coordinator.ledger)

@@ -19,7 +19,7 @@ ASKED = {  # kind of `KINDS` -> when it leaves
     "newton": "each question of an exact fit",
     "paired": "where a coordinator compares two models on the same test patients",
     "scores": "after each step, for every task learned so far, unless the step has `privacy.score_epsilon`",
-    "statistics": "when a person at the hospital sends the file of `python -m client statistics`",
+    "statistics": "when a person sends the file of `python -m client statistics`, or a step of that kind asks",
     "thresholds": "after an exact segmentation",
     "update": "each round of a step without `privacy`",
     "validation": "each validated round and each tuned setting, unless the step has `privacy.score_epsilon`",

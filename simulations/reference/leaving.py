@@ -91,7 +91,7 @@ ACTIONS = {
     ),
     "sums for statistics": (
         "none",
-        "histograms of [quantities](#statistics-before-training)",
+        "histograms of quantities, as in a file of `client statistics`",
         "`minimum_cell`, `sums` (`labels`), the release record; refused where no file would be written",
     ),
     "sums at a step's end": (
@@ -153,14 +153,15 @@ WRITTEN = (
     ("`describe`, `policy`, `budget`", "what is printed, a figure", "counts under the same minimums; no patient"),
     ("`audit`", "what is printed", "names, sizes and digests of what left, counts as they were told"),
     (
-        "`predict`, with `--dicom` too",
+        "`predict`, with `--dicom` too, `challenge`",
         "masks, risks, DICOM objects in the patient's own study",
         "**patients, with their identifiers: for this hospital's archive, never for the coordinator**",
     ),
+    ("`sbom`", "a list of libraries and weights", "licences and digests; no patient"),
     ("`doctor`, `prepare`", "pages and tables for this hospital", "**file names and codes of patients**"),
 )
 ELSEWHERE = """
-At the coordinator, `python -m server status --metrics` holds codes of hospitals, names of runs and steps, numbers of
+At the coordinator, `server status --metrics` holds codes of hospitals, names of runs and steps, numbers of
 rounds and bytes: nothing that no reply told, and no count of patients. Arms of a comparison that train without one
 center, or at one alone, exist in simulations only, where one machine holds everybody's patients.
 """

@@ -52,7 +52,7 @@ CODES = {
     "declined.point": "parameters of an exact fit that are not finite, or beyond the bounds",
     "declined.privacy": "the policy asks for noise, and the step learns without it or draws it from a known seed",
     "declined.questions": "an exact fit has asked as often as it may",
-    "declined.quiet_hours": "nothing is trained at this hour",
+    "declined.quiet_hours": "no order is answered at this hour",
     "declined.release": "the coordinator runs another release than this hospital reviewed; both install the same one",
     "declined.room": "states of earlier steps take as much of the vault as the policy allows",
     "declined.rounds": "the step is longer than the policy allows",

@@ -28,7 +28,8 @@ FIELDS = {  # field -> the code of a refusal, when it is given
     "bases": ("declined.base", "a frozen model whose digest is not listed (doctor prints yours)"),
     "initialisations": (
         "declined.initialisation",
-        "the first state of a step that this vault has not seen is not listed, whatever round it is said to be of",
+        "the first state of a step that this vault has not seen is not listed, whatever round it is said to be of; a "
+        "finished step that would be merged into the frozen model counts as one",
     ),
     "reach": (
         "declined.initialisation",

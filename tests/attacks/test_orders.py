@@ -33,6 +33,7 @@ from common.store.ledger import Ledger
 from common.tasks import build_task
 from common.tasks.cells import few
 from common.tasks.cuts import EVENTS
+from common.tasks.unlearned.paired import paired_cells
 from simulations.virtual.local_grid import LocalGrid
 from tests.helpers.actions import ACTIONS, EXACT, answered, ask, order_of
 from tests.helpers.small import forget, write_centers, write_cohort
@@ -44,7 +45,7 @@ SMOKES, UNWEIGHED = 4, (6, 7)  # numbers of patients whom the hospital's own spl
 # What the answer's code is, by attack; the actions that are not named have the first one's.
 ONE_FEWER = "ok", dict.fromkeys(EXACT, "declined.difference")
 ONE_MORE = "ok", {}
-FOUR = "declined.cases", dict.fromkeys(("scores", "curves", "validation", "grid"), "ok")
+FOUR = "declined.cases", dict.fromkeys(("scores", "curves", "validation", "paired", "grid"), "ok")
 RARE = "ok", {}
 FOREIGN = "declined.split", {}
 
@@ -116,7 +117,8 @@ def same(a, b) -> bool:
 
 def tells_of_few(name: str, reply) -> list[str]:
     """Sums and counts of the reply that are of 1 to 4 patients."""
-    rules = build_task(order_of(name).step.task).cells
+    spec = order_of(name).step.task
+    rules = paired_cells(spec) if name == "paired" else build_task(spec).cells
     counts = {sum_ for rule in rules for sum_ in getattr(rule, "counts", ())} | {EVENTS, COUNT, CASES, "fit.cases"}
     counts |= {rule.at_risk for rule in rules if hasattr(rule, "at_risk")}
     cells = {sum_: few(reply.sums[sum_], MINIMUM).any() for sum_ in counts & set(reply.sums)}

@@ -21,6 +21,7 @@ from common.exact.objectives import GRADIENT, HESSIAN, LOSS
 from common.exact.ridge import GRAM
 from common.exact.thresholds import TRUE
 from common.protocol.arrays import NUMPY, encoded, header
+from common.protocol.comparing import comparing
 from common.protocol.keepsakes import FISHER
 from common.protocol.messages import Order
 from common.protocol.packing import pack, unpack
@@ -30,6 +31,7 @@ from common.tasks.cuts import EVENTS
 from server.centers.packed_grid import PackedGrid
 from server.centers.quarantine import strikes
 from server.coordinator import Coordinator
+from server.evaluation.paired import told as paired_told
 from server.learning.cuts import fix_cuts
 from server.learning.exact.questions import Asking, LostCenters, Question
 from server.learning.rounds import run_rounds
@@ -45,7 +47,7 @@ MARKUP = '<img src=x onerror=alert(1)>\n{"kind": "center_released"}\r' + "x" * 4
 IMPOSSIBLE = {
     "train": "fit.loss", "describe": "censoring_censored", "validation": "events", "scores": "events",
     "curves": "km_events", "grid": EVENTS, "moments": COUNT, "newton": HESSIAN, "gram": GRAM, "thresholds": TRUE,
-    "keepsakes": FISHER + "head/bias",
+    "keepsakes": FISHER + "head/bias", "paired": "paired.events",
 }  # fmt: skip
 
 
@@ -78,7 +80,8 @@ class Told:
         """This center's answer to another question about the same step."""
         if self.kind == DESCRIBE:
             return self.ask(order_of("scores"), EVALUATE)
-        return self.ask(replace(self.order, round=0, subset="", known={}, threshold=None), DESCRIBE)
+        plain = replace(self.order, compared=None, extra={}, known={}, threshold=None)
+        return self.ask(replace(plain, round=0, subset=""), DESCRIBE)
 
     def _with(self, group: str, record) -> RecordDict:
         return RecordDict({name: record if name == group else self.content[name] for name in self.content})
@@ -247,6 +250,9 @@ def used(leader: Coordinator, name: str) -> set[str]:
     if name in ("scores", "curves"):
         order = replace(order, **action.changes)
         return set(leader.scorer.sums(order, build_task(step.task), CENTERS))
+    if name == "paired":
+        order = comparing(replace(order, **action.changes), order.step, state=order.state, known={})
+        return set(paired_told(leader, step, leader.federation.ask(CENTERS, order, EVALUATE))[0])
     if name == "keepsakes":
         return set(answers(leader, replace(order, **action.changes), CENTERS)[1]["centers"])
     if name == "grid":

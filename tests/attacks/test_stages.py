@@ -8,6 +8,7 @@ import torch
 from client.center.config import read_config
 from client.center.models import bases_of
 from common.backbones import backbone_digest
+from common.backbones.base import tensors_digest
 from common.backbones.tiny import TinyBackbone
 from common.config.adapter import FullPart, LoraPart
 from common.protocol.messages import STAGE, Order
@@ -79,6 +80,14 @@ def test_a_stage_that_makes_another_digest_is_a_code_and_no_base_to_stand_on(hos
     assert answered(hospital, wrong, STAGE).code == "backbone"
     on_it = replace(stage, base="1" * 64, root=stage.base, merged=[stage.stage], stage="", grown="")
     assert answered(hospital, on_it, "query.describe").code == "backbone", "it is not sent the stages again"
+
+
+def test_where_states_are_listed_a_stage_is_listed_too(stage, tmp_path, small_root):
+    """Else what may not be a step's start would be merged under it."""
+    for listed, code in (("1" * 64, "declined.initialisation"), (tensors_digest(stage.state), "ok")):
+        file = write_centers(tmp_path / code, small_root, ["CHUP"], initialisations=[listed])["CHUP"]
+        assert answered(file, stage, STAGE).code == code
+        assert bool(bases_of(read_config(file)).known()) == (code == "ok")
 
 
 def test_a_replacement_of_the_whole_model_needs_the_policys_word(hospital, tmp_path, small_root):

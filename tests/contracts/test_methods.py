@@ -291,3 +291,11 @@ def test_every_method_has_a_preset_and_a_row_that_says_what_it_stores():
         assert (root / f"configs/method/{kind}.yaml").exists(), kind
         does, stores, equals = rows[kind]
         assert does and stores and equals
+
+
+@pytest.mark.parametrize("order", ["tumour_ctpet"], indirect=True)
+def test_few_shot_by_fraction_is_rounded_up_and_all_is_plain_training_bit_for_bit(center, order):
+    made, start = order
+    whole = trained(center, made, start)
+    all_, half = (trained(center, made, start, FewShotMethod(fraction=fraction)) for fraction in (1.0, 0.1))
+    assert bits(all_) == bits(whole) and half.counts["cases"] == 1 < whole.counts["cases"]

@@ -93,8 +93,10 @@ def one_round():
 def test_a_bad_update_is_left_out_with_its_code(tmp_path, small_centers, one_round, without_chup, trouble):
     spoil, code = BAD_UPDATES[trouble]
     grid = tampering(lambda sent, r: spoil(r) if asked(sent) == ("train", 1) and code_of(r) == "CHUP" else r)
-    event = federate(one_round, tmp_path, small_centers, grid=grid).ledger.events("round_finished")[0]
+    leader = federate(one_round, tmp_path, small_centers, grid=grid)
+    event = leader.ledger.events("round_finished")[0]
     assert event["failed"] == {"CHUP": code} and sorted(event["train"]) == ["CHUM", "MDA"]
+    assert leader.bank.entry(leader.bank.head("tumour_ct")).centers == ["CHUM", "MDA"]  # not everyone who enrolled
     assert event["state_hash"] == without_chup and not event["void"]
 
 

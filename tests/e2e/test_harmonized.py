@@ -16,9 +16,10 @@ from common.exact.columns import COUNT, SQUARE, SUM, Rows, moment_sums
 from common.exact.combat import harmonized
 from common.exact.fit import fit_newton
 from common.exact.step import objective_of
+from server.bundle.write import write_bundle
 from server.learning.exact.harmonized import EVENT, corrected
+from server.run.composed import composed_run
 from server.run.finish import verify_folder
-from server.run.models import composed_run
 from tests.helpers.small import VIEW, federate, forget, tampering, write_centers, write_cohort
 
 SIZES = {"CHUM": 14, "CHUP": 11, "MDA": 12}
@@ -126,8 +127,10 @@ def test_what_cannot_be_harmonized_ends_in_a_sentence(place, tmp_path):
     assert any("it can be combat" in p for p in broken_rules(combat_run(COMBAT.replace("=combat", "=mean"))))
 
 
-def test_a_bank_alone_does_not_hold_the_centers_lines(fitted):
+def test_a_bank_alone_does_not_hold_the_centers_lines(fitted, tmp_path):
     leader, _, _ = fitted
+    with pytest.raises(BankError, match="harmonized by center"):
+        write_bundle(leader.folder, "relapse_exact", tmp_path / "bundle")
     with pytest.raises(BankError, match="harmonized by center"):
         composed_run(["curriculum=evaluate", f"model={leader.folder.path}"])
 

@@ -9,6 +9,7 @@ from common.config.load import compose_run
 from common.config.methods import WORDS
 from common.model.adapted import AdaptedModel
 from server.run.probe import verify_run
+from tests.helpers.killing import killed_in
 from tests.helpers.small import VIEW, adapters, federate, write_centers, write_cohort
 
 STEPS = ["stage_reports", "stage_slices", "stage_ct", "tumour_ct"]
@@ -36,16 +37,20 @@ def run():
 
 @pytest.fixture(scope="module")
 def leaders(run, tmp_path_factory):
-    """The same run twice, in two folders, with vaults of their own."""
+    """The same run twice, in two folders, with vaults of their own; the second is killed in a stage that rehearses."""
     root = write_cohort(tmp_path_factory.mktemp("cohort"), {"CHUM": 6, "MDA": 7})
     found = []
     for name in ("one", "two"):
         folder = tmp_path_factory.mktemp(name)
-        found.append(federate(copy.deepcopy(run), folder / "run", write_centers(folder / "centers", root, CODES)))
+        files = write_centers(folder / "centers", root, CODES)
+        if name == "two":
+            with killed_in("stage_ct", round=1):
+                federate(copy.deepcopy(run), folder / "run", files)
+        found.append(federate(copy.deepcopy(run), folder / "run", files))
     return found
 
 
-def test_a_run_repeats_to_the_bit(leaders):
+def test_a_run_repeats_to_the_bit_though_killed_while_it_rehearses(leaders):
     one, two = (adapters(leader) for leader in leaders)
     assert list(one) == STEPS and one == two
 

@@ -22,6 +22,7 @@ from common.config.run import Run
 from common.exact.step import BETA, MEAN, SCALE
 from common.exact.thresholds import THRESHOLDS
 from common.model.adapted import AdaptedModel
+from common.protocol.comparing import comparing
 from common.protocol.keepsakes import KEEPSAKES
 from common.protocol.messages import Order, Reply
 from common.protocol.wire import pack_order, unpack_reply
@@ -58,6 +59,7 @@ ACTIONS: dict[str, Action] = {
     "validation": Action(EVALUATE, "relapse", "scores", "validation", {"subset": "validation", "round": 1}),
     "scores": Action(EVALUATE, "relapse", "scores", "test", {"subset": "test"}),
     "curves": Action(EVALUATE, "relapse", "curves", "test", {"subset": "test", "threshold": 0.5}),
+    "paired": Action(EVALUATE, "relapse", "paired", "test", {"subset": "test"}),
     "grid": Action(ASK_SUMS, "relapse", "grid", changes={"subset": GRID}),
     "keepsakes": Action(ASK_SUMS, "relapse", "keepsakes", changes={"subset": KEEPSAKES}, methods=("ewc",)),
     "moments": Action(ASK_SUMS, "relapse_exact", "moments"),
@@ -111,6 +113,8 @@ def order_of(name: str, **changes: Any) -> Order:
     if name == "newton":
         values, columns = len(order.state["linear/mean"]), order.state["linear/weight"].shape[1]
         order.known = {MEAN: np.zeros(values), SCALE: np.ones(values), BETA: np.zeros((1, columns))}
+    if name == "paired":
+        order = comparing(order, order.step, state=order.state, known={})
     return replace(order, **changes)
 
 

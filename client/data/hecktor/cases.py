@@ -34,9 +34,11 @@ def read_hecktor(root: Path, center: str | None, options: Options) -> list[Case]
     wanted = None if center is None else CENTER_ALIASES.get(center, center)
     files = _scan(root)
     rows = read_tables(root, center=wanted, mapping=options.mapping)
-    findings, reports, problems = read_chest(root)
+    findings, reports, chest = read_chest(root)
     _leave_doubles_out(files, wanted, options)
-    options.problems += rows.stopping + problems
+    options.problems += rows.stopping + chest.problems
+    options.odd += chest.odd
+    options.notes += chest.notes
     everyone = _patients(files, rows)
     own = sorted(patient for patient, where in everyone.items() if wanted in (None, where))
     if not own:

@@ -47,6 +47,7 @@ UNIT_CASES = 3  # a median of fewer times says nothing
 TIME_LIMIT, UNIT_ALL = 150.0, 10  # ten or more times and none above 150: hardly days
 LONGEST_FOLLOW_UP = 60 * 365.25  # days: nobody was followed for longer
 FEW = 0.1  # of the patients (and always one): as many may have an outcome or an ID that cannot be told
+REPORT_COLUMNS = ("findings_en", "impressions_en")
 # Tables that others read, or nobody.
 NOT_CLINICAL = ("prepared.csv", "chest_labels.csv", "chest_reports.csv", "centers.csv", "partitioning_1.csv")
 
@@ -250,24 +251,27 @@ def _read(path: Path, rows: Rows) -> pd.DataFrame | None:
 
 
 def _single(frame: pd.DataFrame, kind: TableMapping, path: Path, rows: Rows) -> pd.DataFrame:
-    """The table without columns that stand twice: which of them counts cannot be told."""
-    double = set(frame.columns[frame.columns.duplicated()])
-    wanted = sorted(double & set(kind.columns))
+    """The table without columns that stand twice: which of them counts cannot be told. Without the patients' IDs and
+    centers nobody can be told apart; a doubled outcome stops the steps that need it."""
+    first = ~frame.columns.duplicated()
+    wanted = sorted(set(frame.columns[~first]) & set(kind.columns))
     if not wanted:
-        return frame.loc[:, ~frame.columns.duplicated()]
-    stops = any(column in _stopping(kind) for column in wanted)
-    (rows.problems if stops else rows.odd).append(
+        return frame.loc[:, first]
+    whose = {kind.patient, kind.center}
+    stops = bool(whose & {*wanted})
+    sentence = (
         f"The table '{path.name}' has several columns called {', '.join(map(repr, wanted))} (parentheses do not "
         f"count){'' if stops else ', so none of them is read'}; rename or remove all but one."
     )
-    keep_first = ~frame.columns.duplicated()
-    return frame.loc[:, keep_first & ~frame.columns.isin([c for c in wanted if c not in _stopping(kind)])]
-
-
-def _stopping(kind: TableMapping) -> set[str]:
-    """The columns without which nobody knows who had which outcome."""
-    outcomes = {column for o in kind.outcomes.values() for column in (o.event.column, o.time)}
-    return {kind.patient, *([kind.center] if kind.center else []), *outcomes}
+    spoiled = [name for name, o in kind.outcomes.items() if {o.event.column, o.time} & {*wanted}]
+    if stops:
+        rows.problems.append(sentence)
+    elif spoiled:
+        for name in spoiled:
+            _cannot_tell(rows, name, sentence)
+    else:
+        rows.odd.append(sentence)
+    return frame.loc[:, first & ~frame.columns.isin([column for column in wanted if column not in whose])]
 
 
 def _own_rows(frame: pd.DataFrame, kind: TableMapping, path: Path, center: str | None, rows: Rows) -> pd.DataFrame:
@@ -516,23 +520,29 @@ def _note_gaps(rows: Rows, mapping: TableMapping) -> None:
 # ------------------------------------------------------------------------------------------------ the chest cohort
 
 
-def read_chest(root: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str], list[str]]:
-    """Findings (0, 1, or -1 for unknown, in the order of FINDINGS) and report texts by patient, and the problems."""
+def read_chest(root: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str], Rows]:
+    """Findings (0, 1, or -1 for unknown, in the order of FINDINGS) and report texts by patient, and what is wrong."""
     rows = Rows()
-    labels = _chest_frame(root / "chest_labels.csv", rows)
-    reports = _chest_frame(root / "chest_reports.csv", rows)
+    labels = _chest_frame(root / "chest_labels.csv", rows, wanted=[plain(name) for name in FINDINGS])
+    reports = _chest_frame(root / "chest_reports.csv", rows, wanted=list(REPORT_COLUMNS))
     absent = [name for name in FINDINGS if labels is not None and plain(name) not in labels.columns]
     if absent:
         rows.problems.append(f"'chest_labels.csv' lacks the columns {', '.join(absent)}; add them, empty if unknown.")
-    findings = {} if labels is None or absent else _findings(labels, rows.problems)
+    findings = {} if labels is None or absent else _findings(labels, rows)
     texts = {} if reports is None else _texts(reports)
-    return findings, texts, rows.problems
+    return findings, texts, rows
 
 
-def _chest_frame(path: Path, rows: Rows) -> pd.DataFrame | None:
+def _chest_frame(path: Path, rows: Rows, *, wanted: Sequence[str]) -> pd.DataFrame | None:
+    """One of the chest cohort's tables by patient. A column that is wanted and stands twice stops the center."""
     frame = _read(path, rows) if path.is_file() else None
     if frame is None:
         return None
+    double = sorted(set(frame.columns[frame.columns.duplicated()]) & {"volumename", *wanted})
+    if double:
+        rows.problems.append(
+            f"The table '{path.name}' has several columns called {', '.join(map(repr, double))}; keep one of each."
+        )
     frame = frame.loc[:, ~frame.columns.duplicated()]
     if "volumename" not in frame.columns:
         rows.problems.append(f"'{path.name}' has no column 'VolumeName'; add it with names such as CHEST-0001.")
@@ -540,18 +550,38 @@ def _chest_frame(path: Path, rows: Rows) -> pd.DataFrame | None:
     return _own_rows(frame, TableMapping("chest", "volumename"), path, None, rows).set_index("patient")
 
 
-def _findings(labels: pd.DataFrame, problems: list[str]) -> dict[str, tuple[int, ...]]:
-    columns = labels[[plain(name) for name in FINDINGS]]
-    numbers = columns.apply(pd.to_numeric, errors="coerce")
-    wrong = int(((numbers.isna() & columns.notna()) | (numbers.notna() & ~numbers.isin([0, 1]))).sum().sum())
+def _findings(labels: pd.DataFrame, rows: Rows) -> dict[str, tuple[int, ...]]:
+    """0, 1 or, where a cell is empty, says that nothing is known or cannot be read, -1."""
+    wrong: list[str] = []
+    silent = 0
+    found: dict[str, tuple[int, ...]] = {}
+    for patient, cells in labels[[plain(name) for name in FINDINGS]].iterrows():
+        values = []
+        for cell in cells:
+            value = -1
+            if isinstance(cell, str) and says_unknown(cell, {}):
+                silent += 1
+            elif isinstance(cell, str):
+                try:
+                    value = int(float(read_cell(EVENT, cell, {}) or 0.0))
+                except ValueError:
+                    wrong.append(str(patient))
+            values.append(value)
+        found[str(patient)] = tuple(values)
+    if silent:
+        rows.notes.append(f"{silent} cells of 'chest_labels.csv' say in a word that nothing is known.")
     if wrong:
-        problems.append(f"{wrong} cells of 'chest_labels.csv' are neither 0, 1 nor empty; correct them.")
-    known = numbers.fillna(-1).astype(int)
-    return {str(patient): tuple(int(v) for v in row) for patient, row in zip(known.index, known.values, strict=True)}
+        log.warning("table=chest_labels.csv cells that are neither 0 nor 1, of cases: %s", sorted(set(wrong)))
+        few = is_few(len(set(wrong)), len(labels))
+        left = " and count as not known" if few else ""
+        (rows.odd if few else rows.problems).append(
+            f"{len(wrong)} cells of 'chest_labels.csv' are neither 0, 1 nor empty{left}; correct them."
+        )
+    return found
 
 
 def _texts(reports: pd.DataFrame) -> dict[str, str]:
-    parts = reports.reindex(columns=["findings_en", "impressions_en"]).fillna("")
+    parts = reports.reindex(columns=list(REPORT_COLUMNS)).fillna("")
     joined = {
         str(patient): " ".join(" ".join(row).split()) for patient, row in zip(parts.index, parts.values, strict=True)
     }

@@ -120,4 +120,6 @@ def _decode(path: Path) -> nib.Nifti1Image:
     written = kind.header_class.from_fileobj(io.BytesIO(content))
     if np.isinf([float(written["scl_slope"]), float(written["scl_inter"])]).any():
         raise ValueError("scl_slope")  # nibabel would pass by it, and give the stored integers
+    if float(written["vox_offset"]) < kind.header_class.single_vox_offset:
+        raise ValueError("vox_offset")  # nibabel would take a 0 at its word, and the header's own bytes for voxels
     return kind.from_bytes(content)

@@ -109,7 +109,7 @@ def _read(root: Path, center: str | None, layout: str, options: Options) -> list
     if kind == DECLARED and layout not in (AUTO, DECLARED):
         options.layout = Path(layout)
     cases = READERS[kind](root, center, options)
-    for sentence in options.odd:
+    for sentence in dict.fromkeys(options.odd):
         log.warning("folder: %s", sentence)
     return cases
 

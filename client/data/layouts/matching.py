@@ -37,7 +37,7 @@ def cases_of(folder: Path, layout: Layout, center: str | None, options: Options)
     if not own and not options.problems:
         options.problems.append(_nobody(folder, layout, center, sorted(set(centers.values()))))
     rows = _rows(folder, options)
-    cases = [_case(one, centers[id(one)], layout, rows) for one in own]
+    cases = [_case(one, centers[id(one)], layout, rows, options) for one in own]
     return sorted(cases, key=lambda case: case.patient)
 
 
@@ -133,7 +133,7 @@ def _rows(folder: Path, options: Options) -> Rows:
     return rows
 
 
-def _case(one: Found, center: str, layout: Layout, rows: Rows) -> Case:
+def _case(one: Found, center: str, layout: Layout, rows: Rows, options: Options) -> Case:
     own = one.place is None or one.name.startswith(one.place)
     patient = one.name if own else f"{one.place}-{one.name}"  # the same name may stand in two centers' folders
     key = _row_of(one.name, center, rows)
@@ -147,7 +147,7 @@ def _case(one: Found, center: str, layout: Layout, rows: Rows) -> Case:
         days=days,
         event=event,
         findings=None,
-        report=_text(one.files.get(REPORT, [])),
+        report=_text(one.name, one.files.get(REPORT, []), options),
         reference=layout.reference,
         structures=layout.structures,
         ignore=layout.ignore,
@@ -163,5 +163,15 @@ def _row_of(name: str, center: str, rows: Rows) -> str:
     return next((key for key in candidates if key in known), name)
 
 
-def _text(paths: list[Path]) -> str | None:
-    return paths[0].read_text(encoding="utf-8", errors="replace").strip() if paths else None
+def _text(name: str, paths: list[Path], options: Options) -> str | None:
+    """A report's text; none, which is told, where its file is no text: a word with a replaced letter is another one."""
+    if not paths:
+        return None
+    try:
+        content = paths[0].read_bytes()
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        log.warning("case=%s report cannot be read: %s", name, type(error).__name__)
+        options.odd.append("A report is no UTF-8 text and counts as absent; export it again.")
+        return None
+    return text.strip()

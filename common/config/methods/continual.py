@@ -26,6 +26,7 @@ class FewShotMethod:
     """Every center trains on a few of its cases, drawn once at random: the control of what few labels give."""
 
     cases: int = 20  # of each center; one with fewer trains on all, and then the step is as without the method
+    fraction: float = 0.0  # of each center's cases instead, rounded up; 0: so many as ``cases`` says
     kind: str = "few_shot"
 
 

@@ -24,6 +24,7 @@ LEAST: dict[str, tuple[float, float, str]] = {  # option -> least, most, in word
     "decay": (0.0, 1 - 1e-9, "0 or more and below 1: at 1 it grows with every step"),
     "alpha": (0.0, float("inf"), "0 or more"),
     "strength": (0.0, float("inf"), "0 or more"),
+    "fraction": (0.0, 1.0, "from 0 to 1"),
     "rank": (0, float("inf"), "0 or more"),
     "cases": (1, float("inf"), "1 or more"),
     "temperature": (1e-6, float("inf"), "above 0"),

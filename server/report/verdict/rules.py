@@ -20,7 +20,13 @@ from server.report.words import count, listed, metric_name, number, sentence
 
 FEWEST = 10  # test cases; a score over fewer is an anecdote
 CEILING = "centralized"  # the one arm that is not simpler than a federation: it has all data in one place
-OVERLAPS, NOTHING = ("Dice", "aggregated Dice"), 0.05  # below it a segmentation is none
+NOTHING = 0.05  # of a metric that is 0 where nothing is found: below it there is no answer to speak of
+FOUND_NOTHING = {  # by such a metric's name: of all of it, and of one structure or source
+    "Dice": ("next to nothing of what was drawn is found", "next to nothing of {} is found"),
+    "aggregated Dice": ("next to nothing of what was drawn is found", "next to nothing of {} is found"),
+    "AP": ("hardly any box lies where something was drawn", "hardly any box lies where {} was drawn"),
+    "restored share": ("next to nothing of what was hidden is restored", "next to nothing of {} is restored"),
+}
 UNCLEAR = 0.05  # p of a log-rank test above which two groups are not told apart
 
 
@@ -117,22 +123,23 @@ def _guessing(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _nothing_found(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """An overlap with what was drawn that an empty answer nearly has, too."""
+    """A score that an empty answer nearly has, too: of an outline, of boxes, of what a stage restores."""
     for column, row in _scored(evidence):
-        if metric_name(column.metric) in OVERLAPS and row["value"] < NOTHING:
-            told = f"{metric_name(column.metric)} {number(row['value'])}"
-            yield column.key, f"{told}: next to nothing of what was drawn is found."
+        name = metric_name(column.metric)
+        if name in FOUND_NOTHING and row["value"] < NOTHING:
+            yield column.key, f"{name} {number(row['value'])}: {FOUND_NOTHING[name][0]}."
 
 
 def _structure_missed(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """A structure that is next to never found, behind a mean over structures that hides it."""
+    """A structure (or a stage's source) that is next to never found, behind a mean over them that hides it."""
     for column, row in _scored(evidence):
-        if metric_name(column.metric) not in OVERLAPS or row["value"] < NOTHING:
+        name = metric_name(column.metric)
+        if name not in FOUND_NOTHING or row["value"] < NOTHING:
             continue
         for metric, value in _by_structure(evidence, column).items():
             if value is not None and value < NOTHING:
-                name = metric.removeprefix(f"{column.metric}_")
-                yield column.key, f"Next to nothing of {name} is found ({metric_name(column.metric)} {number(value)})."
+                said = FOUND_NOTHING[name][1].format(metric.removeprefix(f"{column.metric}_"))
+                yield column.key, f"{sentence(said)} ({name} {number(value)})."
 
 
 def _by_structure(evidence: Evidence, column: Column) -> dict[str, float | None]:

@@ -17,6 +17,7 @@ JOINT, FEW = "joint", "joint k-shot"
 MEMORIES = ("derpp", "rehearsal")
 INFLORA = "inflora"
 LINEAGE, TOGETHER = "shared", "together"
+AT = "_at_"  # in the name of a step that is tried on a share of what arrives
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,19 @@ def by_task(study: Any) -> list[Arrival]:
 
 def steps_of(arm: str, learn: Step, arrivals: Sequence[Arrival], study: ContinualStudy) -> dict[str, Step]:
     """The steps of an arm's run, in order."""
+    steps: dict[str, Step] = {}
     if arm in ALONE:
-        return {arrival.name: _step(learn, arrival.name, [arrival]) for arrival in arrivals}
+        for arrival in arrivals:
+            for step in (*_tried(learn, arrival, study, after=None), _step(learn, arrival.name, [arrival])):
+                steps[step.name] = step
+        return steps
     if arm in (JOINT, FEW):
         together = _step(learn, TOGETHER, arrivals)
         together.methods = [METHODS["few_shot"](cases=study.shots)] if arm == FEW else []
         return {TOGETHER: together}
-    steps = {}
     for number, arrival in enumerate(arrivals):
+        after = arrivals[number - 1].name if number else None
+        steps |= {step.name: step for step in _tried(learn, arrival, study, after=after)}
         before = arrivals[:number] if arm in MEMORIES else []
         step = _step(learn, arrival.name, [*before, arrival])
         step.writes, step.methods = LINEAGE, [_method(arm, before, arrival, study, first=number == 0)]
@@ -66,11 +72,29 @@ def steps_of(arm: str, learn: Step, arrivals: Sequence[Arrival], study: Continua
     return steps
 
 
+def at_share(arrival: Arrival, share: float) -> str:
+    """The name of the step that is tried on a share of what arrives."""
+    return f"{arrival.name}{AT}{round(100 * share)}"
+
+
+def _tried(learn: Step, arrival: Arrival, study: ContinualStudy, *, after: str | None) -> list[Step]:
+    """Steps beside an arrival's own, each on a share of the cases, from where that starts: plainly trained, and nothing
+    goes on from them."""
+    found = []
+    for share in study.shares:
+        step = _step(learn, at_share(arrival, share), [arrival])
+        step.starts_from, step.methods = after, [METHODS["few_shot"](fraction=share)]
+        found.append(step)
+    return found
+
+
 def _share_rows(steps: Mapping[str, Step]) -> None:
     """InfLoRA's steps share a LoRA part's rows alike; its factor A is made before a round and rests."""
-    for step in steps.values():
+    own = [step for step in steps.values() if step.writes == LINEAGE]
+    for step in own:
         ranks = [part.rank for part in step.adapter.parts.values() if part.kind == "lora"]
-        step.methods[0].rank = min(ranks, default=0) // len(steps)
+        step.methods[0].rank = min(ranks, default=0) // len(own)
+    for step in steps.values():
         for part in (part for part in step.adapter.parts.values() if part.kind == "lora"):
             part.rule = FFA
 

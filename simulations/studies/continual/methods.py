@@ -22,7 +22,7 @@ from simulations.studies.continual.matrices import (
     of_arm,
 )
 from simulations.studies.continual.running import Outcome, Piece, run_pieces
-from simulations.studies.continual.yardsticks import Field, centers_table, five_table, yardstick_table
+from simulations.studies.continual.yardsticks import Field, centers_table, five_table, shares_table, yardstick_table
 from simulations.studies.options.continual import LEARN
 from simulations.studies.page import Page, Table, Value
 
@@ -47,6 +47,7 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
             yardstick_table("Forgetting and what it is traded for", study.arms, field),
             five_table("By five names", study.arms, field),
             centers_table("Centers under the last model", study.arms, field),
+            *shares_table("Before, on shares, and on all of what arrives", study.arms, field, study.shares),
             _last(study.arms, outcomes, arrivals, metric),
             *(_along(arm, outcomes, arrivals, metric) for arm in study.arms if arm not in (DEDICATED, JOINT)),
             cost_table("What it costs", study.arms, outcomes, SETTING),

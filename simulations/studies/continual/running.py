@@ -25,7 +25,7 @@ from server.evaluation.course import area_under, replayed, rounds_to
 from server.report.reading.record import StepRecord, read_run
 from server.report.reading.traffic import typical_bytes
 from server.run.folder import RunFolder
-from simulations.studies.continual.arms import by_center, by_task, steps_of
+from simulations.studies.continual.arms import AT, by_center, by_task, steps_of
 from simulations.studies.options.continual import LEARN
 from simulations.virtual.centers import data_roots
 from simulations.virtual.federate import federate_quietly, worker_count
@@ -117,6 +117,8 @@ def outcome_of(ledger: Ledger, bank: AdapterBank) -> Outcome:
     for step in record.finished:
         assert step.finished is not None
         found.rows += step.finished["scores"]
+        if AT in step.name:  # tried beside the arm's own steps: no cost of its
+            continue
         found.costs[step.name] = _costs(step, bank.bytes_of(step.finished["key"]))
     return found
 

@@ -23,7 +23,7 @@ from simulations.studies.continual.matrices import (
     task_row,
 )
 from simulations.studies.continual.running import SETTINGS, Outcome, Piece, run_pieces
-from simulations.studies.continual.yardsticks import Field, centers_table, five_table, yardstick_table
+from simulations.studies.continual.yardsticks import Field, centers_table, five_table, shares_table, yardstick_table
 from simulations.studies.page import Page, Table, Value
 
 METRIC, ZERO_SHOT = "ap", "zero-shot"
@@ -52,11 +52,13 @@ def run(run: Run, overrides: Sequence[str], say: Callable[[str], None]) -> Page:
             yardstick_table("Centers one by one, as the field measures it", study.arms, by_centers),
             five_table("Centers one by one, by five names", study.arms, by_centers),
             centers_table("Centers one by one: worst and harmed", study.arms, by_centers),
+            *shares_table("Centers one by one, on shares of what arrives", study.arms, by_centers, study.shares),
             _last("Tasks arrive one by one: the last model", study.arms, outcomes, "tasks", tasks, []),
             _paper("The paper's, task by task", published.TASKS, published.BY_TASK),
             *_along(study.arms, outcomes, "tasks", tasks, []),
             yardstick_table("Tasks one by one, as the field measures it", study.arms, by_tasks),
             five_table("Tasks one by one, by five names", study.arms, by_tasks),
+            *shares_table("Tasks one by one, on shares of what arrives", study.arms, by_tasks, study.shares),
             _paper("The paper's, trained on one task (row) and tested on another", published.TASKS_CROSSED,
                    published.CROSSED),
             *(cost_table(f"What it costs: {setting}", study.arms, outcomes, setting) for setting in SETTINGS),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from server.evaluation.course import burden
 from server.evaluation.yardsticks import Yardsticks, yardsticks
-from simulations.studies.continual.arms import ALONE, FEW, JOINT, TOGETHER, Arrival
+from simulations.studies.continual.arms import ALONE, FEW, JOINT, TOGETHER, Arrival, at_share
 from simulations.studies.continual.matrices import (
     Outcomes,
     Row,
@@ -178,3 +178,36 @@ def centers_table(title: str, arms: Sequence[str], field: Field) -> Table:
 
 def _at(outcome: Outcome, step: str, center: str, metric: str) -> float | None:
     return outcome.value(step=step, task=step, metric=metric, center=center)
+
+
+def shares_table(title: str, arms: Sequence[str], field: Field, shares: Sequence[float]) -> list[Table]:
+    """What a step scores at arrivals beyond the first before it, and trained on shares of them; none without shares."""
+    if not shares:
+        return []
+    later = list(enumerate(field.arrivals))[1:]
+    rows: list[list[Value]] = []
+    for arm in (arm for arm in arms if arm not in (JOINT, FEW)):
+        row: list[Value] = [arm]
+        outcomes = field.of(arm)
+        untrained = [] if arm in ALONE else outcomes
+        before_it = [[field.row(o, field.arrivals[p - 1].name)[p] for p, _ in later] for o in untrained]
+        tried = [[[_tried_at(o, a, share, field.metric) for _, a in later] for o in outcomes] for share in shares]
+        whole = [diagonal(o, field.arrivals, field.metric)[1:] for o in outcomes]
+        for found in (before_it, *tried, whole):
+            means = [average(values) for values in found]
+            row.append(cell([100 * mean for mean in means if mean is not None]))
+        rows.append(row)
+    return [
+        Table(
+            title, ["arm", "0 %", *(f"{100 * share:g} %" for share in shares), "100 %"], rows,
+            "In percent, mean over arrivals after the first. A share is trained on plainly from where the arm's step "
+            "starts; an arm of own adapters starts from the seed.",
+        )
+    ]  # fmt: skip
+
+
+def _tried_at(outcome: Outcome, arrival: Arrival, share: float, metric: str) -> float | None:
+    name = at_share(arrival, share)
+    if arrival.structure is not None:
+        return outcome.value(step=name, task=name, metric=f"{metric}_{arrival.structure}", center="pooled")
+    return average([_at(outcome, name, center, metric) for center in arrival.centers])

@@ -19,6 +19,9 @@ class ContinualStudy(StudySize):
     arrivals: list[list[str]] = field(default_factory=lambda: [["CHUM"], ["CHUS"], ["MDA"]])
     memory: int = 6  # rehearsal: cases in the memory of each earlier center
     shots: int = 4  # cases of each center in the joint k-shot arm
+    shares: list[float] = field(
+        default_factory=list
+    )  # of what arrives, on which each step is tried beside: [0.1, 0.25]
     strengths: dict[str, float] = field(default_factory=dict)  # method -> its strength, in the place of its default
 
 

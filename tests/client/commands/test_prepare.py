@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from client.__main__ import main
+from client.commands.prepare import Row, _names, write_table
 from client.data.images.checks import check_case
 from client.data.layouts import find_cases
 from tests.helpers.dicom import BIRTHDAY, HOSPITAL_NUMBER, Scan, Visit, box, pet_header, write_scan, write_structures
@@ -152,3 +155,62 @@ def test_a_table_of_codes_that_is_damaged_stops_everything(tmp_path, center, cap
     (tmp_path / "vault" / "CHUM" / "codes.json").write_text("{")
     assert prepare(tmp_path, center) == 2 and "restore it from a backup" in capsys.readouterr().err
     assert not (tmp_path / "root").exists()
+
+
+def test_a_newer_export_loses_no_earlier_patients_row(tmp_path, center, capsys):
+    table = tmp_path / "clinical.csv"
+    for number, age in (("A1", 60), ("A2", 70)):
+        write_visit(tmp_path / "dicom", Visit(patient=number))
+        table.write_text(f"PatientID,Age\n{number},{age}\nOTHER,1\n")
+        assert prepare(tmp_path, center, "--table", str(table)) == 0
+        shutil.rmtree(tmp_path / "dicom")
+    assert (
+        "1 rows with codes; 1 of patients without one left out; 1 of an earlier table kept" in capsys.readouterr().out
+    )
+    assert (tmp_path / "root" / "clinical.csv").read_text() == "PatientID,Age\nCHUM-001,60\nCHUM-002,70\n"
+    write_visit(tmp_path / "dicom", Visit(patient="A2"))
+    table.write_text("PatientID,Years\nA2,70\n")
+    assert prepare(tmp_path, center, "--table", str(table)) == 1
+    assert "holds 1 patients whom the new table lacks, in other columns" in capsys.readouterr().out
+    table.write_text("PatientID,Years\nA1,61\nA2,71\n")
+    assert prepare(tmp_path, center, "--table", str(table)) == 0
+    assert (tmp_path / "root" / "clinical.csv").read_text() == "PatientID,Years\nCHUM-001,61\nCHUM-002,71\n"
+
+
+def test_two_tables_of_one_name_are_refused_before_one_replaces_the_other(tmp_path, center, capsys):
+    write_visit(tmp_path / "dicom", Visit())
+    for names in (["a/clinical.csv", "b/clinical.tsv"], ["prepared.csv"]):
+        words = [word for name in names for word in ("--table", str(tmp_path / name))]
+        assert prepare(tmp_path, center, *words) == 2
+        assert f"Two tables would be written as '{Path(names[0]).name}'" in capsys.readouterr().err
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kept"),
+    [
+        (lambda text: text.replace(",", ";"), True),  # saved by a spreadsheet
+        (lambda text: "\ufeff" + text, True),
+        (lambda text: text.replace("case,", "code,"), False),
+        (lambda text: "\0", False),
+    ],
+)
+def test_an_earlier_table_in_another_form_is_read_and_a_broken_one_put_aside(tmp_path, spoil, kept, capsys):
+    path = tmp_path / "prepared.csv"
+    write_table(path, [Row("CHUM-001", why="no PET; left, out")])
+    path.write_text(spoil(path.read_text().replace("; left, out", "")))
+    write_table(path, [Row("CHUM-001", status="kept"), Row("CHUM-002")])
+    with path.open() as file:
+        lines = {line["case"]: line for line in csv.DictReader(file)}
+    assert list(lines) == ["CHUM-001", "CHUM-002"] and lines["CHUM-001"]["status"] == ("prepared" if kept else "kept")
+    assert (tmp_path / "prepared.csv.unreadable").exists() is not kept
+    assert ("kept as prepared.csv.unreadable" in capsys.readouterr().out) is not kept
+
+
+def test_names_of_structures_stay_what_was_typed_and_stand_once(tmp_path, center, capsys):
+    names = tmp_path / "names.yaml"
+    names.write_text("GTVp: [NO, 007, 1e3]\n")
+    assert _names(names) == {"GTVp": ["NO", "007", "1e3"]}
+    names.write_text("GTVp: [a]\nGTVp: [b]\n")
+    write_visit(tmp_path / "dicom", Visit())
+    assert prepare(tmp_path, center, "--names", str(names)) == 2 and "'GTVp' stands twice" in capsys.readouterr().err

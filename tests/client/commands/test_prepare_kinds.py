@@ -14,7 +14,8 @@ from pydicom.dataset import Dataset
 from client.__main__ import main
 from client.commands.prepare import How, prepare_patient
 from client.dicom.names import NAMES
-from client.dicom.series import find_series
+from client.dicom.series import examination_of, find_series
+from common.errors import DataError
 from tests.helpers.dicom import Scan, Visit, box, pet_header, write_scan, write_structures
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -184,3 +185,20 @@ def test_a_full_disk_ends_as_a_sentence_after_telling_what_was_done(tmp_path, mo
     assert run(tmp_path, make) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert (tmp_path / "root" / "prepared.csv").read_text().count(",prepared") == 1
+
+
+@pytest.mark.parametrize(
+    ("births", "refused"),
+    [(("19500101", "1950.01.01"), False), (("19500101", ""), False), (("19500101", "19501010"), True)],
+)
+def test_two_people_under_one_number_are_no_patient(tmp_path, births, refused):
+    write_scan(tmp_path, Scan("CT", np.zeros((8, 6, 5), np.int16), intercept=-1024.0), Visit(patient="7"))
+    for path, born in zip(sorted(tmp_path.iterdir()), [*births, *births, births[1]], strict=False):
+        one = dcmread(path)
+        one.PatientBirthDate, one.SeriesInstanceUID = born, one.SeriesInstanceUID + ("" if born == births[0] else ".1")
+        one.save_as(path)
+    series = find_series(tmp_path).patients["7"]
+    assert len(series) == 2
+    with pytest.raises(DataError) as told:
+        examination_of(series)
+    assert ("different dates of birth" in str(told.value)) is refused

@@ -208,3 +208,12 @@ def test_a_center_that_outlines_some_structures_need_not_name_the_others(cases, 
         assert {*target["boxes"][..., 0].unique().tolist()} <= {-1.0, 1.0}
     with pytest.raises(DataError, match="does not name"):
         CaseSet(named, step(task(), CT), skip_unreadable=False)
+
+
+def test_two_centers_whose_codes_have_one_checksum_share_no_risk_set(cases):
+    plain = step(PrognosisTask(), CT)
+    held = CaseSet([replace(case, center=code) for case, code in zip(cases, "ABABA", strict=True)], plain)
+    assert len({int(batch) for batch in next(iter(held.all(5))).target["stratum"]}) == 2
+    alike = [replace(case, center=code) for case, code in zip(cases[:2], ("plumless", "buckeroo"), strict=True)]
+    with pytest.raises(ConfigError, match="'buckeroo' and 'plumless' have codes with one checksum"):
+        CaseSet(alike, plain)

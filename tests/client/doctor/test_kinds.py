@@ -299,7 +299,7 @@ KINDS = {
     "Age renamed": (table(lambda t: t.replace("Age", "Alter")), (W, "records", "'age' (age)"), ALL),
     "RFS renamed": (table(lambda t: t.replace(",RFS", ",Survival")), (W, "records", "'rfs' (rfs.time)"), UNTOLD),
     "Age twice": (table(lambda t: t.replace("Gender", "Age")), (W, "records", "several columns called 'age'"), ALL),
-    "RFS twice": (table(lambda t: t.replace("Gender", "RFS")), (E, "records", "several columns called 'rfs'"), REFUSED),
+    "RFS twice": (table(lambda t: t.replace("Gender", "RFS")), (E, "records", "several columns called 'rfs'"), UNTOLD),
     "a table of something else": (copy_of(lambda t: "Nurse,Shift\nA,1\n"), (W, "records", "'ehr_old.csv' is not"), ALL),
     "a cell too many": (table(lambda t: t.replace("\nCHUM-001,", "\nCHUM-001,,")), (W, "records", "1 rows of"), ALL),
     "an old copy with other ages": (

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from monai.apps.detection.metrics.coco import COCOMetric
 
 from common.metrics import mean_defined, score_bins
-from common.metrics.detection import IOU, Boxes, average_precision, exact_in_2d, exact_in_3d, matched
+from common.metrics.detection import IOU, Boxes, _matching, average_precision, exact_in_2d, exact_in_3d, matched
 
 
 def flat(x, y, width, height, *, at=0):
@@ -80,6 +81,15 @@ def test_a_class_that_is_nowhere_has_no_value_and_a_missed_one_has_zero():
         assert exact([missed], ["there", "nowhere"]) == {"there": 0.0, "nowhere": None}
     assert average_precision(np.zeros(4), np.ones(4), 0) is None
     assert average_precision(np.zeros(4), np.ones(4), 3) == 0.0
+
+
+def test_monais_mean_takes_an_absent_class_for_minus_one():
+    """TRAPS 16: one class found perfectly and one that nobody has: 0 by MONAI, 1 by pycocotools and here."""
+    one, classes = picture([(flat(2, 2, 8, 8), 0.9)], [flat(2, 2, 8, 8)]), ["there", "nowhere"]
+    metric = COCOMetric(classes=classes, iou_list=(0.5,), iou_range=(0.5, 0.95, 0.05), max_detection=(100,))
+    theirs = metric(_matching([one], metric.iou_thresholds))[0]["mAP_IoU_0.50_0.95_0.05_MaxDet_100"]
+    assert theirs == pytest.approx(0.0, abs=1e-9)
+    assert mean_defined([mean_defined(by_counts([one], place)) for place in (0, 1)]) == pytest.approx(1.0)
 
 
 def test_equal_scores_count_at_once_whatever_the_order_of_patients():

@@ -26,7 +26,7 @@ from common.model.adapted import AdaptedModel
 from common.store.bank import AdapterBank
 from common.store.ledger import Ledger
 from server.__main__ import main as server
-from server.bundle.card import RUN, tested_lines
+from server.bundle.card import RUN, score_lines
 from server.bundle.check import check_against
 from server.bundle.peft import write_peft
 from server.bundle.write import write_bundle
@@ -147,7 +147,7 @@ def test_a_card_has_the_test_score_of_each_center(made):
     ]
     scored = {"step": STEP, "key": key, "primary": {STEP: "dsc_agg"}, "scores": rows, "evaluated_at": ["CHUM", "MDA"]}
     events = [{"kind": "step_finished", "time": "2026-11-28T12:00:00", **scored}]
-    assert tested_lines(events, AdapterBank(folder.bank).entry(key)) == [
+    assert score_lines(events, AdapterBank(folder.bank).entry(key)) == [
         "tested: aggregated Dice 0.610 on 5 cases of CHUM, MDA (CT+PET), 2026-11-28",
         "CHUM (CT+PET): dsc_agg 0.700 on 2 cases",
         "MDA (CT+PET): dsc_agg 0.500 on 3 cases",

@@ -29,7 +29,7 @@ def test_a_run_that_the_superlink_has_lost_is_over_and_says_so(tmp_path, monkeyp
 
     monkeypatch.setattr(runs, "control", control)
     deployment = SimpleNamespace(link="127.0.0.1:1", authority=tmp_path, nodes=tmp_path / "nodes.json")
-    run = SimpleNamespace(backbone=SimpleNamespace(weights=None, text_folder=None))
+    run = SimpleNamespace(backbone=SimpleNamespace(weights=None, text_folder=None), model=None, compare_with=None)
     folder, story = SimpleNamespace(path=tmp_path / "run"), SimpleNamespace(look=lambda: None)
     state = runs._run_once(deployment, run, folder, [], story)
     assert state.is_over and "database is gone" in state.details and link.started == [str(tmp_path / "run")]

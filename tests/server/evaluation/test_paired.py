@@ -13,10 +13,11 @@ from client.privacy.record import read_record
 from client.training.observation import observe
 from common.config.rules import broken_rules
 from common.errors import BankError, ConfigError
+from server.deploy.runs import unfinished
 from server.report.report import write_report
 from server.report.results import SCHEMA, results
+from server.run.composed import composed_run
 from server.run.folder import RunFolder
-from server.run.models import composed_run
 from tests.helpers.small import federate, forget, small_run, tampering, write_centers
 
 SIZES = {"CHUM": 19, "CHUP": 7, "MDA": 8}
@@ -111,6 +112,23 @@ def test_a_stopped_run_asks_again_and_a_finished_one_does_not(compared):
     before = len(leader.ledger.events("compared"))
     again = federate(run, place / "evaluated", files)
     assert len(again.ledger.events("compared")) == before
+
+
+def test_a_run_that_was_stopped_before_its_comparison_makes_it_later(trained, tmp_path, monkeypatch):
+    place, files = trained
+    run = evaluation(place, "name=stopped")
+
+    def stop(*of):
+        raise RuntimeError("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("server.curriculum.compare", stop)
+        with pytest.raises(RuntimeError, match="stopped"):
+            federate(run, tmp_path / "stopped", files)
+    folder = RunFolder(tmp_path / "stopped")
+    assert unfinished(run, folder) == ["tumour_ctpet"]
+    leader = federate(run, tmp_path / "stopped", files)
+    assert leader.ledger.events("compared")[0]["asked"] == sorted(SIZES) and unfinished(run, folder) == []
 
 
 def test_nothing_of_a_patient_leaves_and_few_say_nothing(trained, tmp_path):

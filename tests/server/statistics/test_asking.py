@@ -16,6 +16,7 @@ from common.config.rules import broken_rules
 from common.data.quantities import QUANTITIES
 from common.tasks.unlearned.statistics import told_file, told_shapes, told_sums
 from server.report.results import results
+from server.run.finish import write_outputs
 from server.statistics.asking import TOLD
 from server.statistics.compare import read_told
 from tests.helpers.small import federate, tampering, write_centers, write_cohort
@@ -52,6 +53,7 @@ def test_a_step_tells_what_the_hospital_s_own_file_says(cohort, tmp_path):
     assert "CHUM" in page and "CT_slice_mm" in page
     assert not leader.ledger.events("step_finished") and results(leader.ledger.events())["scores"] == []
 
+    assert "2 centers told statistics of their patients" in write_outputs(leader.folder.path).read_text()
     again = federate(run, tmp_path / "run", files)
     assert len(again.ledger.events(TOLD)) == 1, "a finished step is not asked again"
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
 
 from common.config.load import compose_run
 from simulations.studies.continual import published, vlm
-from simulations.studies.continual.arms import FEW, JOINT, SPECIALIZED, TOGETHER, Arrival, by_center, by_task
+from simulations.studies.continual.arms import FEW, JOINT, SPECIALIZED, TOGETHER, Arrival, at_share, by_center, by_task
 from simulations.studies.continual.matrices import cells
-from simulations.studies.continual.running import WHOLE, Outcome, Piece, arm_run
-from simulations.studies.continual.yardsticks import Field, centers_table, five_table, measured, yardstick_table
+from simulations.studies.continual.running import SETTINGS, WHOLE, Outcome, Piece, arm_run
+from simulations.studies.continual.yardsticks import (
+    Field,
+    centers_table,
+    five_table,
+    measured,
+    shares_table,
+    yardstick_table,
+)
 from simulations.studies.options.continual import LEARN
 from simulations.studies.run import run_study
 
@@ -45,6 +53,29 @@ def test_steps_of_inflora_share_the_rows_alike_and_the_published_table_has_them(
     assert {step.methods[0].rank for step in steps} == {rank // len(steps)}
     assert {step.adapter.parts["within"].rule for step in steps} == {"ffa"}
     assert arm_run(run, Piece("centers", "projection", 1)).steps[steps[0].name].adapter.parts["within"].rule == ""
+
+
+@pytest.mark.parametrize("setting", ["centers", "tasks"])
+def test_on_shares_of_what_arrives_each_step_is_tried_beside_the_lineage(composed, setting):
+    run = copy.deepcopy(composed["continual_vlm"])
+    run.study.shares = [0.1, 0.25]
+    arrivals = SETTINGS[setting](run.study)
+    for arm, after in {"inflora": arrivals[0].name, "rehearsal": arrivals[0].name, SPECIALIZED: None}.items():
+        steps = arm_run(run, Piece(setting, arm, 1)).steps
+        assert len(steps) == 3 * len(arrivals)
+        tried = steps[at_share(arrivals[1], 0.25)]
+        assert (tried.starts_from, tried.writes, tried.centers) == (after, None, list(arrivals[1].centers))
+        assert [(spec.kind, spec.fraction) for spec in tried.methods] == [("few_shot", 0.25)]
+        assert list(steps).index(tried.name) < list(steps).index(arrivals[1].name)
+
+
+def test_the_table_of_shares_has_what_a_step_starts_with_and_ends_with():
+    arrivals = [Arrival("a", ("CHUM",)), Arrival("b", ("MDA",))]
+    rows = {("a", "a"): (0.8, 0.2), ("b_at_10", "b_at_10"): (0.1, 0.4), ("b", "b"): (0.6, 0.7)}
+    field = Field({Piece("centers", "lwf", 1): outcome(rows)}, "centers", arrivals, "dsc")
+    [table] = shares_table("", ["lwf"], field, [0.1])
+    assert (table.columns, table.rows) == (["arm", "0 %", "10 %", "100 %"], [["lwf", "20.0", "40.0", "70.0"]])
+    assert shares_table("", ["lwf"], field, []) == []
 
 
 def test_who_takes_part_in_a_step_is_what_its_arm_says(composed):

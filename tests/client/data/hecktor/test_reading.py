@@ -190,7 +190,11 @@ def test_a_column_that_stands_twice_is_not_read_or_stops(tmp_path):
     rows = read_tables(tmp_path)
     assert "age" not in rows.fields["CHUM-001"] and "several columns called 'age'" in rows.odd[0]
     (tmp_path / "t.csv").write_text(text().replace("Gender", "RFS"))
-    assert "several columns called 'rfs'" in read_tables(tmp_path).problems[0]
+    rows = read_tables(tmp_path)
+    assert "several columns called 'rfs'" in rows.untold["rfs"][0] and rows.stopping == []
+    assert not any(rows.days.values()) and rows.fields["CHUM-001"]  # the outcome's steps stop, no others
+    (tmp_path / "t.csv").write_text(text().replace("Gender", "PatientID"))
+    assert "several columns called 'patientid'" in read_tables(tmp_path).stopping[0]
 
 
 OWN = "patient: ID\ncenter: Site\nvariables: {age: Age}\noutcomes: {os: {event: D, time: T, unit: months}}\n"

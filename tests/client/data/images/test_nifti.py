@@ -46,6 +46,7 @@ ODD = {
     "flat": (lambda: bytes(_zero_sform(3.0)), "affine does not place its voxels"),  # three equal rows
     "an unknown type": (with_bytes(70, struct.pack("<h", 9999)), "missing, corrupt or truncated"),
     "a slope without end": (with_bytes(112, struct.pack("<ff", np.inf, 0)), "missing, corrupt or truncated"),
+    "voxels that begin in the header": (with_bytes(108, struct.pack("<f", 0)), "missing, corrupt or truncated"),
     "huge sizes": (with_bytes(40, struct.pack("<4h", 3, 32000, 32000, 32000)), "missing, corrupt or truncated"),
     "negative sizes": (with_bytes(40, struct.pack("<4h", 3, -6, 5, 4)), "missing, corrupt or truncated"),
     "cut": (lambda: bytes(content(MASK))[:-40], "missing, corrupt or truncated"),

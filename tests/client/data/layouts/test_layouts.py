@@ -329,4 +329,9 @@ def test_reports_and_records_come_along(hecktor, tmp_path):
     ours = {case.patient: case for case in find_cases(root)}
     theirs = {case.patient: case for case in find_cases(hecktor)}
     assert ours["MDA-001"].report == "A mass of the tongue." and ours["MDA-002"].report is None
+    for content, read in (("Zunge.".encode("utf-16"), "Zunge."), ("Größe 2 cm".encode("latin-1"), None)):
+        (root / "text" / "MDA-001.txt").write_bytes(content)
+        seen = survey(root)
+        assert next(case for case in seen.cases if case.patient == "MDA-001").report == read
+        assert bool(seen.odd) is (read is None)  # a letter that is replaced makes another word
     assert all(ours[p].record == theirs[p].record and ours[p].days == theirs[p].days for p in theirs)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from highdicom.sr import Measurement
 from pydicom import dcmread
+from pydicom.sr.codedict import codes
 
 from client.dicom.results.codes import CODES, coded, read_codes
 from client.dicom.results.origin import RESEARCH, Author, Origin, read_examination
@@ -138,6 +140,13 @@ def test_a_risk_and_its_curve_come_back_as_the_doubles_they_were(tmp_path):
     meanings = [c.CodeMeaning for item in items for c in item.get("ConceptCodeSequence", [])]
     assert meanings.count(RESEARCH) == 4  # the risk and three points
     assert (one.PatientID, one.StudyInstanceUID) == (HOSPITAL_NUMBER, origin.images[0].StudyInstanceUID)
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.int64(1)])
+def test_highdicom_takes_no_numpy_numbers(value):
+    """TRAPS 4; why every measurement is made a Python float first."""
+    with pytest.raises(TypeError, match="must have type"):
+        Measurement(name=RISK, value=value, unit=codes.UCUM.NoUnits)
 
 
 def test_a_structure_without_a_code_is_one_sentence_with_the_way_out():

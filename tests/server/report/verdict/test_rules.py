@@ -128,6 +128,39 @@ def test_a_structure_that_a_mean_over_structures_hides(value, is_said):
     )
 
 
+def judged_by(metric: str, values: dict[str, float]) -> list[dict]:
+    """The invented run with ``tumour_ct`` judged by another metric, pooled, and by it of each structure or source."""
+    events = run_events()
+    events[0]["steps"]["tumour_ct"]["metric"] = metric
+    for event in events:
+        event.get("metrics", {}).update({"tumour_ct": metric} if "tumour_ct" in event.get("metrics", {}) else {})
+        for row in event.get("scores", []):
+            row |= {"metric": metric, "value": 0.4} if row["task"] == "tumour_ct" else {}
+    last = next(event for event in reversed(events) if event["kind"] == "step_finished")
+    row = last_row(events, "tumour_ct")
+    last["scores"] += [row | {"metric": f"{metric}_{name}", "value": v} for name, v in values.items() if name]
+    row["value"] = values.get("", 0.4)
+    return events
+
+
+@about("nothing_found", "structure_missed")
+@pytest.mark.parametrize(
+    ("metric", "whole", "part"),
+    [
+        ("ap", "AP 0.012: hardly any box lies where something was drawn.",
+         "Hardly any box lies where CT was drawn (AP 0.000)."),
+        ("restored", "restored share 0.012: next to nothing of what was hidden is restored.",
+         "Next to nothing of CT is restored (restored share 0.000)."),
+    ],
+)  # fmt: skip
+def test_boxes_that_lie_nowhere_and_a_stage_that_restores_nothing(metric, whole, part):
+    """Grounding and self-supervised stages: neither has a guess to be compared with, and both have a zero."""
+    assert dict(said("nothing_found", judged_by(metric, {"": 0.012})))["tumour_ct"] == whole
+    assert "tumour_ct" not in dict(said("nothing_found", judged_by(metric, {"": 0.05})))
+    assert said("structure_missed", judged_by(metric, {"CT": 0.0, "EHR": 0.8})) == [("tumour_ct", part)]
+    assert said("structure_missed", judged_by(metric, {"CT": 0.06, "EHR": 0.8})) == []
+
+
 @about("few_cases")
 def test_fewer_than_ten_test_cases():
     events = run_events()
