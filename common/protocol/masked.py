@@ -198,7 +198,7 @@ def question_of(order: Order, most: float) -> str:
     Args:
         order: with its whole state.
     """
-    asked = {
+    asked: dict[str, object] = {
         "step": step_to_json(order.step),
         "backbone": to_json(order.backbone),
         "split": to_json(order.split),
