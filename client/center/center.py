@@ -25,7 +25,7 @@ from client.center.settled import settled
 from client.center.stages import KeptStages
 from client.data.case import Case
 from client.data.dataset import CaseSet
-from client.masking.replies import check_masked, check_unmasked, under_masks
+from client.masking.replies import check_masked, check_unmasked, sums_under_masks, under_masks
 from client.methods import methods_of
 from client.methods.base import Method
 from client.policy import check_cases, check_order
@@ -68,7 +68,7 @@ from common.privacy.masking.asked import MASK
 from common.protocol.compression import form
 from common.protocol.declaration import extra_form, sent_back
 from common.protocol.keepsakes import KEEPSAKES, arriving_form
-from common.protocol.masked import fit_layout, is_fit_question, masked_form, phase_form, scoring_layout, training_layout
+from common.protocol.masked import is_fit_question, masked_form, phase_form, sums_layout, training_layout
 from common.protocol.messages import TOO_FEW_CASES, Order, Reply, State, Sums
 from common.tasks import Task, build_task
 from common.tasks.cells import Cells
@@ -205,9 +205,8 @@ class Center:
         assert order.masking is not None
         if order.masking.phase != MASK:
             return phase_form(order.masking)
-        if is_fit_question(order):
-            return masked_form(fit_layout(order))
-        return masked_form(scoring_layout(order) if order.subset else training_layout(order, self._leaving(order)))
+        is_sums = order.subset or is_fit_question(order)
+        return masked_form(sums_layout(order) if is_sums else training_layout(order, self._leaving(order)))
 
     def _leaving(self, order: Order) -> State:
         """Tensors of the names and shapes that a training reply may carry."""
@@ -226,7 +225,7 @@ class Center:
         if order.subset == STATISTICS:
             return told_answer(self, order)
         if isinstance(order.step.privacy, NoisedSums) and order.subset not in (GRID, KEEPSAKES, THRESHOLDS):
-            return self._under_masks(order, noised_answer(self, order))
+            return sums_under_masks(self.config, self.vault, order, noised_answer(self, order))
         check_strict(self.config.policy, what)
         if order.subset == GRID:
             return event_histogram(self, order)
@@ -244,7 +243,7 @@ class Center:
         if order.subset == THRESHOLDS:
             scored = Reply(self.code, sums=score_sums(order, model, cases, minimum=minimum), counts=counts)
             scored = self.let_out(order, replace(scored, seconds=time.perf_counter() - started), what=what)
-            return self._under_masks(order, scored)
+            return sums_under_masks(self.config, self.vault, order, scored)
         shared = exact_rows(order, model, cases, minimum=minimum)
         most = self.config.policy.maximum_questions
         sums = exact_of(order, layout, shared, vault=self.vault, minimum=minimum, most=most)
@@ -253,7 +252,7 @@ class Center:
         if shared.adjusted:
             counts["adjusted"] = shared.adjusted
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
-        return self._under_masks(order, self.let_out(order, reply, what=what, cells=CELLS))
+        return sums_under_masks(self.config, self.vault, order, self.let_out(order, reply, what=what, cells=CELLS))
 
     # ---------------------------------------------------------------------------------------------------- evaluate
 
@@ -263,8 +262,7 @@ class Center:
             return paired_answer(self, order)
         started = time.perf_counter()
         check_order(self.config.policy, order, asks=scores_asked(order))
-        is_noised = scores_are_noised(order.step.privacy)
-        if not is_noised:
+        if not (is_noised := scores_are_noised(order.step.privacy)):
             check_strict(self.config.policy, scored(order))
         check_masked(order)
         standing = Standing(self.vault, order)
@@ -273,8 +271,7 @@ class Center:
             self._check_room(order)
         order = self._received(order)
         if is_noised:
-            reply = noised_score_answer(self, order)
-            return self._under_masks(order, reply)
+            return sums_under_masks(self.config, self.vault, order, noised_score_answer(self, order))
         model, task = self.ready_model(replace(order, state=self.own_state(order)))
         minimum, sums = self.minimum(order).cell, Sums()
         cases, waiting = _scorable(self, order, self.case_set(order, order.subset, model), minimum)
@@ -287,14 +284,7 @@ class Center:
             sums = _scores(order, model, task, cases, vault=self.vault, minimum=minimum)
         reply = Reply(self.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
         reply = self.let_out(order, reply, what=scored(order) if sums else "counts", cells=task.cells)
-        return self._under_masks(order, reply)
-
-    def _under_masks(self, order: Order, reply: Reply) -> Reply:
-        """Sums as they leave: under masks where the order has them."""
-        if order.masking is None:
-            return reply
-        layout = fit_layout(order) if is_fit_question(order) else scoring_layout(order)
-        return under_masks(self.config, self.vault, order, reply, layout)
+        return sums_under_masks(self.config, self.vault, order, reply)
 
     def own_state(self, order: Order) -> State:
         """The order's state with this center's own tensors (FedBN's, Ditto's) of the round named in ``since``."""

@@ -40,6 +40,7 @@ from common.protocol.masked import (
     numbers_of,
     phase_form,
     question_of,
+    sums_layout,
     to_tensors,
 )
 from common.protocol.messages import TOO_FEW_CASES, Order, Reply, Sums
@@ -172,6 +173,11 @@ def under_masks(config: CenterConfig, vault: Path, order: Order, reply: Reply, l
     extra = to_tensors(masked) | {PARTS: torch.from_numpy(_bytes(carried))}
     counts = {name: count for name, count in reply.counts.items() if name in FLAGS}
     return replace(reply, state={}, sums={}, extra=extra, counts=counts, seconds=0.0)
+
+
+def sums_under_masks(config: CenterConfig, vault: Path, order: Order, reply: Reply) -> Reply:
+    """A reply with sums alone as it leaves: under masks where its order has them. Raises as `under_masks`."""
+    return reply if order.masking is None else under_masks(config, vault, order, reply, sums_layout(order))
 
 
 def _weight(order: Order, reply: Reply) -> float:

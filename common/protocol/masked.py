@@ -96,6 +96,11 @@ def fit_layout(order: Order) -> Layout:
     return replace(layout_of({}, declared_in_order(order)), is_exact=True)
 
 
+def sums_layout(order: Order) -> Layout:
+    """What of an answer with sums alone is masked: of an exact fit's question, or of scores."""
+    return fit_layout(order) if is_fit_question(order) else scoring_layout(order)
+
+
 def masked_form(layout: Layout) -> State:
     """What a masked reply holds: bit patterns of unsigned numbers, as torch's signed types."""
     numbers = sum(prod(shape) for _, shape in layout.tensors) + len(layout.parts)
@@ -193,7 +198,7 @@ def question_of(order: Order, most: float) -> str:
     Args:
         order: with its whole state.
     """
-    asked = {
+    asked: dict[str, object] = {
         "step": step_to_json(order.step),
         "backbone": to_json(order.backbone),
         "split": to_json(order.split),

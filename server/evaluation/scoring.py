@@ -230,7 +230,7 @@ def _read(task: Task, sums: Sums) -> tuple[int | None, dict[str, float | None], 
     interval, or the standard deviation of its noise."""
     if isinstance(task, NoisedScores):
         noise = task.noise(sums) if sums else {}
-        metrics = task.metrics(sums) if sums else {task.primary: None}
+        metrics: dict[str, float | None] = task.metrics(sums) if sums else {task.primary: None}
         return None, metrics, {name: {"noise": float(f"{found:.4g}")} for name, found in noise.items()}
     if not sums:
         return 0, {task.primary: None}, {}

@@ -21,7 +21,7 @@ BOUND = 100.0  # of a number here: gradients and adapters of a few dozen numbers
 def opened_mean(parts: Sequence[np.ndarray]) -> np.ndarray:
     """The mean of several centers' vectors, as a secure sum opens it."""
     form = Form(BOUND, 1.0, len(parts))
-    total = np.sum([encoded(form, part, 1.0) for part in parts], axis=0, dtype=np.uint32)
+    total = np.asarray(np.sum([encoded(form, part, 1.0) for part in parts], axis=0, dtype=np.uint32))
     return decoded(form, total)[0]
 
 
