@@ -489,9 +489,9 @@ def _newton(step: Step, run: Run) -> Iterator[str]:
             "objective=ridge is fitted with federation.penalty alone: a center's sums could not be subtracted from a "
             "choice of the others'. Leave federation.penalties empty."
         )
-    for part in (part for part in linear if part.harmonize):
-        if part.harmonize not in HARMONIZERS:
-            yield f"harmonize is '{part.harmonize}'; it can be {', '.join(HARMONIZERS)}, or empty."
+    for harmonizer in (part.harmonize for part in linear if part.harmonize):
+        if harmonizer not in HARMONIZERS:
+            yield f"harmonize is '{harmonizer}'; it can be {', '.join(HARMONIZERS)}, or empty."
         if step.privacy is not None or getattr(step.federation, "objective", "") == RIDGE:
             yield "features are harmonized by moments, which neither a ridge nor a fit on noised sums asks for."
         if not {*step.modalities} - {RECORD}:

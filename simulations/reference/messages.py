@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from common.config.task import ClassificationTask, GroundingTask, MaskedTask, PrognosisTask, SegmentationTask
 from common.protocol.wire import FIT_SUMS, STATUS_COUNTS
@@ -14,7 +15,7 @@ from simulations.reference.markdown import generated, table
 from simulations.reference.source import PACKAGES, ROOT, fields, modules
 
 MESSAGES = ROOT / "common/protocol/messages.py"
-EXAMPLES = {
+EXAMPLES: dict[str, Any] = {
     "classification, two or more labels": ClassificationTask(classes=["a", "b"]),
     "classification, one of several classes": ClassificationTask(
         classes=["a", "b"], form="multi_class", target="t_stage"

@@ -203,9 +203,9 @@ def _dice(first: Task, second: Task, a: Sequence[Observation], b: Sequence[Obser
     has = truth.sum(axis=1, keepdims=True)
     means = [(own * truth).sum(axis=1, keepdims=True) / np.maximum(has, 1) for own in scores]
     if width == 1:
-        return Columns(*means, (has > 0).astype(np.float64))
-    columns = [np.concatenate([mean, own * truth], axis=1) for mean, own in zip(means, scores, strict=True)]
-    return Columns(*columns, np.concatenate([has > 0, truth], axis=1).astype(np.float64))
+        return Columns(means[0], means[1], (has > 0).astype(np.float64))
+    both = [np.concatenate([mean, own * truth], axis=1) for mean, own in zip(means, scores, strict=True)]
+    return Columns(both[0], both[1], np.concatenate([has > 0, truth], axis=1).astype(np.float64))
 
 
 def _dice_of(records: Sequence[Observation], width: int) -> np.ndarray:
@@ -228,7 +228,8 @@ def _classified(first: Any, second: Any, a: Sequence[Observation], b: Sequence[O
     known = truth >= 0
     has = known.sum(axis=1, keepdims=True)
     brier = [(((own - truth) ** 2) * known).sum(axis=1, keepdims=True) / np.maximum(has, 1) for own in shares]
-    return Columns(*brier, (has > 0).astype(np.float64), places=(*odds, truth))
+    weight = (has > 0).astype(np.float64)
+    return Columns(brier[0], brier[1], weight, places=(odds[0], odds[1], truth))
 
 
 # ---------------------------------------------------------------------------------------------------------- prognosis
@@ -243,7 +244,7 @@ def _ordered(first: Task, second: Task, a: Sequence[Observation], b: Sequence[Ob
         won = concordant + tied / 2
         wins.append((won.sum(axis=0) + won.sum(axis=1))[:, None])
     pairs = comparable.sum(axis=0) + comparable.sum(axis=1)
-    return Columns(*wins, pairs[:, None].astype(np.float64), events=float((event > 0).sum()))
+    return Columns(wins[0], wins[1], pairs[:, None].astype(np.float64), events=float((event > 0).sum()))
 
 
 def _none(spec: Any) -> list[str]:
