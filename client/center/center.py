@@ -277,7 +277,7 @@ class Center:
             return self._under_masks(order, reply)
         model, task = self.ready_model(replace(order, state=self.own_state(order)))
         minimum, sums = self.minimum(order).cell, Sums()
-        cases, waiting = self._scorable(order, self.case_set(order, order.subset, model), minimum)
+        cases, waiting = _scorable(self, order, self.case_set(order, order.subset, model), minimum)
         shown = len(cases.having(order.mode)) if cases is not None else 0
         counts = {"cases": shown, "skipped": cases.skipped if cases is not None else 0}
         counts |= {n: v for n, v in (("afresh", int(standing.afresh)), ("waiting", waiting)) if v}
@@ -295,16 +295,6 @@ class Center:
             return reply
         layout = fit_layout(order) if is_fit_question(order) else scoring_layout(order)
         return under_masks(self.config, self.vault, order, reply, layout)
-
-    def _scorable(self, order: Order, cases: CaseSet, minimum: int) -> tuple[CaseSet | None, int]:
-        """The cases that may be scored, and how many wait; None where the difference to an earlier answer is a few."""
-        if len(cases.having(order.mode)) < minimum:
-            return cases, 0
-        try:
-            return self.answerable(order, question_of_scores(order), cases)
-        except PolicyRefusal as refusal:
-            log.warning("center=%s code=%s nothing is scored: %s", self.code, refusal.code, refusal)
-            return None, 0
 
     def own_state(self, order: Order) -> State:
         """The order's state with this center's own tensors (FedBN's, Ditto's) of the round named in ``since``."""
@@ -406,6 +396,17 @@ class Center:
         if what:
             enter(self.vault, self.config.policy, order, what)
         return found
+
+
+def _scorable(center: Center, order: Order, cases: CaseSet, minimum: int) -> tuple[CaseSet | None, int]:
+    """The cases that may be scored, and how many wait; None where the difference to an earlier answer is a few."""
+    if len(cases.having(order.mode)) < minimum:
+        return cases, 0
+    try:
+        return center.answerable(order, question_of_scores(order), cases)
+    except PolicyRefusal as refusal:
+        log.warning("center=%s code=%s nothing is scored: %s", center.code, refusal.code, refusal)
+        return None, 0
 
 
 def _scores(order: Order, model: AdaptedModel, task: Task, cases: CaseSet, *, vault: Path, minimum: int) -> Sums:
