@@ -19,7 +19,8 @@ def test_a_budget_is_spent_and_stands_in_ledger_and_results(tmp_path, small_cent
     assert leader.ledger.events("step_started")[0]["rounds"] == 2
     assert leader.ledger.events("step_finished")[0]["spent"] == {"steps": 2, "cases": 8}
     [row] = results(leader.ledger.events())["training"]
-    assert row == {"arm": "federated", "step": "tumour_ct", "rounds": 2, "steps": 2, "cases": 8}
+    spends = {"arm": "federated", "step": "tumour_ct", "rounds": 2, "steps": 2, "cases": 8}
+    assert row.items() >= spends.items() and row["rounds_to_95"] <= 2
     assert rounds_of_steps(configured, leader.ledger) == {"tumour_ct": 2}
     later = Enrolment(counts={"CHUM": {"train": 1}}, training=["CHUM"])
     assert with_its_rounds(configured["tumour_ct"], leader.ledger, later).rounds == 2, "a resumed step keeps its length"
