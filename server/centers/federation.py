@@ -27,6 +27,7 @@ MALFORMED = "malformed"
 WRONG_CENTER = "wrong_center"  # a reply in another center's name than that of the node that was asked
 STALE = "stale"  # a reply to another order than the one it was asked
 ASK_AGAIN_S = 60.0  # a node that does not say who it is within this is asked again
+COMES_BACK_S = 30.0  # how long a node that left while it was asked may take until it is there again
 UNKNOWN = "unknown"  # in counted bytes: a node that did not say, or not truly, who it is
 SETTLE_S = 5.0  # where a step asks everyone: how long no new node may appear before the step begins
 
@@ -233,7 +234,8 @@ class Federation:
         """Ask who they are, and ask those again that are connected and silent, with twice the patience each time.
 
         A node that was at work when the SuperLink died may take a new message and never answer it; asking twice does
-        no harm. A simulation's nodes lose nothing and are asked once.
+        no harm. One that left while it was asked (its SuperNode may end when a run ends under it, and is started again)
+        is waited for, for a moment. A simulation's nodes lose nothing and are asked once.
         """
         left, patience = (
             timeout_s,
@@ -241,11 +243,11 @@ class Federation:
         )
         found = self._send(nodes, order, "query.describe", patience)
         while (left := left - patience) > 0:
-            online = set(self.grid.get_node_ids())
-            silent = {
-                n: nodes[n] for n, reply in found.replies.items() if reply.code == UNREACHED and nodes[n] in online
-            }
-            if not silent:
+            silent = {node: nodes[node] for node, reply in found.replies.items() if reply.code == UNREACHED}
+            back, waited = self._back(set(silent.values()), min(COMES_BACK_S, self.patience_s, left))
+            silent = {name: node for name, node in silent.items() if node in back}
+            left -= waited
+            if not silent or left <= 0:
                 break
             patience = min(2 * patience, left)
             again = self._send(silent, order, "query.describe", patience)
@@ -253,6 +255,14 @@ class Federation:
             found.seconds += again.seconds
             found.bytes = added(found.bytes, again.bytes)
         return found
+
+    def _back(self, nodes: set[int], within_s: float) -> tuple[set[int], float]:
+        """Which of some nodes are connected, once all are or the time is over; the seconds that it took."""
+        waited = 0.0
+        while (there := nodes & set(self.grid.get_node_ids())) != nodes and waited < within_s:
+            time.sleep(min(1.0, within_s - waited))
+            waited += min(1.0, within_s - waited)
+        return there, waited
 
     def _send(self, nodes: Mapping[str, int], order: Order, action: str, timeout_s: float) -> Exchange:
         content = HandedOrder(order, action)

@@ -11,6 +11,7 @@ from common.errors import DataError, RoundFailed
 from common.protocol.messages import Order, Reply
 from common.protocol.wire import order_id, pack_reply
 from common.store.ledger import Ledger
+from server.centers import federation
 from server.centers.enrolment import enrol, join
 from server.centers.federation import Federation
 from server.centers.roster import Roster
@@ -116,6 +117,35 @@ def test_a_deadline_that_nobody_met_is_told_apart_from_nobody_being_there():
         enrol(Federation(Reciting([None]), patience_s=0.0), asked)
     with pytest.raises(RoundFailed, match=r"'X': 'not_connected'\}\. What the codes mean: [\w/.]+$"):
         enrolled([Reply("Y", counts={**FULL, "train": 0})], centers=("X", "Y"), evaluate_at=())
+
+
+class Restarting(Reciting):
+    """B's node leaves when it is first asked, and is there again after five looks."""
+
+    is_complete = False
+    looks = asked = 0
+
+    def get_node_ids(self):
+        self.looks += 1
+        return [node for node in self.replies if node != 101 or not self.asked or self.looks >= 6]
+
+    def send_and_receive(self, messages, *, timeout=None):
+        self.asked += 1
+        kept = [message for message in messages if message.metadata.dst_node_id != 101 or self.asked > 1]
+        yield from super().send_and_receive(kept, timeout=timeout)
+
+
+@pytest.mark.parametrize(("patience_s", "training"), [(60.0, ["A", "B"]), (2.0, ["A"])])
+def test_a_node_that_leaves_while_it_is_asked_is_waited_for(monkeypatch, patience_s, training):
+    now = [0.0]
+    monkeypatch.setattr(federation.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(federation.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    grid = Restarting([Reply("A", counts=FULL), Reply("B", counts=FULL)])
+    asked = order(centers=("A", "B"), evaluate_at=("A", "B"))
+    asked.step.federation.deadline_s = 200.0
+    found = enrol(Federation(grid, patience_s=patience_s), asked)
+    assert found.training == training and now[0] <= 5.0
+    assert found.refused == ({} if "B" in training else {"B": "no_reply"})
 
 
 def test_nobody_connected_stops_the_step():
