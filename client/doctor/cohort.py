@@ -44,17 +44,13 @@ def check_layout(config: CenterConfig, cases: Sequence[Case]) -> Iterator[Findin
         yield from _unmatched(config, root)
         return
     used = {path for case in cases for path in (*case.images.values(), case.label) if path is not None}
-    everything = [path for path in files_below(root) if path.name.endswith((".nii", ".nii.gz"))]
-    own = [path for path in everything if path.name.upper().startswith(config.code)]
-    stray = [path for path in own if path not in used]
-    if stray:
-        yield Finding(
-            WARNING,
-            "folder",
-            f"{len(stray)} image files of this center belong to no case: no CT beside them, or an unknown name.",
-            "Name them as in CHUM-001__CT.nii.gz, CHUM-001__PT.nii.gz and CHUM-001.nii.gz.",
-            tuple(str(path.relative_to(root)) for path in stray),
-        )
+    own = [path for path in _images(root) if path.name.upper().startswith(config.code)]
+    yield from _strays(
+        [path for path in own if path not in used],
+        root,
+        "of this center belong to no case: no CT beside them, or an unknown name.",
+        "Name them as in CHUM-001__CT.nii.gz, CHUM-001__PT.nii.gz and CHUM-001.nii.gz.",
+    )
     if config.layout in EDITIONS:
         where, fits = EDITIONS[config.layout]
         elsewhere = [path for path in own if path in used and not fits(path)]
@@ -71,16 +67,20 @@ def _unmatched(config: CenterConfig, root: Path) -> Iterator[Finding]:
     """Images that no pattern of a layout takes up, of any center; nnU-Net's test images are none of its cases."""
     cases = survey(root, mapping=config.mapping or None, layout=config.layout).cases
     used = {path for case in cases for path in (*case.images.values(), case.label)}
-    stray = [path for path in files_below(root) if path.name.endswith((".nii", ".nii.gz")) and path not in used]
-    stray = [path for path in stray if path.parent.name not in ("imagesTs", "labelsTs")]
+    stray = [path for path in _images(root) if path not in used and path.parent.name not in ("imagesTs", "labelsTs")]
+    yield from _strays(
+        stray, root, "belong to no case of the layout.", "Name them as its patterns do, or move them out of the folder."
+    )
+
+
+def _images(root: Path) -> list[Path]:
+    return [path for path in files_below(root) if path.name.endswith((".nii", ".nii.gz"))]
+
+
+def _strays(stray: Sequence[Path], root: Path, what: str, remedy: str) -> Iterator[Finding]:
     if stray:
-        yield Finding(
-            WARNING,
-            "folder",
-            f"{len(stray)} image files belong to no case of the layout.",
-            "Name them as its patterns do, or move them out of the folder.",
-            tuple(str(path.relative_to(root)) for path in stray),
-        )
+        names = tuple(str(path.relative_to(root)) for path in stray)
+        yield Finding(WARNING, "folder", f"{len(stray)} image files {what}", remedy, names)
 
 
 def check_duplicates(examined: Sequence[Examined]) -> Iterator[Finding]:

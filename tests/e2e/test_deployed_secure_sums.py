@@ -10,11 +10,11 @@ import shutil
 import pytest
 from omegaconf import OmegaConf
 
-from client.node.keys import make_keys
 from common.config.load import compose_run
 from common.store.ledger import Ledger
 from simulations.virtual.loopback import Loopback, loopback
 from tests.helpers.deployed import SIZES, need_nginx, one_step, roots, start_nodes
+from tests.helpers.masked import give_keys
 from tests.helpers.small import adapters, federate, write_centers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
@@ -42,10 +42,8 @@ def simulated(fed: Loopback, place) -> dict[str, str]:
     """The same run in this process, with keys of its own."""
     files = {}
     for code in SIZES:
-        make_keys(place / "keys" / code, comment=code)
         files |= write_centers(place / code, fed.base / f"{code}-data", [code])
-        text = files[code].read_text().replace("key: ''", f"key: {place / 'keys' / code}")
-        files[code].write_text(text.replace("partners: ''", f"partners: {place / 'keys'}"))
+    give_keys(files, place / "keys")
     return adapters(federate(compose_run(secure("secure")), place / "run", files))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from client.node.keys import make_keys
 from common.config.load import compose_run
 from common.config.privacy import NoisedSums
 from common.config.rules import broken_rules
@@ -15,7 +14,7 @@ from common.privacy.masking.asked import KEYS, MASK, REVEAL
 from server.learning.withdraw import withdraw
 from server.report.reading.record import read_run
 from server.report.story import warnings
-from tests.helpers.masked import phase_of
+from tests.helpers.masked import give_keys, phase_of
 from tests.helpers.small import SIZES, VIEW, adapters, asked, code_of, federate, tampering, write_centers
 
 CODES = sorted(SIZES)
@@ -24,10 +23,7 @@ CODES = sorted(SIZES)
 @pytest.fixture
 def files(tmp_path, small_root):
     found = write_centers(tmp_path / "centers", small_root, SIZES)
-    for code, path in found.items():
-        make_keys(tmp_path / "keys" / code, comment=code)
-        text = path.read_text().replace("key: ''", f"key: {tmp_path / 'keys' / code}")
-        path.write_text(text.replace("partners: ''", f"partners: {tmp_path / 'keys'}"))
+    give_keys(found, tmp_path / "keys")
     return found
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 from flwr.app import Message
 
-from client.node.keys import make_keys
 from common.config.privacy import DpSgd
 from common.privacy.masking.asked import AGREE, REVEAL
 from server.masking import asking
 from simulations.virtual.local_grid import LocalGrid
-from tests.helpers.masked import phase_of
+from tests.helpers.masked import give_keys, phase_of
 from tests.helpers.small import SIZES, adapters, code_of, federate, small_run, tampering, write_centers
 
 CODES = sorted(SIZES)
@@ -23,10 +22,7 @@ class Killed(BaseException):
 @pytest.fixture
 def files(tmp_path, small_root):
     found = write_centers(tmp_path / "centers", small_root, SIZES)
-    for code, path in found.items():
-        make_keys(tmp_path / "keys" / code, comment=code)
-        text = path.read_text().replace("key: ''", f"key: {tmp_path / 'keys' / code}")
-        path.write_text(text.replace("partners: ''", f"partners: {tmp_path / 'keys'}"))
+    give_keys(found, tmp_path / "keys")
     return found
 
 

@@ -34,6 +34,14 @@ CASES = dict(zip(SEVEN, (18, 55, 72, 198, 30, 41, 500), strict=True))
 START = {"decoder/a": torch.linspace(-1, 1, 12).reshape(3, 4), "decoder/b": torch.zeros(5)}
 
 
+def give_keys(files: Mapping[str, Path], keys: Path) -> None:
+    """Make each center's key, and have its ``center.yaml`` name it and everybody's public ones."""
+    for code, path in files.items():
+        make_keys(keys / code, comment=code)
+        text = path.read_text().replace("key: ''", f"key: {keys / code}")
+        path.write_text(text.replace("partners: ''", f"partners: {keys}"))
+
+
 def write_seven(folder: Path, codes=SEVEN, **policy) -> dict[str, Path]:
     """A ``center.yaml`` for each, with its key and everybody's public ones."""
     files = {}
