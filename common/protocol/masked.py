@@ -15,8 +15,7 @@ from torch import Tensor
 from common.backbones.base import tensors_digest
 from common.config.federation import NewtonFederation
 from common.config.load import step_to_json, to_json
-from common.config.step import Selection
-from common.config.training import Training
+from common.config.step import Step
 from common.errors import WireError
 from common.exact.step import declared_in_order
 from common.exact.thresholds import THRESHOLDS
@@ -214,12 +213,12 @@ def question_of(order: Order, most: float) -> str:
 
 
 def _of_fit(order: Order) -> dict[str, object]:
-    """What decides sums of an exact fit, in the place of the whole step: one under another name, with more rounds or
-    another seed asks the same, and must not be answered over other centers."""
+    """What decides sums of an exact fit, in the place of the whole step and nothing else: one under another name, with
+    more rounds or another seed asks the same, and must not be answered over other centers."""
     step = order.step
-    decides = replace(
-        step, name="", rounds=0, centers=[], evaluate_at=[], methods=[], subgroups=[], starts_from=None, writes=None,
-        selection=Selection(), training=Training(), federation=_objective(step.federation),
+    decides = Step(
+        task=step.task, modalities=step.modalities, adapter=step.adapter, federation=_objective(step.federation),
+        view=step.view, privacy=step.privacy, train_parts=step.train_parts, region=step.region,
     )  # fmt: skip
     state = tensors_digest(order.state) if order.subset else ""  # only histograms of scores look at it
     numbers = [bool(order.round), order.minimum_cell, order.skip_unreadable]
