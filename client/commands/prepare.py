@@ -238,6 +238,8 @@ def _lines_before(path: Path) -> dict[str, dict[str, str]]:
         return {}
     try:
         table = read_rows(path)
+        if table.ragged:
+            raise ValueError("rows with another number of cells")
         place = table.header.index(CASE)
     except (DataError, ValueError):
         aside = path.with_name(f"{path.name}.unreadable")
@@ -289,6 +291,11 @@ def _earlier_rows(target: Path, header: Sequence[str], at: int, absent: set[str]
     if not target.exists():
         return []
     before = read_rows(target)
+    if before.ragged:
+        raise DataError(
+            f"'{target}' has {before.ragged} rows with another number of cells than its header; correct them, or give "
+            "the new table another name, so that nobody's row is lost."
+        )
     if "PatientID" not in before.header:
         return []
     place = before.header.index("PatientID")
