@@ -22,6 +22,7 @@ from common.text import one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST, CONTENT = "pyproject.toml", ".info/CONTENT"
+MOST_PROTOCOL = 10_000
 PACKAGES = ("server", "client", "common", "configs")
 MAX_UNPACKED_BYTES = 64 << 20
 
@@ -76,7 +77,9 @@ def bundle_handshake(bundle: bytes) -> Handshake:
 def _handshake(manifest: bytes) -> Handshake:
     said = tomllib.loads(manifest.decode())
     number = said["tool"].get("fedgraft", {}).get("protocol", 0)  # releases before 1 have none
-    return Handshake(one_line(said["project"]["version"], 40), int(number))
+    if type(number) is not int or not 0 <= number < MOST_PROTOCOL:
+        raise ValueError("no number of a protocol")
+    return Handshake(one_line(said["project"]["version"], 40), number)
 
 
 def own_digest(root: Path = ROOT, plugins: Mapping[str, Path] = MappingProxyType({})) -> str:
