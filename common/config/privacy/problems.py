@@ -18,8 +18,6 @@ from common.config.privacy.noised_sums import NoisedSums
 from common.config.run import Run
 from common.config.step import BEST, KEPT, LAST, Step
 from common.data.modality_sets import scored_modes
-from common.privacy.plan import answers_of
-from common.privacy.scores import RATIOS, ratio_of
 
 LARGEST_EPSILON = 1000.0
 LONGEST_ROW = 100.0
@@ -142,6 +140,9 @@ def _scores(step: Step, spec: DpSgd | NoisedSums) -> Iterator[str]:
 
 
 def _noised_scores(step: Step, spec: DpSgd | NoisedSums) -> Iterator[str]:
+    from common.privacy.plan import answers_of  # with scipy, which the rules of other steps need not
+    from common.privacy.scores import RATIOS, ratio_of
+
     ratio = ratio_of(step.task)
     if ratio is None:
         yield (

@@ -10,7 +10,6 @@ their states are scored on the centers' validation cases like a round's state. T
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +21,7 @@ from common.exact.search import Search, advance, begin, model_of, strongest_firs
 from common.exact.step import BETA, MEAN, SCALE, exact_part, objective_of, state_of, voxels_of
 from common.exact.thresholds import ALL, MISSED, THRESHOLDS, TRUE, best_thresholds
 from common.protocol.messages import State, Sums
+from server.learning.core import quorum
 from server.learning.exact.choice import Judge, chosen
 from server.learning.exact.harmonized import corrections, own_scalings
 from server.learning.exact.questions import Asking, LostCenters, Question
@@ -52,7 +52,7 @@ class NewtonFit:
     def run(self, centers: Sequence[str]) -> tuple[State, int]:
         """The fitted state and the number of questions. Raises RoundFailed below the quorum."""
         step, remaining = self.order.step, self.asking.standing(centers)
-        needed = max(1, math.ceil(step.federation.quorum * len(remaining) - 1e-9))
+        needed = quorum(step.federation.quorum, len(centers))  # of all: those that a killed run lost, too
         while True:
             try:
                 state, questions = self._fit(remaining)
