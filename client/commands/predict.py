@@ -224,14 +224,13 @@ def open_bank(given: Path, *, signer: str | None = None) -> Bank:
     """
     from common.errors import BankError
     from common.store.bank import AdapterBank
-    from common.store.exported import MANIFEST, check_export
+    from common.store.exported import bank_in, check_export, export_of
     from common.store.ledger import Ledger
     from common.store.tested import known_by_key, scores_by_key
 
-    folder = next((f for f in (given, given / "bank") if (f / "heads.json").is_file()), None)
+    folder, top = bank_in(given), export_of(given)
     if folder is None:
         raise BankError(f"{given} is no adapter bank: it has no heads.json; name runs/NAME or an exported folder.")
-    top = next((f for f in (given, given.parent) if (f / MANIFEST).is_file()), None)
     if top is None and signer is not None:
         raise BankError(f"{given} is not signed: it is a run's own bank and no export; leave --signer out to trust it.")
     manifest = {} if top is None else check_export(top, signer=signer)

@@ -14,7 +14,7 @@ from common.config.run import BackboneSpec
 from common.errors import BankError
 from common.materials.licences import WeightsLicence, licence_of
 from common.store.bank import AdapterBank
-from common.store.exported import MANIFEST
+from common.store.exported import MANIFEST, bank_in, check_export
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def weights_in(folder: Path) -> list[Weights]:
     """The frozen model and the adapters of a run folder or an exported one.
 
     Raises:
-        BankError: it is neither.
+        BankError: it is neither, or what was exported was changed.
     """
-    bank = next((f for f in (folder / "bank", folder) if (f / "heads.json").is_file()), None)
+    bank = bank_in(folder)
     spec = None if bank is None else _spec(bank.parent)
     if bank is None or spec is None:
         raise BankError(f"{folder} is neither a run folder nor an exported bank; name runs/NAME or what was exported.")
@@ -57,7 +57,7 @@ def _spec(folder: Path) -> BackboneSpec | None:
     """The frozen model that a folder names: an export in its manifest, a run in its configuration."""
     named: Any = None
     if (folder / MANIFEST).is_file():
-        named = json.loads((folder / MANIFEST).read_text()).get("backbone")
+        named = check_export(folder).get("backbone")
     elif (folder / "config.yaml").is_file():
         config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
         named = config.get("backbone")

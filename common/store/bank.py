@@ -28,6 +28,7 @@ from common.store.sealed import DamagedFile, read_sealed, write_sealed
 from common.tasks import question_of
 
 FORMAT = 1
+HEADS = "heads.json"  # which entry of each lineage is in use
 KEPT = "keepsakes"  # in an entry's folder
 
 
@@ -171,7 +172,7 @@ class AdapterBank:
 
     def heads(self) -> dict[str, str]:
         """Every lineage's head; the lineage that was committed to last is the last one."""
-        path = self.folder / "heads.json"
+        path = self.folder / HEADS
         if not path.exists():
             return {}
         remedy = "restore it from a backup; a run that is started again makes it anew from its ledger."
@@ -226,7 +227,7 @@ class AdapterBank:
 
     def set_heads(self, heads: Mapping[str, str]) -> None:
         """Write every lineage's head."""
-        write_sealed(self.folder / "heads.json", dict(heads))
+        write_sealed(self.folder / HEADS, dict(heads))
 
     def promote(self, lineage: str, key: str) -> None:
         """Point a lineage at another entry of the bank (also how a rollback is done)."""

@@ -12,9 +12,29 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from common.errors import BankError
+from common.store.bank import HEADS
 
 FORMAT = 1
 MANIFEST, SIGNATURE, PUBLIC_KEY = "manifest.json", "manifest.sig", "signer.pub"
+
+
+def bank_in(given: Path) -> Path | None:
+    """The bank that a folder is, or holds."""
+    return next((folder for folder in (given, given / "bank") if (folder / HEADS).is_file()), None)
+
+
+def split_bank(given: str) -> tuple[Path, str | None]:
+    """The folder, and the lineage if one is named, of ``PATH`` or ``PATH:LINEAGE``."""
+    path = Path(given)
+    if path.exists() or ":" not in given:
+        return path, None
+    before, _, lineage = given.rpartition(":")
+    return Path(before), lineage
+
+
+def export_of(given: Path) -> Path | None:
+    """The exported folder that a folder is, or is the bank of."""
+    return next((folder for folder in (given, given.parent) if (folder / MANIFEST).is_file()), None)
 
 
 def check_export(folder: Path, *, signer: str | None = None) -> dict[str, Any]:

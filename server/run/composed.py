@@ -6,7 +6,6 @@ Nothing heavy is imported unless a bank is named: a misspelled option is answere
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from common.config.load import compose_run
 from common.config.options import EVALUATE
@@ -41,10 +40,14 @@ def composed_run(overrides: Sequence[str]) -> Run:
 
 def as_absolute(run: Run) -> list[str]:
     """Overrides that name a run's banks wherever a process of it works."""
-    found = []
+    found: list[str] = []
+    if run.model is None:
+        return found
+    from common.store.exported import split_bank
+
     for option, given in (("model", run.model), ("compare_with", run.compare_with)):
         if given is None:
             continue
-        path, _, lineage = (given, "", "") if Path(given).exists() else given.rpartition(":")
-        found.append(f"{option}='{Path(path).resolve()}{':' if lineage else ''}{lineage}'")
+        path, lineage = split_bank(given)
+        found.append(f"{option}='{path.resolve()}{'' if lineage is None else ':' + lineage}'")
     return found

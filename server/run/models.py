@@ -6,22 +6,20 @@ no rounds; with ``compare_with``, the second bank's answer to the same question 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from common.config.declared import harmonizes
-from common.config.load import from_json, plain
+from common.config.load import plain
 from common.config.run import BackboneSpec, Data, Run, Split
 from common.config.step import Step
 from common.config.view import View
 from common.errors import BankError, FedgraftError
 from common.store.bank import AdapterBank, Entry
-from common.store.exported import MANIFEST, check_export
+from common.store.exported import bank_in, check_export, export_of, split_bank
 from common.store.ledger import Ledger
 from common.store.tested import known_by_key
 from common.tasks import question_of
@@ -88,17 +86,13 @@ def models_of(run: Run) -> list[Model]:
 
 def open_source(given: str) -> Source:
     """The bank that ``PATH`` or ``PATH:LINEAGE`` names. Raises BankError for what is none."""
-    path, lineage = (Path(given), None)
-    if not path.exists() and ":" in given:
-        before, _, after = given.rpartition(":")
-        path, lineage = Path(before), after
-    folder = next((f for f in (path, path / "bank") if (f / "heads.json").is_file()), None)
+    path, lineage = split_bank(given)
+    folder, top = bank_in(path), export_of(path)
     if folder is None:
         raise BankError(
             f"{given} is no adapter bank: it has no heads.json. Name a run's folder (runs/NAME), an exported one, or "
             "one adapter of it (runs/NAME:LINEAGE)."
         )
-    top = next((f for f in (path, path.parent) if (f / MANIFEST).is_file()), None)
     if top is not None:
         manifest = check_export(top)
         known = {key: card.get("known", {}) for key, card in manifest["adapters"].items()}
@@ -173,17 +167,13 @@ def _as_it_was_trained(run: Run, source: Source, overrides: Sequence[str]) -> No
     """The frozen model of the bank, and the data and the split of its run where nothing is said of them."""
     files = {"weights": run.backbone.weights, "text_folder": run.backbone.text_folder}
     given = {name: value for name, value in files.items() if value is not None}
-    run.backbone = replace(_typed(BackboneSpec, source.config["backbone"]), **given)
+    run.backbone = replace(plain(BackboneSpec, dict(source.config["backbone"])), **given)
     data = source.config.get("data")
     if data is None:  # an export says nothing of anybody's data
         return
     if not any(override.lstrip("+").startswith("data") for override in overrides):
         view = data["view"]
-        run.data = _typed(Data, {**data, "view": None})
-        run.data.view = None if view is None else _typed(View, view)
+        run.data = plain(Data, {**data, "view": None})
+        run.data.view = None if view is None else plain(View, view)
     elif not any("data.split" in override for override in overrides):
-        run.data.split = _typed(Split, data["split"])
-
-
-def _typed(cls: type, values: Mapping[str, Any]) -> Any:
-    return from_json(cls, json.dumps(values)) if cls is not Data else plain(cls, dict(values))
+        run.data.split = plain(Split, data["split"])
