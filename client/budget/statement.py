@@ -118,8 +118,7 @@ def _charged(account: Account, delta: float) -> Iterator[Line]:
     by_step: dict[tuple[str, str], list[Release]] = {}
     rounds = Counter[tuple[str, str]]()
     for entry in account.charges:
-        is_scored = any(release.kind == SCORES for release in entry.releases)
-        name = entry.step + SCORED if is_scored else entry.step
+        name = entry.step + SCORED if SCORES in entry.kinds else entry.step
         by_step.setdefault((entry.run, name), []).extend(entry.releases)
         rounds[entry.run, name] += 1
     until = accumulate(by_step.values(), lambda before, own: [*before, *own])

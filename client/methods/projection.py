@@ -94,7 +94,7 @@ def shared(kept: Kept, moment: Tensor, patients: Tensor) -> Tensor:
         patients: (in, in), how many have a part in each product.
     """
     own = patients.diagonal()
-    gone = kept.few(own) | kept.few(len(kept.cases) - own)
+    gone = kept.apart(own)
     apart = kept.few(patients) | kept.few(own[:, None] - patients) | kept.few(own[None, :] - patients)
     return torch.where(gone[:, None] | gone[None, :] | (apart & ~torch.eye(len(own), dtype=torch.bool)), 0.0, moment)
 

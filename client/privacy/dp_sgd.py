@@ -144,8 +144,8 @@ def check_step(order: Order, *, code: str, vault: Path, ceiling: Ceiling | None)
         return
     account, step = read_account(vault), order.step
     own = [entry for entry in account.charges if (entry.run, entry.step) == (order.run, step.name)]
-    scored = [entry for entry in own if any(release.kind == SCORES for release in entry.releases)]
-    done = {entry.round for entry in own if entry not in scored}
+    scored = [entry for entry in own if SCORES in entry.kinds]
+    done = {entry.round for entry in own if SCORES not in entry.kinds}
     planned = [plan_at(vault, step, code).release] * max(step.rounds - len(done), 0)
     if scores_are_noised(step.privacy):
         plan = score_plan_at(vault, step, code)

@@ -61,6 +61,11 @@ class Entry:
     releases: tuple[Release, ...]
     seeded: bool = False
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """What the noise is on."""
+        return frozenset(release.kind for release in self.releases)
+
 
 @dataclass(frozen=True)
 class Unnoised:
@@ -137,13 +142,12 @@ def charge(
 
 
 def _check_number(account: Account, entry: Entry, most: int | None) -> None:
-    kinds = {release.kind for release in entry.releases}
     alike = [one for one in account.charges if (one.run, one.step) == (entry.run, entry.step)]
-    before = sum(any(release.kind in kinds for release in one.releases) for one in alike)
+    before = sum(bool(one.kinds & entry.kinds) for one in alike)
     if most is not None and before >= most:
         raise PolicyRefusal(
             QUESTIONS,
-            f"Step '{entry.step}' has noise for {most} answers of its kind ({', '.join(sorted(kinds))}), and {before} "
+            f"Step '{entry.step}' has noise for {most} answers of its kind ({', '.join(sorted(entry.kinds))}), and {before} "
             "others were given in this run; ask for it again in a new run, which is charged anew.",
         )
 

@@ -17,7 +17,7 @@ from client.policy.policy import Policy, demands_privacy
 from client.privacy.spending import FILE, UNNOISED, AccountProblem, begin
 from client.vault.ending import check_uncut, end_of, note_last
 from client.vault.lock import alone
-from common.config.privacy import cohort_of, scores_are_noised
+from common.config.privacy import cohort_of, score_cohort_of, scores_are_noised
 from common.config.run import PARTS
 from common.errors import FedgraftError, PolicyRefusal
 from common.protocol.messages import Order, Reply
@@ -88,7 +88,7 @@ def described(policy: Policy, order: Order, reply: Reply) -> tuple[Reply, str]:
         return reply, "labels" if reply.sums else "counts"
     spec = order.step.privacy
     bound = 0 if spec is None else cohort_of(spec, reply.center)
-    scored = 0 if spec is None or not scores_are_noised(spec) else spec.score_cohort or bound
+    scored = 0 if spec is None or not scores_are_noised(spec) else score_cohort_of(spec, reply.center)
     return replace(reply, sums={}, counts={**dict.fromkeys(PARTS, scored), "train": bound}), ""
 
 

@@ -55,15 +55,17 @@ class Kept:
         """Where a number is of somebody, but of fewer than the minimum."""
         return (patients > 0) & (patients < self.minimum)
 
+    def apart(self, patients: Tensor) -> Tensor:
+        """Where a number is of a few, or of all but a few: what is left of its neighbors would be theirs."""
+        return self.few(patients) | self.few(len(self.cases) - patients)
+
     def told(self, total: Tensor, patients: Tensor) -> Tensor:
-        """A sum with zeros where a few have a part in a number, or all but a few: what is left of its neighbors would
-        be theirs. A weight of a variable that one patient has recorded moves by that patient alone.
+        """A sum with zeros where a few have a part in a number, or all but a few. A weight of a variable that one patient has recorded moves by that patient alone.
 
         Args:
             patients: how many have a part in each number.
         """
-        gone = self.few(patients) | self.few(len(self.cases) - patients)
-        return torch.where(gone, torch.zeros_like(total), total)
+        return torch.where(self.apart(patients), torch.zeros_like(total), total)
 
 
 def squared_gradients(kept: Kept, names: Iterable[str]) -> dict[str, np.ndarray]:

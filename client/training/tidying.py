@@ -6,7 +6,9 @@ size. What is inside another structure belongs to the outer one's piece too.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,23 +31,22 @@ def tidied(output: Tensor, step: Step) -> Tensor:
     if not has_rules(step):
         return output
     fewest = step.task.smallest_ml * 1000 / prod(step.view.spacing_mm)  # voxels
-    members = build_task(step.task).members  # type: ignore[attr-defined]
+    task: Any = build_task(step.task)
     labels = output.argmax(dim=1).cpu().numpy()
-    dropped = np.stack([_dropped(one, members, step.task.largest_component, fewest) for one in labels])
+    dropped = np.stack([_dropped(task.inside(one).values(), step.task.largest_component, fewest) for one in labels])
     sure = torch.full_like(output, -SURE)
     sure[:, 0] = SURE
     return torch.where(torch.from_numpy(dropped).to(output.device)[:, None], sure, output)
 
 
-def _dropped(labels: np.ndarray, members: list[list[int]], only_largest: bool, fewest: float) -> np.ndarray:
+def _dropped(structures: Iterable[np.ndarray], only_largest: bool, fewest: float) -> np.ndarray:
     """bool (D, H, W): voxels in a piece of some structure that does not stay."""
-    found = np.zeros(labels.shape, bool)
-    for places in members:
-        inside = np.isin(labels, places)
+    gone = []
+    for inside in structures:
         labelled, count = pieces(inside)
         sizes = np.bincount(labelled.ravel(), minlength=count + 1)[1:]
         stays = sizes >= fewest
         if only_largest and count:
             stays &= np.arange(count) == sizes.argmax()
-        found |= inside & ~np.concatenate([[True], stays])[labelled]
-    return found
+        gone.append(inside & ~np.concatenate([[True], stays])[labelled])
+    return np.any(gone, axis=0)

@@ -88,11 +88,17 @@ def concordance_index(concordant: float, tied: float, comparable: float) -> floa
     return ratio(concordant + tied / 2, comparable)
 
 
-def pair_spread(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> PairSpread:
-    """The sums that `concordance_interval` needs, over the patients of one center."""
+def own_pairs(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) each: the pairs that a patient is part of and the risk orders rightly, ties one half, and all of them."""
     concordant, tied, comparable = ranked_pairs(time, event, risk)
     won = concordant + tied / 2
     c, n = (pairs.sum(axis=0) + pairs.sum(axis=1) for pairs in (won, comparable.astype(np.float64)))
+    return c, n
+
+
+def pair_spread(time: np.ndarray, event: np.ndarray, risk: np.ndarray) -> PairSpread:
+    """The sums that `concordance_interval` needs, over the patients of one center."""
+    c, n = own_pairs(time, event, risk)
     return PairSpread(float(c @ c), float(c @ n), float(n @ n))
 
 

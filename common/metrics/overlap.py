@@ -17,6 +17,15 @@ def dsc_agg(intersection: np.ndarray, volumes: np.ndarray) -> list[float | None]
     return [ratio(2 * float(i), float(v)) for i, v in zip(intersection, volumes, strict=True)]
 
 
+def dice_scores(both: np.ndarray, volumes: np.ndarray) -> np.ndarray:
+    """Dice of each case and structure; 0 where there is neither truth nor prediction.
+
+    Args:
+        both, volumes: of one shape; volumes is predicted plus true.
+    """
+    return np.divide(2 * both, volumes, out=np.zeros_like(volumes), where=volumes > 0)
+
+
 def mean_defined(values: Sequence[float | None]) -> float | None:
     """Mean of the values that are defined; None where none is."""
     defined = [value for value in values if value is not None]

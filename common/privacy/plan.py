@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from common.config.privacy import DpSgd, NoisedSums, cohort_of
+from common.config.privacy import DpSgd, NoisedSums, cohort_of, score_cohort_of
 from common.config.step import Step, is_validated
 from common.data.modality_sets import scored_modes
 from common.privacy.accounting import Release, noise_for
@@ -91,7 +91,7 @@ class ScorePlan:
 def score_plan_of(step: Step, center: str, *, found_before: float | None = None) -> ScorePlan:
     """The noise of a step whose scores carry some, at the step's delta. Raises ConfigError: no noise is enough."""
     spec: DpSgd | NoisedSums = step.privacy
-    answers, cohort = spec.score_answers or answers_of(step), spec.score_cohort or cohort_of(spec, center)
+    answers, cohort = spec.score_answers or answers_of(step), score_cohort_of(spec, center)
     noise = noise_for(spec.score_epsilon, delta_of(spec, center), rate=1.0, draws=answers, found_before=found_before)
     return ScorePlan(cohort, answers, noise)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from common.config.task import SegmentationTask
 from common.data.batch import Batch
 from common.metrics import dsc_agg, mean_defined, mean_interval
+from common.metrics.overlap import dice_scores
 from common.protocol.messages import Sums
 from common.tasks.base import Observation, Scored, Shapes, column, to_numpy
 from common.tasks.bounds import CASES, AtMost
@@ -179,8 +180,8 @@ class Segmentation(Scored):
     def _masks(self, predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(S, x, y, z) of each: where a structure and those within it are."""
         predicted = np.where(truth == IGNORED, 0, predicted)
-        inside, drawn = (np.stack([*self.inside(x).values()]) for x in (predicted, truth))
-        return inside, drawn
+        found, drawn = (np.stack([*self.inside(x).values()]) for x in (predicted, truth))
+        return found, drawn
 
     def ceiling(self, perfect: np.ndarray, truth: np.ndarray, *, voxel_mm3: float) -> Observation:
         """What a record gets beside its volumes where the truth is finer than the grid of the answer.
@@ -202,7 +203,7 @@ class Segmentation(Scored):
         with_ceiling = [o for o in observations if "ceiling_predicted" in o]
         volumes = predicted + truth
         scored = volumes > 0
-        dice = _dice(both, volumes)
+        dice = dice_scores(both, volumes)
         return {
             "cases": np.array(float(len(observations))),
             "intersection": both.sum(axis=0),
@@ -222,7 +223,7 @@ class Segmentation(Scored):
             for name in ("ceiling_intersection", "ceiling_predicted", "predicted", "truth")
         )
         volumes = perfect + truth
-        dice = np.where((volumes == 0) & (predicted > 0), 1.0, _dice(both, volumes))
+        dice = np.where((volumes == 0) & (predicted > 0), 1.0, dice_scores(both, volumes))
         return dict(zip(CEILING, (both.sum(axis=0), volumes.sum(axis=0), dice.sum(axis=0)), strict=True))
 
     def inside(self, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -271,10 +272,6 @@ class Segmentation(Scored):
 def _volumes(is_predicted: np.ndarray, is_true: np.ndarray, voxel_mm3: float) -> Observation:
     hits = {"intersection": is_true & is_predicted, "predicted": is_predicted, "truth": is_true}
     return {name: hit.reshape(len(hit), -1).sum(axis=1) * voxel_mm3 for name, hit in hits.items()}
-
-
-def _dice(both: np.ndarray, volumes: np.ndarray) -> np.ndarray:
-    return np.divide(2 * both, volumes, out=np.zeros_like(volumes), where=volumes > 0)
 
 
 def _members(structure: str, spec: SegmentationTask) -> list[int]:

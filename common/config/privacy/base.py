@@ -34,3 +34,8 @@ def scores_are_noised(spec: PatientPrivacy | None) -> bool:
 def cohort_of(spec: PatientPrivacy, center: str) -> int:
     """The public bound of a center's training patients."""
     return spec.cohorts.get(center, spec.cohort)
+
+
+def score_cohort_of(spec: PatientPrivacy, center: str) -> int:
+    """The public bound of a center's patients that are scored: the step's, or that of its training patients."""
+    return spec.score_cohort or cohort_of(spec, center)

@@ -19,6 +19,7 @@ import numpy as np
 
 from common.data.sources import named_sources
 from common.metrics.concordance import harrell_counts
+from common.metrics.overlap import dice_scores
 from common.tasks import build_task
 from common.tasks.base import Observation
 
@@ -71,8 +72,7 @@ def _segmentation(spec: Any) -> Ratio:
 def _dice(records: Sequence[Observation]) -> Parts:
     both = np.array([record["intersection"] for record in records], np.float64)
     volumes = np.array([record["predicted"] + record["truth"] for record in records], np.float64)
-    dice = np.divide(2 * both, volumes, out=np.zeros_like(volumes), where=volumes > 0)
-    return dice.sum(axis=0), (volumes > 0).sum(axis=0).astype(np.float64)
+    return dice_scores(both, volumes).sum(axis=0), (volumes > 0).sum(axis=0).astype(np.float64)
 
 
 def _masked(spec: Any) -> Ratio:

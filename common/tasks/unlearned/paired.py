@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from common.metrics.concordance import ranked_pairs
+from common.metrics.concordance import own_pairs
+from common.metrics.overlap import dice_scores
 from common.metrics.paired import (
     MEAN,
     PAIRS,
@@ -210,8 +211,7 @@ def _dice(first: Task, second: Task, a: Sequence[Observation], b: Sequence[Obser
 
 def _dice_of(records: Sequence[Observation], width: int) -> np.ndarray:
     both, predicted, truth = (column(records, name, width=width) for name in ("intersection", "predicted", "truth"))
-    volumes = predicted + truth
-    return np.divide(2 * both, volumes, out=np.zeros_like(volumes), where=volumes > 0)
+    return dice_scores(both, predicted + truth)
 
 
 # ----------------------------------------------------------------------------------------------------- classification
@@ -238,13 +238,8 @@ def _classified(first: Any, second: Any, a: Sequence[Observation], b: Sequence[O
 def _ordered(first: Task, second: Task, a: Sequence[Observation], b: Sequence[Observation]) -> Columns:
     """Pairs that a patient is part of, and how many of them each model orders rightly; Harrell's, ties one half."""
     time, event = column(a, "time"), column(a, "event")
-    wins = []
-    for records in (a, b):
-        concordant, tied, comparable = ranked_pairs(time, event, column(records, "risk"))
-        won = concordant + tied / 2
-        wins.append((won.sum(axis=0) + won.sum(axis=1))[:, None])
-    pairs = comparable.sum(axis=0) + comparable.sum(axis=1)
-    return Columns(wins[0], wins[1], pairs[:, None].astype(np.float64), events=float((event > 0).sum()))
+    (won_a, pairs), (won_b, _) = (own_pairs(time, event, column(records, "risk")) for records in (a, b))
+    return Columns(won_a[:, None], won_b[:, None], pairs[:, None], events=float((event > 0).sum()))
 
 
 def _none(spec: Any) -> list[str]:
