@@ -147,8 +147,8 @@ def _check_number(account: Account, entry: Entry, most: int | None) -> None:
     if most is not None and before >= most:
         raise PolicyRefusal(
             QUESTIONS,
-            f"Step '{entry.step}' has noise for {most} answers of its kind ({', '.join(sorted(entry.kinds))}), and {before} "
-            "others were given in this run; ask for it again in a new run, which is charged anew.",
+            f"Step '{entry.step}' has noise for {most} answers of its kind ({', '.join(sorted(entry.kinds))}), and "
+            f"{before} others were given in this run; ask for it again in a new run, which is charged anew.",
         )
 
 

@@ -60,7 +60,8 @@ class Kept:
         return self.few(patients) | self.few(len(self.cases) - patients)
 
     def told(self, total: Tensor, patients: Tensor) -> Tensor:
-        """A sum with zeros where a few have a part in a number, or all but a few. A weight of a variable that one patient has recorded moves by that patient alone.
+        """A sum with zeros where a few have a part in a number, or all but a few. A weight of a variable
+        that one patient has recorded moves by that patient alone.
 
         Args:
             patients: how many have a part in each number.

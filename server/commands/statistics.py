@@ -16,15 +16,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print what differs, and write the page."""
     from server.statistics.compare import differences, read_told
-    from server.statistics.page import sentence, write_page
+    from server.statistics.page import summary, write_page
 
     told = read_told(arguments.files)
     found = differences(told)
-    for one in told:
-        print(f"{one.center}: {one.cases} patients (in steps of {one.minimum}), {len(one.histograms)} quantities")
-    for difference in (one for one in found if one.is_told):
-        print(sentence(difference, told))
-    print(f"{sum(one.is_told for one in found)} of {len(found)} comparisons differ by more than chance (Holm, 0.05)")
+    print("\n".join(summary(told, found)))
     if arguments.html is not None:
         write_page(arguments.html, told, found)
         print(arguments.html)

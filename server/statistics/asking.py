@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from common.config.options import STATISTICS
@@ -11,14 +13,12 @@ from common.protocol.messages import Reply
 from common.protocol.wire import COUNTS_OF
 from common.tasks.unlearned.statistics import told_file, told_shapes
 from server.centers.enrolment import enrol
-from server.centers.federation import UNREACHED
 from server.centers.quarantine import record_rejected
 from server.centers.roster import Roster
 from server.centers.screening import Expected, Rejection, screen
 from server.coordinator import Coordinator
-from server.run.folder import RunFolder
-from server.statistics.compare import differences, told_of
-from server.statistics.page import sentence, write_page
+from server.statistics.compare import Difference, Told, differences, told_of
+from server.statistics.page import summary, write_page
 
 TOLD = "statistics_told"
 
@@ -45,9 +45,10 @@ def gather(coordinator: Coordinator, step: Step) -> None:
             told[center] = file
             continue
         refused[center] = rejection.code
-        if rejection.code != UNREACHED:
-            record_rejected(coordinator.ledger, center, rejection, step=step.name, action="sums")
-    found = differences([told_of(one) for one in told.values()])
+        record_rejected(coordinator.ledger, center, rejection, step=step.name, action="sums")
+    centers = [told_of(one) for one in told.values()]
+    found = differences(centers)
+    _write_told(coordinator.folder.path / "statistics" / step.name, told, centers, found)  # then no run lacks it
     coordinator.ledger.append(
         "statistics_told",
         {
@@ -59,32 +60,17 @@ def gather(coordinator: Coordinator, step: Step) -> None:
             "bytes": exchange.bytes,
         },
     )
-    write_told(coordinator.folder, step.name, told)
-    for line in summary(told, refused):
+    for line in summary(centers, found, refused):
         coordinator.narrator.say(f"          {line}")
 
 
-def write_told(folder: RunFolder, name: str, told: dict[str, dict[str, Any]]) -> None:
-    """A file for each center in the form of its own, and the page, in the run's folder."""
-    place = folder.path / "statistics" / name
+def _write_told(
+    place: Path, told: Mapping[str, dict[str, Any]], centers: Sequence[Told], found: Sequence[Difference]
+) -> None:
+    """A file for each center in the form of its own, and the page."""
     for center, one in told.items():
         write_json(place / f"{center}.json", one)
-    centers = [told_of(one) for _, one in sorted(told.items())]
-    write_page(place / "statistics.html", centers, differences(centers))
-
-
-def summary(told: dict[str, dict[str, Any]], refused: dict[str, str]) -> list[str]:
-    """Who told how much, who did not and why, and what differs by more than chance."""
-    centers = [told_of(one) for _, one in sorted(told.items())]
-    found = differences(centers)
-    lines = [
-        f"{one.center}: {one.cases} patients (in steps of {one.minimum}), {len(one.histograms)} quantities"
-        for one in centers
-    ]
-    lines += [f"{center} tells no statistics: {code}" for center, code in sorted(refused.items())]
-    lines += [sentence(one, centers) for one in found if one.is_told]
-    told_apart = sum(one.is_told for one in found)
-    return [*lines, f"{told_apart} of {len(found)} comparisons differ by more than chance (Holm, 0.05)"]
+    write_page(place / "statistics.html", centers, found)
 
 
 def _read(reply: Reply) -> tuple[dict[str, Any], Rejection | None]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -34,6 +35,20 @@ def sentence(one: Difference, told: Sequence[Told]) -> str:
     bins = QUANTITIES[one.quantity].bins
     a, b = (f"{name} (most in {bins[int(np.argmax(rows[name]))]})" for name in one.centers)
     return f"{one.quantity}: {a} and {b} lie {one.distance:.2f} apart, p = {one.adjusted:.1g}"
+
+
+def summary(
+    told: Sequence[Told], found: Sequence[Difference], refused: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """Who told how much, who did not and why, and what differs by more than chance."""
+    lines = [
+        f"{one.center}: {one.cases} patients (in steps of {one.minimum}), {len(one.histograms)} quantities"
+        for one in told
+    ]
+    lines += [f"{center} tells no statistics: {code}" for center, code in sorted(refused.items())]
+    lines += [sentence(one, told) for one in found if one.is_told]
+    apart = sum(one.is_told for one in found)
+    return [*lines, f"{apart} of {len(found)} comparisons differ by more than chance (Holm, 0.05)"]
 
 
 def _card(name: str, told: Sequence[Told]) -> dict[str, Any] | None:
