@@ -157,8 +157,9 @@ class Center:
         """The order as a job: its model loaded, its cases prepared, its noise charged, its methods begun. Raises
         PolicyRefusal."""
         check_order(self.config.policy, order, to=TRAIN)
-        Standing(self.vault, order).check()
-        self._check_room(order)
+        standing = Standing(self.vault, order)
+        standing.check()
+        self._check_room(order, standing)
         order = self._received(order)
         check_start(self.config.policy, order, self.shelf(order))
         order = replace(order, state=within_own_rank(order.state, order.step.adapter.parts, self.code))
@@ -268,7 +269,7 @@ class Center:
         standing = Standing(self.vault, order)
         standing.check()
         if order.digest:  # the state is kept, for the next one's difference to refer to
-            self._check_room(order)
+            self._check_room(order, standing)
         order = self._received(order)
         if is_noised:
             return sums_under_masks(self.config, self.vault, order, noised_score_answer(self, order))
@@ -349,8 +350,9 @@ class Center:
             return order
         return received(order, self.shelf(order), initial=lambda: initial_state(self.config, order))
 
-    def _check_room(self, order: Order) -> None:
-        check_room(self.vault, self.shelf(order).path, most_gb=self.config.policy.maximum_vault_gb)
+    def _check_room(self, order: Order, standing: Standing) -> None:
+        if standing.latest == 0:  # many steps keep nothing on a shelf, and were begun all the same
+            check_room(self.vault, self.shelf(order).path, most_gb=self.config.policy.maximum_vault_gb)
 
     def shelf(self, order: Order) -> Vault:
         return Vault(self.vault, order)

@@ -89,22 +89,23 @@ def _before(paths: Iterable[Path], before: float) -> Iterator[tuple[Path, int]]:
 
 def _shelves(folder: Path, before: float) -> Iterator[Old]:
     """Steps' folders in which nothing is newer."""
-    for shelf in sorted(folder.glob("*/")):
-        stats = [path.stat() for path in shelf.rglob("*") if path.is_file()]
-        newest = max((stat.st_mtime for stat in stats), default=shelf.stat().st_mtime)
-        if not shelf.is_symlink() and newest < before:
-            yield Old(STEP, shelf, sum(stat.st_size for stat in stats))
+    for shelf in sorted(path for path in folder.glob("*/") if not path.is_symlink()):
+        with suppress(FileNotFoundError):  # a node that works removes older rounds meanwhile
+            stats = [path.stat() for path in shelf.rglob("*") if path.is_file()]
+            newest = max((stat.st_mtime for stat in stats), default=shelf.stat().st_mtime)
+            if newest < before:
+                yield Old(STEP, shelf, sum(stat.st_size for stat in stats))
 
 
 def _logs(home: Path, before: float) -> Iterator[Old]:
     """Log files that end before, and the beginnings of those that go on."""
     for path in sorted([*home.glob("*.log"), *home.glob("*.log.[0-9]*")]):
-        if path.stat().st_mtime < before:
-            yield Old(LOG, path, path.stat().st_size)
-            continue
-        cut = _first_line_since(path, before)
-        if cut:
-            yield Old(LOG, path, cut, cut=cut)
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            if stat.st_mtime < before:
+                yield Old(LOG, path, stat.st_size)
+            elif cut := _first_line_since(path, before):
+                yield Old(LOG, path, cut, cut=cut)
 
 
 def _first_line_since(path: Path, since: float) -> int:

@@ -30,7 +30,7 @@ def check_room(vault: Path, place: Path, *, most_gb: float | None) -> None:
             ROOM,
             f"States of earlier steps take {held / 1e9:.2f} GB of {vault}; policy.maximum_vault_gb is {most_gb:g}, so "
             "no other step is begun. Remove those of runs that are over (retention.step_days and `python -m client "
-            "tidy`), or raise it.",
+            "tidy --delete`; finished stages in bases/ stay), or raise it.",
         )
 
 

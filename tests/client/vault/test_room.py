@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from client.center.center import Center
 from client.vault.room import check_room, taken
 from common.config.adapter import LoraPart
 from common.errors import PolicyRefusal
@@ -40,3 +41,16 @@ def test_runs_without_end_fill_no_disk(tmp_path, small_root):
     assert another.code == "declined.room" and not another.state
     stage = an_order(tmp_path / "server", LoraPart(sites=["image_attention"], rank=2))
     assert answered(file, stage, STAGE).code == "declined.room"
+
+
+def test_a_step_that_keeps_nothing_goes_on_in_a_vault_that_others_fill(tmp_path, small_root):
+    forget()
+    LocalGrid({}, workers=0).close()
+    order = order_of("train")
+    file = write_centers(tmp_path, small_root, ["CHUP"], maximum_vault_gb=1e-6)["CHUP"]
+    assert answered(file, order, "train").code == "ok"
+    full = Center.open(file).vault / "steps" / "another" / "own.safetensors"
+    full.parent.mkdir(parents=True, exist_ok=True)
+    full.write_bytes(bytes(2000))
+    assert answered(file, replace(order, round=order.round + 1), "train").code == "ok"
+    assert answered(file, replace(order, run="cd" * 16), "train").code == "declined.room"
