@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from client.center.models import initial_state, model_of
+from client.center.models import backbone_of, initial_state
 from client.center.patients import prepared
 from client.data.case import Case
+from client.data.dataset import CaseSet
 from client.masking.replies import check_unmasked
 from client.policy import check_order
 from client.privacy.sums import question_of_scores
@@ -17,10 +18,9 @@ from client.privacy.unnoised import NOISE, check_strict
 from client.training.observation import observe
 from common.config.privacy import scores_are_noised
 from common.errors import PolicyRefusal, WireError
-from common.model.adapted import AdaptedModel
 from common.protocol.comparing import PAIRED, first_model, named_as_first
 from common.protocol.messages import Order, Reply, State, Sums
-from common.tasks import Observation, Task, build_task
+from common.tasks import Observation, Task
 from common.tasks.unlearned.paired import paired_cells, paired_scores
 
 if TYPE_CHECKING:
@@ -42,15 +42,14 @@ def paired_answer(center: Center, order: Order) -> Reply:
                 NOISE, f"Scores of step '{asked.step.name}' leave with noise only, and paired ones carry none."
             )
     check_strict(center.config.policy, PAIRED)
-    models = [model_of(center.config, asked) for asked in (first, order)]
-    cases, skipped = _shared(center, (first, order), models)
+    cases, skipped = _shared(center, (first, order))
     picked, waiting = _picked(center, order, cases)
     counts = {"cases": len(picked), "skipped": skipped} | ({"waiting": waiting} if waiting else {})
     sums = Sums()
     if len(picked) < center.minimum(order).cell:
         counts["suppressed"] = 1
     else:
-        sums = _sums(center, (first, order), models, picked)
+        sums = _sums(center, (first, order), picked)
     reply = Reply(center.code, sums=sums, counts=counts, seconds=time.perf_counter() - started)
     return center.let_out(order, reply, what=PAIRED if sums else "counts", cells=paired_cells(order.step.task))
 
@@ -60,9 +59,9 @@ def arriving_beside(center: Center, order: Order) -> State:
     return {} if order.compared is None else named_as_first(initial_state(center.config, first_model(order)))
 
 
-def _shared(center: Center, orders: Sequence[Order], models: Sequence[AdaptedModel]) -> tuple[list[Case], int]:
+def _shared(center: Center, orders: Sequence[Order]) -> tuple[list[Case], int]:
     """Test patients that both steps can use and read, and how many cannot be read for one of them."""
-    sets = [center.case_set(order, order.subset, model) for order, model in zip(orders, models, strict=True)]
+    sets = [_prepared(center, order, center.part(order, order.subset)) for order in orders]
     seen = [{case.patient for case in one.cases} for one in sets]
     return [case for case in sets[-1].cases if case.patient in seen[0]], max(one.skipped for one in sets)
 
@@ -77,16 +76,18 @@ def _picked(center: Center, order: Order, cases: Sequence[Case]) -> tuple[list[C
     return picked.cases, picked.waiting
 
 
-def _sums(center: Center, orders: Sequence[Order], models: Sequence[AdaptedModel], cases: Sequence[Case]) -> Sums:
-    tasks = [build_task(order.step.task, order.known) for order in orders]
-    records = [
-        _records(center, order, model, task, cases) for order, model, task in zip(orders, models, tasks, strict=True)
-    ]
-    if len(records[0]) != len(records[1]):
+def _sums(center: Center, orders: Sequence[Order], cases: Sequence[Case]) -> Sums:
+    (first, a), (second, b) = [_scored(center, order, cases) for order in orders]
+    if len(a) != len(b):
         raise WireError("Two models did not score the same patients; nothing was told.")
-    return paired_scores((tasks[0], tasks[1]), *records, spec=orders[-1].step.task)
+    return paired_scores((first, second), a, b, spec=orders[-1].step.task)
 
 
-def _records(center: Center, order: Order, model: AdaptedModel, task: Task, cases: Sequence[Case]) -> list[Observation]:
-    own = prepared(cases, order, center.config, tokenizer=model.backbone.tokenizer)
-    return [record for record, _ in observe(order, model, task, own)]
+def _scored(center: Center, order: Order, cases: Sequence[Case]) -> tuple[Task, list[Observation]]:
+    """An order's task and its records. Two orders may be of one resident model: each is done before the next one."""
+    model, task = center.ready_model(order)
+    return task, [record for record, _ in observe(order, model, task, _prepared(center, order, cases))]
+
+
+def _prepared(center: Center, order: Order, cases: Sequence[Case]) -> CaseSet:
+    return prepared(cases, order, center.config, tokenizer=backbone_of(center.config, order).tokenizer)
