@@ -66,7 +66,7 @@ def _take_part_in_sum(center: Center, order: Order) -> Reply:
 
 
 def _part_of(order: Order) -> str:
-    """The part of the split that an order asks about: an exact fit's questions name none, and mean the training."""
+    """The part of the split that an order asks about; thresholds of an exact fit are over the training patients."""
     return order.subset if order.subset in PARTS else "train"
 
 

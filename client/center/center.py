@@ -33,7 +33,7 @@ from client.policy.orders import SUMS, TRAIN, scores_asked, sums_asked
 from client.policy.policy import ceiling_of
 from client.policy.start import check_start
 from client.privacy.dp_sgd import charged, check_step
-from client.privacy.noised.standing_in import ceiling_for, check_draws
+from client.privacy.noised.standing_in import ceilings_for, check_draws
 from client.privacy.record import Chosen, Question, chosen
 from client.privacy.release import Minimum, raised, released
 from client.privacy.subgroups import by_subgroup
@@ -116,7 +116,8 @@ class Center:
         try:
             if order.step.rounds > 0 and counts["train"] > 0:
                 check_cases(policy, len(self.part(order, "train")))
-                check_step(order, code=self.code, vault=self.vault, ceiling=ceiling_for(policy, order))
+                for ceiling in ceilings_for(policy, order):
+                    check_step(order, code=self.code, vault=self.vault, ceiling=ceiling)
         except PolicyRefusal as refusal:
             log.info("center=%s code=%s %s", self.code, refusal.code, refusal)
             reply, what = described(policy, order, Reply(self.code, code=refusal.code, counts=counts))

@@ -70,10 +70,10 @@ def check_unmasked(order: Order) -> None:
 
 
 def check_scorable(order: Order, *, cases: Callable[[], int], minimum: int) -> None:
-    """Raise PolicyRefusal, before a sum of scores begins, where too few patients would be scored to tell anything."""
+    """Raise PolicyRefusal, before a sum of scores or of thresholds begins, where too few patients would have a part."""
     begins = order.masking is not None and order.masking.phase == KEYS
     if begins and order.subset and cases() < minimum:
-        raise PolicyRefusal(TOO_FEW_CASES, f"There are too few {order.subset} patients to tell their scores.")
+        raise PolicyRefusal(TOO_FEW_CASES, "There are too few patients to tell sums over them; no sum is begun.")
 
 
 def asks_masks(order: Order) -> bool:

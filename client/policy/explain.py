@@ -19,7 +19,7 @@ SUMS_SAY = {
     "gram": "Gram sums of a ridge fit",
     "grid": "a histogram of event times",
     "keepsakes": "sums of squared gradients or of layer inputs that later steps go on from",
-    "labels": "counts of labels",
+    "labels": "counts of labels, and the histograms of a step of statistics",
     "moments": "means and variances of columns",
     "newton": "gradients and Hessians of an exact fit",
     "paired": "sums, squares and cross sums of two models' scores of the same test patients",

@@ -15,7 +15,7 @@ from dataclasses import replace
 from client.policy.policy import SUMS_WITH_NOISE, UNSAID, Ceiling, Policy, ceiling_of
 from client.privacy.dp_sgd import by_patient
 from client.training.batches import Cases
-from common.config.privacy import DpSgd, NoisedSums, cohort_of
+from common.config.privacy import DpSgd, NoisedSums, cohort_of, scores_are_noised
 from common.errors import PolicyRefusal
 from common.privacy.plan import SCORES, draws_of
 from common.protocol.messages import TOO_FEW_CASES, Order
@@ -32,6 +32,12 @@ def ceiling_for(policy: Policy, order: Order, *, of: str = SUMS_WITH_NOISE) -> C
     own = ceiling_of(policy)
     hides = of == SCORES or isinstance(order.step.privacy, NoisedSums)
     return own if own is not None or policy.minimum_cell <= 1 or not hides else replace(UNSAID, of=of)
+
+
+def ceilings_for(policy: Policy, order: Order) -> list[Ceiling | None]:
+    """Within what all that a step will tell must stay before it is begun: its updates or sums, and its scores."""
+    kinds = [SUMS_WITH_NOISE, *([SCORES] if scores_are_noised(order.step.privacy) else [])]
+    return list(dict.fromkeys(ceiling_for(policy, order, of=of) for of in kinds))
 
 
 def check_draws(policy: Policy, order: Order, cases: Cases, *, code: str) -> None:

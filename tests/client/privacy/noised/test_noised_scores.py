@@ -159,6 +159,8 @@ def test_without_a_ceiling_scores_with_noise_stay_within_what_is_no_promise_too_
     with pytest.raises(PolicyRefusal, match="it may spend 10 over every step") as refused:
         center.evaluate(order)
     assert refused.value.code == "declined.budget" and not read_account(center.vault).charges
+    described = center.describe(replace(leader.order(step), step=step))
+    assert described.code == "declined.budget", "and so it is not begun"
 
 
 def test_paired_scores_carry_no_noise_and_are_refused(done):
