@@ -33,6 +33,7 @@ from server.refitting import after_withdrawals, enrol_for, fit_exactly
 from server.run.begin import begin
 from server.run.continued import models_taken
 from server.run.length import with_its_rounds
+from server.run.unfinished import is_uncompared
 
 
 def run_curriculum(coordinator: Coordinator) -> None:
@@ -51,7 +52,7 @@ def run_curriculum(coordinator: Coordinator) -> None:
             coordinator.narrator.say(f"{name}: finished before, skipped")
         else:
             run_step(coordinator, step)
-        if step.compared_with and not coordinator.ledger.events("compared", step=name):
+        if is_uncompared(step, coordinator.ledger):
             compare(coordinator, step)
         grow_base(coordinator, name)
     after_withdrawals(coordinator)

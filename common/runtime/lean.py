@@ -1,8 +1,9 @@
 """MONAI without what it loads only in case it is wanted: half of what a center's process takes to start.
 
-``import monai`` imports all of its modules, and through two of them BERT of transformers (with torch's distributed
-tensors) and matplotlib. Nothing here uses those two, and MONAI goes on without a package that it does not find. Who
-wants them, a plugin with Transchex or `monai.visualize`, imports monai before this project.
+``import monai`` imports all of its modules, and through some of them BERT of transformers (with torch's distributed
+tensors), matplotlib and scipy.signal. Nothing here uses these through MONAI, which goes on without a package that it
+does not find. A script that wants MONAI's parts of them (Transchex, `monai.visualize`) imports monai before this
+project; a plugin, which this project loads, imports those packages itself.
 """
 
 from __future__ import annotations

@@ -52,15 +52,16 @@ def check_against(folder: Path, run: RunFolder) -> float:
         BackboneError: the run's frozen model is not here.
     """
     origin, bank = origin_of(folder), AdapterBank(run.bank)
+    held = bank.holds(origin["adapter"])  # an earlier one of a lineage may stand on a base that no head stands on
     bases = sorted({bank.entry(key).base for key in bank.heads().values()})
-    if origin["base"] not in bases:
+    if not held and origin["base"] not in bases:
         raise BankError(
             f"{folder} was learned on the frozen model {origin['base'][:12]} ({origin['backbone']}), the adapters of "
             f"{run.path} on {', '.join(base[:12] for base in bases) or 'none'}: what it learned means nothing on "
             "another model. Compare it with the run that it was exported from, "
             f"'{origin['run']}'."
         )
-    if not bank.holds(origin["adapter"]):
+    if not held:
         raise BankError(f"{run.path} does not hold the adapter {origin['adapter'][:12]} that {folder} was made of.")
     entry = bank.entry(origin["adapter"])
     model = AdaptedModel(base_of(bank, entry, backbone_of(run)), entry.step, seed=0)

@@ -27,6 +27,7 @@ from server.run.finish import verify_in_fresh_process, write_outputs
 from server.run.folder import RunFolder
 from server.run.length import rounds_of_steps
 from server.run.narration import Narrator
+from server.run.unfinished import rounds_done, unfinished
 
 POLL_S = 1.0
 PATIENCE_S = 180.0  # for a SuperLink that is starting again
@@ -83,22 +84,6 @@ def _to_its_end(
                 "command again to continue after the last finished round."
             )
         say(f"the run {state.outcome or 'ended'}: {state.details or 'no reason given'}; it is resumed")
-
-
-def unfinished(run: Run, folder: RunFolder) -> list[str]:
-    """Steps that the ledger does not hold, with their comparison where they have one."""
-    ledger = Ledger(folder.ledger)
-    return [
-        name
-        for name, step in run.steps.items()
-        if not ledger.finished(name) or (step.compared_with and not ledger.events("compared", step=name))
-    ]
-
-
-def rounds_done(folder: RunFolder) -> int:
-    """Finished rounds and steps: what a resumed run does not repeat."""
-    ledger = Ledger(folder.ledger)
-    return len(ledger.events("round_finished")) + len(ledger.events("step_finished"))
 
 
 LOST = RunState(0, "finished", "was lost", "the SuperLink's database is gone or another one", "", 0, 0, 0.0)

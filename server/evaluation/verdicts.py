@@ -9,7 +9,7 @@ POOLED = "pooled"
 
 
 def verdict(event: Mapping[str, Any]) -> str:
-    """``'new' scores higher than 'old' at 3 of 5 centers (shown at 1); pooled Dice +0.02 [-0.01, 0.05]: not shown.``"""
+    """``new is better than old at 3 of 5 centers (shown at 1); pooled dice +0.020 [-0.010, +0.050]: not shown.``"""
     metric, names = event["metric"], event["names"]
     rows = [row for row in event["rows"] if row["metric"] == metric and row["center"] != POOLED]
     pooled = [row for row in event["rows"] if row["metric"] == metric and row["center"] == POOLED]

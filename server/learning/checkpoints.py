@@ -28,17 +28,18 @@ def load_checkpoint(folder: RunFolder, step: str, event: dict[str, Any]) -> Stat
             f"{path} was dropped when {later[-1].name} was written: the ledger ends at an earlier round, it was rolled "
             "back. Restore the newest ledger.jsonl, or start a new run folder."
         )
-    state = _read(path)
-    if tensors_digest(state) != event["state_hash"]:
-        raise RoundFailed(f"{path} does not have the hash in the ledger; {REMEDY}")
-    return state
+    return _checked(path, event["state_hash"])
 
 
 def load_start(folder: RunFolder, step: str, event: dict[str, Any]) -> State:
     """The start that a step's methods made, checked against the hash in the ledger."""
-    state = _read(folder.start(step))
-    if tensors_digest(state) != event["state_hash"]:
-        raise RoundFailed(f"{folder.start(step)} does not have the hash in the ledger; {REMEDY}")
+    return _checked(folder.start(step), event["state_hash"])
+
+
+def _checked(path: Path, digest: str) -> State:
+    state = _read(path)
+    if tensors_digest(state) != digest:
+        raise RoundFailed(f"{path} does not have the hash in the ledger; {REMEDY}")
     return state
 
 

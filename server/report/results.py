@@ -84,6 +84,7 @@ def merge_results(parts: Sequence[Results], *, name: str, kind: str = "compare")
         raise LedgerError("There are no results to merge: give at least one arm.")
     first, labels = parts[0], _labels([_arm(part) for part in parts])
     rows = [{"arm": _arm(part)} | row for part in parts for row in part["scores"]]
+    compared = [row for part in parts for row in part.get("compared", [])]
     return {
         "format": FORMAT,
         "run": {"name": name, "kind": kind, "curriculum": first["run"]["curriculum"], "seed": first["run"]["seed"]},
@@ -101,6 +102,7 @@ def merge_results(parts: Sequence[Results], *, name: str, kind: str = "compare")
         "data": first.get("data", {}),
         "lineages": [row for part in parts for row in part.get("lineages", [])],
         "subgroups": [{"arm": _arm(part)} | row for part in parts for row in part.get("subgroups", [])],
+        **({"compared": compared} if compared else {}),
     }
 
 

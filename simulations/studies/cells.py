@@ -20,6 +20,7 @@ from common.errors import ConfigError, UnknownName
 from common.metrics import Estimate, ranked_pairs
 from common.store.ledger import Ledger
 from server.report.reading.traffic import bytes_of_rounds
+from server.run.unfinished import unfinished
 from simulations.comparison.arms import is_done, run_job, trained_centers
 from simulations.comparison.comparing import Cell, Comparing, Job, composed
 from simulations.comparison.names import CENTRALIZED, EXACT, FEDERATED, LOCAL, RANDOM, UNTRAINED
@@ -82,9 +83,8 @@ def federate_here(comparing: Comparing, arm: str, cell: Cell) -> None:
     """One federation over LocalGrid in this process, silently; what is finished is skipped."""
     run = compose_run(comparing.arm_overrides(arm, cell))
     folder = comparing.arm_folder(arm, cell)
-    if all(Ledger(folder.ledger).finished(name) for name in run.steps):
-        return
-    federate_quietly(run, folder)
+    if unfinished(run, folder):
+        federate_quietly(run, folder)
 
 
 def bytes_up(comparing: Comparing, step: str) -> float | None:

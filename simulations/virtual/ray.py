@@ -33,8 +33,8 @@ from common.config.run import Run
 from common.errors import RoundFailed
 from common.runtime.offline import SWITCHES
 from common.runtime.processes import program, terminated_is_interrupted
-from common.store.ledger import Ledger
 from server.run.folder import RunFolder
+from server.run.unfinished import unfinished
 from simulations.simulate import simulate
 from simulations.virtual.centers import data_roots, write_centers
 from simulations.virtual.federate import worker_count
@@ -71,11 +71,9 @@ def federate_with_flower(
         config = {"overrides": shlex.join([*overrides, *_absolute(run)]), "run-dir": str(folder.path.resolve())}
         log = folder.path / "flower.log"
         link.run(config, federation=_federation(run, len(files)), log=log, say=say)
-    ledger = Ledger(folder.ledger)
-    unfinished = [name for name in run.steps if not ledger.finished(name)]
-    if unfinished:
+    if left := unfinished(run, folder):
         raise RoundFailed(
-            f"Flower's run ended before step '{unfinished[0]}' was finished: {_last_error(log)} "
+            f"Flower's run ended before step '{left[0]}' was finished: {_last_error(log)} "
             f"(all of it is in {log}). Start the same command again to continue after the last finished round."
         )
 

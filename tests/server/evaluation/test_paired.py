@@ -13,11 +13,11 @@ from client.privacy.record import read_record
 from client.training.observation import observe
 from common.config.rules import broken_rules
 from common.errors import BankError, ConfigError
-from server.deploy.runs import unfinished
 from server.report.report import write_report
 from server.report.results import SCHEMA, results
 from server.run.composed import composed_run
 from server.run.folder import RunFolder
+from server.run.unfinished import unfinished
 from tests.helpers.small import federate, forget, small_run, tampering, write_centers
 
 SIZES = {"CHUM": 19, "CHUP": 7, "MDA": 8}
